@@ -1,0 +1,17 @@
+//! Expert-parallel load balancing for Mixture-of-Experts serving.
+#![warn(missing_docs)]
+#![forbid(unsafe_code)]
+
+pub mod bound;
+pub mod check;
+pub mod cluster;
+pub mod error;
+pub mod loads;
+pub mod options;
+pub mod plan;
+
+pub use cluster::{Cluster, Policy};
+pub use error::Error;
+pub use loads::Loads;
+pub use options::{Duplicates, GroupRule, Objective, PlanOptions, Search};
+pub use plan::{Placement, Plan, Stop};

@@ -1,0 +1,215 @@
+//! How many tokens each expert of each layer received, and the fixed-point form the planner works on.
+
+use std::sync::Arc;
+
+use crate::error::Error;
+
+/// Each layer's loads are scaled so that they sum to at most this.
+///
+/// At 2^30 the rounding of a replica's load, `floor(load / replicas)`, stays under 2e-7 of the mean GPU load
+/// on any shape within the limits, and sums of loads fit `i32` as well as `u32`.
+pub const FIXED_TOTAL: u32 = 1 << 30;
+
+/// The most experts a layer may have.
+pub const MAX_EXPERTS: usize = 1 << 16;
+
+/// The most layers in one call.
+pub const MAX_LAYERS: usize = 1 << 16;
+
+/// A float load may be at most 2^64, the range of a `u64` count.
+const MAX_FLOAT_LOAD: f64 = 18_446_744_073_709_551_616.0;
+
+/// Below this, every whole `f64` is exact, so whole-number floats are taken as counts.
+const EXACT_F64: f64 = 9_007_199_254_740_992.0;
+
+/// Loads of a model: `[layers][experts]`, row-major. Cheap to clone.
+///
+/// The values are converted once to `u32` fixed point, each layer scaled by itself to a total of at most
+/// [`FIXED_TOTAL`]; from there on the planner computes in integers only. A layer whose counts sum to at most
+/// [`FIXED_TOTAL`] is scaled by a whole number, so ratios (and therefore ties) between its loads are exact.
+///
+/// ```
+/// let loads = eplb_wgpu::Loads::from_counts(2, 3, &[10, 20, 30, 0, 0, 0])?;
+/// assert_eq!((loads.layers(), loads.experts()), (2, 3));
+/// assert_eq!(loads.layers_without_load(), 1);
+/// # Ok::<(), eplb_wgpu::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct Loads {
+    layers: usize,
+    experts: usize,
+    values: Arc<[f64]>,
+    fixed: Arc<[u32]>,
+}
+
+impl Loads {
+    /// Loads from counts, `layers x experts` of them, row by row.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] where a dimension is 0 or too large, or the number of counts is not their product.
+    pub fn from_counts(layers: usize, experts: usize, counts: &[u64]) -> Result<Self, Error> {
+        check_shape(layers, experts, counts.len())?;
+        let fixed = counts.chunks_exact(experts).flat_map(fixed_from_counts).collect();
+        Ok(Self { layers, experts, values: counts.iter().map(|&c| c as f64).collect(), fixed })
+    }
+
+    /// Loads from `f64` values: finite, at least 0, at most 2^64. Whole numbers give exactly the plan that
+    /// [`Loads::from_counts`] gives for the same counts.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] as for counts, and for a value that is negative, not finite or out of range.
+    pub fn from_f64(layers: usize, experts: usize, values: &[f64]) -> Result<Self, Error> {
+        check_shape(layers, experts, values.len())?;
+        if let Some(at) = values.iter().position(|v| !(*v >= 0.0 && *v <= MAX_FLOAT_LOAD)) {
+            let (layer, expert, value) = (at / experts, at % experts, values[at]);
+            let rule = match value {
+                v if v.is_nan() || v.is_infinite() => "is not a finite number".to_string(),
+                v if v < 0.0 => "is negative".to_string(),
+                _ => "is larger than 2^64".to_string(),
+            };
+            return Err(Error::invalid(format!("load of layer {layer}, expert {expert}:"), value, rule));
+        }
+        let whole = values.iter().all(|v| v.fract() == 0.0 && *v < EXACT_F64);
+        if whole {
+            let counts: Vec<u64> = values.iter().map(|&v| v as u64).collect();
+            return Self::from_counts(layers, experts, &counts);
+        }
+        let fixed = values.chunks_exact(experts).flat_map(fixed_from_floats).collect();
+        Ok(Self { layers, experts, values: values.into(), fixed })
+    }
+
+    /// Loads from `f32` values; see [`Loads::from_f64`].
+    ///
+    /// # Errors
+    /// As for [`Loads::from_f64`].
+    pub fn from_f32(layers: usize, experts: usize, values: &[f32]) -> Result<Self, Error> {
+        let wide: Vec<f64> = values.iter().map(|&v| f64::from(v)).collect();
+        Self::from_f64(layers, experts, &wide)
+    }
+
+    /// Number of layers.
+    #[must_use]
+    pub fn layers(&self) -> usize {
+        self.layers
+    }
+
+    /// Number of logical experts in a layer.
+    #[must_use]
+    pub fn experts(&self) -> usize {
+        self.experts
+    }
+
+    /// The loads of one layer as given, `[experts]`.
+    ///
+    /// # Panics
+    /// Where `layer` is not below [`Loads::layers`].
+    #[must_use]
+    pub fn layer(&self, layer: usize) -> &[f64] {
+        &self.values[layer * self.experts..(layer + 1) * self.experts]
+    }
+
+    /// All loads as given, `[layers][experts]`.
+    #[must_use]
+    pub fn values(&self) -> &[f64] {
+        &self.values
+    }
+
+    /// All loads in fixed point, `[layers][experts]`; each layer sums to at most [`FIXED_TOTAL`].
+    #[must_use]
+    pub fn fixed(&self) -> &[u32] {
+        &self.fixed
+    }
+
+    /// Layers whose loads are all zero, as a model's dense layers are recorded.
+    #[must_use]
+    pub fn layers_without_load(&self) -> usize {
+        self.values.chunks_exact(self.experts).filter(|row| row.iter().all(|&v| v == 0.0)).count()
+    }
+}
+
+fn check_shape(layers: usize, experts: usize, len: usize) -> Result<(), Error> {
+    for (field, value, most) in [("layers", layers, MAX_LAYERS), ("experts", experts, MAX_EXPERTS)] {
+        if value == 0 || value > most {
+            return Err(Error::invalid(field, value, format!("is not between 1 and {most}")));
+        }
+    }
+    if layers * experts != len {
+        let rule = format!("is not layers {layers} x experts {experts} = {}", layers * experts);
+        return Err(Error::invalid("number of loads", len, rule));
+    }
+    Ok(())
+}
+
+/// Scales one layer of counts: by a whole factor where the total allows, else by `FIXED_TOTAL / total`.
+fn fixed_from_counts(row: &[u64]) -> Vec<u32> {
+    let total: u128 = row.iter().map(|&c| u128::from(c)).sum();
+    let limit = u128::from(FIXED_TOTAL);
+    let scale = |count: u64| match total {
+        0 => 0,
+        t if t <= limit => u128::from(count) * (limit / t),
+        t => u128::from(count) * limit / t,
+    };
+    row.iter().map(|&c| u32::try_from(scale(c)).unwrap_or(FIXED_TOTAL)).collect()
+}
+
+/// Scales one layer of floats. The head-room of 2^12 keeps the rounded sum under `FIXED_TOTAL`; additions
+/// and one multiplication in `f64` are the same on every machine.
+fn fixed_from_floats(row: &[f64]) -> Vec<u32> {
+    let largest = row.iter().copied().fold(0.0, f64::max);
+    if largest == 0.0 {
+        return vec![0; row.len()];
+    }
+    // Dividing by the largest first keeps denormal and huge loads alike in range.
+    let total: f64 = row.iter().map(|v| v / largest).sum();
+    let scale = f64::from(FIXED_TOTAL - (1 << 12)) / total;
+    row.iter().map(|v| (v / largest * scale) as u32).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn totals_stay_within_the_fixed_total() {
+        let rows: [&[u64]; 5] =
+            [&[1, 2, 3], &[u64::MAX, u64::MAX, 1], &[0, 0], &[1 << 30, 1], &[(1 << 29) + 1, 1 << 29]];
+        for row in rows {
+            let sum: u64 = fixed_from_counts(row).iter().map(|&f| u64::from(f)).sum();
+            assert!(sum <= u64::from(FIXED_TOTAL), "{row:?} sums to {sum}");
+            if row.iter().any(|&c| c > 0) {
+                assert!(sum > u64::from(FIXED_TOTAL) / 2, "{row:?} loses precision: {sum}");
+            }
+        }
+        for row in
+            [vec![0.1; 1000], vec![f64::MIN_POSITIVE / 8.0, 0.0], vec![1e19, 0.5], vec![1.0 / 3.0; 65536]]
+        {
+            let sum: u64 = fixed_from_floats(&row).iter().map(|&f| u64::from(f)).sum();
+            assert!(sum <= u64::from(FIXED_TOTAL) && sum > u64::from(FIXED_TOTAL) / 2, "{sum}");
+        }
+    }
+
+    #[test]
+    fn small_counts_keep_exact_ratios() {
+        let fixed = fixed_from_counts(&[120, 240, 360]);
+        assert_eq!(u64::from(fixed[0]) * 3, u64::from(fixed[2]));
+        assert_eq!(fixed[0] * 2, fixed[1]);
+    }
+
+    #[test]
+    fn whole_floats_are_counts() {
+        let counts = Loads::from_counts(1, 3, &[5, 7, 11]).unwrap();
+        assert_eq!(counts, Loads::from_f64(1, 3, &[5.0, 7.0, 11.0]).unwrap());
+        assert_eq!(counts, Loads::from_f32(1, 3, &[5.0, 7.0, 11.0]).unwrap());
+    }
+
+    #[test]
+    fn bad_values_name_their_place() {
+        let error = Loads::from_f64(2, 2, &[1.0, 2.0, -3.5, 0.0]).unwrap_err().to_string();
+        assert_eq!(error, "load of layer 1, expert 0: -3.5 is negative");
+        for bad in [f64::NAN, f64::INFINITY, 1e30] {
+            assert!(Loads::from_f64(1, 2, &[0.5, bad]).is_err(), "{bad}");
+        }
+        assert!(Loads::from_counts(0, 2, &[]).is_err());
+        assert!(Loads::from_counts(2, 2, &[1, 2, 3]).is_err());
+    }
+}

@@ -1,0 +1,125 @@
+//! What a caller may choose: the budget, the move set, the rules, and presets of them.
+
+/// How groups are given to nodes (hierarchical policy only).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum GroupRule {
+    /// Largest group first to the least loaded node with room (DeepSeek's rule).
+    Lpt,
+    /// LPT on the node load plus a penalty on the spread of group loads inside the node (`rec4`).
+    LptVariance,
+    /// The best balanced assignments by `max(node load per GPU, heaviest replica)`: exact where there are at
+    /// most a few thousand of them, LPT with group swaps and seeded samples beyond.
+    BestFirst,
+}
+
+/// What a swap must improve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Objective {
+    /// The larger load of the two GPUs.
+    Max,
+    /// The sum of squared GPU loads.
+    Variance,
+    /// Variance until no swap helps, then the larger load.
+    VarianceThenMax,
+}
+
+/// Whether a GPU may hold two replicas of one expert.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Duplicates {
+    /// As the peers do: nothing prevents it.
+    Allow,
+    /// Never, wherever it is possible at all; what could not be avoided is counted in the plan's quality.
+    Avoid,
+}
+
+/// The local search that refines one candidate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Search {
+    /// What a 1-1 swap must improve. The other moves always lower the heaviest GPU.
+    pub objective: Objective,
+    /// How many of the heaviest GPUs propose a swap in one step, each with distinct partners; 0 means all.
+    pub heaviest: u32,
+    /// How many of the lightest GPUs may be partners; 0 means every other GPU.
+    pub lightest: u32,
+    /// 1-1 swaps.
+    pub swaps: bool,
+    /// 2-for-2 swaps of the heaviest GPU (2-for-1 where a slot is free), tried when no 1-1 swap helps.
+    pub pair_swaps: bool,
+    /// Re-partition the items of the heaviest and the lightest GPU exactly, tried when no swap helps.
+    pub bipartition: bool,
+    /// Replica transfers (a replica of one expert becomes one of another), tried when no swap helps.
+    pub transfers: bool,
+    /// The most steps of one descent.
+    pub steps: u32,
+}
+
+/// Everything a caller may choose about a plan; start from `default()` or [`PlanOptions::preset`].
+///
+/// ```
+/// use eplb_wgpu::PlanOptions;
+/// let options = PlanOptions { restarts: 64, seed: 7, ..PlanOptions::default() };
+/// assert_eq!(options.kicks, PlanOptions::default().kicks);
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlanOptions {
+    /// Seed of every choice that is drawn; equal seeds give equal plans.
+    pub seed: u64,
+    /// Independent candidates a (layer, node); the first is built without noise. At least 1.
+    pub restarts: u32,
+    /// Perturbations a restart may try after its first descent.
+    pub kicks: u32,
+    /// Group assignments tried a layer, best first (with [`GroupRule::BestFirst`]). At least 1.
+    pub assignments: u32,
+    /// How groups are given to nodes.
+    pub groups: GroupRule,
+    /// Post-hierarchical repair: swap a group of the heaviest GPU's node with one of the lightest node.
+    pub repair: bool,
+    /// Perturb the loads that decide replica counts in restarts other than the first.
+    pub count_noise: bool,
+    /// Perturb the choice of GPU during packing in restarts other than the first.
+    pub packing_noise: bool,
+    /// The local search, or none.
+    pub search: Option<Search>,
+    /// Whether a GPU may hold two replicas of one expert.
+    pub duplicates: Duplicates,
+    /// The search of a layer stops when its heaviest GPU is within this many millionths of its bound.
+    pub stop_gap_ppm: u32,
+    /// Counts other than the clean ones must win by this many millionths of the clean descent's result.
+    pub count_margin_ppm: u32,
+}
+
+impl Search {
+    /// 1-1 swaps of the heaviest GPU with every other, nothing else.
+    pub(crate) const SWAPS: Search = Search {
+        objective: Objective::Max,
+        heaviest: 1,
+        lightest: 0,
+        swaps: true,
+        pair_swaps: false,
+        bipartition: false,
+        transfers: false,
+        steps: 1000,
+    };
+}
+
+impl Default for PlanOptions {
+    fn default() -> Self {
+        Self {
+            seed: 0,
+            restarts: 32,
+            kicks: 8,
+            assignments: 4,
+            groups: GroupRule::BestFirst,
+            repair: false,
+            count_noise: true,
+            packing_noise: true,
+            search: Some(Search { pair_swaps: true, transfers: true, ..Search::SWAPS }),
+            duplicates: Duplicates::Avoid,
+            stop_gap_ppm: 50,
+            count_margin_ppm: 0,
+        }
+    }
+}

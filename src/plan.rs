@@ -1,0 +1,234 @@
+//! The result: which slot holds which expert, how good that is, and how it was made.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use crate::bound;
+use crate::check::{self, Quality};
+use crate::cluster::Cluster;
+use crate::error::Error;
+use crate::loads::Loads;
+use crate::options::PlanOptions;
+
+/// Why the search of a layer ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Stop {
+    /// The heaviest GPU is within the stop gap of the layer's bound.
+    BoundReached,
+    /// No move of the move set improves any restart.
+    NoMoveLeft,
+    /// A budget of restarts, kicks or steps ended first.
+    BudgetSpent,
+}
+
+impl Stop {
+    /// `bound reached`, `no move left` or `budget spent`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Stop::BoundReached => "bound reached",
+            Stop::NoMoveLeft => "no move left",
+            Stop::BudgetSpent => "budget spent",
+        }
+    }
+}
+
+/// Where every replica sits: the three maps of DeepSeek's contract, consistent with each other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Placement {
+    layers: usize,
+    experts: usize,
+    slots: usize,
+    max_replicas: usize,
+    physical_to_logical: Vec<i32>,
+    logical_to_physical: Vec<i32>,
+    replica_counts: Vec<u32>,
+}
+
+impl Placement {
+    /// The placement that `physical_to_logical` (`[layers][slots]`, -1 for a free slot) describes.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] where the number of entries is not a multiple of `slots`, [`Error::InvalidPlan`]
+    /// where an entry is not an expert.
+    pub fn new(experts: usize, slots: usize, physical_to_logical: Vec<i32>) -> Result<Self, Error> {
+        if slots == 0 || !physical_to_logical.len().is_multiple_of(slots) {
+            let rule = format!("is not a multiple of the number of slots {slots}");
+            return Err(Error::invalid("length of physical_to_logical", physical_to_logical.len(), rule));
+        }
+        let layers = physical_to_logical.len() / slots;
+        let mut replica_counts = vec![0u32; layers * experts];
+        for (at, &expert) in physical_to_logical.iter().enumerate() {
+            let (layer, slot) = (at / slots, at % slots);
+            match usize::try_from(expert) {
+                Ok(e) if e < experts => replica_counts[layer * experts + e] += 1,
+                Err(_) if expert == -1 => {}
+                _ => {
+                    let rule = format!("slot {slot} holds {expert}, not an expert in 0..{experts} or -1");
+                    return Err(Error::InvalidPlan { layer, rule });
+                }
+            }
+        }
+        let max_replicas = replica_counts.iter().copied().max().unwrap_or(0) as usize;
+        let mut logical_to_physical = vec![-1; layers * experts * max_replicas];
+        let mut filled = vec![0usize; layers * experts];
+        for (at, &expert) in physical_to_logical.iter().enumerate() {
+            if let Ok(expert) = usize::try_from(expert) {
+                let row = at / slots * experts + expert;
+                logical_to_physical[row * max_replicas + filled[row]] = (at % slots) as i32;
+                filled[row] += 1;
+            }
+        }
+        Ok(Self {
+            layers,
+            experts,
+            slots,
+            max_replicas,
+            physical_to_logical,
+            logical_to_physical,
+            replica_counts,
+        })
+    }
+
+    /// Number of layers.
+    #[must_use]
+    pub fn layers(&self) -> usize {
+        self.layers
+    }
+
+    /// Number of logical experts in a layer.
+    #[must_use]
+    pub fn experts(&self) -> usize {
+        self.experts
+    }
+
+    /// Number of slots in a layer.
+    #[must_use]
+    pub fn slots(&self) -> usize {
+        self.slots
+    }
+
+    /// The largest replica count of any expert: the last dimension of [`Placement::logical_to_physical`].
+    #[must_use]
+    pub fn max_replicas(&self) -> usize {
+        self.max_replicas
+    }
+
+    /// The expert of each slot, `[layers][slots]`; -1 where the slot is free.
+    #[doc(alias = "phy2log")]
+    #[must_use]
+    pub fn physical_to_logical(&self) -> &[i32] {
+        &self.physical_to_logical
+    }
+
+    /// The slots of each expert in ascending order, `[layers][experts][max_replicas]`, padded with -1.
+    #[doc(alias = "log2phy")]
+    #[must_use]
+    pub fn logical_to_physical(&self) -> &[i32] {
+        &self.logical_to_physical
+    }
+
+    /// How many replicas each expert has, `[layers][experts]`.
+    #[doc(alias = "logcnt")]
+    #[must_use]
+    pub fn replica_counts(&self) -> &[u32] {
+        &self.replica_counts
+    }
+
+    /// A stable 64-bit hash of `physical_to_logical`, for ranks to compare: xxHash64 (seed 0) over the number
+    /// of slots and then the entries, each as a little-endian `i32`.
+    #[must_use]
+    pub fn fingerprint(&self) -> u64 {
+        let head = (self.slots as i32).to_le_bytes();
+        let entries = self.physical_to_logical.iter().flat_map(|e| e.to_le_bytes());
+        let bytes: Vec<u8> = head.into_iter().chain(entries).collect();
+        xxhash_rust::xxh64::xxh64(&bytes, 0)
+    }
+}
+
+/// A plan: the placement, its quality, and how it was made. Dereferences to its [`Placement`].
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub(crate) placement: Placement,
+    pub(crate) loads: Loads,
+    pub(crate) cluster: Cluster,
+    pub(crate) options: PlanOptions,
+    pub(crate) stops: Vec<Stop>,
+    pub(crate) device: String,
+    pub(crate) backend: String,
+    pub(crate) elapsed: Duration,
+    pub(crate) warnings: Vec<String>,
+    pub(crate) quality: OnceLock<Quality>,
+}
+
+impl std::ops::Deref for Plan {
+    type Target = Placement;
+    fn deref(&self) -> &Placement {
+        &self.placement
+    }
+}
+
+impl Plan {
+    /// The placement alone.
+    #[must_use]
+    pub fn placement(&self) -> &Placement {
+        &self.placement
+    }
+
+    /// How good the plan is on the loads it was made for, with each layer's lower bound: computed on the first
+    /// call, by [`crate::check`] and [`crate::bound`], which share no code with the planner.
+    ///
+    /// # Panics
+    /// Never on a plan the planner made: it was checked before it was returned.
+    #[must_use]
+    pub fn quality(&self) -> &Quality {
+        self.quality.get_or_init(|| {
+            let score = check::score(&self.loads, &self.cluster, self.physical_to_logical());
+            let score = score.expect("the planner checks every plan before it returns it");
+            score.with_bounds(&bound::lower_bounds(&self.loads, &self.cluster))
+        })
+    }
+
+    /// The cluster the plan is for.
+    #[must_use]
+    pub fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+
+    /// The options it was made with.
+    #[must_use]
+    pub fn options(&self) -> &PlanOptions {
+        &self.options
+    }
+
+    /// Why the search of each layer ended, `[layers]`.
+    #[must_use]
+    pub fn stops(&self) -> &[Stop] {
+        &self.stops
+    }
+
+    /// The name of the device that computed it.
+    #[must_use]
+    pub fn device(&self) -> &str {
+        &self.device
+    }
+
+    /// The backend that computed it: `cpu`, or wgpu's name of the graphics API.
+    #[must_use]
+    pub fn backend(&self) -> &str {
+        &self.backend
+    }
+
+    /// Wall time of the call, from loads to maps, without what [`Plan::quality`] costs.
+    #[must_use]
+    pub fn elapsed(&self) -> Duration {
+        self.elapsed
+    }
+
+    /// What the caller should know, such as a lost device whose work the CPU backend finished.
+    #[must_use]
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+}
