@@ -3,7 +3,10 @@
 use crate::error::Error;
 
 /// The most slots a cluster may have in one layer.
-pub const MAX_SLOTS: usize = 1 << 16;
+pub const MAX_SLOTS: usize = 1 << 14;
+
+/// The most slots a GPU may have.
+pub const MAX_SLOTS_PER_GPU: usize = 1 << 10;
 
 /// How replicas may spread over the nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +67,9 @@ impl Cluster {
             let rule = format!("is not a multiple of num_gpus {num_gpus}");
             return Err(Error::invalid("num_replicas", num_replicas, rule));
         }
-        Ok(Self { num_replicas, num_groups, num_nodes, num_gpus, slots_per_gpu: num_replicas / num_gpus })
+        let slots_per_gpu = num_replicas / num_gpus;
+        check_slots_per_gpu(slots_per_gpu)?;
+        Ok(Self { num_replicas, num_groups, num_nodes, num_gpus, slots_per_gpu })
     }
 
     /// A cluster that may have free slots: `num_replicas` replicas in `num_gpus x slots_per_gpu` slots.
@@ -83,7 +88,8 @@ impl Cluster {
         slots_per_gpu: usize,
     ) -> Result<Self, Error> {
         check_counts(num_replicas, num_groups, num_nodes, num_gpus)?;
-        let slots = num_gpus.saturating_mul(slots_per_gpu);
+        check_slots_per_gpu(slots_per_gpu)?;
+        let slots = num_gpus * slots_per_gpu;
         if slots > MAX_SLOTS {
             let rule = format!("x num_gpus {num_gpus} is more than {MAX_SLOTS} slots");
             return Err(Error::invalid("slots_per_gpu", slots_per_gpu, rule));
@@ -175,6 +181,14 @@ impl Cluster {
     pub fn planned_groups(&self) -> usize {
         if self.policy() == Policy::Hierarchical { self.num_groups } else { 1 }
     }
+}
+
+fn check_slots_per_gpu(slots_per_gpu: usize) -> Result<(), Error> {
+    if slots_per_gpu == 0 || slots_per_gpu > MAX_SLOTS_PER_GPU {
+        let rule = format!("is not between 1 and {MAX_SLOTS_PER_GPU}");
+        return Err(Error::invalid("slots_per_gpu", slots_per_gpu, rule));
+    }
+    Ok(())
 }
 
 fn check_counts(replicas: usize, groups: usize, nodes: usize, gpus: usize) -> Result<(), Error> {

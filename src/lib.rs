@@ -7,11 +7,15 @@ pub mod check;
 pub mod cluster;
 pub mod error;
 pub mod loads;
+pub(crate) mod mirror;
 pub mod options;
+pub(crate) mod params;
 pub mod plan;
+pub mod planner;
 
 pub use cluster::{Cluster, Policy};
 pub use error::Error;
 pub use loads::Loads;
 pub use options::{Duplicates, GroupRule, Objective, PlanOptions, Search};
 pub use plan::{Placement, Plan, Stop};
+pub use planner::Planner;

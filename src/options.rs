@@ -111,14 +111,14 @@ impl Default for PlanOptions {
             seed: 0,
             restarts: 32,
             kicks: 8,
-            assignments: 4,
+            assignments: 1,
             groups: GroupRule::BestFirst,
             repair: false,
             count_noise: true,
             packing_noise: true,
             search: Some(Search { pair_swaps: true, transfers: true, ..Search::SWAPS }),
             duplicates: Duplicates::Avoid,
-            stop_gap_ppm: 50,
+            stop_gap_ppm: 40,
             count_margin_ppm: 0,
         }
     }

@@ -1,0 +1,221 @@
+//! Stage 2, the mirror of `shaders/s2_groups_to_nodes.wgsl`: which groups each node holds.
+
+use crate::mirror::rng;
+use crate::options::GroupRule;
+use crate::params::{
+    ASSIGNMENT_WALK, GROUP_SWAP_PAIRS, GROUP_SWAP_STEPS, PACKING_NOISE_SHIFT, Params, SAMPLED_ASSIGNMENTS,
+    mul_high,
+};
+
+/// A balanced assignment of groups to nodes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Assignment {
+    /// Groups, node after node, `node_groups` each.
+    pub groups: Vec<u32>,
+    /// What no plan of it can go below, in fixed point: the larger of a node's load per GPU and the heaviest
+    /// replica under the best counts.
+    pub bound: u32,
+}
+
+/// The best assignments of one layer, best first, at most `params.assignments` and at least one.
+///
+/// `table` holds all balanced assignments where they could be enumerated (see
+/// [`crate::params::enumerate_assignments`]).
+pub fn choose(params: &Params, table: &[Vec<u32>], loads: &[u32], group_loads: &[u32]) -> Vec<Assignment> {
+    let built: Vec<Vec<u32>>;
+    let candidates: &[Vec<u32>] = match params.group_rule {
+        GroupRule::BestFirst if !table.is_empty() => table,
+        GroupRule::BestFirst => {
+            let samples = 0..SAMPLED_ASSIGNMENTS;
+            built = samples.map(|sample| build(params, params.group_rule, group_loads, sample)).collect();
+            &built
+        }
+        GroupRule::Lpt | GroupRule::LptVariance => {
+            built = vec![build(params, params.group_rule, group_loads, 0)];
+            &built
+        }
+    };
+    // Cheap scores first; the exact score, which can only be larger, in their order while it can matter.
+    let mut order: Vec<(u32, usize)> =
+        (0..candidates.len()).map(|i| (node_share(params, &candidates[i], group_loads), i)).collect();
+    order.sort_unstable();
+    let wanted = params.assignments as usize;
+    let mut best: Vec<(u32, usize)> = Vec::with_capacity(wanted + 1);
+    for &(share, i) in order.iter().take((ASSIGNMENT_WALK as usize).max(wanted)) {
+        if best.len() == wanted && best[wanted - 1].0 <= share {
+            break;
+        }
+        let bound = exact_bound(params, &candidates[i], share, loads);
+        let at = best.partition_point(|b| b.0 <= bound);
+        best.insert(at, (bound, i));
+        best.truncate(wanted);
+    }
+    best.into_iter().map(|(bound, i)| Assignment { groups: candidates[i].clone(), bound }).collect()
+}
+
+/// DeepSeek's assignment: a plan is never worse than the greedy one, so its assignment is tried last where
+/// it could still win.
+pub fn greedy(params: &Params, loads: &[u32], group_loads: &[u32]) -> Assignment {
+    let groups = build(params, GroupRule::Lpt, group_loads, 0);
+    let bound = exact_bound(params, &groups, node_share(params, &groups, group_loads), loads);
+    Assignment { groups, bound }
+}
+
+/// The loads of a node's experts, in its own numbering: its groups in order, each expert by expert.
+pub fn node_loads(params: &Params, groups: &[u32], node: u32, loads: &[u32], out: &mut Vec<u32>) {
+    let begin = (node * params.node_groups) as usize;
+    out.clear();
+    for &group in &groups[begin..begin + params.node_groups as usize] {
+        let first = (group * params.group_size) as usize;
+        out.extend_from_slice(&loads[first..first + params.group_size as usize]);
+    }
+}
+
+/// The largest node load over GPUs a node, rounded up.
+fn node_share(params: &Params, groups: &[u32], group_loads: &[u32]) -> u32 {
+    let nodes = groups.chunks_exact(params.node_groups as usize);
+    let load = |node: &[u32]| node.iter().map(|&g| group_loads[g as usize]).sum::<u32>();
+    nodes.map(load).max().unwrap_or(0).div_ceil(params.node_gpus)
+}
+
+/// The larger of `share` and the heaviest replica of any node under the counts that keep it lightest.
+fn exact_bound(params: &Params, groups: &[u32], share: u32, loads: &[u32]) -> u32 {
+    let mut bound = share;
+    let mut node = Vec::new();
+    for index in 0..params.nodes {
+        node_loads(params, groups, index, loads, &mut node);
+        bound = lightest_heaviest(params, &node, bound);
+    }
+    bound
+}
+
+/// The least `t >= floor` such that counts exist under which no replica is heavier than `t`, by bisection:
+/// expert `e` needs `max(1, ceil(w_e / t))` of the node's replicas.
+fn lightest_heaviest(params: &Params, node: &[u32], floor: u32) -> u32 {
+    let fits = |t: u32| {
+        let needs = node.iter().map(|&w| w.div_ceil(t).max(1));
+        needs.clone().all(|n| n <= params.max_count) && needs.sum::<u32>() <= params.node_replicas
+    };
+    let (mut low, mut high) = (floor.max(1), floor.max(1));
+    while !fits(high) {
+        low = high + 1;
+        high *= 2;
+    }
+    while low < high {
+        let middle = low + (high - low) / 2;
+        if fits(middle) { high = middle } else { low = middle + 1 }
+    }
+    if high == 1 { floor } else { high }
+}
+
+/// Assignment `sample` by LPT: largest group first (ties to the lower index) to the least loaded node with
+/// room (ties to the lower node). Sample 0 is DeepSeek's rule; the others add noise before the argmin. Under
+/// [`GroupRule::BestFirst`] group swaps follow.
+fn build(params: &Params, rule: GroupRule, group_loads: &[u32], sample: u32) -> Vec<u32> {
+    let (nodes, room) = (params.nodes as usize, params.node_groups as usize);
+    let key = rng::key(params, sample, rng::GROUPS);
+    let mut order: Vec<u32> = (0..params.groups).collect();
+    order.sort_unstable_by_key(|&g| (u32::MAX - group_loads[g as usize], g));
+    let mut groups = vec![0; params.groups as usize];
+    let mut node_load = vec![0u32; nodes];
+    let mut used = vec![0usize; nodes];
+    let mut largest = vec![0u32; nodes];
+    for (item, &group) in (0..).zip(&order) {
+        let load = group_loads[group as usize];
+        let word = rng::draw(key, item);
+        let mut best: Option<(u32, usize)> = None;
+        for node in (0..nodes).filter(|&n| used[n] < room) {
+            let mut choice = node_load[node];
+            if sample > 0 {
+                let mixed = word.wrapping_add((node as u32).wrapping_mul(0x9e37_79b9));
+                choice += mul_high(mixed.wrapping_mul(0x85eb_ca6b), load >> PACKING_NOISE_SHIFT);
+            }
+            if rule == GroupRule::LptVariance && used[node] > 0 {
+                // A quarter of the spread that the group would make inside the node.
+                choice += (largest[node] - load) >> 2;
+            }
+            if best.is_none_or(|b| (choice, node) < b) {
+                best = Some((choice, node));
+            }
+        }
+        let node = best.map_or(0, |(_, node)| node);
+        if used[node] == 0 {
+            largest[node] = load;
+        }
+        groups[node * room + used[node]] = group;
+        used[node] += 1;
+        node_load[node] += load;
+    }
+    if rule == GroupRule::BestFirst && params.node_groups * params.groups <= GROUP_SWAP_PAIRS {
+        for _ in 0..GROUP_SWAP_STEPS {
+            let heavy = heaviest_node(&node_load);
+            if !swap_groups(params, group_loads, &mut groups, &mut node_load, heavy, None) {
+                break;
+            }
+        }
+    }
+    groups
+}
+
+/// The heaviest node, ties to the lower index.
+fn heaviest_node(node_load: &[u32]) -> usize {
+    (0..node_load.len()).max_by_key(|&n| (node_load[n], usize::MAX - n)).unwrap_or(0)
+}
+
+/// Makes the best swap of a group of node `heavy` with one of another node (or of `partner` alone), by the
+/// larger of the two node loads; ties to the lower place. Whether there was one.
+fn swap_groups(
+    params: &Params,
+    group_loads: &[u32],
+    groups: &mut [u32],
+    node_load: &mut [u32],
+    heavy: usize,
+    partner: Option<usize>,
+) -> bool {
+    let room = params.node_groups as usize;
+    let mut best = 0;
+    let mut swap = None;
+    for to in 0..groups.len() {
+        let other = to / room;
+        let distance = node_load[heavy] as i32 - node_load[other] as i32;
+        if other == heavy || partner.is_some_and(|p| p != other) || distance / 2 <= best {
+            continue;
+        }
+        for from in heavy * room..(heavy + 1) * room {
+            let d = group_loads[groups[from] as usize] as i32 - group_loads[groups[to] as usize] as i32;
+            let gain = d.min(distance - d);
+            if gain > best {
+                best = gain;
+                swap = Some((from, to, d as u32));
+            }
+        }
+    }
+    let Some((from, to, moved)) = swap else { return false };
+    groups.swap(from, to);
+    node_load[heavy] -= moved;
+    node_load[to / room] += moved;
+    true
+}
+
+/// Post-hierarchical repair: the assignment after the best swap of a group of the node with the heaviest GPU
+/// and one of the node whose heaviest GPU is lightest; `None` where no swap brings the node loads closer.
+pub fn repair(
+    params: &Params,
+    loads: &[u32],
+    group_loads: &[u32],
+    groups: &[u32],
+    node_max: &[u32],
+) -> Option<Assignment> {
+    let mut groups = groups.to_vec();
+    let node = |n: usize| &groups[n * params.node_groups as usize..(n + 1) * params.node_groups as usize];
+    let mut node_load: Vec<u32> =
+        (0..params.nodes as usize).map(|n| node(n).iter().map(|&g| group_loads[g as usize]).sum()).collect();
+    let heavy = heaviest_node(node_max);
+    let light = (0..node_max.len()).min_by_key(|&n| (node_max[n], n)).unwrap_or(0);
+    if !swap_groups(params, group_loads, &mut groups, &mut node_load, heavy, Some(light)) {
+        return None;
+    }
+    let share = node_share(params, &groups, group_loads);
+    let bound = exact_bound(params, &groups, share, loads);
+    Some(Assignment { groups, bound })
+}

@@ -1,0 +1,40 @@
+//! Kicks, the mirror of `shaders/s5_moves/kick.wgsl`: a small drawn perturbation.
+
+use super::{Candidate, transfer};
+use crate::mirror::rng;
+use crate::params::{FREE, Params, blocks};
+
+/// Draws of one kick: how many swaps, three for each of at most three swaps, three for the transfer.
+const DRAWS: u32 = 16;
+
+/// One to three swaps of drawn slots, half of them from the heaviest GPU, and with probability 1/2 a drawn
+/// transfer. A draw that is not a valid move is passed over.
+pub fn kick(params: &Params, key: u32, index: u32, loads: &[u32], candidate: &mut Candidate) {
+    let draw = |i: u32| rng::draw(key, rng::KICKS + index * DRAWS + i);
+    let (k, slots) = (params.slots_per_gpu, params.node_slots);
+    candidate.charge(1);
+    for swap in 0..1 + rng::below(draw(0), 3) {
+        candidate.charge(1 + blocks(params.node_gpus));
+        let from = match draw(3 * swap + 1) & 1 {
+            0 => rng::below(draw(3 * swap + 2), slots),
+            _ => candidate.heaviest() as u32 * k + rng::below(draw(3 * swap + 2), k),
+        } as usize;
+        let to = rng::below(draw(3 * swap + 3), slots) as usize;
+        let (a, b) = (from / k as usize, to / k as usize);
+        if a != b && !candidate.blocked(params, from, b) && !candidate.blocked(params, to, a) {
+            candidate.exchange(params, from, to);
+        }
+    }
+    if draw(10) & 1 == 1 {
+        let slot = rng::below(draw(11), slots) as usize;
+        let expert = rng::below(draw(12), params.node_experts);
+        let fits = candidate.count_at(slot) > 1
+            && candidate.expert[slot] != expert
+            && candidate.counts[expert as usize] < params.max_count;
+        let gpu = slot / k as usize;
+        if fits && !(params.avoid_duplicates && candidate.holds(params, gpu, expert)) {
+            debug_assert_ne!(candidate.expert[slot], FREE);
+            transfer::apply(params, loads, candidate, slot, expert);
+        }
+    }
+}

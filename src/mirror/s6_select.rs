@@ -1,0 +1,100 @@
+//! Stage 6, the mirror of `shaders/s6_select.wgsl`: keep the best restart of a node, and the best assignment
+//! of a layer.
+
+use crate::mirror::rng;
+use crate::mirror::s2_groups_to_nodes::Assignment;
+use crate::mirror::s5_refine::{End, Outcome};
+use crate::params::{ASSIGNMENT_GAIN_SHIFT, FREE, Params, mul_high};
+
+/// The best placement of one node so far.
+#[derive(Clone, Debug)]
+pub struct NodeBest {
+    /// Load of its heaviest GPU, but not below the stop load: all that reach it are equally good.
+    pub value: u32,
+    /// Load of its heaviest GPU.
+    pub max: u32,
+    /// What the first restart's first descent reached: what noisy counts must beat by the margin.
+    pub reference: u32,
+    /// Why its search ended.
+    pub end: End,
+    /// Expert of each slot, in the node's numbering.
+    pub slots: Vec<u32>,
+}
+
+impl NodeBest {
+    /// No restart yet.
+    pub fn none() -> Self {
+        Self { value: u32::MAX, max: u32::MAX, reference: u32::MAX, end: End::Spent, slots: Vec::new() }
+    }
+
+    /// Keeps a restart if it is better; the earlier wins ties. Restarts with noise on their counts must also
+    /// beat the reference by the margin.
+    pub fn offer(&mut self, params: &Params, restart: u32, outcome: Outcome, stop_load: u32, slots: &[u32]) {
+        if restart == 0 {
+            self.reference = outcome.first;
+        }
+        let value = outcome.max.max(stop_load);
+        let margin = mul_high(self.reference, params.margin_fraction);
+        let clean = rng::count_noise(params, restart) == 0 || params.margin_fraction == 0;
+        let admitted = clean || outcome.max < self.reference - margin;
+        if value < self.value && admitted {
+            self.value = value;
+            self.max = outcome.max;
+            self.end = outcome.end;
+            self.slots.clear();
+            self.slots.extend_from_slice(slots);
+        }
+    }
+}
+
+/// The best plan of one layer so far.
+#[derive(Clone, Debug)]
+pub struct LayerBest {
+    /// Load of its heaviest GPU.
+    pub max: u32,
+    /// Why the search of the node that decides it ended.
+    pub end: End,
+    /// The assignment it is for.
+    pub groups: Vec<u32>,
+    /// Load of each node's heaviest GPU.
+    pub node_max: Vec<u32>,
+    /// Logical expert of each slot, `FREE` where there is none.
+    pub slots: Vec<u32>,
+}
+
+impl LayerBest {
+    /// No assignment yet.
+    pub fn none() -> Self {
+        Self { max: u32::MAX, end: End::Spent, groups: vec![], node_max: vec![], slots: vec![] }
+    }
+
+    /// Whether an assignment with this bound may still improve the layer enough to be tried.
+    pub fn worth_trying(&self, bound: u32) -> bool {
+        bound < self.max - (self.max >> ASSIGNMENT_GAIN_SHIFT)
+    }
+
+    /// Keeps an assignment's plan if it is better; the earlier wins ties.
+    pub fn offer(&mut self, params: &Params, assignment: &Assignment, nodes: &[NodeBest]) {
+        let deciding = (0..nodes.len()).max_by_key(|&n| (nodes[n].max, usize::MAX - n)).unwrap_or(0);
+        if nodes[deciding].max >= self.max {
+            return;
+        }
+        self.max = nodes[deciding].max;
+        self.end = nodes[deciding].end;
+        self.groups.clone_from(&assignment.groups);
+        self.node_max = nodes.iter().map(|n| n.max).collect();
+        self.slots.clear();
+        for (node, best) in (0..).zip(nodes) {
+            self.slots.extend(best.slots.iter().map(|&e| logical(params, &assignment.groups, node, e)));
+        }
+    }
+}
+
+/// The logical expert behind a node's own number.
+fn logical(params: &Params, groups: &[u32], node: u32, expert: u32) -> u32 {
+    if expert == FREE {
+        return FREE;
+    }
+    let group = groups[(node * params.node_groups + expert / params.group_size) as usize];
+    group * params.group_size + expert % params.group_size
+}

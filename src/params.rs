@@ -1,0 +1,267 @@
+//! The numbers of one call that every stage reads, and every internal constant with its reason.
+
+use crate::cluster::Cluster;
+use crate::error::Error;
+use crate::loads::Loads;
+use crate::options::{Duplicates, GroupRule, Objective, PlanOptions, Search};
+
+/// A slot that holds no replica, in the planner's own maps.
+pub const FREE: u32 = u32::MAX;
+
+/// Inner loops run over blocks of this many, unrolled; work is counted in blocks.
+///
+/// llvmpipe and lavapipe stop a loop after 65,535 trips in all, silently, but unroll constant inner loops:
+/// blocks keep the count of trips low. Four wastes little on the usual 2 to 18 slots a GPU.
+pub const BLOCK: u32 = 4;
+
+/// 1-1 swaps compare tiles of at most this many slots of one GPU with as many of another.
+pub const TILE: u32 = 32;
+
+/// 2-for-2 swaps look at the first this many slots of a GPU: 120 pairs, which a shader can keep to itself.
+/// With more slots than this, 1-1 swaps alone have thousands of differences to choose from.
+pub const PAIR_SLOTS: u32 = 16;
+
+/// Bipartition handles GPUs of at most this many slots: C(19, 9) = 92,378 ways to split 20 items.
+pub const BIPARTITION_SLOTS: u32 = 10;
+
+/// Bipartition tries this many splits between two looks at the budget of a dispatch.
+pub const BIPARTITION_CHUNK: u32 = 32;
+
+/// Transfers weigh this many experts for a slot between two looks at the budget of a dispatch.
+pub const TRANSFER_CHUNK: u32 = 64;
+
+/// The budget of one restart in full 1-1 scans (heaviest GPU against all): `BASE + PER_KICK * kicks`.
+/// Measured: the worst case over all families and clusters tried is 1034 scans at 8 kicks.
+pub const SCANS_BASE: u32 = 256;
+/// See [`SCANS_BASE`].
+pub const SCANS_PER_KICK: u32 = 128;
+
+/// Restarts run in rounds that end here, then every [`ROUND`]: after each round only the node that decides
+/// the layer goes on. The ends are fixed, so a larger budget repeats a smaller one and then adds to it.
+pub const ROUND_ENDS: [u32; 3] = [1, 8, 32];
+/// See [`ROUND_ENDS`].
+pub const ROUND: u32 = 64;
+
+/// A packing that is drawn with noise adds up to `load of the replica / 2^3` to each GPU before the argmin.
+pub const PACKING_NOISE_SHIFT: u32 = 3;
+
+/// Strength of the noise on replica counts by restart, in 1/256: 0, .05, .2, .1, .3, .2, .05, .4.
+pub const COUNT_NOISE: [i32; 8] = [0, 13, 51, 26, 77, 51, 13, 102];
+
+/// Balanced group assignments are enumerated up to this many a layer, and sampled beyond.
+pub const MAX_ENUMERATED: usize = 8192;
+
+/// Group assignments built by LPT and swaps where they cannot be enumerated; the first is without noise.
+pub const SAMPLED_ASSIGNMENTS: u32 = 32;
+
+/// Assignments whose exact score may be computed while choosing the best ones.
+pub const ASSIGNMENT_WALK: u32 = 16;
+
+/// A further assignment is tried only while its bound is below the incumbent by 1 / 2^11 (about 5e-4).
+pub const ASSIGNMENT_GAIN_SHIFT: u32 = 11;
+
+/// Swaps between sampled assignments' nodes are tried while (groups a node) x groups is at most this.
+pub const GROUP_SWAP_PAIRS: u32 = 4096;
+
+/// Rounds of group swaps a sampled assignment gets.
+pub const GROUP_SWAP_STEPS: u32 = 64;
+
+/// How many of a word's values a fraction of parts per million is: `x * fraction / 2^32`.
+fn fraction_of_ppm(ppm: u32) -> u32 {
+    (u64::from(ppm.min(999_999)) * (1 << 32) / 1_000_000) as u32
+}
+
+/// `n` in blocks of [`BLOCK`], rounded up.
+pub const fn blocks(n: u32) -> u32 {
+    n.div_ceil(BLOCK)
+}
+
+/// Pairs among `n` things.
+pub const fn pairs(n: u32) -> u32 {
+    n * n.saturating_sub(1) / 2
+}
+
+/// Sizes and rules of one call: the planner's whole view of loads, cluster and options.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Params {
+    /// Layers in the call.
+    pub layers: u32,
+    /// Logical experts in a layer.
+    pub experts: u32,
+    /// Groups kept whole; 1 under the global policy.
+    pub groups: u32,
+    /// Nodes planned apart; 1 under the global policy.
+    pub nodes: u32,
+    /// Experts in a group.
+    pub group_size: u32,
+    /// Groups in a node.
+    pub node_groups: u32,
+    /// Experts in a node.
+    pub node_experts: u32,
+    /// Replicas in a node.
+    pub node_replicas: u32,
+    /// GPUs in a node.
+    pub node_gpus: u32,
+    /// Slots on a GPU.
+    pub slots_per_gpu: u32,
+    /// Slots in a node.
+    pub node_slots: u32,
+    /// The most replicas an expert may have in its node.
+    pub max_count: u32,
+    /// Whether construction and moves refuse a second replica of an expert on a GPU.
+    pub avoid_duplicates: bool,
+    /// Low and high word of the seed.
+    pub seed: [u32; 2],
+    /// Restarts a (layer, node).
+    pub restarts: u32,
+    /// Kicks a restart.
+    pub kicks: u32,
+    /// Group assignments tried a layer.
+    pub assignments: u32,
+    /// How groups are given to nodes.
+    pub group_rule: GroupRule,
+    /// Whether the last assignment tried is a repair of the best so far.
+    pub repair: bool,
+    /// Whether restarts perturb the loads behind the counts.
+    pub count_noise: bool,
+    /// Whether restarts perturb the packing.
+    pub packing_noise: bool,
+    /// The local search; `steps: 0` means none.
+    pub search: Search,
+    /// The search of a layer stops at `bound + bound * stop_fraction / 2^32`.
+    pub stop_fraction: u32,
+    /// Noisy counts must win by this fraction of the clean descent's result.
+    pub margin_fraction: u32,
+    /// The most work (in blocks) of one restart.
+    pub work_limit: u32,
+}
+
+impl Params {
+    /// The numbers for `loads` on `cluster` with `options`, or the rule they break together.
+    pub fn new(loads: &Loads, cluster: &Cluster, options: &PlanOptions) -> Result<Self, Error> {
+        cluster.check_experts(loads.experts())?;
+        for (field, value) in [("restarts", options.restarts), ("assignments", options.assignments)] {
+            if value == 0 {
+                return Err(Error::invalid(field, value, "is not at least 1"));
+            }
+        }
+        let (groups, nodes) = (cluster.planned_groups() as u32, cluster.planned_nodes() as u32);
+        let experts = loads.experts() as u32;
+        let node_experts = experts / nodes;
+        let node_replicas = cluster.num_replicas() as u32 / nodes;
+        let node_gpus = cluster.num_gpus() as u32 / nodes;
+        let slots_per_gpu = cluster.slots_per_gpu() as u32;
+        // Where every expert has at most one replica a GPU, a placement without duplicates always exists
+        // (deal the replicas out in turn); where that many replicas do not fit, nothing can avoid them.
+        let avoidable = u64::from(node_experts) * u64::from(node_gpus) >= u64::from(node_replicas);
+        let avoid_duplicates = options.duplicates == Duplicates::Avoid && avoidable;
+        let search = options.search.clone().unwrap_or(Search { steps: 0, ..Search::SWAPS });
+        let scan = node_gpus * slots_per_gpu * (1 + blocks(slots_per_gpu));
+        let scans = u64::from(SCANS_BASE) + u64::from(SCANS_PER_KICK) * u64::from(options.kicks);
+        let hierarchical = groups > 1;
+        Ok(Self {
+            layers: loads.layers() as u32,
+            experts,
+            groups,
+            nodes,
+            group_size: experts / groups,
+            node_groups: groups / nodes,
+            node_experts,
+            node_replicas,
+            node_gpus,
+            slots_per_gpu,
+            node_slots: node_gpus * slots_per_gpu,
+            max_count: if avoid_duplicates { node_gpus } else { node_replicas },
+            avoid_duplicates,
+            seed: [options.seed as u32, (options.seed >> 32) as u32],
+            restarts: options.restarts,
+            kicks: if search.steps == 0 { 0 } else { options.kicks },
+            assignments: if hierarchical { options.assignments } else { 1 },
+            group_rule: options.groups,
+            repair: options.repair && hierarchical,
+            count_noise: options.count_noise,
+            packing_noise: options.packing_noise,
+            search,
+            stop_fraction: fraction_of_ppm(options.stop_gap_ppm),
+            margin_fraction: fraction_of_ppm(options.count_margin_ppm),
+            work_limit: u32::try_from(scans * u64::from(scan)).unwrap_or(u32::MAX).min(1 << 30),
+        })
+    }
+
+    /// What the search of a layer may stop at, for a bound.
+    pub fn stop_load(&self, bound: u32) -> u32 {
+        bound + mul_high(bound, self.stop_fraction)
+    }
+
+    /// The rounds of restarts: `[0, 1), [1, 8), [8, 32), [32, 96), …` cut at the number of restarts.
+    pub fn rounds(&self) -> Vec<(u32, u32)> {
+        let ends = ROUND_ENDS.into_iter().chain((1..).map(|i| ROUND_ENDS[2] + i * ROUND));
+        let mut rounds = Vec::new();
+        let mut begin = 0;
+        for end in ends {
+            let end = end.min(self.restarts);
+            rounds.push((begin, end));
+            if end == self.restarts {
+                break;
+            }
+            begin = end;
+        }
+        rounds
+    }
+
+    /// Whether DeepSeek's assignment is tried after the others, so that no plan is worse than the greedy one.
+    pub fn tries_greedy_assignment(&self) -> bool {
+        self.groups > 1 && self.group_rule != GroupRule::Lpt
+    }
+
+    /// Whether a swap step needs to know who has swapped and who may be a partner.
+    pub fn marks_gpus(&self) -> bool {
+        self.search.heaviest != 1 || self.search.lightest != 0
+    }
+
+    /// Whether the search uses the variance objective first.
+    pub fn starts_with_variance(&self) -> bool {
+        self.search.objective != Objective::Max
+    }
+}
+
+/// The high word of a product, as every stage computes it.
+pub fn mul_high(a: u32, b: u32) -> u32 {
+    ((u64::from(a) * u64::from(b)) >> 32) as u32
+}
+
+/// All ways to give `groups` groups to `nodes` equal nodes, nodes not told apart; empty where there are more
+/// than [`MAX_ENUMERATED`]. Each is the groups node after node, nodes by their first group.
+pub fn enumerate_assignments(groups: u32, nodes: u32) -> Vec<Vec<u32>> {
+    let room = (groups / nodes) as usize;
+    let mut found = Vec::new();
+    // The lowest group left opens each node, so every assignment is met once.
+    fn extend(nodes: &mut Vec<Vec<u32>>, room: usize, groups: u32, found: &mut Vec<Vec<u32>>) {
+        if found.len() > MAX_ENUMERATED {
+            return;
+        }
+        let used = |g: u32| nodes.iter().any(|node| node.contains(&g));
+        match nodes.last() {
+            Some(node) if node.len() < room => {
+                let after = node[node.len() - 1] + 1;
+                let free: Vec<u32> = (after..groups).filter(|&g| !used(g)).collect();
+                for g in free {
+                    let last = nodes.len() - 1;
+                    nodes[last].push(g);
+                    extend(nodes, room, groups, found);
+                    nodes[last].pop();
+                }
+            }
+            _ => match (0..groups).find(|&g| !used(g)) {
+                Some(g) => {
+                    nodes.push(vec![g]);
+                    extend(nodes, room, groups, found);
+                    nodes.pop();
+                }
+                None => found.push(nodes.concat()),
+            },
+        }
+    }
+    extend(&mut Vec::new(), room, groups, &mut found);
+    if found.len() > MAX_ENUMERATED { Vec::new() } else { found }
+}
