@@ -160,19 +160,21 @@ fn replicate_from_heavy(
     best: &mut u32,
 ) -> Option<usize> {
     let slots = params.slots_per_gpu as usize;
-    candidate.charge(1);
     let expert = candidate.expert[slot];
-    if expert == FREE || candidate.counts[expert as usize] >= params.max_count {
-        return None;
-    }
-    let load = loads[expert as usize] / (candidate.counts[expert as usize] + 1);
-    let relief = copies(params, candidate, slot) * (candidate.load[slot] - load);
-    let on_heavy = candidate.gpu_load[heavy] - relief;
     let mut found = None;
     for gpu in 0..params.node_gpus as usize {
         candidate.charge(1);
-        if gpu == heavy || on_heavy >= *best {
+        if expert == FREE || candidate.counts[expert as usize] >= params.max_count {
+            break;
+        }
+        if gpu == heavy {
             continue;
+        }
+        let load = loads[expert as usize] / (candidate.counts[expert as usize] + 1);
+        let relief = copies(params, candidate, slot) * (candidate.load[slot] - load);
+        let on_heavy = candidate.gpu_load[heavy] - relief;
+        if on_heavy >= *best {
+            break;
         }
         candidate.charge(params.slots_per_gpu);
         for at in gpu * slots..(gpu + 1) * slots {

@@ -1,0 +1,59 @@
+// Stage 1: the load of each group, and its rank among its layer's groups.
+// One lane a (layer, group). Reads `problem`; writes `groups`.
+
+@compute @workgroup_size(64)
+fn sum_groups(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) grid: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let lane = lane_of(workgroup, grid, local);
+    if lane >= params.lanes {
+        return;
+    }
+    // Groups are runs of experts, so lane and group number all groups of all layers alike.
+    let first = lane * params.group_size;
+    var sum = 0u;
+    for (var i = 0u; i < params.group_size; i += 4u) {
+        sum += load_or_zero(first, i) + load_or_zero(first, i + 1u)
+            + load_or_zero(first, i + 2u) + load_or_zero(first, i + 3u);
+    }
+    groups[lane] = sum;
+}
+
+fn load_or_zero(first: u32, i: u32) -> u32 {
+    if i < params.group_size {
+        return problem[first + i];
+    }
+    return 0u;
+}
+
+// How many groups of the layer come before it: those with more load, then those with a lower index.
+@compute @workgroup_size(64)
+fn rank_groups(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) grid: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let lane = lane_of(workgroup, grid, local);
+    if lane >= params.lanes {
+        return;
+    }
+    let first = lane / params.groups * params.groups;
+    let group = lane - first;
+    let load = groups[lane];
+    var rank = 0u;
+    for (var i = 0u; i < params.groups; i += 4u) {
+        rank += comes_before(first, i, group, load) + comes_before(first, i + 1u, group, load)
+            + comes_before(first, i + 2u, group, load) + comes_before(first, i + 3u, group, load);
+    }
+    groups[params.at_group_rank + first + rank] = group;
+}
+
+fn comes_before(first: u32, other: u32, group: u32, load: u32) -> u32 {
+    if other >= params.groups {
+        return 0u;
+    }
+    let other_load = groups[first + other];
+    return select(0u, 1u, other_load > load || (other_load == load && other < group));
+}

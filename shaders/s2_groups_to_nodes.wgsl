@@ -1,0 +1,423 @@
+// Stage 2: which groups each node holds. Reads `problem` and `groups`; writes `groups`, and in `gather` `kept`.
+//
+// build        one lane a (layer, sample): LPT, the groups of ranks begin..end; the last sample is DeepSeek's
+// swap_groups  one lane a (layer, sample): one swap between the heaviest node and another
+// share        one lane a (layer, candidate): its largest node load per GPU
+// walk         one lane a layer: weigh the next candidate, by share, exactly
+// choose       one lane a (layer, assignment): write the assignments chosen
+// repair       one lane a layer: the assignment after one swap that relieves the heaviest GPU's node
+// gather       one lane a (layer, expert): start an assignment: its nodes' loads, and clean states
+
+const RULE_LPT: u32 = 0u;
+const RULE_LPT_VARIANCE: u32 = 1u;
+const RULE_BEST_FIRST: u32 = 2u;
+
+// Words of a layer's walk: the last candidate weighed, how many were, how many are kept; then (bound, index).
+const WALK_SHARE: u32 = 0u;
+const WALK_INDEX: u32 = 1u;
+const WALK_WEIGHED: u32 = 2u;
+const WALK_KEPT: u32 = 3u;
+const WALK_DONE: u32 = 4u;
+const WALK_LIST: u32 = 5u;
+
+@compute @workgroup_size(64)
+fn build(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) grid: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let lane = lane_of(workgroup, grid, local);
+    if lane >= params.lanes {
+        return;
+    }
+    let layer = lane / (params.samples + 1u);
+    var sample = lane % (params.samples + 1u);
+    var rule = params.group_rule;
+    if sample == params.samples {
+        sample = 0u;
+        rule = RULE_LPT;
+    }
+    let state = params.at_build_state + lane * params.nodes * 3u;
+    if params.begin == 0u {
+        for (var i = 0u; i < params.nodes * 3u; i += 1u) {
+            groups[state + i] = 0u;
+        }
+    }
+    let key = restart_key(sample, DRAW_GROUPS);
+    for (var item = params.begin; item < params.end; item += 1u) {
+        place_group(lane, layer, item, sample, rule, key);
+    }
+}
+
+// A node's load, groups in use and first group's load lie behind each other, node by node.
+fn place_group(lane: u32, layer: u32, item: u32, sample: u32, rule: u32, key: u32) {
+    let state = params.at_build_state + lane * params.nodes * 3u;
+    let group = groups[params.at_group_rank + layer * params.groups + item];
+    let load = groups[layer * params.groups + group];
+    let word = draw(key, item);
+    var best = NONE;
+    var best_choice = 0u;
+    for (var node = 0u; node < params.nodes; node += 1u) {
+        let used = groups[state + node * 3u + 1u];
+        if used == params.node_groups {
+            continue;
+        }
+        var choice = groups[state + node * 3u];
+        if sample > 0u {
+            choice += place_noise(word, node, load);
+        }
+        if rule == RULE_LPT_VARIANCE && used > 0u {
+            // A quarter of the spread that the group would make inside the node.
+            choice += (groups[state + node * 3u + 2u] - load) >> 2u;
+        }
+        if best == NONE || choice < best_choice {
+            best = node;
+            best_choice = choice;
+        }
+    }
+    let at = state + best * 3u;
+    let used = groups[at + 1u];
+    groups[at] += load;
+    groups[at + 1u] = used + 1u;
+    if used == 0u {
+        groups[at + 2u] = load;
+    }
+    groups[params.at_built + lane * params.groups + best * params.node_groups + used] = group;
+}
+
+@compute @workgroup_size(64)
+fn swap_groups(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) grid: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let lane = lane_of(workgroup, grid, local);
+    if lane >= params.lanes || lane % (params.samples + 1u) == params.samples {
+        return;
+    }
+    let layer = lane / (params.samples + 1u);
+    let state = params.at_build_state + lane * params.nodes * 3u;
+    var heavy = 0u;
+    for (var node = 1u; node < params.nodes; node += 1u) {
+        if groups[state + node * 3u] > groups[state + heavy * 3u] {
+            heavy = node;
+        }
+    }
+    best_group_swap(layer, params.at_built + lane * params.groups, state, heavy, NONE);
+}
+
+// Makes the best swap of a group of node `heavy` with one of another node (of `partner` alone unless NONE), by
+// the larger of the two node loads; ties to the lower place. Node loads lie 3 words apart.
+fn best_group_swap(layer: u32, list: u32, state: u32, heavy: u32, partner: u32) -> bool {
+    var best = 0;
+    var best_from = 0u;
+    var best_to = 0u;
+    var best_moved = 0u;
+    for (var to = 0u; to < params.groups; to += 1u) {
+        let other = to / params.node_groups;
+        let distance = i32(groups[state + heavy * 3u] - groups[state + other * 3u]);
+        if other == heavy || (partner != NONE && partner != other) || distance / 2 <= best {
+            continue;
+        }
+        let other_load = groups[layer * params.groups + groups[list + to]];
+        for (var i = 0u; i < params.node_groups; i += 1u) {
+            let from = heavy * params.node_groups + i;
+            let moved = i32(groups[layer * params.groups + groups[list + from]] - other_load);
+            let gain = min(moved, distance - moved);
+            if gain > best {
+                best = gain;
+                best_from = from;
+                best_to = to;
+                best_moved = u32(moved);
+            }
+        }
+    }
+    if best == 0 {
+        return false;
+    }
+    let group = groups[list + best_from];
+    groups[list + best_from] = groups[list + best_to];
+    groups[list + best_to] = group;
+    groups[state + heavy * 3u] -= best_moved;
+    groups[state + best_to / params.node_groups * 3u] += best_moved;
+    return true;
+}
+
+// Candidates are the enumerated assignments, the same for all layers, or the samples of the layer.
+fn candidate_count() -> u32 {
+    return select(params.samples, params.enumerated, params.enumerated > 0u);
+}
+
+fn candidate_group(layer: u32, candidate: u32, place: u32) -> u32 {
+    if params.enumerated > 0u && candidate != params.samples + params.enumerated {
+        return problem[params.at_enumerated + candidate * params.groups + place];
+    }
+    let sample = select(candidate, params.samples, params.enumerated > 0u);
+    return groups[params.at_built + (layer * (params.samples + 1u) + sample) * params.groups + place];
+}
+
+// The candidate number of DeepSeek's assignment.
+fn greedy_candidate() -> u32 {
+    return params.samples + params.enumerated;
+}
+
+@compute @workgroup_size(64)
+fn share(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) grid: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let lane = lane_of(workgroup, grid, local);
+    if lane >= params.lanes {
+        return;
+    }
+    let count = candidate_count();
+    groups[params.at_shares + lane] = node_share(lane / count, lane % count);
+}
+
+// The largest node load over GPUs a node, rounded up.
+fn node_share(layer: u32, candidate: u32) -> u32 {
+    var largest = 0u;
+    var sum = 0u;
+    for (var place = 0u; place < params.groups; place += 1u) {
+        if place % params.node_groups == 0u {
+            sum = 0u;
+        }
+        sum += groups[layer * params.groups + candidate_group(layer, candidate, place)];
+        largest = max(largest, sum);
+    }
+    return (largest + params.node_gpus - 1u) / params.node_gpus;
+}
+
+@compute @workgroup_size(64)
+fn walk(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) grid: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let layer = lane_of(workgroup, grid, local);
+    if layer >= params.lanes {
+        return;
+    }
+    let state = params.at_walk + layer * (WALK_LIST + 2u * params.assignments);
+    if params.begin == 0u {
+        for (var i = 0u; i < WALK_LIST; i += 1u) {
+            groups[state + i] = 0u;
+        }
+    }
+    let kept_count = groups[state + WALK_KEPT];
+    let next = next_candidate(layer, state);
+    let full = kept_count == params.assignments;
+    let list = state + WALK_LIST;
+    if groups[state + WALK_DONE] == 1u || next == NONE {
+        return;
+    }
+    let next_share = groups[params.at_shares + layer * candidate_count() + next];
+    if full && groups[list + 2u * (kept_count - 1u)] <= next_share {
+        groups[state + WALK_DONE] = 1u;
+        return;
+    }
+    let bound = exact_bound(layer, next, next_share);
+    groups[state + WALK_SHARE] = next_share;
+    groups[state + WALK_INDEX] = next;
+    groups[state + WALK_WEIGHED] += 1u;
+    // Insert behind those with an equal or lower bound; the last falls off a full list.
+    var at = select(kept_count, kept_count - 1u, full);
+    if full && groups[list + 2u * at] <= bound {
+        return;
+    }
+    while at > 0u && groups[list + 2u * (at - 1u)] > bound {
+        groups[list + 2u * at] = groups[list + 2u * (at - 1u)];
+        groups[list + 2u * at + 1u] = groups[list + 2u * (at - 1u) + 1u];
+        at -= 1u;
+    }
+    groups[list + 2u * at] = bound;
+    groups[list + 2u * at + 1u] = next;
+    groups[state + WALK_KEPT] = select(kept_count + 1u, kept_count, full);
+}
+
+// The candidate after the last one weighed, by (share, index).
+fn next_candidate(layer: u32, state: u32) -> u32 {
+    let count = candidate_count();
+    let shares = params.at_shares + layer * count;
+    let any = groups[state + WALK_WEIGHED] > 0u;
+    let last_share = groups[state + WALK_SHARE];
+    let last_index = groups[state + WALK_INDEX];
+    var next = NONE;
+    var next_share = 0u;
+    for (var i = 0u; i < count; i += 1u) {
+        let s = groups[shares + i];
+        let after = !any || s > last_share || (s == last_share && i > last_index);
+        if after && (next == NONE || s < next_share) {
+            next = i;
+            next_share = s;
+        }
+    }
+    return next;
+}
+
+// The larger of `share` and the heaviest replica of any node under the counts that keep it lightest.
+fn exact_bound(layer: u32, candidate: u32, share: u32) -> u32 {
+    var bound = share;
+    for (var node = 0u; node < params.nodes; node += 1u) {
+        bound = lightest_heaviest(layer, candidate, node, bound);
+    }
+    return bound;
+}
+
+// The least t >= floor such that counts exist under which no replica is heavier than t, by bisection.
+fn lightest_heaviest(layer: u32, candidate: u32, node: u32, floor: u32) -> u32 {
+    var low = max(floor, 1u);
+    var high = low;
+    while !fits(layer, candidate, node, high) {
+        low = high + 1u;
+        high *= 2u;
+    }
+    while low < high {
+        let middle = low + (high - low) / 2u;
+        if fits(layer, candidate, node, middle) {
+            high = middle;
+        } else {
+            low = middle + 1u;
+        }
+    }
+    return select(high, floor, high == 1u);
+}
+
+// Whether one replica for each load of at most t, and ceil(load / t) for the others, are few enough.
+fn fits(layer: u32, candidate: u32, node: u32, t: u32) -> bool {
+    var needed = 0u;
+    for (var i = 0u; i < params.node_experts; i += 4u) {
+        needed += replicas_needed(layer, candidate, node, i, t)
+            + replicas_needed(layer, candidate, node, i + 1u, t)
+            + replicas_needed(layer, candidate, node, i + 2u, t)
+            + replicas_needed(layer, candidate, node, i + 3u, t);
+        // More than there are replicas, or marked as impossible: either way it does not fit.
+        if needed > params.node_replicas {
+            return false;
+        }
+    }
+    return true;
+}
+
+fn replicas_needed(layer: u32, candidate: u32, node: u32, i: u32, t: u32) -> u32 {
+    if i >= params.node_experts {
+        return 0u;
+    }
+    let place = node * params.node_groups + i / params.group_size;
+    let group = candidate_group(layer, candidate, place);
+    let load = problem[layer * params.experts + group * params.group_size + i % params.group_size];
+    let needed = max((load + t - 1u) / max(t, 1u), 1u);
+    return select(needed, params.node_replicas + 1u, needed > params.max_count);
+}
+
+@compute @workgroup_size(64)
+fn choose(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) grid: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let lane = lane_of(workgroup, grid, local);
+    if lane >= params.lanes {
+        return;
+    }
+    let layer = lane / (params.assignments + 1u);
+    let assignment = lane % (params.assignments + 1u);
+    let state = params.at_walk + layer * (WALK_LIST + 2u * params.assignments);
+    let chosen = chosen_at(layer, assignment);
+    var candidate = greedy_candidate();
+    if assignment < params.assignments {
+        if assignment >= groups[state + WALK_KEPT] {
+            groups[chosen] = NONE;
+            return;
+        }
+        groups[chosen] = groups[state + WALK_LIST + 2u * assignment];
+        candidate = groups[state + WALK_LIST + 2u * assignment + 1u];
+    } else {
+        groups[chosen] = exact_bound(layer, candidate, node_share(layer, candidate));
+    }
+    for (var place = 0u; place < params.groups; place += 1u) {
+        groups[chosen + 1u + place] = candidate_group(layer, candidate, place);
+    }
+}
+
+@compute @workgroup_size(64)
+fn repair(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) grid: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let layer = lane_of(workgroup, grid, local);
+    if layer >= params.lanes {
+        return;
+    }
+    let from = chosen_at(layer, kept[layer_state_at(layer) + LAYER_CHOSEN]);
+    let to = chosen_at(layer, params.assignments + 1u);
+    // The repaired assignment takes the place of the layer's first sample, whose work is done.
+    let lane = layer * (params.samples + 1u) + params.samples;
+    let list = params.at_built + lane * params.groups;
+    let state = params.at_build_state + lane * params.nodes * 3u;
+    var heavy = 0u;
+    var light = 0u;
+    for (var node = 0u; node < params.nodes; node += 1u) {
+        var sum = 0u;
+        for (var i = 0u; i < params.node_groups; i += 1u) {
+            let group = groups[from + 1u + node * params.node_groups + i];
+            groups[list + node * params.node_groups + i] = group;
+            sum += groups[layer * params.groups + group];
+        }
+        groups[state + node * 3u] = sum;
+        if best_node_max(layer, node) > best_node_max(layer, heavy) {
+            heavy = node;
+        }
+        if best_node_max(layer, node) < best_node_max(layer, light) {
+            light = node;
+        }
+    }
+    groups[to] = NONE;
+    if best_group_swap(layer, list, state, heavy, light) {
+        let candidate = greedy_candidate();
+        groups[to] = exact_bound(layer, candidate, node_share(layer, candidate));
+        for (var place = 0u; place < params.groups; place += 1u) {
+            groups[to + 1u + place] = groups[list + place];
+        }
+    }
+}
+
+// Load of the heaviest GPU of a node of the layer's plan.
+fn best_node_max(layer: u32, node: u32) -> u32 {
+    return kept[node_state_at(layer, node) + NODE_KEPT_MAX];
+}
+
+@compute @workgroup_size(64)
+fn gather(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) grid: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let lane = lane_of(workgroup, grid, local);
+    if lane >= params.lanes {
+        return;
+    }
+    let layer = lane / params.experts;
+    let expert = lane % params.experts;
+    let chosen = chosen_at(layer, params.assignment);
+    if groups[chosen] != NONE {
+        let group = groups[chosen + 1u + expert / params.group_size];
+        kept[lane] = problem[layer * params.experts + group * params.group_size + expert % params.group_size];
+    }
+    if expert < params.nodes {
+        let state = node_state_at(layer, expert);
+        kept[state + NODE_VALUE] = NONE;
+        kept[state + NODE_MAX] = NONE;
+        kept[state + NODE_REFERENCE] = NONE;
+        kept[state + NODE_END] = END_SPENT;
+        kept[state + NODE_WINNER] = NONE;
+    }
+    if expert == 0u && params.assignment == 0u {
+        kept[layer_state_at(layer) + LAYER_MAX] = NONE;
+        kept[layer_state_at(layer) + LAYER_END] = END_SPENT;
+        kept[layer_state_at(layer) + LAYER_TAKE] = 0u;
+        kept[layer_state_at(layer) + LAYER_CHOSEN] = 0u;
+    }
+}

@@ -1,0 +1,84 @@
+// Stage 3: how many replicas each expert of a node gets. One lane a candidate; `begin..end` are the extra
+// replicas given by this dispatch, and the dispatch with `begin` 0 starts the candidate.
+// Reads `kept` (node loads and states); writes `arena` (counts, and in scratch the loads that decide).
+
+@compute @workgroup_size(64)
+fn replicate(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) grid: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let lane = lane_of(workgroup, grid, local);
+    if lane >= params.lanes {
+        return;
+    }
+    become(lane);
+    if params.begin == 0u {
+        start_candidate();
+    }
+    if control(C_END) == END_IDLE {
+        return;
+    }
+    for (var extra = params.begin; extra < params.end; extra += 1u) {
+        give_replica();
+    }
+}
+
+// Only the nodes that decide the layer go on, and only while the stop load is not reached.
+fn start_candidate() {
+    let chosen = chosen_at(my_layer, params.assignment);
+    let bound = groups[chosen];
+    let layer_max = kept[layer_state_at(my_layer) + LAYER_MAX];
+    // DeepSeek's own assignment is tried wherever it could win at all, the others only for a real gain.
+    let gain = select(layer_max >> ASSIGNMENT_GAIN_SHIFT, 0u, params.assignment == params.assignments);
+    let worth_trying = bound < layer_max - gain;
+    var deciding = 0u;
+    for (var node = 0u; node < params.nodes; node += 1u) {
+        deciding = max(deciding, kept[node_state_at(my_layer, node) + NODE_VALUE]);
+    }
+    let decides = kept[node_state_at(my_layer, my_node) + NODE_VALUE] == deciding;
+    if !worth_trying || !decides || deciding <= stop_load(bound) {
+        set_control(C_END, END_IDLE);
+        return;
+    }
+    set_control(C_END, END_RUNNING);
+    let key = restart_key(my_node, my_restart);
+    let strength = count_noise(my_restart);
+    for (var expert = 0u; expert < params.node_experts; expert += 1u) {
+        var load = weight(expert);
+        if strength != 0 {
+            load = perturbed(load, strength, draw(key, DRAW_COUNTS + expert));
+        }
+        set_scratch(expert, load);
+        set_scratch(params.node_experts + expert, load);
+        set_count(expert, 1u);
+    }
+}
+
+// The next replica goes to the highest load per replica, ties to the lower index. Scratch holds the loads,
+// then `floor(load / count)`: only where those are equal does the exact comparison matter.
+fn give_replica() {
+    var best = NONE;
+    var best_floor = 0u;
+    for (var expert = 0u; expert < params.node_experts; expert += 1u) {
+        let floor = scratch(params.node_experts + expert);
+        if floor < best_floor || count_of(expert) >= params.max_count {
+            continue;
+        }
+        if best == NONE || floor > best_floor || heavier(expert, best) {
+            best = expert;
+            best_floor = floor;
+        }
+    }
+    if best == NONE {
+        return;
+    }
+    let count = count_of(best) + 1u;
+    set_count(best, count);
+    set_scratch(params.node_experts + best, scratch(best) / count);
+}
+
+// Whether `load_a / count_a > load_b / count_b`, exactly.
+fn heavier(a: u32, b: u32) -> bool {
+    return wide_greater(mul_wide(scratch(a), count_of(b)), mul_wide(scratch(b), count_of(a)));
+}

@@ -1,0 +1,181 @@
+// Stage 4: pack a candidate's replicas onto its node's GPUs, heaviest first, each to the least loaded.
+// Reads `kept` (node loads) and counts; writes `arena`.
+//
+// weigh  one lane a (candidate, expert): the load of a replica, into scratch
+// order  one lane a (candidate, expert): the places of its replicas in the order of packing, into the snapshot
+// pack   one lane a candidate: the items begin..end of that order
+
+// Scratch: the load of a replica by expert, then slots in use and last expert by GPU.
+fn used_at(gpu: u32) -> u32 {
+    return params.node_experts + gpu;
+}
+
+fn last_at(gpu: u32) -> u32 {
+    return params.node_experts + params.node_gpus + gpu;
+}
+
+@compute @workgroup_size(64)
+fn weigh(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) grid: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let lane = lane_of(workgroup, grid, local);
+    if lane >= params.lanes {
+        return;
+    }
+    become(lane % params.candidates);
+    if control(C_END) == END_IDLE {
+        return;
+    }
+    let expert = lane / params.candidates;
+    set_scratch(expert, weight(expert) / max(count_of(expert), 1u));
+}
+
+@compute @workgroup_size(64)
+fn order(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) grid: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let lane = lane_of(workgroup, grid, local);
+    if lane >= params.lanes {
+        return;
+    }
+    become(lane % params.candidates);
+    if control(C_END) == END_IDLE {
+        return;
+    }
+    let expert = lane / params.candidates;
+    let load = scratch(expert);
+    var first = 0u;
+    for (var i = 0u; i < params.node_experts; i += 4u) {
+        first += packed_before(i, expert, load) + packed_before(i + 1u, expert, load)
+            + packed_before(i + 2u, expert, load) + packed_before(i + 3u, expert, load);
+    }
+    let count = count_of(expert);
+    for (var i = 0u; i < count; i += 1u) {
+        set_snapshot(first + i, expert);
+    }
+}
+
+// Replicas of an expert that are packed before those of `expert`: heavier ones, then lower indices.
+fn packed_before(other: u32, expert: u32, load: u32) -> u32 {
+    if other >= params.node_experts {
+        return 0u;
+    }
+    let other_load = scratch(other);
+    let before = other_load > load || (other_load == load && other < expert);
+    return select(0u, count_of(other), before);
+}
+
+@compute @workgroup_size(64)
+fn pack(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) grid: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let lane = lane_of(workgroup, grid, local);
+    if lane >= params.lanes {
+        return;
+    }
+    become(lane);
+    if control(C_END) == END_IDLE {
+        return;
+    }
+    if params.begin == 0u {
+        for (var slot = 0u; slot < params.node_slots; slot += 1u) {
+            set_slot(slot, FREE, 0u);
+        }
+        for (var gpu = 0u; gpu < params.node_gpus; gpu += 1u) {
+            set_gpu_load(gpu, 0u);
+            set_scratch(used_at(gpu), 0u);
+            set_scratch(last_at(gpu), FREE);
+        }
+        set_control(C_PHASE, 0u);
+        set_control(C_WORK, 0u);
+        set_control(C_STEPS, 0u);
+        set_control(C_KICK, 0u);
+        set_control(C_BEST_MAX, NONE);
+    }
+    let key = restart_key(my_node, my_restart);
+    for (var item = params.begin; item < params.end; item += 1u) {
+        place_replica(key, item);
+    }
+}
+
+fn place_replica(key: u32, item: u32) {
+    let expert = snapshot(item);
+    let load = scratch(expert);
+    let word = draw(key, DRAW_PACKING + item);
+    let noisy = params.packing_noise != 0u && my_restart > 0u;
+    var best = NONE;
+    var best_choice = 0u;
+    for (var gpu = 0u; gpu < params.node_gpus; gpu += 1u) {
+        if scratch(used_at(gpu)) == params.slots_per_gpu {
+            continue;
+        }
+        if params.avoid_duplicates != 0u && scratch(last_at(gpu)) == expert {
+            continue;
+        }
+        var choice = gpu_load(gpu);
+        if noisy {
+            choice += place_noise(word, gpu, load);
+        }
+        if best == NONE || choice < best_choice {
+            best = gpu;
+            best_choice = choice;
+        }
+    }
+    var slot = 0u;
+    if best == NONE {
+        slot = make_room(expert);
+        best = slot / params.slots_per_gpu;
+    } else {
+        let used = scratch(used_at(best));
+        set_scratch(used_at(best), used + 1u);
+        slot = best * params.slots_per_gpu + used;
+    }
+    set_slot(slot, expert, load);
+    set_gpu_load(best, gpu_load(best) + load);
+    set_scratch(last_at(best), expert);
+}
+
+// Frees a slot for `expert` where every GPU without it is full: `a`, the least loaded GPU with a free slot,
+// holds it, and of the replicas on `b`, the least loaded GPU without it, one is of an expert that `a` lacks.
+fn make_room(expert: u32) -> u32 {
+    var a = NONE;
+    var b = NONE;
+    for (var gpu = 0u; gpu < params.node_gpus; gpu += 1u) {
+        if scratch(used_at(gpu)) < params.slots_per_gpu && (a == NONE || gpu_load(gpu) < gpu_load(a)) {
+            a = gpu;
+        }
+        if scratch(last_at(gpu)) != expert && (b == NONE || gpu_load(gpu) < gpu_load(b)) {
+            b = gpu;
+        }
+    }
+    a = select(a, 0u, a == NONE);
+    b = select(b, 0u, b == NONE);
+    let used = scratch(used_at(a));
+    var at = b * params.slots_per_gpu;
+    for (var i = 0u; i < params.slots_per_gpu; i += 1u) {
+        let candidate = b * params.slots_per_gpu + i;
+        var lacking = true;
+        for (var j = 0u; j < used; j += 1u) {
+            if slot_expert(a * params.slots_per_gpu + j) == slot_expert(candidate) {
+                lacking = false;
+                break;
+            }
+        }
+        if lacking {
+            at = candidate;
+            break;
+        }
+    }
+    let load = slot_load(at);
+    set_slot(a * params.slots_per_gpu + used, slot_expert(at), load);
+    set_gpu_load(a, gpu_load(a) + load);
+    set_gpu_load(b, gpu_load(b) - load);
+    set_scratch(used_at(a), used + 1u);
+    return at;
+}

@@ -1,0 +1,185 @@
+// 1-1 swaps of heavy GPUs. Moving d of a load difference D is worth m = min(d, D - d) to the larger load and
+// 2 m (D - m) to the sum of squares, so both objectives want the largest m of two GPUs.
+
+const MARK_USED: u32 = 1u;         // has swapped in this step
+const MARK_PARTNER: u32 = 2u;      // may be a partner
+
+var<private> tile_items: array<i32, TILE>;
+
+fn mark(gpu: u32) -> u32 {
+    return arena[word_at(params.at_marks, gpu)];
+}
+
+fn set_mark(gpu: u32, value: u32) {
+    arena[word_at(params.at_marks, gpu)] = value;
+}
+
+// Marks are kept only where several GPUs propose or not all may be partners.
+fn marks_gpus() -> bool {
+    return params.heaviest != 1u || params.lightest != 0u;
+}
+
+fn begin_swaps() {
+    work += 1u + blocks(params.node_gpus);
+    begin_phase(PHASE_SWAP);
+    if !marks_gpus() {
+        return;
+    }
+    phase = PHASE_PROPOSE;
+    set_control(C_PROPOSER, 0u);
+    set_control(C_ANY, 0u);
+    let some = params.lightest != 0u && params.lightest < params.node_gpus;
+    for (var gpu = 0u; gpu < params.node_gpus; gpu += 1u) {
+        set_mark(gpu, select(MARK_PARTNER, 0u, some));
+    }
+    if !some {
+        return;
+    }
+    for (var i = 0u; i < params.lightest; i += 1u) {
+        work += 1u + blocks(params.node_gpus);
+        var lightest = NONE;
+        for (var gpu = 0u; gpu < params.node_gpus; gpu += 1u) {
+            let rest = mark(gpu) == 0u;
+            if rest && (lightest == NONE || gpu_load(gpu) < gpu_load(lightest)) {
+                lightest = gpu;
+            }
+        }
+        if lightest != NONE {
+            set_mark(lightest, MARK_PARTNER);
+        }
+    }
+}
+
+// The next heaviest GPU that has not swapped in this step looks for its best swap.
+fn propose() {
+    work += 1u + blocks(params.node_gpus);
+    let next = control(C_PROPOSER);
+    heavy = NONE;
+    for (var gpu = 0u; gpu < params.node_gpus; gpu += 1u) {
+        let unused = (mark(gpu) & MARK_USED) == 0u;
+        if unused && (heavy == NONE || gpu_load(gpu) > gpu_load(heavy)) {
+            heavy = gpu;
+        }
+    }
+    if heavy == NONE {
+        end_swaps();
+        return;
+    }
+    set_control(C_PROPOSER, next + 1u);
+    begin_phase(PHASE_SWAP);
+}
+
+// All proposers have had their turn.
+fn end_swaps() {
+    if control(C_ANY) == 1u {
+        phase = PHASE_STEP;
+    } else {
+        after_swaps();
+    }
+}
+
+// What moving m of a distance is worth.
+fn worth(m: u32, distance: u32) -> Wide {
+    if control(C_VARIANCE) == 1u {
+        return mul_wide(m, distance - m);
+    }
+    return Wide(m, 0u);
+}
+
+// One tile of the heavy GPU against one of another; behind the last, the best swap is made.
+fn weigh_swaps() {
+    let tiles = (params.slots_per_gpu + TILE - 1u) / TILE;
+    let gpu = cursor / (tiles * tiles);
+    if gpu == params.node_gpus {
+        make_best_swap();
+        return;
+    }
+    let heavy_tile = cursor / tiles % tiles;
+    let tile = cursor % tiles;
+    cursor += 1u;
+    work += 1u;
+    let load_a = gpu_load(heavy);
+    let load_b = gpu_load(gpu);
+    if load_a <= load_b || (marks_gpus() && mark(gpu) != MARK_PARTNER) {
+        return;
+    }
+    let distance = load_a - load_b;
+    if !wide_greater(worth(distance / 2u, distance), gain) {
+        return;
+    }
+    let floor = select(gain.low, 0u, control(C_VARIANCE) == 1u);
+    weigh_tiles(gpu, heavy_tile * TILE, tile * TILE, i32(distance), i32(floor));
+}
+
+fn weigh_tiles(gpu: u32, heavy_skip: u32, skip: u32, distance: i32, floor: i32) {
+    let k = params.slots_per_gpu;
+    let heavy_begin = heavy * k + heavy_skip;
+    let begin = gpu * k + skip;
+    let heavy_count = min(TILE, k - heavy_skip);
+    let count = min(TILE, k - skip);
+    work += heavy_count + count * (1u + blocks(heavy_count));
+    // A replica that would make a duplicate gets a load no swap wants.
+    for (var i = 0u; i < heavy_count; i += 1u) {
+        let load = i32(slot_load(heavy_begin + i));
+        tile_items[i] = select(load, -NEVER, blocked(heavy_begin + i, gpu));
+    }
+    var best = floor;
+    var from = NONE;
+    var to = 0u;
+    for (var j = 0u; j < count; j += 1u) {
+        let item = select(i32(slot_load(begin + j)), NEVER, blocked(begin + j, heavy));
+        for (var i = 0u; i < heavy_count; i += 4u) {
+            let m0 = moved(i, heavy_count, item, distance);
+            let m1 = moved(i + 1u, heavy_count, item, distance);
+            let m2 = moved(i + 2u, heavy_count, item, distance);
+            let m3 = moved(i + 3u, heavy_count, item, distance);
+            if max(max(m0, m1), max(m2, m3)) > best {
+                // Ties to the first.
+                best = max(max(m0, m1), max(m2, m3));
+                from = i + select(select(select(3u, 2u, m2 == best), 1u, m1 == best), 0u, m0 == best);
+                to = j;
+            }
+        }
+    }
+    if from == NONE {
+        return;
+    }
+    let found = worth(u32(best), u32(distance));
+    if wide_greater(found, gain) {
+        gain = found;
+        move_from = heavy_begin + from;
+        move_to = begin + to;
+    }
+}
+
+// m of a swap of the i-th item of the tile, or nothing worth having behind its end.
+fn moved(i: u32, count: u32, item: i32, distance: i32) -> i32 {
+    let d = tile_items[min(i, TILE - 1u)] - item;
+    return select(-NEVER, min(d, distance - d), i < count);
+}
+
+fn make_best_swap() {
+    let found = gain.low != 0u || gain.high != 0u;
+    if found {
+        exchange(move_from, move_to);
+    }
+    if !marks_gpus() {
+        if found {
+            phase = PHASE_STEP;
+        } else {
+            after_swaps();
+        }
+        return;
+    }
+    set_mark(heavy, mark(heavy) | MARK_USED);
+    if found {
+        let partner = move_to / params.slots_per_gpu;
+        set_mark(partner, mark(partner) | MARK_USED);
+        set_control(C_ANY, 1u);
+    }
+    if control(C_PROPOSER) == select(params.heaviest, params.node_gpus, params.heaviest == 0u) {
+        end_swaps();
+    } else {
+        phase = PHASE_PROPOSE;
+    }
+}

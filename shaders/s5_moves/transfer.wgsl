@@ -1,0 +1,218 @@
+// Replica transfers: a slot that holds a replica of x becomes one of y. Only moves that relieve the heaviest
+// GPU are weighed, by an upper bound on the heaviest GPU they touch: that y may also relieve a GPU on which x
+// grows is left out.
+
+// Scratch: by expert, of the GPUs that hold it, with the load each would have if another replica went: the
+// highest load, its GPU, and the highest load of the other GPUs.
+fn peak_first(expert: u32) -> u32 {
+    return scratch(3u * expert);
+}
+
+// The highest such load of the GPUs other than `gpu`.
+fn peak_without(expert: u32, gpu: u32) -> u32 {
+    if scratch(3u * expert + 1u) == gpu {
+        return scratch(3u * expert + 2u);
+    }
+    return peak_first(expert);
+}
+
+// `gain.low` holds the load to beat, C_FROM the slot and C_TO the expert of the best transfer.
+fn begin_transfers() {
+    work += 2u + blocks(params.node_gpus) + blocks(params.node_experts);
+    begin_phase(PHASE_PEAKS);
+    find_heaviest();
+    gain = Wide(gpu_load(heavy), 0u);
+    move_from = NONE;
+    for (var expert = 0u; expert < params.node_experts; expert += 4u) {
+        clear_peak(expert);
+        clear_peak(expert + 1u);
+        clear_peak(expert + 2u);
+        clear_peak(expert + 3u);
+    }
+}
+
+fn clear_peak(expert: u32) {
+    if expert < params.node_experts {
+        set_scratch(3u * expert, 0u);
+        set_scratch(3u * expert + 1u, NONE);
+        set_scratch(3u * expert + 2u, 0u);
+    }
+}
+
+// How much each other replica of the expert in `slot` grows when one goes.
+fn growth(slot: u32) -> u32 {
+    let expert = slot_expert(slot);
+    return weight(expert) / max(count_of(expert) - 1u, 1u) - slot_load(slot);
+}
+
+// How many replicas of the expert in `slot` its GPU holds; without duplicates, 1.
+fn copies_at(slot: u32) -> u32 {
+    if params.avoid_duplicates != 0u {
+        return 1u;
+    }
+    return copies_on(slot / params.slots_per_gpu, slot_expert(slot));
+}
+
+// One GPU's share in the peaks.
+fn find_peaks() {
+    let gpu = cursor;
+    cursor += 1u;
+    work += 1u + params.slots_per_gpu;
+    for (var i = 0u; i < params.slots_per_gpu; i += 1u) {
+        let slot = gpu * params.slots_per_gpu + i;
+        if count_at(slot) > 1u {
+            let load = gpu_load(gpu) + copies_at(slot) * growth(slot);
+            raise_peak(slot_expert(slot), gpu, load);
+        }
+    }
+    if cursor == params.node_gpus {
+        phase = PHASE_REPLACE;
+        cursor = 0u;
+    }
+}
+
+fn raise_peak(expert: u32, gpu: u32, load: u32) {
+    let at = scratch(3u * expert + 1u);
+    if at == gpu {
+        return;
+    }
+    let first = peak_first(expert);
+    if at == NONE || load > first {
+        set_scratch(3u * expert, load);
+        set_scratch(3u * expert + 1u, gpu);
+        set_scratch(3u * expert + 2u, first);
+    } else if load > scratch(3u * expert + 2u) {
+        set_scratch(3u * expert + 2u, load);
+    }
+}
+
+// Some experts to put into one slot of the heaviest GPU.
+fn weigh_replacements() {
+    let chunks = (params.node_experts + TRANSFER_CHUNK - 1u) / TRANSFER_CHUNK;
+    let index = cursor / chunks;
+    let begin = cursor % chunks * TRANSFER_CHUNK;
+    if index == params.slots_per_gpu {
+        phase = PHASE_REPLICATE;
+        cursor = 0u;
+        return;
+    }
+    let slot = heavy * params.slots_per_gpu + index;
+    let next_slot = (index + 1u) * chunks;
+    work += 1u;
+    if count_at(slot) < 2u {
+        cursor = next_slot;
+        return;
+    }
+    let others = peak_without(slot_expert(slot), heavy);
+    if others >= gain.low {
+        cursor = next_slot;
+        return;
+    }
+    let without = gpu_load(heavy) - slot_load(slot) + (copies_at(slot) - 1u) * growth(slot);
+    work += TRANSFER_CHUNK;
+    for (var i = 0u; i < TRANSFER_CHUNK; i += 1u) {
+        let expert = begin + i;
+        if expert >= params.node_experts {
+            break;
+        }
+        let count = count_of(expert);
+        let most = max(others, without + weight(expert) / (count + 1u));
+        if expert == slot_expert(slot) || count >= params.max_count || most >= gain.low {
+            continue;
+        }
+        if params.avoid_duplicates != 0u && holds(heavy, expert) {
+            continue;
+        }
+        gain = Wide(most, 0u);
+        move_from = slot;
+        move_to = expert;
+    }
+    cursor += 1u;
+}
+
+// One GPU's slots to turn into a replica of one expert of the heaviest GPU.
+fn weigh_replications() {
+    let index = cursor / params.node_gpus;
+    let gpu = cursor % params.node_gpus;
+    if index == params.slots_per_gpu {
+        if move_from == NONE {
+            phase = PHASE_STUCK;
+        } else {
+            transfer(move_from, move_to);
+            phase = PHASE_STEP;
+        }
+        return;
+    }
+    let on = heavy * params.slots_per_gpu + index;
+    let next_slot = (index + 1u) * params.node_gpus;
+    let expert = slot_expert(on);
+    work += 1u;
+    cursor += 1u;
+    if count_at(on) == 0u || count_at(on) >= params.max_count {
+        cursor = next_slot;
+        return;
+    }
+    if gpu == heavy {
+        return;
+    }
+    let load = weight(expert) / (count_of(expert) + 1u);
+    let on_heavy = gpu_load(heavy) - copies_at(on) * (slot_load(on) - load);
+    if on_heavy >= gain.low {
+        cursor = next_slot;
+        return;
+    }
+    work += params.slots_per_gpu;
+    for (var i = 0u; i < params.slots_per_gpu; i += 1u) {
+        weigh_replication(gpu * params.slots_per_gpu + i, gpu, expert, load, on_heavy);
+    }
+}
+
+fn weigh_replication(at: u32, gpu: u32, expert: u32, load: u32, on_heavy: u32) {
+    if count_at(at) < 2u || slot_expert(at) == expert {
+        return;
+    }
+    let others = max(peak_without(slot_expert(at), gpu), on_heavy);
+    let lower_bound = gpu_load(gpu) - slot_load(at) + load;
+    if max(others, lower_bound) >= gain.low {
+        return;
+    }
+    let most = max(others, lower_bound + (copies_at(at) - 1u) * growth(at));
+    if most >= gain.low {
+        return;
+    }
+    if params.avoid_duplicates != 0u && holds(gpu, expert) {
+        return;
+    }
+    gain = Wide(most, 0u);
+    move_from = at;
+    move_to = expert;
+}
+
+// Turns `slot` into a replica of `expert`.
+fn transfer(slot: u32, expert: u32) {
+    work += 1u + blocks(params.node_slots);
+    let old = slot_expert(slot);
+    arena[word_at(params.at_expert, slot)] = expert;
+    set_count(old, count_of(old) - 1u);
+    set_count(expert, count_of(expert) + 1u);
+    for (var at = 0u; at < params.node_slots; at += 4u) {
+        reweigh(at, old, expert);
+        reweigh(at + 1u, old, expert);
+        reweigh(at + 2u, old, expert);
+        reweigh(at + 3u, old, expert);
+    }
+}
+
+fn reweigh(at: u32, old: u32, expert: u32) {
+    if at >= params.node_slots {
+        return;
+    }
+    let held = slot_expert(at);
+    if held != old && held != expert {
+        return;
+    }
+    let load = weight(held) / max(count_of(held), 1u);
+    let gpu = at / params.slots_per_gpu;
+    set_gpu_load(gpu, gpu_load(gpu) - slot_load(at) + load);
+    arena[word_at(params.at_load, at)] = load;
+}

@@ -1,0 +1,338 @@
+// Stage 5: refine each candidate by local search. One lane a candidate. Reads `kept` (node loads), `problem`;
+// writes `arena`.
+//
+// A lane is a small machine: each turn of the loop does one bounded piece of a phase and charges its work, in
+// blocks of comparisons. A dispatch ends when the work of the lane since its start passes `fuel`; the next
+// dispatch goes on from the control block. Work is also the budget of a restart, looked at between moves, so
+// where dispatches are cut changes nothing. The moves are in `s5_moves/`, one file each.
+
+const PHASE_STEP: u32 = 0u;        // between two moves: done, out of budget, or which move next
+const PHASE_PROPOSE: u32 = 1u;     // 1-1 swaps: the next heaviest GPU (where several propose)
+const PHASE_SWAP: u32 = 2u;        // 1-1 swaps: one tile of one other GPU
+const PHASE_PAIR: u32 = 3u;        // 2-for-2 swaps: one other GPU
+const PHASE_BIPARTITION: u32 = 4u; // some splits of the heaviest and the lightest GPU
+const PHASE_PEAKS: u32 = 5u;       // transfers: the highest loads around each expert, one GPU
+const PHASE_REPLACE: u32 = 6u;     // transfers: some experts for one slot of the heaviest GPU
+const PHASE_REPLICATE: u32 = 7u;   // transfers: one GPU's slots for one expert of the heaviest GPU
+const PHASE_REACHED: u32 = 8u;     // the descent ended
+const PHASE_STUCK: u32 = 9u;
+const PHASE_SPENT: u32 = 10u;
+
+const MOVE_SWAP: u32 = 1u;
+const MOVE_PAIR: u32 = 2u;
+const MOVE_BIPARTITION: u32 = 4u;
+const MOVE_TRANSFER: u32 = 8u;
+
+const OBJECTIVE_MAX: u32 = 0u;
+const OBJECTIVE_VARIANCE: u32 = 1u;
+const OBJECTIVE_VARIANCE_THEN_MAX: u32 = 2u;
+
+// The control block, in registers while the lane runs.
+var<private> phase: u32;
+var<private> work: u32;
+var<private> heavy: u32;
+var<private> light: u32;
+var<private> cursor: u32;
+var<private> gain: Wide;
+var<private> move_from: u32;
+var<private> move_to: u32;
+var<private> move_from_2: u32;
+var<private> move_to_2: u32;
+
+@compute @workgroup_size(64)
+fn refine(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) grid: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let lane = lane_of(workgroup, grid, local);
+    if lane >= params.lanes {
+        return;
+    }
+    become(lane);
+    if control(C_END) != END_RUNNING {
+        return;
+    }
+    let stop = stop_load(groups[chosen_at(my_layer, params.assignment)]);
+    resume();
+    let until = work + params.fuel;
+    var running = true;
+    while running && work < until {
+        switch phase {
+            case PHASE_STEP: { next_step(stop); }
+            case PHASE_PROPOSE: { propose(); }
+            case PHASE_SWAP: { weigh_swaps(); }
+            case PHASE_PAIR: { weigh_pair_swaps(); }
+            case PHASE_BIPARTITION: { weigh_splits(); }
+            case PHASE_PEAKS: { find_peaks(); }
+            case PHASE_REPLACE: { weigh_replacements(); }
+            case PHASE_REPLICATE: { weigh_replications(); }
+            default: { running = end_descent(); }
+        }
+    }
+    suspend();
+}
+
+fn resume() {
+    phase = control(C_PHASE);
+    work = control(C_WORK);
+    heavy = control(C_HEAVY);
+    light = control(C_LIGHT);
+    cursor = control(C_CURSOR);
+    gain = Wide(control(C_GAIN_LOW), control(C_GAIN_HIGH));
+    move_from = control(C_FROM);
+    move_to = control(C_TO);
+    move_from_2 = control(C_FROM_2);
+    move_to_2 = control(C_TO_2);
+}
+
+fn suspend() {
+    set_control(C_PHASE, phase);
+    set_control(C_WORK, work);
+    set_control(C_HEAVY, heavy);
+    set_control(C_LIGHT, light);
+    set_control(C_CURSOR, cursor);
+    set_control(C_GAIN_LOW, gain.low);
+    set_control(C_GAIN_HIGH, gain.high);
+    set_control(C_FROM, move_from);
+    set_control(C_TO, move_to);
+    set_control(C_FROM_2, move_from_2);
+    set_control(C_TO_2, move_to_2);
+}
+
+fn blocks(n: u32) -> u32 {
+    return (n + 3u) / 4u;
+}
+
+fn begin_phase(next: u32) {
+    phase = next;
+    cursor = 0u;
+    gain = Wide(0u, 0u);
+}
+
+// Between two moves. The descent ends at the stop load or at the end of a budget; else 1-1 swaps are tried.
+fn next_step(stop: u32) {
+    work += 1u + blocks(params.node_gpus);
+    find_heaviest();
+    let steps = control(C_STEPS);
+    if steps == 0u {
+        set_control(C_VARIANCE, select(1u, 0u, params.objective == OBJECTIVE_MAX));
+    }
+    if gpu_load(heavy) <= stop {
+        phase = PHASE_REACHED;
+    } else if steps == params.steps || work >= params.work_limit {
+        phase = PHASE_SPENT;
+    } else {
+        set_control(C_STEPS, steps + 1u);
+        if (params.moves & MOVE_SWAP) != 0u {
+            begin_swaps();
+        } else {
+            after_swaps();
+        }
+    }
+}
+
+// No 1-1 swap helps.
+fn after_swaps() {
+    if params.objective == OBJECTIVE_VARIANCE_THEN_MAX && control(C_VARIANCE) == 1u {
+        set_control(C_VARIANCE, 0u);
+        phase = PHASE_STEP;
+    } else if (params.moves & MOVE_PAIR) != 0u && params.slots_per_gpu >= 2u {
+        work += 1u + blocks(params.node_gpus);
+        begin_phase(PHASE_PAIR);
+    } else {
+        after_pair_swaps();
+    }
+}
+
+// No 2-for-2 swap helps either.
+fn after_pair_swaps() {
+    let k = params.slots_per_gpu;
+    if (params.moves & MOVE_BIPARTITION) != 0u && k >= 2u && k <= BIPARTITION_SLOTS && params.node_gpus >= 2u {
+        begin_bipartition();
+    } else {
+        after_bipartition();
+    }
+}
+
+fn after_bipartition() {
+    if (params.moves & MOVE_TRANSFER) != 0u {
+        begin_transfers();
+    } else {
+        phase = PHASE_STUCK;
+    }
+}
+
+// The descent ended: keep what it reached if it is not worse, and kick if a kick is left. Whether to go on.
+fn end_descent() -> bool {
+    find_heaviest();
+    let reached = gpu_load(heavy);
+    let kick = control(C_KICK);
+    if kick == 0u {
+        set_control(C_FIRST, reached);
+    }
+    if kick == 0u || reached <= control(C_BEST_MAX) {
+        set_control(C_BEST_MAX, reached);
+        save();
+    } else if kick < params.kicks && phase == PHASE_STUCK {
+        restore();
+    }
+    if phase != PHASE_STUCK || kick >= params.kicks {
+        set_control(C_END, phase - PHASE_REACHED + END_REACHED);
+        return false;
+    }
+    kick_candidate(kick);
+    set_control(C_KICK, kick + 1u);
+    set_control(C_STEPS, 0u);
+    phase = PHASE_STEP;
+    return true;
+}
+
+// Remembers the placement.
+fn save() {
+    work += blocks(params.node_slots);
+    for (var slot = 0u; slot < params.node_slots; slot += 4u) {
+        save_slot(slot);
+        save_slot(slot + 1u);
+        save_slot(slot + 2u);
+        save_slot(slot + 3u);
+    }
+}
+
+fn save_slot(slot: u32) {
+    if slot < params.node_slots {
+        set_snapshot(slot, slot_expert(slot));
+    }
+}
+
+// Goes back to the placement remembered.
+fn restore() {
+    work += blocks(params.node_experts) + 2u * blocks(params.node_slots);
+    for (var expert = 0u; expert < params.node_experts; expert += 4u) {
+        clear_count(expert);
+        clear_count(expert + 1u);
+        clear_count(expert + 2u);
+        clear_count(expert + 3u);
+    }
+    for (var slot = 0u; slot < params.node_slots; slot += 4u) {
+        count_slot(slot);
+        count_slot(slot + 1u);
+        count_slot(slot + 2u);
+        count_slot(slot + 3u);
+    }
+    for (var slot = 0u; slot < params.node_slots; slot += 4u) {
+        restore_slot(slot);
+        restore_slot(slot + 1u);
+        restore_slot(slot + 2u);
+        restore_slot(slot + 3u);
+    }
+}
+
+fn clear_count(expert: u32) {
+    if expert < params.node_experts {
+        set_count(expert, 0u);
+    }
+}
+
+fn count_slot(slot: u32) {
+    if slot >= params.node_slots {
+        return;
+    }
+    if slot % params.slots_per_gpu == 0u {
+        set_gpu_load(slot / params.slots_per_gpu, 0u);
+    }
+    let expert = snapshot(slot);
+    if expert != FREE {
+        set_count(expert, count_of(expert) + 1u);
+    }
+}
+
+fn restore_slot(slot: u32) {
+    if slot >= params.node_slots {
+        return;
+    }
+    let expert = snapshot(slot);
+    var load = 0u;
+    if expert != FREE {
+        load = weight(expert) / max(count_of(expert), 1u);
+    }
+    set_slot(slot, expert, load);
+    let gpu = slot / params.slots_per_gpu;
+    set_gpu_load(gpu, gpu_load(gpu) + load);
+}
+
+// Sets `heavy`; ties to the lower GPU.
+fn find_heaviest() {
+    heavy = 0u;
+    var most = gpu_load(0u);
+    for (var gpu = 1u; gpu < params.node_gpus; gpu += 4u) {
+        most = heavier_gpu(gpu, most);
+        most = heavier_gpu(gpu + 1u, most);
+        most = heavier_gpu(gpu + 2u, most);
+        most = heavier_gpu(gpu + 3u, most);
+    }
+}
+
+fn heavier_gpu(gpu: u32, most: u32) -> u32 {
+    if gpu >= params.node_gpus || gpu_load(gpu) <= most {
+        return most;
+    }
+    heavy = gpu;
+    return gpu_load(gpu);
+}
+
+// How many replicas the expert in a slot has; 0 for a free slot.
+fn count_at(slot: u32) -> u32 {
+    let expert = slot_expert(slot);
+    if expert == FREE {
+        return 0u;
+    }
+    return count_of(expert);
+}
+
+// Whether moving the replica of `slot` to `gpu` would make a duplicate.
+fn blocked(slot: u32, gpu: u32) -> bool {
+    if params.avoid_duplicates == 0u || count_at(slot) < 2u {
+        return false;
+    }
+    return holds(gpu, slot_expert(slot));
+}
+
+// Whether `gpu` holds `expert`.
+fn holds(gpu: u32, expert: u32) -> bool {
+    return copies_on(gpu, expert) > 0u;
+}
+
+// How many replicas of `expert` are on `gpu`.
+fn copies_on(gpu: u32, expert: u32) -> u32 {
+    work += blocks(params.slots_per_gpu);
+    let begin = gpu * params.slots_per_gpu;
+    let end = begin + params.slots_per_gpu;
+    var copies = 0u;
+    for (var slot = begin; slot < end; slot += 4u) {
+        copies += is_replica(slot, end, expert) + is_replica(slot + 1u, end, expert)
+            + is_replica(slot + 2u, end, expert) + is_replica(slot + 3u, end, expert);
+    }
+    return copies;
+}
+
+fn is_replica(slot: u32, end: u32, expert: u32) -> u32 {
+    if slot >= end {
+        return 0u;
+    }
+    return select(0u, 1u, slot_expert(slot) == expert);
+}
+
+// Exchanges what two slots of different GPUs hold.
+fn exchange(a: u32, b: u32) {
+    let expert_a = slot_expert(a);
+    let load_a = slot_load(a);
+    let expert_b = slot_expert(b);
+    let load_b = slot_load(b);
+    let gpu_a = a / params.slots_per_gpu;
+    let gpu_b = b / params.slots_per_gpu;
+    set_gpu_load(gpu_a, gpu_load(gpu_a) - load_a + load_b);
+    set_gpu_load(gpu_b, gpu_load(gpu_b) - load_b + load_a);
+    set_slot(a, expert_b, load_b);
+    set_slot(b, expert_a, load_a);
+}

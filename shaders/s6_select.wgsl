@@ -1,0 +1,124 @@
+// Stage 6: keep the best restart of each node, and the best assignment of each layer. Reads `arena` and
+// `kept`; writes `kept`.
+//
+// choose_restart  one lane a (layer, node) of this dispatch: offer this round's restarts in order
+// copy_node       one lane a (layer, node, slot): the winner's placement
+// settle_layer    one lane a layer: offer the assignment just searched
+// copy_plan       one lane a (layer, slot): its placement, in logical experts
+
+@compute @workgroup_size(64)
+fn choose_restart(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) grid: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let lane = lane_of(workgroup, grid, local);
+    if lane >= params.lanes {
+        return;
+    }
+    let layer = params.layer_begin + lane / params.nodes;
+    let state = node_state_at(layer, lane % params.nodes);
+    let stop = stop_load(groups[chosen_at(layer, params.assignment)]);
+    kept[state + NODE_WINNER] = NONE;
+    for (var i = 0u; i < params.restart_count; i += 1u) {
+        become(lane * params.restart_count + i);
+        let end = control(C_END);
+        if end == END_IDLE {
+            continue;
+        }
+        if my_restart == 0u {
+            kept[state + NODE_REFERENCE] = control(C_FIRST);
+        }
+        let found = control(C_BEST_MAX);
+        let value = max(found, stop);
+        let reference = kept[state + NODE_REFERENCE];
+        let must_beat = reference - mul_high(reference, params.margin_fraction);
+        let clean = params.margin_fraction == 0u || count_noise(my_restart) == 0;
+        if value < kept[state + NODE_VALUE] && (clean || found < must_beat) {
+            kept[state + NODE_VALUE] = value;
+            kept[state + NODE_MAX] = found;
+            kept[state + NODE_END] = end;
+            kept[state + NODE_WINNER] = me;
+        }
+    }
+}
+
+@compute @workgroup_size(64)
+fn copy_node(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) grid: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let lane = lane_of(workgroup, grid, local);
+    if lane >= params.lanes {
+        return;
+    }
+    let pair = lane / params.node_slots;
+    let slot = lane % params.node_slots;
+    let layer = params.layer_begin + pair / params.nodes;
+    let node = pair % params.nodes;
+    let winner = kept[node_state_at(layer, node) + NODE_WINNER];
+    if winner == NONE {
+        return;
+    }
+    become(winner);
+    kept[params.at_node_slots + (layer * params.nodes + node) * params.node_slots + slot] = snapshot(slot);
+}
+
+@compute @workgroup_size(64)
+fn settle_layer(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) grid: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let layer = lane_of(workgroup, grid, local);
+    if layer >= params.lanes {
+        return;
+    }
+    let state = layer_state_at(layer);
+    var deciding = 0u;
+    for (var node = 1u; node < params.nodes; node += 1u) {
+        if kept[node_state_at(layer, node) + NODE_MAX] > kept[node_state_at(layer, deciding) + NODE_MAX] {
+            deciding = node;
+        }
+    }
+    let decides = node_state_at(layer, deciding);
+    kept[state + LAYER_TAKE] = 0u;
+    if kept[decides + NODE_MAX] >= kept[state + LAYER_MAX] {
+        return;
+    }
+    kept[state + LAYER_MAX] = kept[decides + NODE_MAX];
+    kept[state + LAYER_END] = kept[decides + NODE_END];
+    kept[state + LAYER_TAKE] = 1u;
+    kept[state + LAYER_CHOSEN] = params.assignment;
+    for (var node = 0u; node < params.nodes; node += 1u) {
+        let at = node_state_at(layer, node);
+        kept[at + NODE_KEPT_MAX] = kept[at + NODE_MAX];
+    }
+}
+
+@compute @workgroup_size(64)
+fn copy_plan(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) grid: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let lane = lane_of(workgroup, grid, local);
+    if lane >= params.lanes {
+        return;
+    }
+    let slots = params.nodes * params.node_slots;
+    let layer = lane / slots;
+    if kept[layer_state_at(layer) + LAYER_TAKE] == 0u {
+        return;
+    }
+    let expert = kept[params.at_node_slots + lane];
+    var logical = FREE;
+    if expert != FREE {
+        let node = lane % slots / params.node_slots;
+        let place = node * params.node_groups + expert / params.group_size;
+        let group = groups[chosen_at(layer, params.assignment) + 1u + place];
+        logical = group * params.group_size + expert % params.group_size;
+    }
+    kept[params.at_plan + lane] = logical;
+}

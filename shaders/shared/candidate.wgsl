@@ -1,0 +1,108 @@
+// One candidate: a lane's place in the arena. Arrays lie [index][candidate], so that lanes read side by side.
+
+var<private> me: u32;             // candidate of this lane
+var<private> my_layer: u32;
+var<private> my_node: u32;
+var<private> my_restart: u32;
+var<private> my_loads: u32;       // where the loads of its node begin in `kept`
+
+// Words of a candidate's control block.
+const CONTROL_WORDS: u32 = 24u;
+const C_END: u32 = 0u;
+const C_PHASE: u32 = 1u;
+const C_WORK: u32 = 2u;
+const C_STEPS: u32 = 3u;
+const C_VARIANCE: u32 = 4u;
+const C_KICK: u32 = 5u;
+const C_BEST_MAX: u32 = 6u;
+const C_FIRST: u32 = 7u;
+const C_HEAVY: u32 = 8u;
+const C_CURSOR: u32 = 9u;
+const C_GAIN_LOW: u32 = 10u;
+const C_GAIN_HIGH: u32 = 11u;
+const C_FROM: u32 = 12u;
+const C_TO: u32 = 13u;
+const C_FROM_2: u32 = 14u;
+const C_TO_2: u32 = 15u;
+const C_PROPOSER: u32 = 16u;
+const C_ANY: u32 = 17u;
+const C_LIGHT: u32 = 18u;
+
+// Values of C_END.
+const END_RUNNING: u32 = 0u;
+const END_REACHED: u32 = 1u;
+const END_STUCK: u32 = 2u;
+const END_SPENT: u32 = 3u;
+const END_IDLE: u32 = 4u;         // not searched in this round
+
+// Sets the private variables for a candidate of this dispatch.
+fn become(candidate: u32) {
+    me = candidate;
+    let pair = candidate / params.restart_count;
+    my_restart = params.restart_begin + candidate % params.restart_count;
+    my_layer = params.layer_begin + pair / params.nodes;
+    my_node = pair % params.nodes;
+    my_loads = my_layer * params.experts + my_node * params.node_experts;
+}
+
+fn word_at(part: u32, index: u32) -> u32 {
+    return (part + index) * params.candidates + me;
+}
+
+fn control(word: u32) -> u32 {
+    return arena[word_at(params.at_control, word)];
+}
+
+fn set_control(word: u32, value: u32) {
+    arena[word_at(params.at_control, word)] = value;
+}
+
+// Load of an expert, in the node's own numbering.
+fn weight(expert: u32) -> u32 {
+    return kept[my_loads + expert];
+}
+
+fn slot_expert(slot: u32) -> u32 {
+    return arena[word_at(params.at_expert, slot)];
+}
+
+fn slot_load(slot: u32) -> u32 {
+    return arena[word_at(params.at_load, slot)];
+}
+
+fn set_slot(slot: u32, expert: u32, load: u32) {
+    arena[word_at(params.at_expert, slot)] = expert;
+    arena[word_at(params.at_load, slot)] = load;
+}
+
+fn count_of(expert: u32) -> u32 {
+    return arena[word_at(params.at_counts, expert)];
+}
+
+fn set_count(expert: u32, count: u32) {
+    arena[word_at(params.at_counts, expert)] = count;
+}
+
+fn gpu_load(gpu: u32) -> u32 {
+    return arena[word_at(params.at_gpu_load, gpu)];
+}
+
+fn set_gpu_load(gpu: u32, load: u32) {
+    arena[word_at(params.at_gpu_load, gpu)] = load;
+}
+
+fn scratch(index: u32) -> u32 {
+    return arena[word_at(params.at_scratch, index)];
+}
+
+fn set_scratch(index: u32, value: u32) {
+    arena[word_at(params.at_scratch, index)] = value;
+}
+
+fn snapshot(slot: u32) -> u32 {
+    return arena[word_at(params.at_snapshot, slot)];
+}
+
+fn set_snapshot(slot: u32, value: u32) {
+    arena[word_at(params.at_snapshot, slot)] = value;
+}

@@ -1,0 +1,120 @@
+// What every stage sees: the parameters of one dispatch and the five buffers.
+
+const FREE: u32 = 0xffffffffu;   // a slot that holds no replica
+const NONE: u32 = 0xffffffffu;   // no index
+const LANES: u32 = 64u;          // invocations a workgroup
+
+// One uniform block a dispatch; `src/layout.rs` holds the same struct, and a test compares the two.
+struct Params {
+    // sizes
+    layers: u32,
+    experts: u32,
+    groups: u32,
+    nodes: u32,
+    group_size: u32,
+    node_groups: u32,
+    node_experts: u32,
+    node_replicas: u32,
+    node_gpus: u32,
+    slots_per_gpu: u32,
+    node_slots: u32,
+    max_count: u32,
+    // rules and budget
+    avoid_duplicates: u32,
+    seed_low: u32,
+    seed_high: u32,
+    kicks: u32,
+    count_noise: u32,
+    packing_noise: u32,
+    objective: u32,
+    heaviest: u32,
+    lightest: u32,
+    moves: u32,
+    steps: u32,
+    stop_fraction: u32,
+    margin_fraction: u32,
+    work_limit: u32,
+    assignments: u32,
+    group_rule: u32,
+    enumerated: u32,
+    samples: u32,
+    // this dispatch
+    lanes: u32,
+    fuel: u32,
+    begin: u32,
+    end: u32,
+    assignment: u32,
+    layer_begin: u32,
+    layer_count: u32,
+    restart_begin: u32,
+    restart_count: u32,
+    candidates: u32,
+    // where each part of a buffer begins, in words
+    at_group_rank: u32,
+    at_built: u32,
+    at_build_state: u32,
+    at_shares: u32,
+    at_chosen: u32,
+    at_walk: u32,
+    at_node_state: u32,
+    at_node_slots: u32,
+    at_layer_state: u32,
+    at_plan: u32,
+    at_control: u32,
+    at_expert: u32,
+    at_load: u32,
+    at_snapshot: u32,
+    at_counts: u32,
+    at_gpu_load: u32,
+    at_marks: u32,
+    at_scratch: u32,
+    at_tables: u32,
+    at_enumerated: u32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+// loads [layers][experts], the noise tables, all balanced assignments [enumerated][groups]
+@group(0) @binding(1) var<storage, read> problem: array<u32>;
+// stages 1 and 2: group loads, ranks, assignments
+@group(0) @binding(2) var<storage, read_write> groups: array<u32>;
+// what is kept of each node and layer: node loads, node state and slots, layer state, the plan
+@group(0) @binding(3) var<storage, read_write> kept: array<u32>;
+// candidates, [word][candidate]
+@group(0) @binding(4) var<storage, read_write> arena: array<u32>;
+
+// Words of the kept state of a node and of a layer.
+const NODE_WORDS: u32 = 8u;
+const NODE_VALUE: u32 = 0u;       // load of its heaviest GPU, not below the stop load
+const NODE_MAX: u32 = 1u;         // load of its heaviest GPU
+const NODE_REFERENCE: u32 = 2u;   // what the first restart's first descent reached
+const NODE_END: u32 = 3u;         // why its search ended
+const NODE_WINNER: u32 = 4u;      // the candidate to copy, or NONE
+const NODE_KEPT_MAX: u32 = 5u;    // NODE_MAX of the plan kept for the layer
+
+const LAYER_WORDS: u32 = 4u;
+const LAYER_MAX: u32 = 0u;        // load of the heaviest GPU of the plan
+const LAYER_END: u32 = 1u;        // why the search of the node that decides it ended
+const LAYER_TAKE: u32 = 2u;       // 1: the assignment just searched becomes the plan
+const LAYER_CHOSEN: u32 = 3u;     // which assignment the plan is for
+
+// A chosen assignment: its bound, then its groups node after node.
+fn chosen_at(layer: u32, assignment: u32) -> u32 {
+    return params.at_chosen + (layer * (params.assignments + 2u) + assignment) * (params.groups + 1u);
+}
+
+fn node_state_at(layer: u32, node: u32) -> u32 {
+    return params.at_node_state + (layer * params.nodes + node) * NODE_WORDS;
+}
+
+fn layer_state_at(layer: u32) -> u32 {
+    return params.at_layer_state + layer * LAYER_WORDS;
+}
+
+fn stop_load(bound: u32) -> u32 {
+    return bound + mul_high(bound, params.stop_fraction);
+}
+
+// A flat lane number; grids are two-dimensional because one dimension ends at 65,535 workgroups.
+fn lane_of(workgroup: vec3<u32>, grid: vec3<u32>, local: u32) -> u32 {
+    return (workgroup.y * grid.x + workgroup.x) * LANES + local;
+}

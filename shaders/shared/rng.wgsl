@@ -1,0 +1,44 @@
+// A counter-based hash: a draw depends on what it is for and never on when it is made.
+
+// The first counter of each use; uses of one key never meet.
+const DRAW_COUNTS: u32 = 0x10000000u;
+const DRAW_PACKING: u32 = 0x20000000u;
+const DRAW_KICKS: u32 = 0x30000000u;
+const DRAW_GROUPS: u32 = 0x40000000u;
+
+fn draw(key: u32, counter: u32) -> u32 {
+    var x = key ^ (counter * 0x9e3779b9u);
+    x ^= x >> 16u;
+    x *= 0x21f0aaadu;
+    x ^= x >> 15u;
+    x *= 0x735a2d97u;
+    return x ^ (x >> 15u);
+}
+
+fn restart_key(node: u32, restart: u32) -> u32 {
+    return draw(draw(draw(params.seed_low, params.seed_high), node), restart);
+}
+
+// A number in 0..n.
+fn below(word: u32, n: u32) -> u32 {
+    return mul_high(word, n);
+}
+
+// A share of `load`, different for every place and item: noise on a load before an argmin.
+fn place_noise(word: u32, place: u32, load: u32) -> u32 {
+    return mul_high((word + place * 0x9e3779b9u) * 0x85ebca6bu, load >> PACKING_NOISE_SHIFT);
+}
+
+// Strength of the noise on the counts of a restart, in 1/256.
+fn count_noise(restart: u32) -> i32 {
+    if params.count_noise == 0u {
+        return 0;
+    }
+    return bitcast<i32>(problem[params.at_tables + 64u + restart % 8u]);
+}
+
+// A quarter of `load`, times `1 + strength * z` with `z` about standard normal, from a table of quantiles.
+fn perturbed(load: u32, strength: i32, word: u32) -> u32 {
+    let z = bitcast<i32>(problem[params.at_tables + (word >> 26u)]);
+    return mul_high(load, u32(65536 + z * strength) << 14u);
+}
