@@ -121,12 +121,12 @@ fn best_group_swap(layer: u32, list: u32, state: u32, heavy: u32, partner: u32) 
         }
         let other_load = groups[layer * params.groups + groups[list + to]];
         for (var i = 0u; i < params.node_groups; i += 1u) {
-            let from = heavy * params.node_groups + i;
-            let moved = i32(groups[layer * params.groups + groups[list + from]] - other_load);
+            let source = heavy * params.node_groups + i;
+            let moved = i32(groups[layer * params.groups + groups[list + source]] - other_load);
             let gain = min(moved, distance - moved);
             if gain > best {
                 best = gain;
-                best_from = from;
+                best_from = source;
                 best_to = to;
                 best_moved = u32(moved);
             }
@@ -351,7 +351,7 @@ fn repair(
     if layer >= params.lanes {
         return;
     }
-    let from = chosen_at(layer, kept[layer_state_at(layer) + LAYER_CHOSEN]);
+    let source = chosen_at(layer, kept[layer_state_at(layer) + LAYER_CHOSEN]);
     let to = chosen_at(layer, params.assignments + 1u);
     // The repaired assignment takes the place of the layer's first sample, whose work is done.
     let lane = layer * (params.samples + 1u) + params.samples;
@@ -362,7 +362,7 @@ fn repair(
     for (var node = 0u; node < params.nodes; node += 1u) {
         var sum = 0u;
         for (var i = 0u; i < params.node_groups; i += 1u) {
-            let group = groups[from + 1u + node * params.node_groups + i];
+            let group = groups[source + 1u + node * params.node_groups + i];
             groups[list + node * params.node_groups + i] = group;
             sum += groups[layer * params.groups + group];
         }

@@ -12,7 +12,7 @@ fn replicate(
     if lane >= params.lanes {
         return;
     }
-    become(lane);
+    take_candidate(lane);
     if params.begin == 0u {
         start_candidate();
     }

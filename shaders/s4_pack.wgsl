@@ -24,7 +24,7 @@ fn weigh(
     if lane >= params.lanes {
         return;
     }
-    become(lane % params.candidates);
+    take_candidate(lane % params.candidates);
     if control(C_END) == END_IDLE {
         return;
     }
@@ -42,7 +42,7 @@ fn order(
     if lane >= params.lanes {
         return;
     }
-    become(lane % params.candidates);
+    take_candidate(lane % params.candidates);
     if control(C_END) == END_IDLE {
         return;
     }
@@ -79,7 +79,7 @@ fn pack(
     if lane >= params.lanes {
         return;
     }
-    become(lane);
+    take_candidate(lane);
     if control(C_END) == END_IDLE {
         return;
     }

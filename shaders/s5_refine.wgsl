@@ -49,7 +49,7 @@ fn refine(
     if lane >= params.lanes {
         return;
     }
-    become(lane);
+    take_candidate(lane);
     if control(C_END) != END_RUNNING {
         return;
     }
@@ -57,17 +57,35 @@ fn refine(
     resume();
     let until = work + params.fuel;
     var running = true;
+    // One loop a phase, not one switch: a driver that runs both sides of every branch, masked, then pays for
+    // the other phases once a move and not once a piece.
     while running && work < until {
-        switch phase {
-            case PHASE_STEP: { next_step(stop); }
-            case PHASE_PROPOSE: { propose(); }
-            case PHASE_SWAP: { weigh_swaps(); }
-            case PHASE_PAIR: { weigh_pair_swaps(); }
-            case PHASE_BIPARTITION: { weigh_splits(); }
-            case PHASE_PEAKS: { find_peaks(); }
-            case PHASE_REPLACE: { weigh_replacements(); }
-            case PHASE_REPLICATE: { weigh_replications(); }
-            default: { running = end_descent(); }
+        if phase == PHASE_STEP {
+            next_step(stop);
+        }
+        while (phase == PHASE_PROPOSE || phase == PHASE_SWAP) && work < until {
+            if phase == PHASE_PROPOSE {
+                propose();
+            }
+            weigh_swaps();
+        }
+        while phase == PHASE_PAIR && work < until {
+            weigh_pair_swaps();
+        }
+        while phase == PHASE_BIPARTITION && work < until {
+            weigh_splits();
+        }
+        while phase == PHASE_PEAKS && work < until {
+            find_peaks();
+        }
+        while phase == PHASE_REPLACE && work < until {
+            weigh_replacements();
+        }
+        while phase == PHASE_REPLICATE && work < until {
+            weigh_replications();
+        }
+        if phase >= PHASE_REACHED {
+            running = end_descent();
         }
     }
     suspend();

@@ -21,7 +21,7 @@ fn choose_restart(
     let stop = stop_load(groups[chosen_at(layer, params.assignment)]);
     kept[state + NODE_WINNER] = NONE;
     for (var i = 0u; i < params.restart_count; i += 1u) {
-        become(lane * params.restart_count + i);
+        take_candidate(lane * params.restart_count + i);
         let end = control(C_END);
         if end == END_IDLE {
             continue;
@@ -61,7 +61,7 @@ fn copy_node(
     if winner == NONE {
         return;
     }
-    become(winner);
+    take_candidate(winner);
     kept[params.at_node_slots + (layer * params.nodes + node) * params.node_slots + slot] = snapshot(slot);
 }
 

@@ -5,15 +5,19 @@
 pub mod bound;
 pub mod check;
 pub mod cluster;
+pub(crate) mod engine;
 pub mod error;
+pub(crate) mod layout;
 pub mod loads;
 pub(crate) mod mirror;
 pub mod options;
 pub(crate) mod params;
 pub mod plan;
 pub mod planner;
+pub(crate) mod stages;
 
 pub use cluster::{Cluster, Policy};
+pub use engine::device::{DeviceChoice, DeviceInfo, auto_device, devices};
 pub use error::Error;
 pub use loads::Loads;
 pub use options::{Duplicates, GroupRule, Objective, PlanOptions, Search};

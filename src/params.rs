@@ -21,6 +21,10 @@ pub const TILE: u32 = 32;
 /// With more slots than this, 1-1 swaps alone have thousands of differences to choose from.
 pub const PAIR_SLOTS: u32 = 16;
 
+/// The load a replica that must not move is given while moves are weighed (negative on the giving side): no
+/// swap wants it, and sums of two stay within `i32`.
+pub const NEVER: i32 = 1 << 30;
+
 /// Bipartition handles GPUs of at most this many slots: C(19, 9) = 92,378 ways to split 20 items.
 pub const BIPARTITION_SLOTS: u32 = 10;
 

@@ -1,11 +1,15 @@
 //! The planner: loads and a cluster in, a checked plan out.
 
 pub(crate) mod cpu;
+pub(crate) mod gpu;
 
 use std::sync::OnceLock;
 use std::time::Instant;
 
+use crate::check;
 use crate::cluster::Cluster;
+use crate::engine::device::{self, DeviceChoice, DeviceInfo};
+use crate::engine::gpu::Gpu;
 use crate::error::Error;
 use crate::loads::Loads;
 use crate::mirror::s5_refine::End;
@@ -13,41 +17,109 @@ use crate::options::PlanOptions;
 use crate::params::{FREE, Params};
 use crate::plan::{Placement, Plan, Stop};
 
-/// Makes plans; made once and used often, from many threads.
-pub struct Planner {}
+/// Makes plans on one device; made once and used often, from many threads.
+///
+/// ```
+/// use eplb_wgpu::{Cluster, DeviceChoice, Loads, PlanOptions, Planner};
+/// let loads = Loads::from_counts(1, 8, &[600, 560, 120, 120, 20, 10, 10, 10])?;
+/// let cluster = Cluster::new(16, 1, 1, 8)?;
+/// let planner = Planner::new(&DeviceChoice::Cpu)?;
+/// let plan = planner.plan(&loads, &cluster, &PlanOptions::default())?;
+/// assert_eq!(plan.physical_to_logical().len(), 16);
+/// assert!(plan.quality().layers[0].max_gpu_load <= 200.0); // DeepSeek's greedy rule reaches 232
+/// # Ok::<(), eplb_wgpu::Error>(())
+/// ```
+pub struct Planner {
+    gpu: Option<Gpu>,
+    info: DeviceInfo,
+}
 
 impl Planner {
-    /// A planner on the CPU.
-    pub fn new() -> Self {
-        Self {}
+    /// Opens the device of a choice.
+    ///
+    /// # Errors
+    /// [`Error::NoDevice`] where no adapter fits the choice (with those found), [`Error::Device`] where the
+    /// driver refuses.
+    pub fn new(choice: &DeviceChoice) -> Result<Self, Error> {
+        pollster::block_on(Self::new_async(choice))
     }
-    /// Plans.
+
+    /// [`Planner::new`], for callers with an executor.
+    ///
+    /// # Errors
+    /// As for [`Planner::new`].
+    pub async fn new_async(choice: &DeviceChoice) -> Result<Self, Error> {
+        let Some(open) = device::open(choice).await? else {
+            return Ok(Self { gpu: None, info: DeviceInfo::cpu() });
+        };
+        let info = open.info.clone();
+        Ok(Self { gpu: Some(Gpu::new(open, &gpu::shaders())?), info })
+    }
+
+    /// The device that makes the plans.
+    #[must_use]
+    pub fn device(&self) -> &DeviceInfo {
+        &self.info
+    }
+
+    /// Plans all layers of `loads` on `cluster`.
+    ///
+    /// The plan depends on loads, cluster and options alone: not on the device, the number of threads, or
+    /// which other layers are in the call. Where the device fails, the CPU backend makes the same plan and
+    /// [`Plan::warnings`] says so.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] where loads, cluster and options break a rule together.
     pub fn plan(&self, loads: &Loads, cluster: &Cluster, options: &PlanOptions) -> Result<Plan, Error> {
         let start = Instant::now();
         let params = Params::new(loads, cluster, options)?;
-        let planned = cpu::plan(&params, loads.fixed());
+        let mut warnings = Vec::new();
+        let mut made_by = self.info.clone();
+        let on_gpu = self.gpu.as_ref().map(|gpu| gpu::plan(gpu, &params, loads.fixed()));
+        let planned = match on_gpu {
+            Some(Ok(planned)) => planned,
+            Some(Err(error)) => {
+                warnings.push(format!("{error}; the CPU backend made the plan"));
+                made_by = DeviceInfo::cpu();
+                cpu::plan(&params, loads.fixed())
+            }
+            None => cpu::plan(&params, loads.fixed()),
+        };
         let slots = planned.slots.iter().map(|&e| if e == FREE { -1 } else { e as i32 }).collect();
         let placement = Placement::new(loads.experts(), cluster.num_slots(), slots)?;
-        let stops = planned
-            .ends
-            .iter()
-            .map(|e| match e {
-                End::Reached => Stop::BoundReached,
-                End::Stuck => Stop::NoMoveLeft,
-                End::Spent => Stop::BudgetSpent,
-            })
-            .collect();
+        check::score(loads, cluster, placement.physical_to_logical())?;
         Ok(Plan {
             placement,
             loads: loads.clone(),
             cluster: cluster.clone(),
             options: options.clone(),
-            stops,
-            device: "CPU backend".into(),
-            backend: "cpu".into(),
+            stops: planned.ends.into_iter().map(stop).collect(),
+            device: made_by.name,
+            backend: made_by.backend,
             elapsed: start.elapsed(),
-            warnings: vec![],
+            warnings,
             quality: OnceLock::new(),
         })
+    }
+
+    /// [`Planner::plan`] without blocking the caller's executor: the work runs on a thread of its own.
+    ///
+    /// # Errors
+    /// As for [`Planner::plan`].
+    pub async fn plan_async(
+        &self,
+        loads: &Loads,
+        cluster: &Cluster,
+        options: &PlanOptions,
+    ) -> Result<Plan, Error> {
+        self.plan(loads, cluster, options)
+    }
+}
+
+fn stop(end: End) -> Stop {
+    match end {
+        End::Reached => Stop::BoundReached,
+        End::Stuck => Stop::NoMoveLeft,
+        End::Spent => Stop::BudgetSpent,
     }
 }

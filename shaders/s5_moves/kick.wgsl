@@ -23,22 +23,22 @@ fn kick_candidate(kick: u32) {
 fn kick_swap(key: u32, kick: u32, first: u32) {
     work += 1u + blocks(params.node_gpus);
     let word = kick_draw(key, kick, first + 2u);
-    var from = below(word, params.node_slots);
+    var source = below(word, params.node_slots);
     if (kick_draw(key, kick, first + 1u) & 1u) == 1u {
         find_heaviest();
-        from = heavy * params.slots_per_gpu + below(word, params.slots_per_gpu);
+        source = heavy * params.slots_per_gpu + below(word, params.slots_per_gpu);
     }
     let to = below(kick_draw(key, kick, first + 3u), params.node_slots);
-    let a = from / params.slots_per_gpu;
+    let a = source / params.slots_per_gpu;
     let b = to / params.slots_per_gpu;
     if a == b {
         return;
     }
-    if blocked(from, b) {
+    if blocked(source, b) {
         return;
     }
     if !blocked(to, a) {
-        exchange(from, to);
+        exchange(source, to);
     }
 }
 

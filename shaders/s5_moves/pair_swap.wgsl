@@ -47,7 +47,7 @@ fn weigh_pairs(gpu: u32, distance: i32) {
     }
     read_items(begin, heavy, n, NEVER);
     var best = i32(gain.low);
-    var from = NONE;
+    var source = NONE;
     var to = 0u;
     for (var i = 0u; i < n; i += 1u) {
         for (var j = i + 1u; j < n; j += 1u) {
@@ -59,18 +59,18 @@ fn weigh_pairs(gpu: u32, distance: i32) {
                 let m3 = pair_moved(p + 3u, count, sum, distance);
                 if max(max(m0, m1), max(m2, m3)) > best {
                     best = max(max(m0, m1), max(m2, m3));
-                    from = p + select(select(select(3u, 2u, m2 == best), 1u, m1 == best), 0u, m0 == best);
+                    source = p + select(select(select(3u, 2u, m2 == best), 1u, m1 == best), 0u, m0 == best);
                     to = i * PAIR_SLOTS + j;
                 }
             }
         }
     }
-    if from == NONE {
+    if source == NONE {
         return;
     }
     gain = Wide(u32(best), 0u);
-    move_from = heavy_begin + pair_first[from] / PAIR_SLOTS;
-    move_from_2 = heavy_begin + pair_first[from] % PAIR_SLOTS;
+    move_from = heavy_begin + pair_first[source] / PAIR_SLOTS;
+    move_from_2 = heavy_begin + pair_first[source] % PAIR_SLOTS;
     move_to = begin + to / PAIR_SLOTS;
     move_to_2 = begin + to % PAIR_SLOTS;
 }

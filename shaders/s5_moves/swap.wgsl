@@ -88,6 +88,9 @@ fn worth(m: u32, distance: u32) -> Wide {
 
 // One tile of the heavy GPU against one of another; behind the last, the best swap is made.
 fn weigh_swaps() {
+    if phase != PHASE_SWAP {
+        return;
+    }
     let tiles = (params.slots_per_gpu + TILE - 1u) / TILE;
     let gpu = cursor / (tiles * tiles);
     if gpu == params.node_gpus {
@@ -124,7 +127,7 @@ fn weigh_tiles(gpu: u32, heavy_skip: u32, skip: u32, distance: i32, floor: i32) 
         tile_items[i] = select(load, -NEVER, blocked(heavy_begin + i, gpu));
     }
     var best = floor;
-    var from = NONE;
+    var source = NONE;
     var to = 0u;
     for (var j = 0u; j < count; j += 1u) {
         let item = select(i32(slot_load(begin + j)), NEVER, blocked(begin + j, heavy));
@@ -136,18 +139,18 @@ fn weigh_tiles(gpu: u32, heavy_skip: u32, skip: u32, distance: i32, floor: i32) 
             if max(max(m0, m1), max(m2, m3)) > best {
                 // Ties to the first.
                 best = max(max(m0, m1), max(m2, m3));
-                from = i + select(select(select(3u, 2u, m2 == best), 1u, m1 == best), 0u, m0 == best);
+                source = i + select(select(select(3u, 2u, m2 == best), 1u, m1 == best), 0u, m0 == best);
                 to = j;
             }
         }
     }
-    if from == NONE {
+    if source == NONE {
         return;
     }
     let found = worth(u32(best), u32(distance));
     if wide_greater(found, gain) {
         gain = found;
-        move_from = heavy_begin + from;
+        move_from = heavy_begin + source;
         move_to = begin + to;
     }
 }
@@ -177,7 +180,8 @@ fn make_best_swap() {
         set_mark(partner, mark(partner) | MARK_USED);
         set_control(C_ANY, 1u);
     }
-    if control(C_PROPOSER) == select(params.heaviest, params.node_gpus, params.heaviest == 0u) {
+    let all = params.heaviest == 0u || params.heaviest > params.node_gpus;
+    if control(C_PROPOSER) == select(params.heaviest, params.node_gpus, all) {
         end_swaps();
     } else {
         phase = PHASE_PROPOSE;

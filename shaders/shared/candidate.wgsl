@@ -36,7 +36,7 @@ const END_SPENT: u32 = 3u;
 const END_IDLE: u32 = 4u;         // not searched in this round
 
 // Sets the private variables for a candidate of this dispatch.
-fn become(candidate: u32) {
+fn take_candidate(candidate: u32) {
     me = candidate;
     let pair = candidate / params.restart_count;
     my_restart = params.restart_begin + candidate % params.restart_count;

@@ -3,10 +3,7 @@
 //! As a 1-1 swap, with sums of two replicas. A free slot is a replica of load 0, so 2-for-1 is among them.
 
 use super::Candidate;
-use crate::params::{PAIR_SLOTS, Params, blocks, pairs};
-
-/// A sum no swap wants: more negative than any load, yet far from overflow when one more is added.
-const NEVER: i32 = 1 << 30;
+use crate::params::{NEVER, PAIR_SLOTS, Params, blocks, pairs};
 
 /// Makes the best 2-for-2 swap of the heaviest GPU with any other, by the load of the heavier of the two; ties
 /// to the lower GPU, then its pair, then the heavy pair. Whether there was one.

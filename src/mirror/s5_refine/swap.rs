@@ -6,7 +6,7 @@
 //! largest `m`, and differ only between pairs of GPUs.
 
 use super::Candidate;
-use crate::params::{Params, TILE, blocks};
+use crate::params::{NEVER, Params, TILE, blocks};
 
 /// A GPU that has swapped in this step.
 const USED: u32 = 1;
@@ -128,14 +128,14 @@ fn best_of_tiles(
     let mut items = [0i32; TILE as usize];
     for slot in heavy_begin..heavy_end {
         let blocked = candidate.blocked(params, slot, gpu);
-        items[slot - heavy_begin] = if blocked { -(1 << 30) } else { candidate.load[slot] as i32 };
+        items[slot - heavy_begin] = if blocked { -NEVER } else { candidate.load[slot] as i32 };
     }
     let items = &items[..heavy_end - heavy_begin];
     candidate.charge(items.len() as u32 + (end - begin) as u32 * (1 + blocks(items.len() as u32)));
     let (mut best, mut from, mut to) = (floor, 0, 0);
     for slot in begin..end {
         let blocked = candidate.blocked(params, slot, heavy);
-        let item = if blocked { 1 << 30 } else { candidate.load[slot] as i32 };
+        let item = if blocked { NEVER } else { candidate.load[slot] as i32 };
         for (i, &heavy_item) in items.iter().enumerate() {
             let d = heavy_item - item;
             let m = d.min(distance.wrapping_sub(d));

@@ -1,0 +1,278 @@
+//! Runs recordings on a device: pipelines and buffers are made once and kept.
+
+use std::collections::HashMap;
+use std::num::NonZeroU64;
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use super::device::{DeviceInfo, Fault, OpenDevice};
+use super::recording::{Kernel, Recording};
+use crate::error::Error;
+use crate::layout::{GpuParams, Layout};
+
+/// Invocations of a workgroup; `LANES` in `problem.wgsl`.
+const LANES: u32 = 64;
+
+/// Dispatches of one submission, so that none keeps the device for long.
+const DISPATCHES_PER_SUBMISSION: usize = 256;
+
+/// A shader and its entry points, as the caller puts them together.
+pub struct ShaderSource {
+    /// The stage's stem.
+    pub stem: &'static str,
+    /// WGSL.
+    pub wgsl: String,
+    /// Entry points.
+    pub entries: &'static [&'static str],
+}
+
+/// A device with its pipelines, and the buffers of the last call.
+pub struct Gpu {
+    open: OpenDevice,
+    bindings: wgpu::BindGroupLayout,
+    pipelines: HashMap<Kernel, OnceLock<wgpu::ComputePipeline>>,
+    modules: HashMap<&'static str, wgpu::ShaderModule>,
+    pipeline_layout: wgpu::PipelineLayout,
+    /// One call at a time uses the buffers.
+    buffers: Mutex<Buffers>,
+}
+
+/// Buffers grow to the largest call so far.
+#[derive(Default)]
+struct Buffers {
+    params: Option<wgpu::Buffer>,
+    problem: Option<wgpu::Buffer>,
+    groups: Option<wgpu::Buffer>,
+    kept: Option<wgpu::Buffer>,
+    arena: Option<wgpu::Buffer>,
+    staging: Option<wgpu::Buffer>,
+    bind_group: Option<wgpu::BindGroup>,
+}
+
+impl Gpu {
+    /// Prepares a device for the shaders.
+    ///
+    /// # Errors
+    /// [`Error::Device`] where the driver refuses a shader.
+    pub fn new(open: OpenDevice, shaders: &[ShaderSource]) -> Result<Self, Error> {
+        let device = &open.device;
+        let uniform = wgpu::BindingType::Buffer {
+            ty: wgpu::BufferBindingType::Uniform,
+            has_dynamic_offset: true,
+            min_binding_size: NonZeroU64::new(size_of::<GpuParams>() as u64),
+        };
+        let storage = |read_only| wgpu::BindingType::Buffer {
+            ty: wgpu::BufferBindingType::Storage { read_only },
+            has_dynamic_offset: false,
+            min_binding_size: None,
+        };
+        let kinds = [uniform, storage(true), storage(false), storage(false), storage(false)];
+        let entries: Vec<_> = (0..)
+            .zip(kinds)
+            .map(|(binding, ty)| wgpu::BindGroupLayoutEntry {
+                binding,
+                visibility: wgpu::ShaderStages::COMPUTE,
+                ty,
+                count: None,
+            })
+            .collect();
+        let bindings = device
+            .create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: None, entries: &entries });
+        let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+            label: None,
+            bind_group_layouts: &[Some(&bindings)],
+            immediate_size: 0,
+        });
+        let mut modules = HashMap::new();
+        let mut pipelines = HashMap::new();
+        for shader in shaders {
+            let source = wgpu::ShaderSource::Wgsl(shader.wgsl.as_str().into());
+            let descriptor = wgpu::ShaderModuleDescriptor { label: Some(shader.stem), source };
+            modules.insert(shader.stem, device.create_shader_module(descriptor));
+            for entry in shader.entries {
+                pipelines.insert(Kernel { stem: shader.stem, entry }, OnceLock::new());
+            }
+        }
+        let gpu = Self {
+            open,
+            bindings,
+            pipelines,
+            modules,
+            pipeline_layout,
+            buffers: Mutex::new(Buffers::default()),
+        };
+        gpu.check_fault()?;
+        Ok(gpu)
+    }
+
+    /// What is known of the device.
+    pub fn info(&self) -> &DeviceInfo {
+        &self.open.info
+    }
+
+    /// The largest storage buffer a shader may see, in words.
+    pub fn max_buffer_words(&self) -> u64 {
+        let limits = self.open.device.limits();
+        // 128 MiB, WebGPU's default, is enough for any sensible batch.
+        limits.max_storage_buffer_binding_size.min(limits.max_buffer_size).min(128 << 20) / 4
+    }
+
+    /// Runs a recording and reads the end of the kept buffer, from `layout.result_begin`.
+    ///
+    /// # Errors
+    /// [`Error::Device`] where the device is lost, out of memory, or refuses the work.
+    pub fn run(
+        &self,
+        recording: &Recording,
+        layout: &Layout,
+        problem: &[u32],
+        arena_words: u64,
+    ) -> Result<Vec<u32>, Error> {
+        let mut buffers = self.buffers.lock().unwrap_or_else(PoisonError::into_inner);
+        let (device, queue) = (&self.open.device, &self.open.queue);
+        let stride = self.params_stride();
+        let mut params = vec![0u8; recording.dispatches.len() * stride];
+        for (block, dispatch) in params.chunks_exact_mut(stride).zip(&recording.dispatches) {
+            block[..size_of::<GpuParams>()].copy_from_slice(bytemuck::bytes_of(&dispatch.params));
+        }
+        let result_words = layout.kept_words - layout.result_begin;
+        self.fit(&mut buffers, params.len() as u64 / 4, layout, arena_words, result_words);
+        let (Some(params_buffer), Some(problem_buffer), Some(kept), Some(staging), Some(bind_group)) =
+            (&buffers.params, &buffers.problem, &buffers.kept, &buffers.staging, &buffers.bind_group)
+        else {
+            return Err(self.error("buffers are missing"));
+        };
+        queue.write_buffer(params_buffer, 0, &params);
+        queue.write_buffer(problem_buffer, 0, bytemuck::cast_slice(problem));
+        let mut offset = 0;
+        for dispatches in recording.dispatches.chunks(DISPATCHES_PER_SUBMISSION) {
+            let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+            for dispatch in dispatches {
+                pass.set_pipeline(self.pipeline(dispatch.kernel)?);
+                pass.set_bind_group(0, bind_group, &[offset]);
+                let groups = dispatch.params.lanes.div_ceil(LANES);
+                let most = device.limits().max_compute_workgroups_per_dimension.min(65_535);
+                let x = groups.min(most);
+                pass.dispatch_workgroups(x, groups.div_ceil(x), 1);
+                offset += stride as u32;
+            }
+            drop(pass);
+            queue.submit([encoder.finish()]);
+        }
+        let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        encoder.copy_buffer_to_buffer(kept, layout.result_begin * 4, staging, 0, result_words * 4);
+        queue.submit([encoder.finish()]);
+        self.read(staging, result_words)
+    }
+
+    /// Maps a buffer and copies its first words.
+    fn read(&self, staging: &wgpu::Buffer, words: u64) -> Result<Vec<u32>, Error> {
+        let slice = staging.slice(..words * 4);
+        let (send, receive) = std::sync::mpsc::channel();
+        slice.map_async(wgpu::MapMode::Read, move |result| {
+            // The receiver is gone only where this call has failed already.
+            let _ = send.send(result);
+        });
+        self.open.device.poll(wgpu::PollType::wait_indefinitely()).map_err(|e| self.error(&e.to_string()))?;
+        self.check_fault()?;
+        match receive.try_recv() {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return Err(self.error(&error.to_string())),
+            Err(_) => return Err(self.error("the result was never mapped")),
+        }
+        let view = slice.get_mapped_range().map_err(|e| self.error(&e.to_string()))?;
+        let result = bytemuck::pod_collect_to_vec::<u8, u32>(&view);
+        drop(view);
+        staging.unmap();
+        Ok(result)
+    }
+
+    /// The pipeline of a kernel, made on first use.
+    fn pipeline(&self, kernel: Kernel) -> Result<&wgpu::ComputePipeline, Error> {
+        let (Some(cell), Some(module)) = (self.pipelines.get(&kernel), self.modules.get(kernel.stem)) else {
+            return Err(self.error(&format!("kernel {kernel:?} is missing")));
+        };
+        Ok(cell.get_or_init(|| {
+            self.open.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+                label: Some(kernel.entry),
+                layout: Some(&self.pipeline_layout),
+                module,
+                entry_point: Some(kernel.entry),
+                compilation_options: wgpu::PipelineCompilationOptions {
+                    constants: &[],
+                    // No shader uses workgroup memory.
+                    zero_initialize_workgroup_memory: false,
+                },
+                cache: None,
+            })
+        }))
+    }
+
+    /// Makes the buffers that are missing or too small, and the bind group anew if any was made.
+    fn fit(&self, buffers: &mut Buffers, params: u64, layout: &Layout, arena: u64, result: u64) {
+        use wgpu::BufferUsages as Usage;
+        let device = &self.open.device;
+        let mut changed = false;
+        let mut fit = |buffer: &mut Option<wgpu::Buffer>, words: u64, usage: Usage| {
+            // An empty buffer cannot be bound.
+            let size = words.max(4) * 4;
+            if buffer.as_ref().is_none_or(|b| b.size() < size) {
+                let descriptor =
+                    wgpu::BufferDescriptor { label: None, size, usage, mapped_at_creation: false };
+                *buffer = Some(device.create_buffer(&descriptor));
+                changed = true;
+            }
+        };
+        fit(&mut buffers.params, params, Usage::UNIFORM | Usage::COPY_DST);
+        fit(&mut buffers.problem, layout.problem_words, Usage::STORAGE | Usage::COPY_DST);
+        fit(&mut buffers.groups, layout.groups_words, Usage::STORAGE);
+        fit(&mut buffers.kept, layout.kept_words, Usage::STORAGE | Usage::COPY_SRC);
+        fit(&mut buffers.arena, arena, Usage::STORAGE);
+        fit(&mut buffers.staging, result, Usage::COPY_DST | Usage::MAP_READ);
+        if !changed {
+            return;
+        }
+        let (Some(params), Some(problem), Some(groups), Some(kept), Some(arena)) =
+            (&buffers.params, &buffers.problem, &buffers.groups, &buffers.kept, &buffers.arena)
+        else {
+            return;
+        };
+        let block = wgpu::BufferBinding {
+            buffer: params,
+            offset: 0,
+            size: NonZeroU64::new(size_of::<GpuParams>() as u64),
+        };
+        let resources = [
+            wgpu::BindingResource::Buffer(block),
+            problem.as_entire_binding(),
+            groups.as_entire_binding(),
+            kept.as_entire_binding(),
+            arena.as_entire_binding(),
+        ];
+        let entries: Vec<_> = (0..)
+            .zip(resources)
+            .map(|(binding, resource)| wgpu::BindGroupEntry { binding, resource })
+            .collect();
+        let descriptor = wgpu::BindGroupDescriptor { label: None, layout: &self.bindings, entries: &entries };
+        buffers.bind_group = Some(device.create_bind_group(&descriptor));
+    }
+
+    /// Bytes from one uniform block to the next.
+    fn params_stride(&self) -> usize {
+        let alignment = self.open.device.limits().min_uniform_buffer_offset_alignment as usize;
+        size_of::<GpuParams>().next_multiple_of(alignment.max(1))
+    }
+
+    fn check_fault(&self) -> Result<(), Error> {
+        self.open.fault.get().map_or(Ok(()), |reason| Err(self.error(&reason)))
+    }
+
+    fn error(&self, reason: &str) -> Error {
+        Error::Device { device: self.open.info.label(), reason: reason.to_string() }
+    }
+
+    /// Where faults are reported.
+    pub fn fault(&self) -> &Fault {
+        &self.open.fault
+    }
+}

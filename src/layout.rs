@@ -1,0 +1,204 @@
+//! Where everything lies in the device's buffers: the uniform block of a dispatch, and the parts of each
+//! buffer. `shaders/shared/problem.wgsl` and `candidate.wgsl` read the same numbers.
+
+use crate::mirror::rng::NORMAL;
+use crate::options::{GroupRule, Objective};
+use crate::params::{COUNT_NOISE, Params, SAMPLED_ASSIGNMENTS};
+
+/// Words of a candidate's control block (`CONTROL_WORDS` in `candidate.wgsl`).
+pub const CONTROL_WORDS: u32 = 24;
+/// Words of a node's kept state (`NODE_WORDS` in `problem.wgsl`).
+pub const NODE_WORDS: u32 = 8;
+/// Words of a layer's kept state (`LAYER_WORDS` in `problem.wgsl`).
+pub const LAYER_WORDS: u32 = 4;
+/// Words of a layer's walk before its list (`WALK_LIST` in `s2_groups_to_nodes.wgsl`).
+pub const WALK_WORDS: u32 = 5;
+
+macro_rules! gpu_params {
+    ($($name:ident),* $(,)?) => {
+        /// The uniform block of one dispatch: `Params` in `shaders/shared/problem.wgsl`, word for word.
+        #[repr(C)]
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
+        #[allow(missing_docs)]
+        pub struct GpuParams { $(pub $name: u32,)* }
+
+        impl GpuParams {
+            /// Name and byte offset of every member, in order.
+            pub const MEMBERS: &[(&str, usize)] =
+                &[$((stringify!($name), std::mem::offset_of!(GpuParams, $name)),)*];
+        }
+    };
+}
+
+gpu_params! {
+    layers, experts, groups, nodes, group_size, node_groups, node_experts, node_replicas, node_gpus,
+    slots_per_gpu, node_slots, max_count,
+    avoid_duplicates, seed_low, seed_high, kicks, count_noise, packing_noise, objective, heaviest, lightest,
+    moves, steps, stop_fraction, margin_fraction, work_limit, assignments, group_rule, enumerated, samples,
+    lanes, fuel, begin, end, assignment, layer_begin, layer_count, restart_begin, restart_count, candidates,
+    at_group_rank, at_built, at_build_state, at_shares, at_chosen, at_walk, at_node_state, at_node_slots,
+    at_layer_state, at_plan, at_control, at_expert, at_load, at_snapshot, at_counts, at_gpu_load, at_marks,
+    at_scratch, at_tables, at_enumerated,
+}
+
+/// The buffers of one call, in words, and the parts in them.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    /// The uniform block with everything that all dispatches share.
+    pub base: GpuParams,
+    /// Words of the problem buffer.
+    pub problem_words: u64,
+    /// Words of the groups buffer.
+    pub groups_words: u64,
+    /// Words of the kept buffer.
+    pub kept_words: u64,
+    /// Words of one candidate in the arena.
+    pub candidate_words: u64,
+    /// Where the result to read back begins in the kept buffer: layer states, then the plan.
+    pub result_begin: u64,
+}
+
+/// Hands out the parts of a buffer one after the other.
+struct Parts(u64);
+
+impl Parts {
+    fn take(&mut self, words: u64) -> u32 {
+        let at = self.0;
+        self.0 += words;
+        // Calls whose buffers pass a binding limit are cut before this matters.
+        u32::try_from(at).unwrap_or(u32::MAX)
+    }
+}
+
+impl Layout {
+    /// The layout for a call; `enumerated` is the number of assignments in the table.
+    pub fn new(params: &Params, enumerated: u32) -> Self {
+        let wide = |n: u32| u64::from(n);
+        let (layers, experts, groups, nodes) =
+            (wide(params.layers), wide(params.experts), wide(params.groups), wide(params.nodes));
+        let best_first = params.group_rule == GroupRule::BestFirst;
+        let samples = match (best_first, enumerated) {
+            (true, 0) => SAMPLED_ASSIGNMENTS,
+            (true, _) => 0,
+            (false, _) => 1,
+        };
+        let enumerated = if best_first { enumerated } else { 0 };
+        let assignments = wide(params.assignments);
+        let mut problem = Parts(0);
+        problem.take(layers * experts);
+        let at_tables = problem.take((NORMAL.len() + COUNT_NOISE.len()) as u64);
+        let at_enumerated = problem.take(wide(enumerated) * groups);
+
+        let mut group = Parts(0);
+        group.take(layers * groups);
+        let at_group_rank = group.take(layers * groups);
+        let at_built = group.take(layers * wide(samples + 1) * groups);
+        let at_build_state = group.take(layers * wide(samples + 1) * nodes * 3);
+        let at_shares = group.take(layers * wide(enumerated + samples));
+        let at_chosen = group.take(layers * (assignments + 2) * (groups + 1));
+        let at_walk = group.take(layers * (wide(WALK_WORDS) + 2 * assignments));
+
+        let slots = nodes * wide(params.node_slots);
+        let mut kept = Parts(0);
+        kept.take(layers * experts);
+        let at_node_state = kept.take(layers * nodes * wide(NODE_WORDS));
+        let at_node_slots = kept.take(layers * slots);
+        let result_begin = kept.0;
+        let at_layer_state = kept.take(layers * wide(LAYER_WORDS));
+        let at_plan = kept.take(layers * slots);
+
+        let mut arena = Parts(0);
+        let (node_slots, node_gpus, node_experts) =
+            (wide(params.node_slots), wide(params.node_gpus), wide(params.node_experts));
+        let at_control = arena.take(wide(CONTROL_WORDS));
+        let at_expert = arena.take(node_slots);
+        let at_load = arena.take(node_slots);
+        let at_snapshot = arena.take(node_slots);
+        let at_counts = arena.take(node_experts);
+        let at_gpu_load = arena.take(node_gpus);
+        let at_marks = arena.take(node_gpus);
+        // Replication: 2 an expert; packing: 1 an expert and 2 a GPU; transfers: 3 an expert.
+        let at_scratch = arena.take((3 * node_experts).max(node_experts + 2 * node_gpus));
+
+        let search = &params.search;
+        let moves = [search.swaps, search.pair_swaps, search.bipartition, search.transfers];
+        let base = GpuParams {
+            layers: params.layers,
+            experts: params.experts,
+            groups: params.groups,
+            nodes: params.nodes,
+            group_size: params.group_size,
+            node_groups: params.node_groups,
+            node_experts: params.node_experts,
+            node_replicas: params.node_replicas,
+            node_gpus: params.node_gpus,
+            slots_per_gpu: params.slots_per_gpu,
+            node_slots: params.node_slots,
+            max_count: params.max_count,
+            avoid_duplicates: u32::from(params.avoid_duplicates),
+            seed_low: params.seed[0],
+            seed_high: params.seed[1],
+            kicks: params.kicks,
+            count_noise: u32::from(params.count_noise),
+            packing_noise: u32::from(params.packing_noise),
+            objective: match search.objective {
+                Objective::Max => 0,
+                Objective::Variance => 1,
+                Objective::VarianceThenMax => 2,
+            },
+            heaviest: search.heaviest,
+            lightest: search.lightest,
+            moves: (0u32..).zip(moves).map(|(bit, on)| u32::from(on) << bit).sum(),
+            steps: search.steps,
+            stop_fraction: params.stop_fraction,
+            margin_fraction: params.margin_fraction,
+            work_limit: params.work_limit,
+            assignments: params.assignments,
+            group_rule: match params.group_rule {
+                GroupRule::Lpt => 0,
+                GroupRule::LptVariance => 1,
+                GroupRule::BestFirst => 2,
+            },
+            enumerated,
+            samples,
+            at_group_rank,
+            at_built,
+            at_build_state,
+            at_shares,
+            at_chosen,
+            at_walk,
+            at_node_state,
+            at_node_slots,
+            at_layer_state,
+            at_plan,
+            at_control,
+            at_expert,
+            at_load,
+            at_snapshot,
+            at_counts,
+            at_gpu_load,
+            at_marks,
+            at_scratch,
+            at_tables,
+            at_enumerated,
+            ..GpuParams::default()
+        };
+        Self {
+            base,
+            problem_words: problem.0,
+            groups_words: group.0,
+            kept_words: kept.0,
+            candidate_words: arena.0,
+            result_begin,
+        }
+    }
+
+    /// What the problem buffer holds at the start.
+    pub fn problem(&self, loads: &[u32], table: &[Vec<u32>]) -> Vec<u32> {
+        let mut words = Vec::with_capacity(self.problem_words as usize);
+        words.extend_from_slice(loads);
+        words.extend(NORMAL.iter().chain(&COUNT_NOISE).map(|&n| n as u32));
+        words.extend(table.iter().take(self.base.enumerated as usize).flatten());
+        words
+    }
+}

@@ -1,0 +1,134 @@
+//! The pipeline on a device: one recording, read back once.
+
+use crate::engine::gpu::{Gpu, ShaderSource};
+use crate::engine::recording::Recording;
+use crate::error::Error;
+use crate::layout::{GpuParams, LAYER_WORDS, Layout};
+use crate::mirror::s5_refine::End;
+use crate::params::{Params, enumerate_assignments};
+use crate::planner::cpu::Planned;
+use crate::stages::{
+    Batch, STAGES, s1_group_loads, s2_groups_to_nodes, s3_replicate, s4_pack, s5_refine, s6_select,
+};
+
+/// The arena of a batch may take this many words (64 MiB) at most, if one restart of one layer fits.
+const ARENA_WORDS: u64 = 16 << 20;
+
+/// The shaders a device must have.
+pub fn shaders() -> Vec<ShaderSource> {
+    let shader = |stage: &crate::stages::Stage| ShaderSource {
+        stem: stage.stem,
+        wgsl: stage.wgsl(),
+        entries: stage.entries,
+    };
+    STAGES.iter().map(shader).collect()
+}
+
+/// Plans all layers, in as few calls of [`plan_layers`] as the device's largest buffer allows.
+///
+/// # Errors
+/// [`Error::Device`] where the device fails.
+pub fn plan(gpu: &Gpu, params: &Params, loads: &[u32]) -> Result<Planned, Error> {
+    let table = enumerate_assignments(params.groups, params.nodes);
+    let most = gpu.max_buffer_words();
+    let mut planned = Planned { slots: Vec::new(), ends: Vec::new() };
+    let mut layers = params.layers;
+    loop {
+        let layout = Layout::new(&Params { layers, ..params.clone() }, table.len() as u32);
+        let largest = layout.problem_words.max(layout.groups_words).max(layout.kept_words);
+        if largest <= most || layers == 1 {
+            break;
+        }
+        layers = layers.div_ceil(2);
+    }
+    for loads in loads.chunks((layers * params.experts) as usize) {
+        let layers = loads.len() as u32 / params.experts;
+        plan_layers(gpu, &Params { layers, ..params.clone() }, &table, loads, &mut planned)?;
+    }
+    Ok(planned)
+}
+
+/// s1 to s6 for layers whose buffers fit.
+fn plan_layers(
+    gpu: &Gpu,
+    params: &Params,
+    table: &[Vec<u32>],
+    loads: &[u32],
+    planned: &mut Planned,
+) -> Result<(), Error> {
+    let layout = Layout::new(params, table.len() as u32);
+    let arena = ARENA_WORDS.min(gpu.max_buffer_words());
+    let (recording, arena_words) = record(params, &layout, arena);
+    let result = gpu.run(&recording, &layout, &layout.problem(loads, table), arena_words)?;
+    let (states, plan) = result.split_at((params.layers * LAYER_WORDS) as usize);
+    planned.slots.extend_from_slice(plan);
+    planned.ends.extend(states.chunks_exact(LAYER_WORDS as usize).map(|state| match state[1] {
+        1 => End::Reached,
+        2 => End::Stuck,
+        _ => End::Spent,
+    }));
+    Ok(())
+}
+
+/// The whole plan as one recording, and the words of the arena it needs.
+fn record(params: &Params, layout: &Layout, most_arena: u64) -> (Recording, u64) {
+    let base = &layout.base;
+    let rounds = params.rounds();
+    let mut recording = Recording::default();
+    let mut arena = 0;
+    s1_group_loads::record(&mut recording, base);
+    s2_groups_to_nodes::record(&mut recording, base);
+    let mut search = |recording: &mut Recording, assignment: u32, rounds: &[(u32, u32)]| {
+        s2_groups_to_nodes::record_gather(recording, base, assignment);
+        for batch in batches(params, layout, most_arena, assignment, rounds) {
+            arena = arena.max(u64::from(batch.params(base).candidates) * layout.candidate_words);
+            record_batch(recording, base, &batch);
+        }
+        s6_select::record_settle(recording, base, assignment);
+    };
+    for assignment in 0..params.assignments {
+        search(&mut recording, assignment, &rounds);
+    }
+    if params.tries_greedy_assignment() {
+        search(&mut recording, params.assignments, &rounds[..1]);
+    }
+    if params.repair {
+        s2_groups_to_nodes::record_repair(&mut recording, base);
+        search(&mut recording, params.assignments + 1, &rounds);
+    }
+    (recording, arena)
+}
+
+/// s3 to s6 for a batch.
+fn record_batch(recording: &mut Recording, base: &GpuParams, batch: &Batch) {
+    s3_replicate::record(recording, base, batch);
+    s4_pack::record(recording, base, batch);
+    s5_refine::record(recording, base, batch);
+    s6_select::record(recording, base, batch);
+}
+
+/// The rounds of an assignment, cut into batches whose candidates fit the arena: by layers, and where one
+/// layer's restarts do not fit, by restarts, which are offered in order all the same.
+fn batches(
+    params: &Params,
+    layout: &Layout,
+    most_arena: u64,
+    assignment: u32,
+    rounds: &[(u32, u32)],
+) -> Vec<Batch> {
+    let candidates = (most_arena / layout.candidate_words).max(1);
+    let mut batches = Vec::new();
+    for &(begin, end) in rounds {
+        let nodes = u64::from(params.nodes);
+        let restarts = (candidates / nodes).clamp(1, u64::from(end - begin)) as u32;
+        let layers = (candidates / (nodes * u64::from(restarts))).clamp(1, u64::from(params.layers)) as u32;
+        for layer in (0..params.layers).step_by(layers as usize) {
+            let layers = (layer, layers.min(params.layers - layer));
+            for restart in (begin..end).step_by(restarts as usize) {
+                let restarts = (restart, restarts.min(end - restart));
+                batches.push(Batch { assignment, layers, restarts });
+            }
+        }
+    }
+    batches
+}

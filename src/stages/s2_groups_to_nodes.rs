@@ -1,0 +1,51 @@
+//! Stage 2: which groups each node holds.
+
+use super::{CANDIDATE, PROBLEM, RNG, Stage, WIDE_U64};
+use crate::engine::budget;
+use crate::engine::recording::{Kernel, Recording};
+use crate::layout::GpuParams;
+use crate::params::{ASSIGNMENT_WALK, GROUP_SWAP_PAIRS, GROUP_SWAP_STEPS};
+
+/// The shader.
+pub const STAGE: Stage = Stage {
+    stem: "s2_groups_to_nodes",
+    sources: &[include_str!("../../shaders/s2_groups_to_nodes.wgsl"), PROBLEM, WIDE_U64, RNG, CANDIDATE],
+    entries: &["build", "swap_groups", "share", "walk", "choose", "repair", "gather"],
+};
+
+const BEST_FIRST: u32 = 2;
+
+fn kernel(entry: &'static str) -> Kernel {
+    Kernel { stem: STAGE.stem, entry }
+}
+
+/// Candidates, their scores, and the assignments chosen, of all layers.
+pub fn record(recording: &mut Recording, base: &GpuParams) {
+    let built = base.layers * (base.samples + 1);
+    let items = budget::steps_per_dispatch(u64::from(base.nodes) + 2);
+    for (begin, end) in budget::ranges(base.groups, items) {
+        recording.dispatch(kernel("build"), built, GpuParams { begin, end, ..*base });
+    }
+    let swaps = base.samples > 0
+        && base.group_rule == BEST_FIRST
+        && base.node_groups * base.groups <= GROUP_SWAP_PAIRS;
+    for _ in 0..if swaps { GROUP_SWAP_STEPS } else { 0 } {
+        recording.dispatch(kernel("swap_groups"), built, *base);
+    }
+    recording.dispatch(kernel("share"), base.layers * (base.enumerated + base.samples), *base);
+    for begin in 0..ASSIGNMENT_WALK.max(base.assignments).min(base.enumerated + base.samples) {
+        recording.dispatch(kernel("walk"), base.layers, GpuParams { begin, ..*base });
+    }
+    recording.dispatch(kernel("choose"), base.layers * (base.assignments + 1), *base);
+}
+
+/// Starts an assignment of all layers: the loads of its nodes, and clean states.
+pub fn record_gather(recording: &mut Recording, base: &GpuParams, assignment: u32) {
+    let params = GpuParams { assignment, ..*base };
+    recording.dispatch(kernel("gather"), base.layers * base.experts, params);
+}
+
+/// The repaired assignment of all layers.
+pub fn record_repair(recording: &mut Recording, base: &GpuParams) {
+    recording.dispatch(kernel("repair"), base.layers, *base);
+}

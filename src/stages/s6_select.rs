@@ -1,0 +1,31 @@
+//! Stage 6: keep the best restart of each node, and the best assignment of each layer.
+
+use super::{Batch, CANDIDATE, PROBLEM, RNG, Stage, WIDE_U64};
+use crate::engine::recording::{Kernel, Recording};
+use crate::layout::GpuParams;
+
+/// The shader.
+pub const STAGE: Stage = Stage {
+    stem: "s6_select",
+    sources: &[include_str!("../../shaders/s6_select.wgsl"), PROBLEM, WIDE_U64, RNG, CANDIDATE],
+    entries: &["choose_restart", "copy_node", "settle_layer", "copy_plan"],
+};
+
+fn kernel(entry: &'static str) -> Kernel {
+    Kernel { stem: STAGE.stem, entry }
+}
+
+/// Offers the restarts of a batch to their nodes.
+pub fn record(recording: &mut Recording, base: &GpuParams, batch: &Batch) {
+    let params = batch.params(base);
+    let nodes = params.layer_count * base.nodes;
+    recording.dispatch(kernel("choose_restart"), nodes, params);
+    recording.dispatch(kernel("copy_node"), nodes * base.node_slots, params);
+}
+
+/// Offers the assignment just searched to all layers.
+pub fn record_settle(recording: &mut Recording, base: &GpuParams, assignment: u32) {
+    let params = GpuParams { assignment, ..*base };
+    recording.dispatch(kernel("settle_layer"), base.layers, params);
+    recording.dispatch(kernel("copy_plan"), base.layers * base.nodes * base.node_slots, params);
+}
