@@ -308,12 +308,32 @@ fn count_at(slot: u32) -> u32 {
     return count_of(expert);
 }
 
-// Whether moving the replica of `slot` to `gpu` would make a duplicate.
-fn blocked(slot: u32, gpu: u32) -> bool {
-    if params.avoid_duplicates == 0u || count_at(slot) < 2u {
-        return false;
+var<private> own_experts: array<u32, TILE>;
+
+// Of the `count <= 32` slots from `begin`, those whose replica would be a duplicate on `gpu`, as bits.
+fn blocked(begin: u32, count: u32, gpu: u32) -> u32 {
+    if params.avoid_duplicates == 0u {
+        return 0u;
     }
-    return holds(gpu, slot_expert(slot));
+    let k = params.slots_per_gpu;
+    work += count + k * (1u + blocks(count));
+    for (var i = 0u; i < count; i += 1u) {
+        own_experts[i] = slot_expert(begin + i);
+    }
+    var found = 0u;
+    for (var slot = gpu * k; slot < (gpu + 1u) * k; slot += 1u) {
+        let expert = slot_expert(slot);
+        for (var i = 0u; i < count; i += 4u) {
+            found |= (twin(i, expert) | (twin(i + 1u, expert) << 1u) | (twin(i + 2u, expert) << 2u)
+                | (twin(i + 3u, expert) << 3u)) << i;
+        }
+    }
+    // The last block may have looked behind the end.
+    return found & (0xffffffffu >> (32u - count));
+}
+
+fn twin(i: u32, expert: u32) -> u32 {
+    return select(0u, 1u, own_experts[i & (TILE - 1u)] == expert && expert != FREE);
 }
 
 // Whether `gpu` holds `expert`.

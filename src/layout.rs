@@ -117,8 +117,8 @@ impl Layout {
         let at_counts = arena.take(node_experts);
         let at_gpu_load = arena.take(node_gpus);
         let at_marks = arena.take(node_gpus);
-        // Replication: 2 an expert; packing: 1 an expert and 2 a GPU; transfers: 3 an expert.
-        let at_scratch = arena.take((3 * node_experts).max(node_experts + 2 * node_gpus));
+        // Replication: 2 an expert; packing: 1 an expert and 2 a GPU; transfers: 4 an expert.
+        let at_scratch = arena.take((4 * node_experts).max(node_experts + 2 * node_gpus));
 
         let search = &params.search;
         let moves = [search.swaps, search.pair_swaps, search.bipartition, search.transfers];

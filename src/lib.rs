@@ -14,6 +14,7 @@ pub mod options;
 pub(crate) mod params;
 pub mod plan;
 pub mod planner;
+pub mod presets;
 pub(crate) mod stages;
 
 pub use cluster::{Cluster, Policy};
@@ -23,3 +24,4 @@ pub use loads::Loads;
 pub use options::{Duplicates, GroupRule, Objective, PlanOptions, Search};
 pub use plan::{Placement, Plan, Stop};
 pub use planner::Planner;
+pub use presets::Preset;

@@ -56,7 +56,7 @@ pub struct Search {
     pub steps: u32,
 }
 
-/// Everything a caller may choose about a plan; start from `default()` or [`PlanOptions::preset`].
+/// Everything a caller may choose about a plan; start from `default()` or a [`crate::Preset`].
 ///
 /// ```
 /// use eplb_wgpu::PlanOptions;

@@ -160,7 +160,8 @@ impl Params {
         let avoidable = u64::from(node_experts) * u64::from(node_gpus) >= u64::from(node_replicas);
         let avoid_duplicates = options.duplicates == Duplicates::Avoid && avoidable;
         let search = options.search.clone().unwrap_or(Search { steps: 0, ..Search::SWAPS });
-        let scan = node_gpus * slots_per_gpu * (1 + blocks(slots_per_gpu));
+        let looks = if avoid_duplicates { 3 } else { 1 };
+        let scan = node_gpus * slots_per_gpu * (1 + blocks(slots_per_gpu)) * looks;
         let scans = u64::from(SCANS_BASE) + u64::from(SCANS_PER_KICK) * u64::from(options.kicks);
         let hierarchical = groups > 1;
         Ok(Self {

@@ -34,10 +34,7 @@ fn kick_swap(key: u32, kick: u32, first: u32) {
     if a == b {
         return;
     }
-    if blocked(source, b) {
-        return;
-    }
-    if !blocked(to, a) {
+    if blocked(source, 1u, b) + blocked(to, 1u, a) == 0u {
         exchange(source, to);
     }
 }

@@ -77,8 +77,9 @@ fn weigh_pairs(gpu: u32, distance: i32) {
 
 // The loads of a GPU's first slots, `never` for those that would make a duplicate on `to`.
 fn read_items(begin: u32, to: u32, n: u32, never: i32) {
+    let never_there = blocked(begin, n, to);
     for (var i = 0u; i < n; i += 1u) {
-        pair_items[i] = select(i32(slot_load(begin + i)), never, blocked(begin + i, to));
+        pair_items[i] = select(i32(slot_load(begin + i)), never, ((never_there >> i) & 1u) == 1u);
     }
 }
 

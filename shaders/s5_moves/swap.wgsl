@@ -122,15 +122,17 @@ fn weigh_tiles(gpu: u32, heavy_skip: u32, skip: u32, distance: i32, floor: i32) 
     let count = min(TILE, k - skip);
     work += heavy_count + count * (1u + blocks(heavy_count));
     // A replica that would make a duplicate gets a load no swap wants.
+    let blocked_there = blocked(heavy_begin, heavy_count, gpu);
+    let blocked_here = blocked(begin, count, heavy);
     for (var i = 0u; i < heavy_count; i += 1u) {
         let load = i32(slot_load(heavy_begin + i));
-        tile_items[i] = select(load, -NEVER, blocked(heavy_begin + i, gpu));
+        tile_items[i] = select(load, -NEVER, ((blocked_there >> i) & 1u) == 1u);
     }
     var best = floor;
     var source = NONE;
     var to = 0u;
     for (var j = 0u; j < count; j += 1u) {
-        let item = select(i32(slot_load(begin + j)), NEVER, blocked(begin + j, heavy));
+        let item = select(i32(slot_load(begin + j)), NEVER, ((blocked_here >> j) & 1u) == 1u);
         for (var i = 0u; i < heavy_count; i += 4u) {
             let m0 = moved(i, heavy_count, item, distance);
             let m1 = moved(i + 1u, heavy_count, item, distance);

@@ -3,22 +3,22 @@
 // grows is left out.
 
 // Scratch: by expert, of the GPUs that hold it, with the load each would have if another replica went: the
-// highest load, its GPU, and the highest load of the other GPUs.
+// highest load, its GPU, and the highest load of the other GPUs; and whether the heaviest GPU holds it.
 fn peak_first(expert: u32) -> u32 {
-    return scratch(3u * expert);
+    return scratch(4u * expert);
 }
 
 // The highest such load of the GPUs other than `gpu`.
 fn peak_without(expert: u32, gpu: u32) -> u32 {
-    if scratch(3u * expert + 1u) == gpu {
-        return scratch(3u * expert + 2u);
+    if scratch(4u * expert + 1u) == gpu {
+        return scratch(4u * expert + 2u);
     }
     return peak_first(expert);
 }
 
 // `gain.low` holds the load to beat, C_FROM the slot and C_TO the expert of the best transfer.
 fn begin_transfers() {
-    work += 2u + blocks(params.node_gpus) + blocks(params.node_experts);
+    work += 2u + blocks(params.node_gpus) + blocks(params.node_experts) + params.slots_per_gpu;
     begin_phase(PHASE_PEAKS);
     find_heaviest();
     gain = Wide(gpu_load(heavy), 0u);
@@ -29,13 +29,20 @@ fn begin_transfers() {
         clear_peak(expert + 2u);
         clear_peak(expert + 3u);
     }
+    for (var i = 0u; i < params.slots_per_gpu; i += 1u) {
+        let expert = slot_expert(heavy * params.slots_per_gpu + i);
+        if expert != FREE {
+            set_scratch(4u * expert + 3u, 1u);
+        }
+    }
 }
 
 fn clear_peak(expert: u32) {
     if expert < params.node_experts {
-        set_scratch(3u * expert, 0u);
-        set_scratch(3u * expert + 1u, NONE);
-        set_scratch(3u * expert + 2u, 0u);
+        set_scratch(4u * expert, 0u);
+        set_scratch(4u * expert + 1u, NONE);
+        set_scratch(4u * expert + 2u, 0u);
+        set_scratch(4u * expert + 3u, 0u);
     }
 }
 
@@ -72,17 +79,17 @@ fn find_peaks() {
 }
 
 fn raise_peak(expert: u32, gpu: u32, load: u32) {
-    let at = scratch(3u * expert + 1u);
+    let at = scratch(4u * expert + 1u);
     if at == gpu {
         return;
     }
     let first = peak_first(expert);
     if at == NONE || load > first {
-        set_scratch(3u * expert, load);
-        set_scratch(3u * expert + 1u, gpu);
-        set_scratch(3u * expert + 2u, first);
-    } else if load > scratch(3u * expert + 2u) {
-        set_scratch(3u * expert + 2u, load);
+        set_scratch(4u * expert, load);
+        set_scratch(4u * expert + 1u, gpu);
+        set_scratch(4u * expert + 2u, first);
+    } else if load > scratch(4u * expert + 2u) {
+        set_scratch(4u * expert + 2u, load);
     }
 }
 
@@ -120,7 +127,7 @@ fn weigh_replacements() {
         if expert == slot_expert(slot) || count >= params.max_count || most >= gain.low {
             continue;
         }
-        if params.avoid_duplicates != 0u && holds(heavy, expert) {
+        if params.avoid_duplicates != 0u && scratch(4u * expert + 3u) == 1u {
             continue;
         }
         gain = Wide(most, 0u);
@@ -161,6 +168,9 @@ fn weigh_replications() {
         cursor = next_slot;
         return;
     }
+    if params.avoid_duplicates != 0u && holds(gpu, expert) {
+        return;
+    }
     work += params.slots_per_gpu;
     for (var i = 0u; i < params.slots_per_gpu; i += 1u) {
         weigh_replication(gpu * params.slots_per_gpu + i, gpu, expert, load, on_heavy);
@@ -178,9 +188,6 @@ fn weigh_replication(at: u32, gpu: u32, expert: u32, load: u32, on_heavy: u32) {
     }
     let most = max(others, lower_bound + (copies_at(at) - 1u) * growth(at));
     if most >= gain.low {
-        return;
-    }
-    if params.avoid_duplicates != 0u && holds(gpu, expert) {
         return;
     }
     gain = Wide(most, 0u);

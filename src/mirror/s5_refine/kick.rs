@@ -22,7 +22,7 @@ pub fn kick(params: &Params, key: u32, index: u32, loads: &[u32], candidate: &mu
         } as usize;
         let to = rng::below(draw(3 * swap + 3), slots) as usize;
         let (a, b) = (from / k as usize, to / k as usize);
-        if a != b && !candidate.blocked(params, from, b) && !candidate.blocked(params, to, a) {
+        if a != b && candidate.blocked(params, from, 1, b) + candidate.blocked(params, to, 1, a) == 0 {
             candidate.exchange(params, from, to);
         }
     }

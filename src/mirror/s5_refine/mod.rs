@@ -157,12 +157,16 @@ impl Candidate {
         }
     }
 
-    /// Whether moving the replica of `slot` to `gpu` would make a duplicate. Charges the look.
-    pub fn blocked(&mut self, params: &Params, slot: usize, gpu: usize) -> bool {
-        if !params.avoid_duplicates || self.count_at(slot) < 2 {
-            return false;
+    /// Of the `count <= 32` slots from `begin`, those whose replica would be a duplicate on `gpu`, as bits.
+    pub fn blocked(&mut self, params: &Params, begin: usize, count: usize, gpu: usize) -> u32 {
+        if !params.avoid_duplicates {
+            return 0;
         }
-        self.holds(params, gpu, self.expert[slot])
+        self.charge(count as u32 + params.slots_per_gpu * (1 + blocks(count as u32)));
+        let slots = params.slots_per_gpu as usize;
+        let there = &self.expert[gpu * slots..(gpu + 1) * slots];
+        let twin = |i: &usize| self.count_at(begin + i) > 1 && there.contains(&self.expert[begin + i]);
+        (0..count).filter(twin).map(|i| 1 << i).sum()
     }
 
     /// Whether `gpu` holds `expert`. Charges the look.

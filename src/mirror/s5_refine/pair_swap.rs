@@ -57,8 +57,9 @@ fn pair_sums(
     never: i32,
 ) -> Pairs {
     let mut items = [None; PAIR_SLOTS as usize];
+    let blocked = candidate.blocked(params, begin, n, to);
     for (i, item) in items.iter_mut().enumerate().take(n) {
-        if !candidate.blocked(params, begin + i, to) {
+        if blocked >> i & 1 == 0 {
             *item = Some(candidate.load[begin + i] as i32);
         }
     }

@@ -125,17 +125,19 @@ fn best_of_tiles(
     let heavy_end = (heavy_begin + TILE as usize).min((heavy + 1) * slots);
     let end = (begin + TILE as usize).min((gpu + 1) * slots);
     // A replica that would make a duplicate gets a load no swap wants.
+    let blocked_there = candidate.blocked(params, heavy_begin, heavy_end - heavy_begin, gpu);
+    let blocked_here = candidate.blocked(params, begin, end - begin, heavy);
+    let weigh = |slot: usize, blocked: u32, bit: usize, never: i32| {
+        if blocked >> bit & 1 == 1 { never } else { candidate.load[slot] as i32 }
+    };
     let mut items = [0i32; TILE as usize];
     for slot in heavy_begin..heavy_end {
-        let blocked = candidate.blocked(params, slot, gpu);
-        items[slot - heavy_begin] = if blocked { -NEVER } else { candidate.load[slot] as i32 };
+        items[slot - heavy_begin] = weigh(slot, blocked_there, slot - heavy_begin, -NEVER);
     }
     let items = &items[..heavy_end - heavy_begin];
-    candidate.charge(items.len() as u32 + (end - begin) as u32 * (1 + blocks(items.len() as u32)));
     let (mut best, mut from, mut to) = (floor, 0, 0);
     for slot in begin..end {
-        let blocked = candidate.blocked(params, slot, heavy);
-        let item = if blocked { NEVER } else { candidate.load[slot] as i32 };
+        let item = weigh(slot, blocked_here, slot - begin, NEVER);
         for (i, &heavy_item) in items.iter().enumerate() {
             let d = heavy_item - item;
             let m = d.min(distance.wrapping_sub(d));
@@ -144,5 +146,6 @@ fn best_of_tiles(
             }
         }
     }
+    candidate.charge(items.len() as u32 + (end - begin) as u32 * (1 + blocks(items.len() as u32)));
     if best > floor { (best, from, to) } else { (0, 0, 0) }
 }

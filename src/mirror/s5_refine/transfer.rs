@@ -43,6 +43,7 @@ pub fn step(params: &Params, loads: &[u32], candidate: &mut Candidate) -> bool {
     let slots = params.slots_per_gpu as usize;
     let heavy = candidate.heaviest();
     candidate.charge(1 + blocks(params.node_gpus));
+    candidate.charge(params.slots_per_gpu);
     find_peaks(params, loads, candidate);
     let mut best = candidate.gpu_load[heavy];
     let mut transfer = None;
@@ -141,7 +142,9 @@ fn replace_on_heavy(
             let count = candidate.counts[expert as usize];
             let max = others.max(without + loads[expert as usize] / (count + 1));
             let fits = expert != candidate.expert[slot] && count < params.max_count && max < *best;
-            if fits && !(params.avoid_duplicates && candidate.holds(params, heavy, expert)) {
+            let slots = params.slots_per_gpu as usize;
+            let on_heavy = &candidate.expert[heavy * slots..(heavy + 1) * slots];
+            if fits && !(params.avoid_duplicates && on_heavy.contains(&expert)) {
                 *best = max;
                 found = Some(expert);
             }
@@ -176,6 +179,9 @@ fn replicate_from_heavy(
         if on_heavy >= *best {
             break;
         }
+        if params.avoid_duplicates && candidate.holds(params, gpu, expert) {
+            continue;
+        }
         candidate.charge(params.slots_per_gpu);
         for at in gpu * slots..(gpu + 1) * slots {
             if candidate.count_at(at) < 2 || candidate.expert[at] == expert {
@@ -189,7 +195,7 @@ fn replicate_from_heavy(
             let copies = copies(params, candidate, at);
             let here = lower_bound + (copies - 1) * growth(loads, candidate, at);
             let max = others.max(here).max(on_heavy);
-            if max < *best && !(params.avoid_duplicates && candidate.holds(params, gpu, expert)) {
+            if max < *best {
                 *best = max;
                 found = Some(at);
             }

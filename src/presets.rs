@@ -1,0 +1,186 @@
+//! Named options: the project's own three, and the twenty programs and five recommendations of the lineage.
+//!
+//! The programs grew out of an evolutionary search for DeepSeek's EPLB problem; each is a value of the same
+//! [`PlanOptions`], so all run on the same kernels and can be compared on the same loads. What sets them apart
+//! is how replicas are refined after the same greedy construction.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::error::Error;
+use crate::options::{Duplicates, GroupRule, Objective, PlanOptions, Search};
+
+/// A preset, by name.
+///
+/// ```
+/// use eplb_wgpu::{PlanOptions, Preset};
+/// let preset: Preset = "default".parse()?;
+/// assert_eq!(preset.options(), PlanOptions::default());
+/// # Ok::<(), eplb_wgpu::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Preset(&'static Entry);
+
+#[derive(Debug, PartialEq, Eq)]
+struct Entry {
+    name: &'static str,
+    summary: &'static str,
+    recipe: Recipe,
+}
+
+/// How a preset's options come about.
+#[derive(Debug, PartialEq, Eq)]
+enum Recipe {
+    /// The default, with another budget: restarts, kicks.
+    Budget(u32, u32),
+    /// One restart of the default's search without replica transfers.
+    Fast,
+    /// Greedy construction and this refinement, as the lineage's programs are; then restarts.
+    Lineage(Refinement, u32),
+    /// `rec3`: greedy construction, swaps, and repair of the groups.
+    Repair,
+    /// `rec4`: variance-aware groups and swaps.
+    VarianceGroups,
+}
+
+/// Refinements of the lineage.
+#[derive(Debug, PartialEq, Eq)]
+enum Refinement {
+    None,
+    /// Objective, heaviest and lightest GPUs (0: all), steps.
+    Swaps(Objective, u32, u32, u32),
+    Bipartition,
+    PairSwaps,
+}
+
+use Objective::{Max, Variance, VarianceThenMax};
+use Recipe::{Budget, Fast, Lineage, Repair, VarianceGroups};
+use Refinement::{Bipartition, PairSwaps, Swaps};
+
+/// More steps than any descent takes.
+const UNTIL_STUCK: u32 = 1000;
+
+const fn entry(name: &'static str, summary: &'static str, recipe: Recipe) -> Entry {
+    Entry { name, summary, recipe }
+}
+
+#[rustfmt::skip]
+static ENTRIES: [Entry; 28] = [
+    entry("default", "the best plan in milliseconds: 32 restarts, 8 kicks, all moves", Budget(32, 8)),
+    entry("fast", "one restart: group assignment, 1-1 and 2-2 swaps", Fast),
+    entry("thorough", "a larger budget of the same search: 128 restarts, 64 kicks", Budget(128, 64)),
+    entry("gen00", "hierarchical greedy: DeepSeek's rule", Lineage(Refinement::None, 1)),
+    entry("gen01", "LPT with iterative swaps: heaviest and lightest GPU, least variance", Lineage(Swaps(Variance, 1, 1, UNTIL_STUCK), 1)),
+    entry("gen02", "vectorised DeepSeek EPLB: the greedy rule, all layers at once", Lineage(Refinement::None, 1)),
+    entry("gen03", "vectorised LPT with swaps out of the heaviest GPU, with any", Lineage(Swaps(Max, 1, 0, UNTIL_STUCK), 1)),
+    entry("gen04", "vectorised hierarchical: the greedy rule, all layers at once", Lineage(Refinement::None, 1)),
+    entry("gen05", "LPT and local search: heaviest and lightest GPU, least max, 50 steps", Lineage(Swaps(Max, 1, 1, 50), 1)),
+    entry("gen06", "LPT and iterative refinement: heaviest and lightest GPU, least max, until stuck", Lineage(Swaps(Max, 1, 1, UNTIL_STUCK), 1)),
+    entry("gen07", "greedy with swap refinement: 20 steps of heaviest and lightest GPU", Lineage(Swaps(Max, 1, 1, 20), 1)),
+    entry("gen08", "LPT packing and local search: heaviest and lightest GPU, least variance, 50 steps", Lineage(Swaps(Variance, 1, 1, 50), 1)),
+    entry("gen09", "10 randomized restarts of LPT with pairwise swaps", Lineage(Swaps(Max, 1, 1, UNTIL_STUCK), 10)),
+    entry("gen10", "LPT and iterative swapping: heaviest GPU with all others, least max", Lineage(Swaps(Max, 1, 0, UNTIL_STUCK), 1)),
+    entry("gen11", "10 randomized LPT packings: heaviest and lightest GPU, least max", Lineage(Swaps(Max, 1, 1, UNTIL_STUCK), 10)),
+    entry("gen12", "LPT and iterative refinement: heaviest GPU with all others, 50 steps", Lineage(Swaps(Max, 1, 0, 50), 1)),
+    entry("gen13", "L2 local search: 4 heaviest with 4 lightest GPUs, least variance", Lineage(Swaps(Variance, 4, 4, UNTIL_STUCK), 1)),
+    entry("gen14", "all pairs of GPUs, least variance", Lineage(Swaps(Variance, 0, 0, UNTIL_STUCK), 1)),
+    entry("gen15", "8 overloaded with 8 underloaded GPUs at once, least variance", Lineage(Swaps(Variance, 8, 8, UNTIL_STUCK), 1)),
+    entry("gen16", "greedy-swap balancer: heaviest and lightest GPU, least max, 100 steps", Lineage(Swaps(Max, 1, 1, 100), 1)),
+    entry("gen17", "iterative bipartition of the items of the heaviest and the lightest GPU", Lineage(Bipartition, 1)),
+    entry("gen18", "two phases: all pairs by variance, then the heaviest GPU by max", Lineage(Swaps(VarianceThenMax, 0, 0, UNTIL_STUCK), 1)),
+    entry("gen19", "10 restarts and pairwise refinement, least variance", Lineage(Swaps(Variance, 1, 1, UNTIL_STUCK), 10)),
+    entry("rec1", "batch-parallel refinement: 4 heaviest with 4 lightest GPUs, all 16 pairs at once", Lineage(Swaps(Max, 4, 4, UNTIL_STUCK), 1)),
+    entry("rec2", "multi-item swaps: 2-for-1 and 2-for-2 when 1-1 swaps are stuck", Lineage(PairSwaps, 1)),
+    entry("rec3", "post-hierarchical repair: swap groups of the heaviest and the lightest node", Repair),
+    entry("rec4", "variance-aware group packing", VarianceGroups),
+    entry("rec5", "256 randomized LPT packings, no refinement", Lineage(Refinement::None, 256)),
+];
+
+impl Preset {
+    /// All presets: the project's own first, then the lineage in order.
+    pub fn all() -> impl Iterator<Item = Preset> {
+        ENTRIES.iter().map(Preset)
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        self.0.name
+    }
+
+    /// What it does, in a line.
+    #[must_use]
+    pub fn summary(self) -> &'static str {
+        self.0.summary
+    }
+
+    /// Its options. Presets of the lineage allow duplicates, as the programs did.
+    #[must_use]
+    pub fn options(self) -> PlanOptions {
+        let default = PlanOptions::default();
+        let search = |moves: &Refinement| match *moves {
+            Refinement::None => None,
+            Swaps(objective, heaviest, lightest, steps) => {
+                Some(Search { objective, heaviest, lightest, steps, ..Search::SWAPS })
+            }
+            Bipartition => Some(Search { swaps: false, bipartition: true, ..Search::SWAPS }),
+            PairSwaps => Some(Search { pair_swaps: true, ..Search::SWAPS }),
+        };
+        let lineage = |moves: &Refinement, restarts| PlanOptions {
+            restarts,
+            kicks: 0,
+            assignments: 1,
+            groups: GroupRule::Lpt,
+            count_noise: false,
+            search: search(moves),
+            duplicates: Duplicates::Allow,
+            stop_gap_ppm: 0,
+            ..PlanOptions::default()
+        };
+        let swaps = Swaps(Max, 1, 0, UNTIL_STUCK);
+        match &self.0.recipe {
+            Budget(restarts, kicks) => PlanOptions { restarts: *restarts, kicks: *kicks, ..default },
+            Fast => PlanOptions { restarts: 1, kicks: 0, search: search(&PairSwaps), ..default },
+            Lineage(moves, restarts) => lineage(moves, *restarts),
+            Repair => PlanOptions { repair: true, ..lineage(&swaps, 1) },
+            VarianceGroups => PlanOptions { groups: GroupRule::LptVariance, ..lineage(&swaps, 1) },
+        }
+    }
+}
+
+impl FromStr for Preset {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self, Error> {
+        Self::all().find(|preset| preset.name() == name).ok_or_else(|| {
+            let names: Vec<_> = Self::all().map(Preset::name).collect();
+            Error::invalid("preset", name, format!("is not one of {}", names.join(", ")))
+        })
+    }
+}
+
+impl fmt::Display for Preset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_parse() {
+        for preset in Preset::all() {
+            assert_eq!(preset.name().parse::<Preset>().unwrap(), preset);
+            assert_eq!(Preset::all().filter(|other| other.name() == preset.name()).count(), 1);
+            assert!(!preset.summary().is_empty());
+        }
+        assert!("gen99".parse::<Preset>().unwrap_err().to_string().starts_with("preset gen99 is not one of"));
+    }
+
+    #[test]
+    fn the_default_preset_is_the_default() {
+        assert_eq!("default".parse::<Preset>().unwrap().options(), PlanOptions::default());
+    }
+}
