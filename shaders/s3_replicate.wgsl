@@ -1,9 +1,11 @@
-// Stage 3: how many replicas each expert of a node gets. One lane a candidate; `begin..end` are the extra
-// replicas given by this dispatch, and the dispatch with `begin` 0 starts the candidate.
-// Reads `kept` (node loads and states); writes `arena` (counts, and in scratch the loads that decide).
+// Stage 3: how many replicas each expert of a node gets. Reads `kept` (node loads and states), `groups` (the
+// bound); writes `arena` (counts, and in scratch the loads that decide) and the queue.
+//
+// start      one lane a candidate: whether it runs at all, and one replica an expert
+// replicate  one lane a queued candidate: the extra replicas begin..end
 
 @compute @workgroup_size(64)
-fn replicate(
+fn start(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) grid: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
@@ -13,12 +15,20 @@ fn replicate(
         return;
     }
     take_candidate(lane);
-    if params.begin == 0u {
-        start_candidate();
-    }
-    if control(C_END) == END_IDLE {
+    start_candidate();
+}
+
+@compute @workgroup_size(64)
+fn replicate(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) grid: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let lane = lane_of(workgroup, grid, local);
+    if lane >= queued() {
         return;
     }
+    take_candidate(queued_candidate(lane));
     for (var extra = params.begin; extra < params.end; extra += 1u) {
         give_replica();
     }
@@ -42,6 +52,7 @@ fn start_candidate() {
         return;
     }
     set_control(C_END, END_RUNNING);
+    queue_again();
     let key = restart_key(my_node, my_restart);
     let strength = count_noise(my_restart);
     for (var expert = 0u; expert < params.node_experts; expert += 1u) {

@@ -1,9 +1,9 @@
 // Stage 4: pack a candidate's replicas onto its node's GPUs, heaviest first, each to the least loaded.
 // Reads `kept` (node loads) and counts; writes `arena`.
 //
-// weigh  one lane a (candidate, expert): the load of a replica, into scratch
-// order  one lane a (candidate, expert): the places of its replicas in the order of packing, into the snapshot
-// pack   one lane a candidate: the items begin..end of that order
+// weigh  one lane a (queued candidate, expert): the load of a replica, into scratch
+// order  one lane a (queued candidate, expert): the places of its replicas in the order of packing, into the snapshot
+// pack   one lane a queued candidate: the items begin..end of that order
 
 // Scratch: the load of a replica by expert, then slots in use and last expert by GPU.
 fn used_at(gpu: u32) -> u32 {
@@ -21,14 +21,12 @@ fn weigh(
     @builtin(local_invocation_index) local: u32,
 ) {
     let lane = lane_of(workgroup, grid, local);
-    if lane >= params.lanes {
+    let count = queued();
+    if lane >= count * params.node_experts {
         return;
     }
-    take_candidate(lane % params.candidates);
-    if control(C_END) == END_IDLE {
-        return;
-    }
-    let expert = lane / params.candidates;
+    take_candidate(queued_candidate(lane % count));
+    let expert = lane / count;
     set_scratch(expert, weight(expert) / max(count_of(expert), 1u));
 }
 
@@ -39,22 +37,20 @@ fn order(
     @builtin(local_invocation_index) local: u32,
 ) {
     let lane = lane_of(workgroup, grid, local);
-    if lane >= params.lanes {
+    let count = queued();
+    if lane >= count * params.node_experts {
         return;
     }
-    take_candidate(lane % params.candidates);
-    if control(C_END) == END_IDLE {
-        return;
-    }
-    let expert = lane / params.candidates;
+    take_candidate(queued_candidate(lane % count));
+    let expert = lane / count;
     let load = scratch(expert);
     var first = 0u;
     for (var i = 0u; i < params.node_experts; i += 4u) {
         first += packed_before(i, expert, load) + packed_before(i + 1u, expert, load)
             + packed_before(i + 2u, expert, load) + packed_before(i + 3u, expert, load);
     }
-    let count = count_of(expert);
-    for (var i = 0u; i < count; i += 1u) {
+    let replicas = count_of(expert);
+    for (var i = 0u; i < replicas; i += 1u) {
         set_snapshot(first + i, expert);
     }
 }
@@ -76,13 +72,10 @@ fn pack(
     @builtin(local_invocation_index) local: u32,
 ) {
     let lane = lane_of(workgroup, grid, local);
-    if lane >= params.lanes {
+    if lane >= queued() {
         return;
     }
-    take_candidate(lane);
-    if control(C_END) == END_IDLE {
-        return;
-    }
+    take_candidate(queued_candidate(lane));
     if params.begin == 0u {
         for (var slot = 0u; slot < params.node_slots; slot += 1u) {
             set_slot(slot, FREE, 0u);

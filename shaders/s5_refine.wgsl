@@ -6,17 +6,22 @@
 // dispatch goes on from the control block. Work is also the budget of a restart, looked at between moves, so
 // where dispatches are cut changes nothing. The moves are in `s5_moves/`, one file each.
 
-const PHASE_STEP: u32 = 0u;        // between two moves: done, out of budget, or which move next
-const PHASE_PROPOSE: u32 = 1u;     // 1-1 swaps: the next heaviest GPU (where several propose)
-const PHASE_SWAP: u32 = 2u;        // 1-1 swaps: one tile of one other GPU
-const PHASE_PAIR: u32 = 3u;        // 2-for-2 swaps: one other GPU
-const PHASE_BIPARTITION: u32 = 4u; // some splits of the heaviest and the lightest GPU
-const PHASE_PEAKS: u32 = 5u;       // transfers: the highest loads around each expert, one GPU
-const PHASE_REPLACE: u32 = 6u;     // transfers: some experts for one slot of the heaviest GPU
-const PHASE_REPLICATE: u32 = 7u;   // transfers: one GPU's slots for one expert of the heaviest GPU
-const PHASE_REACHED: u32 = 8u;     // the descent ended
-const PHASE_STUCK: u32 = 9u;
-const PHASE_SPENT: u32 = 10u;
+// The phases in the order in which a move is looked for.
+const PHASE_STEP: u32 = 0u;              // between two moves: done, out of budget, or go on
+const PHASE_BEGIN_SWAPS: u32 = 1u;
+const PHASE_PROPOSE: u32 = 2u;           // 1-1 swaps: the next heavy GPU (where several propose)
+const PHASE_SWAP: u32 = 3u;              // 1-1 swaps: one tile of one other GPU
+const PHASE_SWAPS_ENDED: u32 = 4u;
+const PHASE_PAIR: u32 = 5u;              // 2-for-2 swaps: one other GPU
+const PHASE_BEGIN_BIPARTITION: u32 = 6u;
+const PHASE_BIPARTITION: u32 = 7u;       // some splits of the heaviest and the lightest GPU
+const PHASE_BEGIN_TRANSFERS: u32 = 8u;
+const PHASE_PEAKS: u32 = 9u;             // transfers: the highest loads around each expert, one GPU
+const PHASE_REPLACE: u32 = 10u;          // transfers: some experts for one slot of the heaviest GPU
+const PHASE_REPLICATE: u32 = 11u;        // transfers: one GPU's slots for one expert of the heaviest GPU
+const PHASE_REACHED: u32 = 12u;          // the descent ended
+const PHASE_STUCK: u32 = 13u;
+const PHASE_SPENT: u32 = 14u;
 
 const MOVE_SWAP: u32 = 1u;
 const MOVE_PAIR: u32 = 2u;
@@ -24,13 +29,13 @@ const MOVE_BIPARTITION: u32 = 4u;
 const MOVE_TRANSFER: u32 = 8u;
 
 const OBJECTIVE_MAX: u32 = 0u;
-const OBJECTIVE_VARIANCE: u32 = 1u;
 const OBJECTIVE_VARIANCE_THEN_MAX: u32 = 2u;
 
 // The control block, in registers while the lane runs.
 var<private> phase: u32;
 var<private> work: u32;
-var<private> heavy: u32;
+var<private> top: u32;            // the heaviest GPU
+var<private> heavy: u32;          // the GPU that proposes swaps
 var<private> light: u32;
 var<private> cursor: u32;
 var<private> gain: Wide;
@@ -46,13 +51,10 @@ fn refine(
     @builtin(local_invocation_index) local: u32,
 ) {
     let lane = lane_of(workgroup, grid, local);
-    if lane >= params.lanes {
+    if lane >= queued() {
         return;
     }
-    take_candidate(lane);
-    if control(C_END) != END_RUNNING {
-        return;
-    }
+    take_candidate(queued_candidate(lane));
     let stop = stop_load(groups[chosen_at(my_layer, params.assignment)]);
     resume();
     let until = work + params.fuel;
@@ -63,17 +65,31 @@ fn refine(
         if phase == PHASE_STEP {
             next_step(stop);
         }
+        if phase == PHASE_BEGIN_SWAPS {
+            begin_swaps();
+        }
         while (phase == PHASE_PROPOSE || phase == PHASE_SWAP) && work < until {
             if phase == PHASE_PROPOSE {
                 propose();
             }
-            weigh_swaps();
+            if phase == PHASE_SWAP {
+                weigh_swaps();
+            }
+        }
+        if phase == PHASE_SWAPS_ENDED {
+            after_swaps();
         }
         while phase == PHASE_PAIR && work < until {
             weigh_pair_swaps();
         }
+        if phase == PHASE_BEGIN_BIPARTITION {
+            begin_bipartition();
+        }
         while phase == PHASE_BIPARTITION && work < until {
             weigh_splits();
+        }
+        if phase == PHASE_BEGIN_TRANSFERS {
+            begin_transfers();
         }
         while phase == PHASE_PEAKS && work < until {
             find_peaks();
@@ -89,11 +105,15 @@ fn refine(
         }
     }
     suspend();
+    if running {
+        queue_again();
+    }
 }
 
 fn resume() {
     phase = control(C_PHASE);
     work = control(C_WORK);
+    top = control(C_TOP);
     heavy = control(C_HEAVY);
     light = control(C_LIGHT);
     cursor = control(C_CURSOR);
@@ -107,6 +127,7 @@ fn resume() {
 fn suspend() {
     set_control(C_PHASE, phase);
     set_control(C_WORK, work);
+    set_control(C_TOP, top);
     set_control(C_HEAVY, heavy);
     set_control(C_LIGHT, light);
     set_control(C_CURSOR, cursor);
@@ -128,7 +149,7 @@ fn begin_phase(next: u32) {
     gain = Wide(0u, 0u);
 }
 
-// Between two moves. The descent ends at the stop load or at the end of a budget; else 1-1 swaps are tried.
+// Between two moves. The descent ends at the stop load or at the end of a budget; else a move is looked for.
 fn next_step(stop: u32) {
     work += 1u + blocks(params.node_gpus);
     find_heaviest();
@@ -136,17 +157,13 @@ fn next_step(stop: u32) {
     if steps == 0u {
         set_control(C_VARIANCE, select(1u, 0u, params.objective == OBJECTIVE_MAX));
     }
-    if gpu_load(heavy) <= stop {
+    if gpu_load(top) <= stop {
         phase = PHASE_REACHED;
     } else if steps == params.steps || work >= params.work_limit {
         phase = PHASE_SPENT;
     } else {
         set_control(C_STEPS, steps + 1u);
-        if (params.moves & MOVE_SWAP) != 0u {
-            begin_swaps();
-        } else {
-            after_swaps();
-        }
+        phase = select(PHASE_SWAPS_ENDED, PHASE_BEGIN_SWAPS, (params.moves & MOVE_SWAP) != 0u);
     }
 }
 
@@ -159,32 +176,13 @@ fn after_swaps() {
         work += 1u + blocks(params.node_gpus);
         begin_phase(PHASE_PAIR);
     } else {
-        after_pair_swaps();
-    }
-}
-
-// No 2-for-2 swap helps either.
-fn after_pair_swaps() {
-    let k = params.slots_per_gpu;
-    if (params.moves & MOVE_BIPARTITION) != 0u && k >= 2u && k <= BIPARTITION_SLOTS && params.node_gpus >= 2u {
-        begin_bipartition();
-    } else {
-        after_bipartition();
-    }
-}
-
-fn after_bipartition() {
-    if (params.moves & MOVE_TRANSFER) != 0u {
-        begin_transfers();
-    } else {
-        phase = PHASE_STUCK;
+        phase = PHASE_BEGIN_BIPARTITION;
     }
 }
 
 // The descent ended: keep what it reached if it is not worse, and kick if a kick is left. Whether to go on.
 fn end_descent() -> bool {
-    find_heaviest();
-    let reached = gpu_load(heavy);
+    let reached = gpu_load(top);
     let kick = control(C_KICK);
     if kick == 0u {
         set_control(C_FIRST, reached);
@@ -279,9 +277,9 @@ fn restore_slot(slot: u32) {
     set_gpu_load(gpu, gpu_load(gpu) + load);
 }
 
-// Sets `heavy`; ties to the lower GPU.
+// Sets `top`; ties to the lower GPU.
 fn find_heaviest() {
-    heavy = 0u;
+    top = 0u;
     var most = gpu_load(0u);
     for (var gpu = 1u; gpu < params.node_gpus; gpu += 4u) {
         most = heavier_gpu(gpu, most);
@@ -295,7 +293,7 @@ fn heavier_gpu(gpu: u32, most: u32) -> u32 {
     if gpu >= params.node_gpus || gpu_load(gpu) <= most {
         return most;
     }
-    heavy = gpu;
+    top = gpu;
     return gpu_load(gpu);
 }
 
@@ -308,10 +306,29 @@ fn count_at(slot: u32) -> u32 {
     return count_of(expert);
 }
 
+// Loads of some slots of the heavy GPU, then, from TILE on, of another; a replica that would make a duplicate
+// on the other side has a load no swap wants.
+var<private> items: array<i32, ITEMS>;
 var<private> own_experts: array<u32, TILE>;
 
-// Of the `count <= 32` slots from `begin`, those whose replica would be a duplicate on `gpu`, as bits.
-fn blocked(begin: u32, count: u32, gpu: u32) -> u32 {
+// Reads `heavy_count` slots from `heavy_begin` and `count` slots from `begin`, each at most TILE.
+fn read_items(heavy_begin: u32, heavy_count: u32, begin: u32, count: u32) {
+    let k = params.slots_per_gpu;
+    for (var side = 0u; side < 2u; side += 1u) {
+        let mine = side == 0u;
+        let first = select(begin, heavy_begin, mine);
+        let n = select(count, heavy_count, mine);
+        let other = select(heavy_begin, begin, mine) / k;
+        let blocked = duplicates_on(other, first, n);
+        for (var i = 0u; i < n; i += 1u) {
+            let never = select(NEVER, -NEVER, mine);
+            items[side * TILE + i] = select(i32(slot_load(first + i)), never, ((blocked >> i) & 1u) == 1u);
+        }
+    }
+}
+
+// Of the `count` slots from `begin`, those whose replica would be a duplicate on `gpu`, as bits.
+fn duplicates_on(gpu: u32, begin: u32, count: u32) -> u32 {
     if params.avoid_duplicates == 0u {
         return 0u;
     }

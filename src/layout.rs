@@ -35,7 +35,7 @@ gpu_params! {
     slots_per_gpu, node_slots, max_count,
     avoid_duplicates, seed_low, seed_high, kicks, count_noise, packing_noise, objective, heaviest, lightest,
     moves, steps, stop_fraction, margin_fraction, work_limit, assignments, group_rule, enumerated, samples,
-    lanes, fuel, begin, end, assignment, layer_begin, layer_count, restart_begin, restart_count, candidates,
+    lanes, fuel, begin, end, assignment, layer_begin, layer_count, restart_begin, restart_count, candidates, turn,
     at_group_rank, at_built, at_build_state, at_shares, at_chosen, at_walk, at_node_state, at_node_slots,
     at_layer_state, at_plan, at_control, at_expert, at_load, at_snapshot, at_counts, at_gpu_load, at_marks,
     at_scratch, at_tables, at_enumerated,

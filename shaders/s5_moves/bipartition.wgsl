@@ -5,23 +5,27 @@ var<private> split_loads: array<u32, SPLIT_ITEMS>;
 
 // C_FROM holds the rest of the mask, C_TO the best mask; `gain.low` the load to beat.
 fn begin_bipartition() {
+    let k = params.slots_per_gpu;
+    if (params.moves & MOVE_BIPARTITION) == 0u || k < 2u || k > BIPARTITION_SLOTS || params.node_gpus < 2u {
+        phase = PHASE_BEGIN_TRANSFERS;
+        return;
+    }
     work += 2u * (1u + blocks(params.node_gpus)) + 1u;
     begin_phase(PHASE_BIPARTITION);
-    find_heaviest();
     light = 0u;
     for (var gpu = 1u; gpu < params.node_gpus; gpu += 1u) {
         if gpu_load(gpu) < gpu_load(light) {
             light = gpu;
         }
     }
-    move_from = (1u << (params.slots_per_gpu - 1u)) - 1u;
+    move_from = (1u << (k - 1u)) - 1u;
     move_to = 0u;
-    gain = Wide(gpu_load(heavy), 0u);
+    gain = Wide(gpu_load(top), 0u);
 }
 
 fn split_slot(item: u32) -> u32 {
     let k = params.slots_per_gpu;
-    return select(light * k + item - k, heavy * k + item, item < k);
+    return select(light * k + item - k, top * k + item, item < k);
 }
 
 // Some splits; behind the last, the best is made.
@@ -35,7 +39,7 @@ fn weigh_splits() {
             split_loads[item] = slot_load(split_slot(item));
         }
     }
-    let total = gpu_load(heavy) + gpu_load(light);
+    let total = gpu_load(top) + gpu_load(light);
     var rest = move_from;
     for (var tried = 0u; tried < BIPARTITION_CHUNK && rest < end; tried += 1u) {
         let mask = (rest << 1u) | 1u;
@@ -56,7 +60,7 @@ fn weigh_splits() {
         return;
     }
     if move_to == 0u {
-        after_bipartition();
+        phase = PHASE_BEGIN_TRANSFERS;
     } else {
         make_split(items);
         phase = PHASE_STEP;
@@ -99,11 +103,11 @@ fn make_split(items: u32) {
     }
     var to_heavy = 0u;
     var to_light = params.slots_per_gpu;
-    set_gpu_load(heavy, 0u);
+    set_gpu_load(top, 0u);
     set_gpu_load(light, 0u);
     for (var item = 0u; item < items; item += 1u) {
         let on_heavy = ((move_to >> item) & 1u) == 1u;
-        let gpu = select(light, heavy, on_heavy);
+        let gpu = select(light, top, on_heavy);
         set_slot(split_slot(select(to_light, to_heavy, on_heavy)), experts[item], split_loads[item]);
         set_gpu_load(gpu, gpu_load(gpu) + split_loads[item]);
         to_heavy += select(0u, 1u, on_heavy);

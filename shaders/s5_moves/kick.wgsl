@@ -26,7 +26,7 @@ fn kick_swap(key: u32, kick: u32, first: u32) {
     var source = below(word, params.node_slots);
     if (kick_draw(key, kick, first + 1u) & 1u) == 1u {
         find_heaviest();
-        source = heavy * params.slots_per_gpu + below(word, params.slots_per_gpu);
+        source = top * params.slots_per_gpu + below(word, params.slots_per_gpu);
     }
     let to = below(kick_draw(key, kick, first + 3u), params.node_slots);
     let a = source / params.slots_per_gpu;
@@ -34,9 +34,10 @@ fn kick_swap(key: u32, kick: u32, first: u32) {
     if a == b {
         return;
     }
-    if blocked(source, 1u, b) + blocked(to, 1u, a) == 0u {
-        exchange(source, to);
+    if params.avoid_duplicates != 0u && (occupied(b, slot_expert(source)) || occupied(a, slot_expert(to))) {
+        return;
     }
+    exchange(source, to);
 }
 
 fn kick_transfer(key: u32, kick: u32) {
@@ -46,7 +47,7 @@ fn kick_transfer(key: u32, kick: u32) {
     var expert = below(word, params.node_experts);
     if (kick_draw(key, kick, 12u) & 1u) == 1u {
         find_heaviest();
-        expert = slot_expert(heavy * params.slots_per_gpu + below(word, params.slots_per_gpu));
+        expert = slot_expert(top * params.slots_per_gpu + below(word, params.slots_per_gpu));
     }
     if expert == FREE || count_at(slot) < 2u || slot_expert(slot) == expert {
         return;
@@ -58,4 +59,9 @@ fn kick_transfer(key: u32, kick: u32) {
         return;
     }
     transfer(slot, expert);
+}
+
+// Whether a GPU holds an expert already; a free slot is never in the way.
+fn occupied(gpu: u32, expert: u32) -> bool {
+    return holds(gpu, expert) && expert != FREE;
 }

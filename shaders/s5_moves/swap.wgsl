@@ -4,8 +4,6 @@
 const MARK_USED: u32 = 1u;         // has swapped in this step
 const MARK_PARTNER: u32 = 2u;      // may be a partner
 
-var<private> tile_items: array<i32, TILE>;
-
 fn mark(gpu: u32) -> u32 {
     return arena[word_at(params.at_marks, gpu)];
 }
@@ -22,6 +20,7 @@ fn marks_gpus() -> bool {
 fn begin_swaps() {
     work += 1u + blocks(params.node_gpus);
     begin_phase(PHASE_SWAP);
+    heavy = top;
     if !marks_gpus() {
         return;
     }
@@ -71,11 +70,7 @@ fn propose() {
 
 // All proposers have had their turn.
 fn end_swaps() {
-    if control(C_ANY) == 1u {
-        phase = PHASE_STEP;
-    } else {
-        after_swaps();
-    }
+    phase = select(PHASE_SWAPS_ENDED, PHASE_STEP, control(C_ANY) == 1u);
 }
 
 // What moving m of a distance is worth.
@@ -88,9 +83,6 @@ fn worth(m: u32, distance: u32) -> Wide {
 
 // One tile of the heavy GPU against one of another; behind the last, the best swap is made.
 fn weigh_swaps() {
-    if phase != PHASE_SWAP {
-        return;
-    }
     let tiles = (params.slots_per_gpu + TILE - 1u) / TILE;
     let gpu = cursor / (tiles * tiles);
     if gpu == params.node_gpus {
@@ -121,18 +113,12 @@ fn weigh_tiles(gpu: u32, heavy_skip: u32, skip: u32, distance: i32, floor: i32) 
     let heavy_count = min(TILE, k - heavy_skip);
     let count = min(TILE, k - skip);
     work += heavy_count + count * (1u + blocks(heavy_count));
-    // A replica that would make a duplicate gets a load no swap wants.
-    let blocked_there = blocked(heavy_begin, heavy_count, gpu);
-    let blocked_here = blocked(begin, count, heavy);
-    for (var i = 0u; i < heavy_count; i += 1u) {
-        let load = i32(slot_load(heavy_begin + i));
-        tile_items[i] = select(load, -NEVER, ((blocked_there >> i) & 1u) == 1u);
-    }
+    read_items(heavy_begin, heavy_count, begin, count);
     var best = floor;
     var source = NONE;
     var to = 0u;
     for (var j = 0u; j < count; j += 1u) {
-        let item = select(i32(slot_load(begin + j)), NEVER, ((blocked_here >> j) & 1u) == 1u);
+        let item = items[TILE + j];
         for (var i = 0u; i < heavy_count; i += 4u) {
             let m0 = moved(i, heavy_count, item, distance);
             let m1 = moved(i + 1u, heavy_count, item, distance);
@@ -159,7 +145,7 @@ fn weigh_tiles(gpu: u32, heavy_skip: u32, skip: u32, distance: i32, floor: i32) 
 
 // m of a swap of the i-th item of the tile, or nothing worth having behind its end.
 fn moved(i: u32, count: u32, item: i32, distance: i32) -> i32 {
-    let d = tile_items[min(i, TILE - 1u)] - item;
+    let d = items[i & (TILE - 1u)] - item;
     return select(-NEVER, min(d, distance - d), i < count);
 }
 
@@ -169,11 +155,7 @@ fn make_best_swap() {
         exchange(move_from, move_to);
     }
     if !marks_gpus() {
-        if found {
-            phase = PHASE_STEP;
-        } else {
-            after_swaps();
-        }
+        phase = select(PHASE_SWAPS_ENDED, PHASE_STEP, found);
         return;
     }
     set_mark(heavy, mark(heavy) | MARK_USED);

@@ -18,10 +18,13 @@ fn peak_without(expert: u32, gpu: u32) -> u32 {
 
 // `gain.low` holds the load to beat, C_FROM the slot and C_TO the expert of the best transfer.
 fn begin_transfers() {
+    if (params.moves & MOVE_TRANSFER) == 0u {
+        phase = PHASE_STUCK;
+        return;
+    }
     work += 2u + blocks(params.node_gpus) + blocks(params.node_experts) + params.slots_per_gpu;
     begin_phase(PHASE_PEAKS);
-    find_heaviest();
-    gain = Wide(gpu_load(heavy), 0u);
+    gain = Wide(gpu_load(top), 0u);
     move_from = NONE;
     for (var expert = 0u; expert < params.node_experts; expert += 4u) {
         clear_peak(expert);
@@ -30,7 +33,7 @@ fn begin_transfers() {
         clear_peak(expert + 3u);
     }
     for (var i = 0u; i < params.slots_per_gpu; i += 1u) {
-        let expert = slot_expert(heavy * params.slots_per_gpu + i);
+        let expert = slot_expert(top * params.slots_per_gpu + i);
         if expert != FREE {
             set_scratch(4u * expert + 3u, 1u);
         }
@@ -103,19 +106,19 @@ fn weigh_replacements() {
         cursor = 0u;
         return;
     }
-    let slot = heavy * params.slots_per_gpu + index;
+    let slot = top * params.slots_per_gpu + index;
     let next_slot = (index + 1u) * chunks;
     work += 1u;
     if count_at(slot) < 2u {
         cursor = next_slot;
         return;
     }
-    let others = peak_without(slot_expert(slot), heavy);
+    let others = peak_without(slot_expert(slot), top);
     if others >= gain.low {
         cursor = next_slot;
         return;
     }
-    let without = gpu_load(heavy) - slot_load(slot) + (copies_at(slot) - 1u) * growth(slot);
+    let without = gpu_load(top) - slot_load(slot) + (copies_at(slot) - 1u) * growth(slot);
     work += TRANSFER_CHUNK;
     for (var i = 0u; i < TRANSFER_CHUNK; i += 1u) {
         let expert = begin + i;
@@ -150,7 +153,7 @@ fn weigh_replications() {
         }
         return;
     }
-    let on = heavy * params.slots_per_gpu + index;
+    let on = top * params.slots_per_gpu + index;
     let next_slot = (index + 1u) * params.node_gpus;
     let expert = slot_expert(on);
     work += 1u;
@@ -159,11 +162,11 @@ fn weigh_replications() {
         cursor = next_slot;
         return;
     }
-    if gpu == heavy {
+    if gpu == top {
         return;
     }
     let load = weight(expert) / (count_of(expert) + 1u);
-    let on_heavy = gpu_load(heavy) - copies_at(on) * (slot_load(on) - load);
+    let on_heavy = gpu_load(top) - copies_at(on) * (slot_load(on) - load);
     if on_heavy >= gain.low {
         cursor = next_slot;
         return;

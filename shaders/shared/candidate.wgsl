@@ -27,6 +27,7 @@ const C_TO_2: u32 = 15u;
 const C_PROPOSER: u32 = 16u;
 const C_ANY: u32 = 17u;
 const C_LIGHT: u32 = 18u;
+const C_TOP: u32 = 19u;
 
 // Values of C_END.
 const END_RUNNING: u32 = 0u;
@@ -105,4 +106,22 @@ fn snapshot(slot: u32) -> u32 {
 
 fn set_snapshot(slot: u32, value: u32) {
     arena[word_at(params.at_snapshot, slot)] = value;
+}
+
+// The queue: how many candidates run, for this dispatch and the next, then the two lists of them. Their order
+// is whatever the device made of it; each candidate minds only itself.
+
+fn queued() -> u32 {
+    return atomicLoad(&queue[params.turn]);
+}
+
+fn queued_candidate(lane: u32) -> u32 {
+    return atomicLoad(&queue[2u + params.turn * params.candidates + lane]);
+}
+
+// Lets this candidate run again in the next dispatch.
+fn queue_again() {
+    let next = 1u - params.turn;
+    let place = atomicAdd(&queue[next], 1u);
+    atomicStore(&queue[2u + next * params.candidates + place], me);
 }

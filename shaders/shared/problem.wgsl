@@ -1,4 +1,4 @@
-// What every stage sees: the parameters of one dispatch and the five buffers.
+// What every stage sees: the parameters of one dispatch and the buffers.
 
 const FREE: u32 = 0xffffffffu;   // a slot that holds no replica
 const NONE: u32 = 0xffffffffu;   // no index
@@ -49,6 +49,7 @@ struct Params {
     restart_begin: u32,
     restart_count: u32,
     candidates: u32,
+    turn: u32,
     // where each part of a buffer begins, in words
     at_group_rank: u32,
     at_built: u32,
@@ -81,6 +82,8 @@ struct Params {
 @group(0) @binding(3) var<storage, read_write> kept: array<u32>;
 // candidates, [word][candidate]
 @group(0) @binding(4) var<storage, read_write> arena: array<u32>;
+// which candidates still run
+@group(0) @binding(5) var<storage, read_write> queue: array<atomic<u32>>;
 
 // Words of the kept state of a node and of a layer.
 const NODE_WORDS: u32 = 8u;

@@ -5,12 +5,15 @@ use std::num::NonZeroU64;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use super::device::{DeviceInfo, Fault, OpenDevice};
-use super::recording::{Kernel, Recording};
+use super::recording::{Dispatch, Grid, Kernel, Recording};
 use crate::error::Error;
 use crate::layout::{GpuParams, Layout};
 
 /// Invocations of a workgroup; `LANES` in `problem.wgsl`.
 const LANES: u32 = 64;
+
+/// Workgroups in one dimension of a grid, WebGPU's default limit.
+const MAX_GRID: u32 = 65_535;
 
 /// Dispatches of one submission, so that none keeps the device for long.
 const DISPATCHES_PER_SUBMISSION: usize = 256;
@@ -23,15 +26,21 @@ pub struct ShaderSource {
     pub wgsl: String,
     /// Entry points.
     pub entries: &'static [&'static str],
+    /// Whether it sizes the grids of later dispatches.
+    pub sizes_grids: bool,
 }
+
+/// Words of the grids a device sizes by itself: (x, y, z) for [`Grid::Queued`], then [`Grid::QueuedExperts`].
+const GRIDS: [(Grid, u64); 2] = [(Grid::Queued, 0), (Grid::QueuedExperts, 12)];
 
 /// A device with its pipelines, and the buffers of the last call.
 pub struct Gpu {
     open: OpenDevice,
     bindings: wgpu::BindGroupLayout,
     pipelines: HashMap<Kernel, OnceLock<wgpu::ComputePipeline>>,
-    modules: HashMap<&'static str, wgpu::ShaderModule>,
-    pipeline_layout: wgpu::PipelineLayout,
+    modules: HashMap<&'static str, (wgpu::ShaderModule, wgpu::PipelineLayout)>,
+    grids: wgpu::Buffer,
+    grids_group: wgpu::BindGroup,
     /// One call at a time uses the buffers.
     buffers: Mutex<Buffers>,
 }
@@ -44,6 +53,7 @@ struct Buffers {
     groups: Option<wgpu::Buffer>,
     kept: Option<wgpu::Buffer>,
     arena: Option<wgpu::Buffer>,
+    queue: Option<wgpu::Buffer>,
     staging: Option<wgpu::Buffer>,
     bind_group: Option<wgpu::BindGroup>,
 }
@@ -65,29 +75,36 @@ impl Gpu {
             has_dynamic_offset: false,
             min_binding_size: None,
         };
-        let kinds = [uniform, storage(true), storage(false), storage(false), storage(false)];
-        let entries: Vec<_> = (0..)
-            .zip(kinds)
-            .map(|(binding, ty)| wgpu::BindGroupLayoutEntry {
-                binding,
-                visibility: wgpu::ShaderStages::COMPUTE,
-                ty,
-                count: None,
+        let write = storage(false);
+        let bindings = layout_of(device, &[uniform, storage(true), write, write, write, write]);
+        let grid_bindings = layout_of(device, &[write]);
+        let pipeline_layout = |groups: &[Option<&wgpu::BindGroupLayout>]| {
+            device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+                label: None,
+                bind_group_layouts: groups,
+                immediate_size: 0,
             })
-            .collect();
-        let bindings = device
-            .create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: None, entries: &entries });
-        let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
-            label: None,
-            bind_group_layouts: &[Some(&bindings)],
-            immediate_size: 0,
+        };
+        let plain = pipeline_layout(&[Some(&bindings)]);
+        let with_grids = pipeline_layout(&[Some(&bindings), Some(&grid_bindings)]);
+        let grids = device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("grids"),
+            size: 12 * GRIDS.len() as u64,
+            usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::INDIRECT,
+            mapped_at_creation: false,
+        });
+        let grids_group = device.create_bind_group(&wgpu::BindGroupDescriptor {
+            label: Some("grids"),
+            layout: &grid_bindings,
+            entries: &[wgpu::BindGroupEntry { binding: 0, resource: grids.as_entire_binding() }],
         });
         let mut modules = HashMap::new();
         let mut pipelines = HashMap::new();
         for shader in shaders {
             let source = wgpu::ShaderSource::Wgsl(shader.wgsl.as_str().into());
             let descriptor = wgpu::ShaderModuleDescriptor { label: Some(shader.stem), source };
-            modules.insert(shader.stem, device.create_shader_module(descriptor));
+            let layout = if shader.sizes_grids { &with_grids } else { &plain };
+            modules.insert(shader.stem, (device.create_shader_module(descriptor), layout.clone()));
             for entry in shader.entries {
                 pipelines.insert(Kernel { stem: shader.stem, entry }, OnceLock::new());
             }
@@ -97,7 +114,8 @@ impl Gpu {
             bindings,
             pipelines,
             modules,
-            pipeline_layout,
+            grids,
+            grids_group,
             buffers: Mutex::new(Buffers::default()),
         };
         gpu.check_fault()?;
@@ -148,12 +166,7 @@ impl Gpu {
             let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
             let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
             for dispatch in dispatches {
-                pass.set_pipeline(self.pipeline(dispatch.kernel)?);
-                pass.set_bind_group(0, bind_group, &[offset]);
-                let groups = dispatch.params.lanes.div_ceil(LANES);
-                let most = device.limits().max_compute_workgroups_per_dimension.min(65_535);
-                let x = groups.min(most);
-                pass.dispatch_workgroups(x, groups.div_ceil(x), 1);
+                self.encode(&mut pass, dispatch, bind_group, offset)?;
                 offset += stride as u32;
             }
             drop(pass);
@@ -163,6 +176,32 @@ impl Gpu {
         encoder.copy_buffer_to_buffer(kept, layout.result_begin * 4, staging, 0, result_words * 4);
         queue.submit([encoder.finish()]);
         self.read(staging, result_words)
+    }
+
+    /// Adds a dispatch to a pass.
+    fn encode(
+        &self,
+        pass: &mut wgpu::ComputePass<'_>,
+        dispatch: &Dispatch,
+        bind_group: &wgpu::BindGroup,
+        offset: u32,
+    ) -> Result<(), Error> {
+        pass.set_pipeline(self.pipeline(dispatch.kernel)?);
+        pass.set_bind_group(0, bind_group, &[offset]);
+        match dispatch.grid {
+            Grid::Lanes(lanes) => {
+                // Only kernels that size grids see this group.
+                pass.set_bind_group(1, &self.grids_group, &[]);
+                let groups = lanes.div_ceil(LANES);
+                let x = groups.min(MAX_GRID);
+                pass.dispatch_workgroups(x, groups.div_ceil(x.max(1)), 1);
+            }
+            grid => {
+                let at = GRIDS.iter().find(|(kind, _)| *kind == grid).map_or(0, |(_, at)| *at);
+                pass.dispatch_workgroups_indirect(&self.grids, at);
+            }
+        }
+        Ok(())
     }
 
     /// Maps a buffer and copies its first words.
@@ -189,13 +228,15 @@ impl Gpu {
 
     /// The pipeline of a kernel, made on first use.
     fn pipeline(&self, kernel: Kernel) -> Result<&wgpu::ComputePipeline, Error> {
-        let (Some(cell), Some(module)) = (self.pipelines.get(&kernel), self.modules.get(kernel.stem)) else {
+        let (Some(cell), Some((module, layout))) =
+            (self.pipelines.get(&kernel), self.modules.get(kernel.stem))
+        else {
             return Err(self.error(&format!("kernel {kernel:?} is missing")));
         };
         Ok(cell.get_or_init(|| {
             self.open.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
                 label: Some(kernel.entry),
-                layout: Some(&self.pipeline_layout),
+                layout: Some(layout),
                 module,
                 entry_point: Some(kernel.entry),
                 compilation_options: wgpu::PipelineCompilationOptions {
@@ -228,13 +269,19 @@ impl Gpu {
         fit(&mut buffers.groups, layout.groups_words, Usage::STORAGE);
         fit(&mut buffers.kept, layout.kept_words, Usage::STORAGE | Usage::COPY_SRC);
         fit(&mut buffers.arena, arena, Usage::STORAGE);
+        fit(&mut buffers.queue, 2 + 2 * arena / layout.candidate_words, Usage::STORAGE);
         fit(&mut buffers.staging, result, Usage::COPY_DST | Usage::MAP_READ);
         if !changed {
             return;
         }
-        let (Some(params), Some(problem), Some(groups), Some(kept), Some(arena)) =
-            (&buffers.params, &buffers.problem, &buffers.groups, &buffers.kept, &buffers.arena)
-        else {
+        let (Some(params), Some(problem), Some(groups), Some(kept), Some(arena), Some(queue)) = (
+            &buffers.params,
+            &buffers.problem,
+            &buffers.groups,
+            &buffers.kept,
+            &buffers.arena,
+            &buffers.queue,
+        ) else {
             return;
         };
         let block = wgpu::BufferBinding {
@@ -248,6 +295,7 @@ impl Gpu {
             groups.as_entire_binding(),
             kept.as_entire_binding(),
             arena.as_entire_binding(),
+            queue.as_entire_binding(),
         ];
         let entries: Vec<_> = (0..)
             .zip(resources)
@@ -275,4 +323,16 @@ impl Gpu {
     pub fn fault(&self) -> &Fault {
         &self.open.fault
     }
+}
+
+/// A layout with these bindings, in order from 0.
+fn layout_of(device: &wgpu::Device, kinds: &[wgpu::BindingType]) -> wgpu::BindGroupLayout {
+    let entry = |(binding, &ty): (u32, &wgpu::BindingType)| wgpu::BindGroupLayoutEntry {
+        binding,
+        visibility: wgpu::ShaderStages::COMPUTE,
+        ty,
+        count: None,
+    };
+    let entries: Vec<_> = (0..).zip(kinds).map(entry).collect();
+    device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: None, entries: &entries })
 }

@@ -11,12 +11,25 @@ pub struct Kernel {
     pub entry: &'static str,
 }
 
-/// One dispatch: a kernel over a number of lanes, with its uniform block.
+/// How many lanes a dispatch has.
+#[derive(Debug, PartialEq, Eq, Clone, Copy)]
+pub enum Grid {
+    /// This many.
+    Lanes(u32),
+    /// One a queued candidate, as the device counted them.
+    Queued,
+    /// One a queued candidate and expert.
+    QueuedExperts,
+}
+
+/// One dispatch: a kernel over a grid, with its uniform block.
 #[derive(Debug, Clone)]
 pub struct Dispatch {
     /// What runs.
     pub kernel: Kernel,
-    /// Its uniform block; `lanes` is the number of invocations that do something.
+    /// Over what.
+    pub grid: Grid,
+    /// Its uniform block.
     pub params: GpuParams,
 }
 
@@ -28,10 +41,13 @@ pub struct Recording {
 }
 
 impl Recording {
-    /// Adds a dispatch of `kernel` over `lanes` lanes.
-    pub fn dispatch(&mut self, kernel: Kernel, lanes: u32, params: GpuParams) {
-        if lanes > 0 {
-            self.dispatches.push(Dispatch { kernel, params: GpuParams { lanes, ..params } });
-        }
+    /// Adds a dispatch, if it has lanes.
+    pub fn dispatch(&mut self, kernel: Kernel, grid: Grid, params: GpuParams) {
+        let lanes = match grid {
+            Grid::Lanes(0) => return,
+            Grid::Lanes(lanes) => lanes,
+            Grid::Queued | Grid::QueuedExperts => 0,
+        };
+        self.dispatches.push(Dispatch { kernel, grid, params: GpuParams { lanes, ..params } });
     }
 }

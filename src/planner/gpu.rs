@@ -8,7 +8,7 @@ use crate::mirror::s5_refine::End;
 use crate::params::{Params, enumerate_assignments};
 use crate::planner::cpu::Planned;
 use crate::stages::{
-    Batch, STAGES, s1_group_loads, s2_groups_to_nodes, s3_replicate, s4_pack, s5_refine, s6_select,
+    Batch, STAGES, queue, s1_group_loads, s2_groups_to_nodes, s3_replicate, s4_pack, s5_refine, s6_select,
 };
 
 /// The arena of a batch may take this many words (64 MiB) at most, if one restart of one layer fits.
@@ -20,6 +20,7 @@ pub fn shaders() -> Vec<ShaderSource> {
         stem: stage.stem,
         wgsl: stage.wgsl(),
         entries: stage.entries,
+        sizes_grids: stage.stem == queue::STAGE.stem,
     };
     STAGES.iter().map(shader).collect()
 }

@@ -1,6 +1,7 @@
 //! The host side of the shaders, one file a stage: what a shader is made of, and one `record` that adds its
 //! dispatches, cut to the budget, to a recording.
 
+pub mod queue;
 pub mod s1_group_loads;
 pub mod s2_groups_to_nodes;
 pub mod s3_replicate;
@@ -22,8 +23,9 @@ pub struct Stage {
     pub entries: &'static [&'static str],
 }
 
-/// All stages, in the order they run.
-pub const STAGES: [Stage; 6] = [
+/// The queue, then all stages in the order they run.
+pub const STAGES: [Stage; 7] = [
+    queue::STAGE,
     s1_group_loads::STAGE,
     s2_groups_to_nodes::STAGE,
     s3_replicate::STAGE,
@@ -45,6 +47,7 @@ impl Stage {
             ("ASSIGNMENT_GAIN_SHIFT", params::ASSIGNMENT_GAIN_SHIFT),
             ("TILE", params::TILE),
             ("PAIR_SLOTS", params::PAIR_SLOTS),
+            ("ITEMS", 2 * params::TILE),
             ("PAIRS", params::pairs(params::PAIR_SLOTS)),
             ("BIPARTITION_SLOTS", params::BIPARTITION_SLOTS),
             ("BIPARTITION_CHUNK", params::BIPARTITION_CHUNK),

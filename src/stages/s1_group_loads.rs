@@ -1,7 +1,7 @@
 //! Stage 1: the load of each group, and its rank in its layer.
 
 use super::{CANDIDATE, PROBLEM, RNG, Stage, WIDE_U64};
-use crate::engine::recording::{Kernel, Recording};
+use crate::engine::recording::{Grid, Kernel, Recording};
 use crate::layout::GpuParams;
 
 /// The shader.
@@ -14,6 +14,6 @@ pub const STAGE: Stage = Stage {
 /// Group loads and ranks of all layers. At most 1,024 trips a lane.
 pub fn record(recording: &mut Recording, base: &GpuParams) {
     for entry in STAGE.entries {
-        recording.dispatch(Kernel { stem: STAGE.stem, entry }, base.layers * base.groups, *base);
+        recording.dispatch(Kernel { stem: STAGE.stem, entry }, Grid::Lanes(base.layers * base.groups), *base);
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{CANDIDATE, PROBLEM, RNG, Stage, WIDE_U64};
 use crate::engine::budget;
-use crate::engine::recording::{Kernel, Recording};
+use crate::engine::recording::{Grid, Kernel, Recording};
 use crate::layout::GpuParams;
 use crate::params::{ASSIGNMENT_WALK, GROUP_SWAP_PAIRS, GROUP_SWAP_STEPS};
 
@@ -24,28 +24,28 @@ pub fn record(recording: &mut Recording, base: &GpuParams) {
     let built = base.layers * (base.samples + 1);
     let items = budget::steps_per_dispatch(u64::from(base.nodes) + 2);
     for (begin, end) in budget::ranges(base.groups, items) {
-        recording.dispatch(kernel("build"), built, GpuParams { begin, end, ..*base });
+        recording.dispatch(kernel("build"), Grid::Lanes(built), GpuParams { begin, end, ..*base });
     }
     let swaps = base.samples > 0
         && base.group_rule == BEST_FIRST
         && base.node_groups * base.groups <= GROUP_SWAP_PAIRS;
     for _ in 0..if swaps { GROUP_SWAP_STEPS } else { 0 } {
-        recording.dispatch(kernel("swap_groups"), built, *base);
+        recording.dispatch(kernel("swap_groups"), Grid::Lanes(built), *base);
     }
-    recording.dispatch(kernel("share"), base.layers * (base.enumerated + base.samples), *base);
+    recording.dispatch(kernel("share"), Grid::Lanes(base.layers * (base.enumerated + base.samples)), *base);
     for begin in 0..ASSIGNMENT_WALK.max(base.assignments).min(base.enumerated + base.samples) {
-        recording.dispatch(kernel("walk"), base.layers, GpuParams { begin, ..*base });
+        recording.dispatch(kernel("walk"), Grid::Lanes(base.layers), GpuParams { begin, ..*base });
     }
-    recording.dispatch(kernel("choose"), base.layers * (base.assignments + 1), *base);
+    recording.dispatch(kernel("choose"), Grid::Lanes(base.layers * (base.assignments + 1)), *base);
 }
 
 /// Starts an assignment of all layers: the loads of its nodes, and clean states.
 pub fn record_gather(recording: &mut Recording, base: &GpuParams, assignment: u32) {
     let params = GpuParams { assignment, ..*base };
-    recording.dispatch(kernel("gather"), base.layers * base.experts, params);
+    recording.dispatch(kernel("gather"), Grid::Lanes(base.layers * base.experts), params);
 }
 
 /// The repaired assignment of all layers.
 pub fn record_repair(recording: &mut Recording, base: &GpuParams) {
-    recording.dispatch(kernel("repair"), base.layers, *base);
+    recording.dispatch(kernel("repair"), Grid::Lanes(base.layers), *base);
 }

@@ -1,26 +1,28 @@
 //! Stage 3: how many replicas each expert of a node gets.
 
-use super::{Batch, CANDIDATE, PROBLEM, RNG, Stage, WIDE_U64};
+use super::{Batch, CANDIDATE, PROBLEM, RNG, Stage, WIDE_U64, queue};
 use crate::engine::budget;
-use crate::engine::recording::{Kernel, Recording};
+use crate::engine::recording::{Grid, Kernel, Recording};
 use crate::layout::GpuParams;
 
 /// The shader.
 pub const STAGE: Stage = Stage {
     stem: "s3_replicate",
     sources: &[include_str!("../../shaders/s3_replicate.wgsl"), PROBLEM, WIDE_U64, RNG, CANDIDATE],
-    entries: &["replicate"],
+    entries: &["start", "replicate"],
 };
 
-/// Counts of all candidates of a batch.
+/// Starts the candidates of a batch that are worth it, into the queue, and gives them their replicas.
 pub fn record(recording: &mut Recording, base: &GpuParams, batch: &Batch) {
     let params = batch.params(base);
-    let kernel = Kernel { stem: STAGE.stem, entry: "replicate" };
-    let extras = base.node_replicas - base.node_experts;
+    queue::record_open(recording, &params);
+    // Candidates queue for the next turn, which is turn 0.
+    let start = GpuParams { turn: 1, ..params };
+    recording.dispatch(Kernel { stem: STAGE.stem, entry: "start" }, Grid::Lanes(params.candidates), start);
+    queue::record_tally(recording, &params);
+    let replicate = Kernel { stem: STAGE.stem, entry: "replicate" };
     let picks = budget::steps_per_dispatch(u64::from(base.node_experts) + 2);
-    // The first dispatch starts the candidates, whatever there is to give.
-    recording.dispatch(kernel, params.candidates, GpuParams { begin: 0, end: extras.min(picks), ..params });
-    for (begin, end) in budget::ranges(extras, picks).skip(1) {
-        recording.dispatch(kernel, params.candidates, GpuParams { begin, end, ..params });
+    for (begin, end) in budget::ranges(base.node_replicas - base.node_experts, picks) {
+        recording.dispatch(replicate, Grid::Queued, GpuParams { begin, end, ..params });
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{Batch, CANDIDATE, PROBLEM, RNG, Stage, WIDE_U64};
 use crate::engine::budget;
-use crate::engine::recording::{Kernel, Recording};
+use crate::engine::recording::{Grid, Kernel, Recording};
 use crate::layout::GpuParams;
 
 /// The shader.
@@ -16,14 +16,13 @@ pub const STAGE: Stage = Stage {
 pub fn record(recording: &mut Recording, base: &GpuParams, batch: &Batch) {
     let params = batch.params(base);
     let kernel = |entry| Kernel { stem: STAGE.stem, entry };
-    let pairs = params.candidates * base.node_experts;
-    recording.dispatch(kernel("weigh"), pairs, params);
-    recording.dispatch(kernel("order"), pairs, params);
+    recording.dispatch(kernel("weigh"), Grid::QueuedExperts, params);
+    recording.dispatch(kernel("order"), Grid::QueuedExperts, params);
     // A replica looks at every GPU, and where it must make room at two GPUs' slots.
     let k = u64::from(base.slots_per_gpu);
     let room = if base.avoid_duplicates == 1 { u64::from(base.node_gpus) + k * (k + 1) } else { 0 };
     let items = budget::steps_per_dispatch(u64::from(base.node_gpus) + 2 + room);
     for (begin, end) in budget::ranges(base.node_replicas, items) {
-        recording.dispatch(kernel("pack"), params.candidates, GpuParams { begin, end, ..params });
+        recording.dispatch(kernel("pack"), Grid::Queued, GpuParams { begin, end, ..params });
     }
 }

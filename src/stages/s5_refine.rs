@@ -1,8 +1,8 @@
 //! Stage 5: refine each candidate by local search.
 
-use super::{Batch, CANDIDATE, PROBLEM, RNG, Stage, WIDE_U64};
+use super::{Batch, CANDIDATE, PROBLEM, RNG, Stage, WIDE_U64, queue};
 use crate::engine::budget;
-use crate::engine::recording::{Kernel, Recording};
+use crate::engine::recording::{Grid, Kernel, Recording};
 use crate::layout::GpuParams;
 use crate::params::{self, BIPARTITION_CHUNK, BIPARTITION_SLOTS, PAIR_SLOTS, TILE, TRANSFER_CHUNK, blocks};
 
@@ -25,14 +25,15 @@ pub const STAGE: Stage = Stage {
 };
 
 /// The search of all candidates of a batch: as many dispatches as the budget of a restart could need. Those
-/// after the last candidate ends do nothing.
+/// after the last candidate ends are empty.
 pub fn record(recording: &mut Recording, base: &GpuParams, batch: &Batch) {
     let params = GpuParams { fuel: budget::fuel(largest_piece(base)), ..batch.params(base) };
     let kernel = Kernel { stem: STAGE.stem, entry: "refine" };
     let limit = if base.steps == 0 { 0 } else { base.work_limit };
     let work = u64::from(limit) + u64::from(last_step(base));
-    for _ in 0..work.div_ceil(u64::from(params.fuel)) + 1 {
-        recording.dispatch(kernel, params.candidates, params);
+    for turn in (0..work.div_ceil(u64::from(params.fuel)) + 1).map(|i| (i % 2) as u32) {
+        recording.dispatch(kernel, Grid::Queued, GpuParams { turn, ..params });
+        queue::record_tally(recording, &GpuParams { turn: 1 - turn, ..params });
     }
 }
 

@@ -1,7 +1,7 @@
 //! Stage 6: keep the best restart of each node, and the best assignment of each layer.
 
 use super::{Batch, CANDIDATE, PROBLEM, RNG, Stage, WIDE_U64};
-use crate::engine::recording::{Kernel, Recording};
+use crate::engine::recording::{Grid, Kernel, Recording};
 use crate::layout::GpuParams;
 
 /// The shader.
@@ -19,13 +19,13 @@ fn kernel(entry: &'static str) -> Kernel {
 pub fn record(recording: &mut Recording, base: &GpuParams, batch: &Batch) {
     let params = batch.params(base);
     let nodes = params.layer_count * base.nodes;
-    recording.dispatch(kernel("choose_restart"), nodes, params);
-    recording.dispatch(kernel("copy_node"), nodes * base.node_slots, params);
+    recording.dispatch(kernel("choose_restart"), Grid::Lanes(nodes), params);
+    recording.dispatch(kernel("copy_node"), Grid::Lanes(nodes * base.node_slots), params);
 }
 
 /// Offers the assignment just searched to all layers.
 pub fn record_settle(recording: &mut Recording, base: &GpuParams, assignment: u32) {
     let params = GpuParams { assignment, ..*base };
-    recording.dispatch(kernel("settle_layer"), base.layers, params);
-    recording.dispatch(kernel("copy_plan"), base.layers * base.nodes * base.node_slots, params);
+    recording.dispatch(kernel("settle_layer"), Grid::Lanes(base.layers), params);
+    recording.dispatch(kernel("copy_plan"), Grid::Lanes(base.layers * base.nodes * base.node_slots), params);
 }

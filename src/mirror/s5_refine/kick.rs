@@ -22,9 +22,12 @@ pub fn kick(params: &Params, key: u32, index: u32, loads: &[u32], candidate: &mu
         } as usize;
         let to = rng::below(draw(3 * swap + 3), slots) as usize;
         let (a, b) = (from / k as usize, to / k as usize);
-        if a != b && candidate.blocked(params, from, 1, b) + candidate.blocked(params, to, 1, a) == 0 {
-            candidate.exchange(params, from, to);
+        let (e, f) = (candidate.expert[from], candidate.expert[to]);
+        let mut occupied = |gpu, expert| candidate.holds(params, gpu, expert) && expert != FREE;
+        if a == b || (params.avoid_duplicates && (occupied(b, e) || occupied(a, f))) {
+            continue;
         }
+        candidate.exchange(params, from, to);
     }
     if draw(10) & 3 != 0 {
         candidate.charge(1 + blocks(params.node_gpus));

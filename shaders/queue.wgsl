@@ -1,0 +1,28 @@
+// The queue between dispatches: which candidates still run. A dispatch over the queue has as many workgroups
+// as `tally` wrote for it, so candidates that are done cost nothing.
+
+// (x, y, z) for one lane a queued candidate, then for one lane a (queued candidate, expert)
+@group(1) @binding(0) var<storage, read_write> grids: array<u32>;
+
+@compute @workgroup_size(1)
+fn open() {
+    atomicStore(&queue[0], 0u);
+    atomicStore(&queue[1], 0u);
+}
+
+// Sizes the grids for the list of this turn, and empties the other.
+@compute @workgroup_size(1)
+fn tally() {
+    let count = queued();
+    write_grid(0u, count);
+    write_grid(3u, count * params.node_experts);
+    atomicStore(&queue[1u - params.turn], 0u);
+}
+
+fn write_grid(at: u32, lanes: u32) {
+    let workgroups = (lanes + LANES - 1u) / LANES;
+    let x = min(workgroups, 65535u);
+    grids[at] = x;
+    grids[at + 1u] = select((workgroups + x - 1u) / max(x, 1u), 0u, x == 0u);
+    grids[at + 2u] = 1u;
+}
