@@ -1,84 +1,138 @@
-//! Which devices there are, which one a choice takes, and opening it.
+//! Which devices are here, which one a choice means, and how it is opened.
+//!
+//! The list is every adapter wgpu can see through `WGPU_BACKEND` (all of Vulkan, Metal, DX12 and GL where it
+//! is not set). Its order is by kind, real GPUs first, so that `Auto` and `Gpu` are readings of the same list:
+//! `Gpu` takes its first usable adapter, `Auto` its first usable real GPU, or else the CPU backend. An adapter
+//! that cannot run the shaders stays in the list, with the reason, and is never chosen.
 
 use std::fmt;
 use std::str::FromStr;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::Error;
 
-/// Which device makes the plans. All give the same plan.
+/// wgpu's own variable: a part of the name of the adapter to take, in any case.
+const ADAPTER_NAME: &str = "WGPU_ADAPTER_NAME";
+
+/// What every shader may count on (the static tests hold the shaders to it): WebGPU's default limits, which an
+/// adapter of the GL backend can fall short of.
+const NEEDED: [(&str, u64); 4] = [
+    ("max_dynamic_uniform_buffers_per_pipeline_layout", 1),
+    ("max_storage_buffers_per_shader_stage", 8),
+    ("max_compute_workgroup_storage_size", 16 << 10),
+    ("max_compute_invocations_per_workgroup", 256),
+];
+
+/// Which device computes the plans.
+///
+/// Every choice gives the same plan; it decides only how long that takes.
+///
+/// ```
+/// use eplb_wgpu::DeviceChoice;
+/// assert_eq!("auto".parse(), Ok(DeviceChoice::Auto));
+/// assert_eq!("2".parse(), Ok(DeviceChoice::Index(2)));
+/// assert_eq!("llvmpipe".parse(), Ok(DeviceChoice::Name("llvmpipe".to_string())));
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DeviceChoice {
-    /// A real GPU if there is one, else the CPU backend, which is faster than a software driver.
+    /// The first usable GPU (discrete, integrated or virtual), else the CPU backend, which is faster than a
+    /// software driver on the same processor. `WGPU_ADAPTER_NAME` narrows the choice.
     #[default]
     Auto,
-    /// The CPU backend.
+    /// The CPU backend, which touches no driver.
     Cpu,
-    /// Any adapter wgpu finds, real ones first, software drivers too.
+    /// The first usable adapter, a software driver where there is no GPU. `WGPU_ADAPTER_NAME` narrows the
+    /// choice.
     Gpu,
-    /// The adapter of this index in [`devices`].
+    /// By position in [`devices`].
     Index(usize),
-    /// The first adapter whose name, driver or backend contains this, in any case.
+    /// The first usable adapter with these characters, in any case, in its `name backend driver`.
     Name(String),
 }
 
 impl FromStr for DeviceChoice {
-    type Err = std::convert::Infallible;
+    type Err = Error;
 
-    /// `auto`, `cpu`, `gpu`, an index, or a part of a name.
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Ok(match text.to_lowercase().as_str() {
-            "auto" => Self::Auto,
-            "cpu" => Self::Cpu,
-            "gpu" => Self::Gpu,
-            other => other.parse().map_or_else(|_| Self::Name(text.to_string()), Self::Index),
-        })
+    /// `auto`, `cpu`, `gpu` in any case, a position in [`devices`], or else a part of a name.
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let text = text.trim();
+        match text.to_lowercase().as_str() {
+            "" => {
+                Err(Error::invalid("device", "\"\"", "is not auto, cpu, gpu, a number or a part of a name"))
+            }
+            "auto" => Ok(DeviceChoice::Auto),
+            "cpu" => Ok(DeviceChoice::Cpu),
+            "gpu" => Ok(DeviceChoice::Gpu),
+            _ => Ok(match text.parse() {
+                Ok(index) => DeviceChoice::Index(index),
+                Err(_) => DeviceChoice::Name(text.to_string()),
+            }),
+        }
     }
 }
 
 impl fmt::Display for DeviceChoice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Auto => f.write_str("auto"),
-            Self::Cpu => f.write_str("cpu"),
-            Self::Gpu => f.write_str("gpu"),
-            Self::Index(index) => write!(f, "{index}"),
-            Self::Name(name) => f.write_str(name),
+            DeviceChoice::Auto => f.write_str("auto"),
+            DeviceChoice::Cpu => f.write_str("cpu"),
+            DeviceChoice::Gpu => f.write_str("gpu"),
+            DeviceChoice::Index(index) => write!(f, "{index}"),
+            DeviceChoice::Name(name) => f.write_str(name),
         }
     }
 }
 
-/// What is known of a device.
+/// One device, as its driver describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct DeviceInfo {
-    /// Name of the adapter, or `CPU backend`.
+    /// The name the driver gives it; `CPU backend` for the CPU backend.
     pub name: String,
-    /// The graphics API in lower case (`vulkan`, `metal`, `dx12`, `gl`), or `cpu`.
+    /// wgpu's name of the graphics API (`vulkan`, `metal`, `dx12`, `gl`), or `cpu`.
     pub backend: String,
-    /// `discrete`, `integrated`, `virtual`, `software`, `other`, or `cpu`.
+    /// `discrete`, `integrated`, `virtual`, `software` or `other`; `cpu` for the CPU backend.
     pub kind: String,
-    /// Name of the driver.
+    /// The driver; empty where the graphics API does not tell.
     pub driver: String,
-    /// Version of the driver.
+    /// The driver's version and whatever else it says of itself; may be empty.
     pub driver_info: String,
-    /// Whether a driver runs the shaders on the CPU.
+    /// Whether it is a driver that runs the shaders on the processor.
     pub is_software: bool,
-    /// Why the device cannot be used, if it cannot.
+    /// Why it cannot run the shaders, where it cannot; such a device is never chosen.
     pub why_not: Option<String>,
-    /// Optional features it has.
+    /// wgpu's names of the features it has.
     pub features: Vec<String>,
-    /// Limits that matter here, with their values.
+    /// wgpu's names of the limits that matter to compute shaders, with their values; the number of threads of
+    /// the CPU backend.
     pub limits: Vec<(&'static str, u64)>,
 }
 
 impl DeviceInfo {
+    fn new(adapter: &wgpu::Adapter) -> Self {
+        let info = adapter.get_info();
+        let limits = compute_limits(&adapter.limits(), &info);
+        let why_not = lacks(adapter.get_downlevel_capabilities().flags).or_else(|| too_low(&limits));
+        Self {
+            name: info.name,
+            backend: info.backend.to_str().to_string(),
+            kind: kind_name(info.device_type).to_string(),
+            driver: info.driver,
+            driver_info: info.driver_info,
+            is_software: info.device_type == wgpu::DeviceType::Cpu,
+            why_not,
+            features: adapter.features().iter_names().map(|(name, _)| name.to_string()).collect(),
+            limits,
+        }
+    }
+
     /// The CPU backend.
     pub(crate) fn cpu() -> Self {
         Self {
-            name: "CPU backend".into(),
-            backend: "cpu".into(),
-            kind: "cpu".into(),
+            name: "CPU backend".to_string(),
+            backend: "cpu".to_string(),
+            kind: "cpu".to_string(),
             driver: String::new(),
             driver_info: String::new(),
             is_software: false,
@@ -88,198 +142,238 @@ impl DeviceInfo {
         }
     }
 
-    /// Name and backend on one line.
+    /// Name and backend: `name (backend)`.
     #[must_use]
     pub fn label(&self) -> String {
         format!("{} ({})", self.name, self.backend)
     }
 
-    fn of(adapter: &wgpu::Adapter) -> Self {
-        let info = adapter.get_info();
-        let limits = adapter.limits();
-        let kind = match info.device_type {
-            wgpu::DeviceType::DiscreteGpu => "discrete",
-            wgpu::DeviceType::IntegratedGpu => "integrated",
-            wgpu::DeviceType::VirtualGpu => "virtual",
-            wgpu::DeviceType::Cpu => "software",
-            wgpu::DeviceType::Other => "other",
-        };
-        // llvmpipe through GL does not say that it is software; its name does.
-        let software = kind == "software" || info.name.to_lowercase().contains("llvmpipe");
-        Self {
-            backend: info.backend.to_str().to_lowercase(),
-            kind: if software { "software" } else { kind }.into(),
-            driver: info.driver,
-            driver_info: info.driver_info,
-            is_software: software,
-            why_not: why_not(adapter, &limits),
-            features: adapter.features().iter_names().map(|(name, _)| name.to_string()).collect(),
-            limits: vec![
-                ("max_storage_buffer_binding_size", limits.max_storage_buffer_binding_size),
-                ("max_buffer_size", limits.max_buffer_size),
-                ("max_storage_buffers_per_shader_stage", limits.max_storage_buffers_per_shader_stage.into()),
-                (
-                    "max_compute_invocations_per_workgroup",
-                    limits.max_compute_invocations_per_workgroup.into(),
-                ),
-                ("max_compute_workgroups_per_dimension", limits.max_compute_workgroups_per_dimension.into()),
-                ("max_compute_workgroup_storage_size", limits.max_compute_workgroup_storage_size.into()),
-                ("subgroup_min_size", info.subgroup_min_size.into()),
-                ("subgroup_max_size", info.subgroup_max_size.into()),
-            ],
-            name: info.name,
-        }
-    }
-
-    /// Real GPUs first, then software drivers.
-    fn rank(&self) -> u8 {
-        match self.kind.as_str() {
-            "discrete" => 0,
-            "integrated" => 1,
-            "virtual" | "other" => 2,
-            _ => 3,
-        }
+    /// A GPU of its own, as far as the driver tells. `other` is not: on the GL backend it is anything.
+    fn is_real_gpu(&self) -> bool {
+        ["discrete", "integrated", "virtual"].contains(&self.kind.as_str())
     }
 }
 
-/// What an adapter lacks of what the shaders need.
-fn why_not(adapter: &wgpu::Adapter, limits: &wgpu::Limits) -> Option<String> {
-    let flags = adapter.get_downlevel_capabilities().flags;
-    if !flags.contains(wgpu::DownlevelFlags::COMPUTE_SHADERS) {
-        return Some("no compute shaders".into());
-    }
-    let needs = [
-        ("max_storage_buffers_per_shader_stage", limits.max_storage_buffers_per_shader_stage, 4),
-        ("max_compute_invocations_per_workgroup", limits.max_compute_invocations_per_workgroup, 64),
-        (
-            "max_dynamic_uniform_buffers_per_pipeline_layout",
-            limits.max_dynamic_uniform_buffers_per_pipeline_layout,
-            1,
-        ),
-    ];
-    needs
-        .iter()
-        .find(|(_, has, need)| has < need)
-        .map(|(name, has, need)| format!("{name} {has} is less than {need}"))
-}
-
-/// All adapters, in wgpu's order, with what is known of each. `WGPU_BACKEND` limits the search.
-async fn adapters() -> Vec<(wgpu::Adapter, DeviceInfo)> {
-    let descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
-    let backends = wgpu::Backends::PRIMARY.union(wgpu::Backends::GL).with_env();
-    let flags = wgpu::InstanceFlags::empty();
-    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor { backends, flags, ..descriptor });
-    let found = instance.enumerate_adapters(backends).await;
-    found.into_iter().map(|adapter| (DeviceInfo::of(&adapter), adapter)).map(|(i, a)| (a, i)).collect()
-}
-
-/// Every adapter on this machine, in the order of their indices. `WGPU_BACKEND` limits the search.
+/// Every adapter here, in the order that [`DeviceChoice::Index`] counts: real GPUs first.
 #[must_use]
 pub fn devices() -> Vec<DeviceInfo> {
-    pollster::block_on(adapters()).into_iter().map(|(_, info)| info).collect()
+    pollster::block_on(found()).into_iter().map(|(info, _)| info).collect()
 }
 
-/// What [`DeviceChoice::Auto`] takes here.
+/// The device that [`DeviceChoice::Auto`] means here.
 #[must_use]
 pub fn auto_device() -> DeviceInfo {
-    let found = devices();
-    let real = found.into_iter().filter(|info| !info.is_software && info.why_not.is_none());
-    real.min_by_key(DeviceInfo::rank).unwrap_or_else(DeviceInfo::cpu)
+    let devices = devices();
+    let at = select(&DeviceChoice::Auto, &devices, named_adapter().as_deref()).ok().flatten();
+    at.and_then(|at| devices.into_iter().nth(at)).unwrap_or_else(DeviceInfo::cpu)
 }
 
-/// An open device and its queue.
-pub struct OpenDevice {
-    /// The device.
+/// A device ready for work.
+#[derive(Debug)]
+pub(crate) struct OpenDevice {
+    /// Creates buffers and pipelines; its limits are all that the adapter offers.
     pub device: wgpu::Device,
-    /// Its queue.
+    /// Takes the work.
     pub queue: wgpu::Queue,
-    /// What is known of it.
+    /// What it is.
     pub info: DeviceInfo,
-    /// The first thing that went wrong with it, if anything did.
+    /// The first thing that went wrong outside an error scope: a lost device, or work that wgpu refused. Once
+    /// it is set, nothing this device computes can be trusted.
     pub fault: Fault,
 }
 
-/// Where the device's callbacks leave what went wrong.
-#[derive(Clone, Default)]
-pub struct Fault(Arc<Mutex<Option<String>>>);
+/// Where the callbacks of a device leave what went wrong; clones share it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Fault(Arc<Mutex<Option<String>>>);
 
 impl Fault {
-    /// Keeps the first reason.
-    pub fn set(&self, reason: String) {
-        let mut fault = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        fault.get_or_insert(reason);
+    /// The reason, if anything went wrong.
+    pub fn get(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The first reason, if any.
-    pub fn get(&self) -> Option<String> {
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    /// Keeps the first reason: those after it follow from it.
+    pub fn set(&self, reason: String) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(reason);
     }
 }
 
-/// Opens the device of a choice; `None` is the CPU backend.
+/// Opens the device that `choice` means; `None` is the CPU backend. [`DeviceChoice::Cpu`] loads no driver.
 ///
 /// # Errors
-/// [`Error::NoDevice`] where no adapter fits the choice, [`Error::Device`] where the driver refuses.
-pub async fn open(choice: &DeviceChoice) -> Result<Option<OpenDevice>, Error> {
+/// [`Error::NoDevice`] where nothing here fits the choice, [`Error::Device`] where what fits cannot run the
+/// shaders or its driver refuses to open it.
+pub(crate) async fn open(choice: &DeviceChoice) -> Result<Option<OpenDevice>, Error> {
     if *choice == DeviceChoice::Cpu {
         return Ok(None);
     }
-    let found = adapters().await;
-    let names: Vec<String> = found.iter().map(|(_, info)| info.label()).collect();
-    let wanted_name = std::env::var("WGPU_ADAPTER_NAME").ok().map(|name| name.to_lowercase());
-    let named = |info: &DeviceInfo, part: &str| {
-        format!("{} {} {}", info.name, info.driver, info.backend).to_lowercase().contains(part)
-    };
-    let honoured = |info: &DeviceInfo| wanted_name.as_ref().is_none_or(|part| named(info, part));
-    let fits = |index: usize, info: &DeviceInfo| match choice {
-        DeviceChoice::Cpu => false,
-        DeviceChoice::Auto => info.why_not.is_none() && !info.is_software && honoured(info),
-        DeviceChoice::Gpu => info.why_not.is_none() && honoured(info),
-        DeviceChoice::Index(wanted) => index == *wanted,
-        DeviceChoice::Name(part) => named(info, &part.to_lowercase()),
-    };
-    let chosen = found.into_iter().enumerate().filter(|(index, (_, info))| fits(*index, info));
-    let Some((_, (adapter, info))) = chosen.min_by_key(|(index, (_, info))| (info.rank(), *index)) else {
-        return match choice {
-            DeviceChoice::Auto => Ok(None),
-            _ => Err(Error::NoDevice { wanted: choice.to_string(), found: names }),
-        };
-    };
-    if let Some(reason) = &info.why_not {
-        return Err(Error::Device { device: info.label(), reason: reason.clone() });
+    let mut found = found().await;
+    let infos: Vec<DeviceInfo> = found.iter().map(|(info, _)| info.clone()).collect();
+    match select(choice, &infos, named_adapter().as_deref())? {
+        Some(at) => {
+            let (info, adapter) = found.swap_remove(at);
+            open_adapter(info, &adapter).await.map(Some)
+        }
+        None => Ok(None),
     }
+}
+
+async fn open_adapter(info: DeviceInfo, adapter: &wgpu::Adapter) -> Result<OpenDevice, Error> {
     let request = adapter.request_device(&wgpu::DeviceDescriptor {
         label: Some("eplb"),
         required_features: wgpu::Features::empty(),
         required_limits: adapter.limits(),
         experimental_features: wgpu::ExperimentalFeatures::disabled(),
+        // A plan needs some MiB; the other hint reserves hundreds for each device.
         memory_hints: wgpu::MemoryHints::MemoryUsage,
         trace: wgpu::Trace::Off,
     });
-    let (device, queue) =
-        request.await.map_err(|error| Error::Device { device: info.label(), reason: error.to_string() })?;
+    let (device, queue) = request
+        .await
+        .map_err(|error| Error::Device { device: info.label(), reason: one_line(&error.to_string()) })?;
     let fault = Fault::default();
-    let lost = fault.clone();
+    // wgpu's own handler of errors panics.
+    let seen = fault.clone();
+    device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| seen.set(one_line(&error.to_string()))));
+    let seen = fault.clone();
     device.set_device_lost_callback(move |reason, message| {
-        // Dropping the device also ends here; that is no fault.
-        if reason != wgpu::DeviceLostReason::Destroyed || !message.is_empty() {
-            lost.set(format!("device lost ({reason:?}): {message}"));
+        // Dropping a device ends here too, and is no fault.
+        if reason != wgpu::DeviceLostReason::Destroyed {
+            seen.set(one_line(&format!("device lost: {message}")));
         }
     });
-    let uncaptured = fault.clone();
-    device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| uncaptured.set(error.to_string())));
-    Ok(Some(OpenDevice { device, queue, info, fault }))
+    Ok(OpenDevice { device, queue, info, fault })
+}
+
+/// Error messages are one line; wgpu's are indented paragraphs.
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// The adapters, described and in order. The bus and the name settle what kind and API leave open, so that
+/// equal GPUs keep their positions from run to run.
+async fn found() -> Vec<(DeviceInfo, wgpu::Adapter)> {
+    let mut desc = wgpu::InstanceDescriptor::new_without_display_handle();
+    // Without validation layers and their complaints of not being installed, unless the environment asks.
+    desc.flags = wgpu::InstanceFlags::empty();
+    let mut desc = desc.with_env();
+    // The no-op backend computes nothing.
+    desc.backends &=
+        wgpu::Backends::VULKAN | wgpu::Backends::METAL | wgpu::Backends::DX12 | wgpu::Backends::GL;
+    let backends = desc.backends;
+    let mut adapters = wgpu::Instance::new(desc).enumerate_adapters(backends).await;
+    adapters.sort_by_cached_key(sort_key);
+    adapters.into_iter().map(|adapter| (DeviceInfo::new(&adapter), adapter)).collect()
+}
+
+fn sort_key(adapter: &wgpu::Adapter) -> (u8, u8, String, String) {
+    let info = adapter.get_info();
+    let kind = match info.device_type {
+        wgpu::DeviceType::DiscreteGpu => 0,
+        wgpu::DeviceType::IntegratedGpu => 1,
+        wgpu::DeviceType::VirtualGpu => 2,
+        wgpu::DeviceType::Other => 3,
+        wgpu::DeviceType::Cpu => 4,
+    };
+    let backend = match info.backend {
+        wgpu::Backend::Vulkan => 0,
+        wgpu::Backend::Metal => 1,
+        wgpu::Backend::Dx12 => 2,
+        _ => 3,
+    };
+    (kind, backend, info.device_pci_bus_id, info.name)
+}
+
+fn kind_name(kind: wgpu::DeviceType) -> &'static str {
+    match kind {
+        wgpu::DeviceType::DiscreteGpu => "discrete",
+        wgpu::DeviceType::IntegratedGpu => "integrated",
+        wgpu::DeviceType::VirtualGpu => "virtual",
+        wgpu::DeviceType::Cpu => "software",
+        wgpu::DeviceType::Other => "other",
+    }
+}
+
+fn compute_limits(limits: &wgpu::Limits, info: &wgpu::AdapterInfo) -> Vec<(&'static str, u64)> {
+    vec![
+        ("max_storage_buffers_per_shader_stage", limits.max_storage_buffers_per_shader_stage.into()),
+        ("max_storage_buffer_binding_size", limits.max_storage_buffer_binding_size),
+        ("max_uniform_buffer_binding_size", limits.max_uniform_buffer_binding_size),
+        ("max_buffer_size", limits.max_buffer_size),
+        (
+            "max_dynamic_uniform_buffers_per_pipeline_layout",
+            limits.max_dynamic_uniform_buffers_per_pipeline_layout.into(),
+        ),
+        ("min_uniform_buffer_offset_alignment", limits.min_uniform_buffer_offset_alignment.into()),
+        ("min_storage_buffer_offset_alignment", limits.min_storage_buffer_offset_alignment.into()),
+        ("max_compute_workgroup_storage_size", limits.max_compute_workgroup_storage_size.into()),
+        ("max_compute_invocations_per_workgroup", limits.max_compute_invocations_per_workgroup.into()),
+        ("max_compute_workgroups_per_dimension", limits.max_compute_workgroups_per_dimension.into()),
+        ("subgroup_min_size", info.subgroup_min_size.into()),
+        ("subgroup_max_size", info.subgroup_max_size.into()),
+    ]
+}
+
+/// What an adapter of an old API cannot do at all, as a reason.
+fn lacks(flags: wgpu::DownlevelFlags) -> Option<String> {
+    let needed = [
+        (wgpu::DownlevelFlags::COMPUTE_SHADERS, "compute shaders"),
+        (wgpu::DownlevelFlags::INDIRECT_EXECUTION, "indirect dispatches"),
+    ];
+    let lacking = needed.iter().find(|(flag, _)| !flags.contains(*flag));
+    lacking.map(|(_, what)| format!("it has no {what}"))
+}
+
+/// The first limit that is lower than the shaders need, as a reason.
+fn too_low(limits: &[(&'static str, u64)]) -> Option<String> {
+    NEEDED.iter().find_map(|&(name, needed)| {
+        let value = limits.iter().find(|limit| limit.0 == name)?.1;
+        (value < needed).then(|| format!("its {name} {value} is less than {needed}"))
+    })
+}
+
+fn named_adapter() -> Option<String> {
+    std::env::var(ADAPTER_NAME).ok().filter(|name| !name.is_empty())
+}
+
+/// The position in `found` of the adapter that `choice` means, none for the CPU backend. `named` is the value
+/// of [`ADAPTER_NAME`]: it narrows `Auto` and `Gpu`, which leave the adapter open.
+fn select(choice: &DeviceChoice, found: &[DeviceInfo], named: Option<&str>) -> Result<Option<usize>, Error> {
+    let lower = |text: &str| text.to_lowercase();
+    // As in wgpu, the variable is matched with the name alone.
+    let honoured = |info: &DeviceInfo| named.is_none_or(|name| lower(&info.name).contains(&lower(name)));
+    let (wanted, at) = match choice {
+        DeviceChoice::Cpu => return Ok(None),
+        DeviceChoice::Auto => {
+            let fits = |info: &DeviceInfo| info.why_not.is_none() && info.is_real_gpu() && honoured(info);
+            return Ok(found.iter().position(fits));
+        }
+        DeviceChoice::Gpu => {
+            let wanted =
+                named.map_or_else(|| "gpu".to_string(), |name| format!("gpu with {ADAPTER_NAME}={name}"));
+            (wanted, first(found, honoured))
+        }
+        DeviceChoice::Index(index) => (index.to_string(), (*index < found.len()).then_some(*index)),
+        DeviceChoice::Name(name) => {
+            let searched =
+                |info: &DeviceInfo| lower(&format!("{} {} {}", info.name, info.backend, info.driver));
+            (name.clone(), first(found, |info| searched(info).contains(&lower(name))))
+        }
+    };
+    let labels = || found.iter().enumerate().map(|(at, info)| format!("{at}: {}", info.label())).collect();
+    let at = at.ok_or_else(|| Error::NoDevice { wanted, found: labels() })?;
+    match &found[at].why_not {
+        None => Ok(Some(at)),
+        Some(reason) => Err(Error::Device { device: found[at].label(), reason: reason.clone() }),
+    }
+}
+
+/// The first device that fits, a usable one if there is any.
+fn first(found: &[DeviceInfo], fits: impl Fn(&DeviceInfo) -> bool) -> Option<usize> {
+    let usable = found.iter().position(|info| info.why_not.is_none() && fits(info));
+    usable.or_else(|| found.iter().position(fits))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn choices_read_as_they_print() {
-        for text in ["auto", "cpu", "gpu", "3", "lavapipe"] {
-            let choice: DeviceChoice = text.parse().unwrap();
-            assert_eq!(choice.to_string(), text);
-        }
-    }
-}
+#[path = "device_tests.rs"]
+mod tests;
