@@ -16,6 +16,8 @@ pub mod plan;
 pub mod planner;
 pub mod presets;
 pub(crate) mod stages;
+#[doc(hidden)]
+pub mod testing;
 
 pub use cluster::{Cluster, Policy};
 pub use engine::device::{DeviceChoice, DeviceInfo, auto_device, devices};

@@ -1,0 +1,79 @@
+//! What the project's own tests need to see of its inside. No part of the API: anything here may change.
+
+use crate::layout::GpuParams;
+use crate::stages::{STAGES, Stage, queue};
+
+/// How a shader may use a buffer, as the host's tables say it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum BindingKind {
+    /// `var<uniform>`
+    Uniform,
+    /// `var<storage, read>`
+    StorageRead,
+    /// `var<storage, read_write>`
+    StorageReadWrite,
+}
+
+/// One buffer that a pipeline binds, as the host's tables say it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Binding {
+    /// Bind group.
+    pub group: u32,
+    /// Binding in the group.
+    pub binding: u32,
+    /// Use.
+    pub kind: BindingKind,
+}
+
+/// One pipeline: a composed shader, one of its entry points, and what the host believes about both.
+#[derive(Clone, Debug)]
+pub struct ShaderUnit {
+    /// The stage, as its files are called: `s4_pack`.
+    pub stem: &'static str,
+    /// What tells this pipeline from the others of the stage; empty where there is one.
+    pub variant: String,
+    /// The WGSL text as it is given to wgpu, shared parts included.
+    pub source: String,
+    /// The entry point.
+    pub entry_point: &'static str,
+    /// Invocations of one workgroup, once `constants` are applied.
+    pub workgroup_size: [u32; 3],
+    /// The values of the shader's `override` constants.
+    pub constants: Vec<(&'static str, f64)>,
+    /// Every buffer of the pipeline's layout, in any order.
+    pub bindings: Vec<Binding>,
+    /// The members of the Rust struct written to the uniform buffer, with their offsets, in order; empty where
+    /// there is no uniform buffer.
+    pub uniform_layout: Vec<(&'static str, u32)>,
+    /// Its size.
+    pub uniform_size: u32,
+}
+
+/// Every pipeline the library can create, in the order of the stages.
+#[must_use]
+pub fn shaders() -> Vec<ShaderUnit> {
+    STAGES.iter().flat_map(|stage| stage.entries.iter().map(|entry| unit(stage, entry))).collect()
+}
+
+fn unit(stage: &Stage, entry_point: &'static str) -> ShaderUnit {
+    use BindingKind::{StorageRead, StorageReadWrite, Uniform};
+    let sizes_grids = stage.stem == queue::STAGE.stem;
+    let plain =
+        [Uniform, StorageRead, StorageReadWrite, StorageReadWrite, StorageReadWrite, StorageReadWrite];
+    let mut bindings: Vec<Binding> =
+        (0..).zip(plain).map(|(binding, kind)| Binding { group: 0, binding, kind }).collect();
+    if sizes_grids {
+        bindings.push(Binding { group: 1, binding: 0, kind: StorageReadWrite });
+    }
+    ShaderUnit {
+        stem: stage.stem,
+        variant: String::new(),
+        source: stage.wgsl(),
+        entry_point,
+        workgroup_size: [if sizes_grids { 1 } else { 64 }, 1, 1],
+        constants: Vec::new(),
+        bindings,
+        uniform_layout: GpuParams::MEMBERS.iter().map(|&(name, at)| (name, at as u32)).collect(),
+        uniform_size: size_of::<GpuParams>() as u32,
+    }
+}
