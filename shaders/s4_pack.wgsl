@@ -44,25 +44,50 @@ fn order(
     take_candidate(queued_candidate(lane % count));
     let expert = lane / count;
     let load = scratch(expert);
-    var first = 0u;
+    var before = Before(0u, 0u, 0u, 0u);
     for (var i = 0u; i < params.node_experts; i += 4u) {
-        first += packed_before(i, expert, load) + packed_before(i + 1u, expert, load)
-            + packed_before(i + 2u, expert, load) + packed_before(i + 3u, expert, load);
+        before = count_before(before, i, expert, load);
+        before = count_before(before, i + 1u, expert, load);
+        before = count_before(before, i + 2u, expert, load);
+        before = count_before(before, i + 3u, expert, load);
     }
     let replicas = count_of(expert);
-    for (var i = 0u; i < replicas; i += 1u) {
-        set_snapshot(first + i, expert);
+    // Of equal replicas, first ones go before further ones, then lower experts; where duplicates are avoided an
+    // expert's replicas stay together.
+    var first = before.heavier + before.equal + before.equal_further;
+    var further = first + 1u;
+    if params.avoid_duplicates == 0u {
+        first = before.heavier + before.equal;
+        further = before.heavier + before.equal_first + before.equal_further;
+    }
+    set_snapshot(first, expert);
+    for (var i = 1u; i < replicas; i += 1u) {
+        set_snapshot(further + i - 1u, expert);
     }
 }
 
-// Replicas of an expert that are packed before those of `expert`: heavier ones, then lower indices.
-fn packed_before(other: u32, expert: u32, load: u32) -> u32 {
+// Replicas that may go before those of an expert: heavier ones; of equal experts with lower indices the first
+// and the further ones; and the first ones of all equal experts.
+struct Before {
+    heavier: u32,
+    equal: u32,
+    equal_further: u32,
+    equal_first: u32,
+}
+
+fn count_before(before: Before, other: u32, expert: u32, load: u32) -> Before {
     if other >= params.node_experts {
-        return 0u;
+        return before;
     }
     let other_load = scratch(other);
-    let before = other_load > load || (other_load == load && other < expert);
-    return select(0u, count_of(other), before);
+    let count = count_of(other);
+    let lower = other_load == load && other < expert;
+    return Before(
+        before.heavier + select(0u, count, other_load > load),
+        before.equal + select(0u, 1u, lower),
+        before.equal_further + select(0u, count - 1u, lower),
+        before.equal_first + select(0u, 1u, other_load == load),
+    );
 }
 
 @compute @workgroup_size(64)
@@ -77,8 +102,11 @@ fn pack(
     }
     take_candidate(queued_candidate(lane));
     if params.begin == 0u {
-        for (var slot = 0u; slot < params.node_slots; slot += 1u) {
-            set_slot(slot, FREE, 0u);
+        for (var slot = 0u; slot < params.node_slots; slot += 4u) {
+            clear_slot(slot);
+            clear_slot(slot + 1u);
+            clear_slot(slot + 2u);
+            clear_slot(slot + 3u);
         }
         for (var gpu = 0u; gpu < params.node_gpus; gpu += 1u) {
             set_gpu_load(gpu, 0u);
@@ -94,6 +122,12 @@ fn pack(
     let key = restart_key(my_node, my_restart);
     for (var item = params.begin; item < params.end; item += 1u) {
         place_replica(key, item);
+    }
+}
+
+fn clear_slot(slot: u32) {
+    if slot < params.node_slots {
+        set_slot(slot, FREE, 0u);
     }
 }
 

@@ -19,9 +19,11 @@ const PHASE_BEGIN_TRANSFERS: u32 = 8u;
 const PHASE_PEAKS: u32 = 9u;             // transfers: the highest loads around each expert, one GPU
 const PHASE_REPLACE: u32 = 10u;          // transfers: some experts for one slot of the heaviest GPU
 const PHASE_REPLICATE: u32 = 11u;        // transfers: one GPU's slots for one expert of the heaviest GPU
-const PHASE_REACHED: u32 = 12u;          // the descent ended
-const PHASE_STUCK: u32 = 13u;
-const PHASE_SPENT: u32 = 14u;
+const PHASE_RESTORE: u32 = 12u;          // back to the best placement, after its counts
+const PHASE_KICK: u32 = 13u;
+const PHASE_REACHED: u32 = 14u;          // the descent ended
+const PHASE_STUCK: u32 = 15u;
+const PHASE_SPENT: u32 = 16u;
 
 const MOVE_SWAP: u32 = 1u;
 const MOVE_PAIR: u32 = 2u;
@@ -102,6 +104,10 @@ fn refine(
         }
         if phase >= PHASE_REACHED {
             running = end_descent();
+        } else if phase == PHASE_RESTORE {
+            restore();
+        } else if phase == PHASE_KICK {
+            kick_candidate();
         }
     }
     suspend();
@@ -151,7 +157,7 @@ fn begin_phase(next: u32) {
 
 // Between two moves. The descent ends at the stop load or at the end of a budget; else a move is looked for.
 fn next_step(stop: u32) {
-    work += 1u + blocks(params.node_gpus);
+    work += 4u * TURN + blocks(params.node_gpus);
     find_heaviest();
     let steps = control(C_STEPS);
     if steps == 0u {
@@ -184,29 +190,27 @@ fn after_swaps() {
 fn end_descent() -> bool {
     let reached = gpu_load(top);
     let kick = control(C_KICK);
+    let goes_on = phase == PHASE_STUCK && kick < params.kicks;
+    if !goes_on {
+        set_control(C_END, phase - PHASE_REACHED + END_REACHED);
+    }
+    phase = PHASE_KICK;
     if kick == 0u {
         set_control(C_FIRST, reached);
     }
     if kick == 0u || reached <= control(C_BEST_MAX) {
         set_control(C_BEST_MAX, reached);
         save();
-    } else if kick < params.kicks && phase == PHASE_STUCK {
-        restore();
+    } else if goes_on {
+        recount();
+        phase = PHASE_RESTORE;
     }
-    if phase != PHASE_STUCK || kick >= params.kicks {
-        set_control(C_END, phase - PHASE_REACHED + END_REACHED);
-        return false;
-    }
-    kick_candidate(kick);
-    set_control(C_KICK, kick + 1u);
-    set_control(C_STEPS, 0u);
-    phase = PHASE_STEP;
-    return true;
+    return goes_on;
 }
 
 // Remembers the placement.
 fn save() {
-    work += blocks(params.node_slots);
+    work += 4u * TURN + blocks(params.node_slots);
     for (var slot = 0u; slot < params.node_slots; slot += 4u) {
         save_slot(slot);
         save_slot(slot + 1u);
@@ -221,9 +225,9 @@ fn save_slot(slot: u32) {
     }
 }
 
-// Goes back to the placement remembered.
-fn restore() {
-    work += blocks(params.node_experts) + 2u * blocks(params.node_slots);
+// The counts of the placement remembered, and no load on any GPU.
+fn recount() {
+    work += 4u * TURN + blocks(params.node_experts) + blocks(params.node_slots);
     for (var expert = 0u; expert < params.node_experts; expert += 4u) {
         clear_count(expert);
         clear_count(expert + 1u);
@@ -236,6 +240,12 @@ fn restore() {
         count_slot(slot + 2u);
         count_slot(slot + 3u);
     }
+}
+
+// The rest of the placement remembered.
+fn restore() {
+    phase = PHASE_KICK;
+    work += 4u * TURN + blocks(params.node_slots);
     for (var slot = 0u; slot < params.node_slots; slot += 4u) {
         restore_slot(slot);
         restore_slot(slot + 1u);

@@ -6,7 +6,7 @@ use crate::error::Error;
 pub const MAX_SLOTS: usize = 1 << 14;
 
 /// The most slots a GPU may have.
-pub const MAX_SLOTS_PER_GPU: usize = 1 << 10;
+pub const MAX_SLOTS_PER_GPU: usize = 1 << 8;
 
 /// How replicas may spread over the nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,6 +4,9 @@
 
 pub mod bound;
 pub mod check;
+#[cfg(feature = "cli")]
+#[doc(hidden)]
+pub mod cli;
 pub mod cluster;
 pub(crate) mod engine;
 pub mod error;
@@ -18,6 +21,8 @@ pub mod presets;
 pub(crate) mod stages;
 #[doc(hidden)]
 pub mod testing;
+#[cfg(feature = "cli")]
+pub mod trace;
 
 pub use cluster::{Cluster, Policy};
 pub use engine::device::{DeviceChoice, DeviceInfo, auto_device, devices};
@@ -27,3 +32,13 @@ pub use options::{Duplicates, GroupRule, Objective, PlanOptions, Search};
 pub use plan::{Placement, Plan, Stop};
 pub use planner::Planner;
 pub use presets::Preset;
+
+// The device suite is compiled into the unit tests, to see single stages; its helpers name the crate.
+#[cfg(test)]
+extern crate self as eplb_wgpu;
+#[cfg(test)]
+#[path = "../tests/support/cases.rs"]
+mod cases;
+#[cfg(test)]
+#[path = "../tests/device/mod.rs"]
+mod device;

@@ -14,6 +14,10 @@ pub const FREE: u32 = u32::MAX;
 /// blocks keep the count of trips low. Four wastes little on the usual 2 to 18 slots a GPU.
 pub const BLOCK: u32 = 4;
 
+/// What one turn of the search's machine costs besides the comparisons it makes, in blocks: a driver that runs
+/// all branches, masked, walks through every other loop once.
+pub const TURN: u32 = 16;
+
 /// 1-1 swaps compare tiles of at most this many slots of one GPU with as many of another.
 pub const TILE: u32 = 32;
 
@@ -39,6 +43,10 @@ pub const TRANSFER_CHUNK: u32 = 64;
 pub const SCANS_BASE: u32 = 256;
 /// See [`SCANS_BASE`].
 pub const SCANS_PER_KICK: u32 = 128;
+
+/// The budget of one restart ends here in any case: a tenth of a second of one core, and some thousand
+/// dispatches on a device.
+pub const WORK_MOST: u32 = 1 << 23;
 
 /// Restarts run in rounds that end here, then every [`ROUND`]: after each round only the node that decides
 /// the layer goes on. The ends are fixed, so a larger budget repeats a smaller one and then adds to it.
@@ -161,7 +169,7 @@ impl Params {
         let avoid_duplicates = options.duplicates == Duplicates::Avoid && avoidable;
         let search = options.search.clone().unwrap_or(Search { steps: 0, ..Search::SWAPS });
         let looks = if avoid_duplicates { 3 } else { 1 };
-        let scan = node_gpus * slots_per_gpu * (1 + blocks(slots_per_gpu)) * looks;
+        let scan = node_gpus * (TURN + slots_per_gpu * (1 + blocks(slots_per_gpu)) * looks);
         let scans = u64::from(SCANS_BASE) + u64::from(SCANS_PER_KICK) * u64::from(options.kicks);
         let hierarchical = groups > 1;
         Ok(Self {
@@ -189,7 +197,7 @@ impl Params {
             search,
             stop_fraction: fraction_of_ppm(options.stop_gap_ppm),
             margin_fraction: fraction_of_ppm(options.count_margin_ppm),
-            work_limit: u32::try_from(scans * u64::from(scan)).unwrap_or(u32::MAX).min(1 << 30),
+            work_limit: u32::try_from(scans * u64::from(scan)).unwrap_or(WORK_MOST).min(WORK_MOST),
         })
     }
 

@@ -62,6 +62,12 @@ impl Planner {
         &self.info
     }
 
+    /// The device's engine, for tests of single stages.
+    #[cfg(test)]
+    pub(crate) fn gpu(&self) -> Option<&Gpu> {
+        self.gpu.as_ref()
+    }
+
     /// Plans all layers of `loads` on `cluster`.
     ///
     /// The plan depends on loads, cluster and options alone: not on the device, the number of threads, or

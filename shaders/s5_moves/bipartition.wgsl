@@ -10,7 +10,7 @@ fn begin_bipartition() {
         phase = PHASE_BEGIN_TRANSFERS;
         return;
     }
-    work += 2u * (1u + blocks(params.node_gpus)) + 1u;
+    work += 2u + blocks(params.node_gpus) + params.node_gpus;
     begin_phase(PHASE_BIPARTITION);
     light = 0u;
     for (var gpu = 1u; gpu < params.node_gpus; gpu += 1u) {
@@ -32,7 +32,7 @@ fn split_slot(item: u32) -> u32 {
 fn weigh_splits() {
     let items = 2u * params.slots_per_gpu;
     let end = 1u << (items - 1u);
-    work += 1u + items + BIPARTITION_CHUNK;
+    work += TURN + items + BIPARTITION_CHUNK;
     for (var item = 0u; item < SPLIT_ITEMS; item += 1u) {
         split_loads[item] = 0u;
         if item < items {

@@ -8,9 +8,13 @@ fn kick_draw(key: u32, kick: u32, i: u32) -> u32 {
     return draw(key, DRAW_KICKS + kick * KICK_DRAWS + i);
 }
 
-fn kick_candidate(kick: u32) {
+fn kick_candidate() {
+    let kick = control(C_KICK);
+    set_control(C_KICK, kick + 1u);
+    set_control(C_STEPS, 0u);
+    phase = PHASE_STEP;
     let key = restart_key(my_node, my_restart);
-    work += 1u;
+    work += 4u * TURN;
     let swaps = 1u + below(kick_draw(key, kick, 0u), 3u);
     for (var swap = 0u; swap < swaps; swap += 1u) {
         kick_swap(key, kick, 3u * swap);

@@ -16,7 +16,7 @@ fn weigh_pair_swaps() {
     }
     let gpu = cursor;
     cursor += 1u;
-    work += 1u;
+    work += TURN;
     let distance = i32(gpu_load(top)) - i32(gpu_load(gpu));
     if distance / 2 <= i32(gain.low) {
         return;

@@ -24,6 +24,7 @@ fn begin_swaps() {
     if !marks_gpus() {
         return;
     }
+    work += params.node_gpus;
     phase = PHASE_PROPOSE;
     set_control(C_PROPOSER, 0u);
     set_control(C_ANY, 0u);
@@ -35,7 +36,7 @@ fn begin_swaps() {
         return;
     }
     for (var i = 0u; i < params.lightest; i += 1u) {
-        work += 1u + blocks(params.node_gpus);
+        work += 1u + params.node_gpus;
         var lightest = NONE;
         for (var gpu = 0u; gpu < params.node_gpus; gpu += 1u) {
             let rest = mark(gpu) == 0u;
@@ -51,7 +52,7 @@ fn begin_swaps() {
 
 // The next heaviest GPU that has not swapped in this step looks for its best swap.
 fn propose() {
-    work += 1u + blocks(params.node_gpus);
+    work += TURN + params.node_gpus;
     let next = control(C_PROPOSER);
     heavy = NONE;
     for (var gpu = 0u; gpu < params.node_gpus; gpu += 1u) {
@@ -92,7 +93,7 @@ fn weigh_swaps() {
     let heavy_tile = cursor / tiles % tiles;
     let tile = cursor % tiles;
     cursor += 1u;
-    work += 1u;
+    work += TURN;
     let load_a = gpu_load(heavy);
     let load_b = gpu_load(gpu);
     if load_a <= load_b || (marks_gpus() && mark(gpu) != MARK_PARTNER) {

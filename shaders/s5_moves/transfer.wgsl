@@ -67,7 +67,7 @@ fn copies_at(slot: u32) -> u32 {
 fn find_peaks() {
     let gpu = cursor;
     cursor += 1u;
-    work += 1u + params.slots_per_gpu;
+    work += TURN + params.slots_per_gpu;
     for (var i = 0u; i < params.slots_per_gpu; i += 1u) {
         let slot = gpu * params.slots_per_gpu + i;
         if count_at(slot) > 1u {
@@ -108,7 +108,7 @@ fn weigh_replacements() {
     }
     let slot = top * params.slots_per_gpu + index;
     let next_slot = (index + 1u) * chunks;
-    work += 1u;
+    work += TURN;
     if count_at(slot) < 2u {
         cursor = next_slot;
         return;
@@ -156,7 +156,7 @@ fn weigh_replications() {
     let on = top * params.slots_per_gpu + index;
     let next_slot = (index + 1u) * params.node_gpus;
     let expert = slot_expert(on);
-    work += 1u;
+    work += TURN;
     cursor += 1u;
     if count_at(on) == 0u || count_at(on) >= params.max_count {
         cursor = next_slot;

@@ -1,1 +1,5 @@
-fn main() {}
+//! The `eplb` command; what it does is in `eplb_wgpu::cli`.
+
+fn main() -> std::process::ExitCode {
+    eplb_wgpu::cli::main()
+}

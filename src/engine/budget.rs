@@ -4,21 +4,27 @@
 //! made 65,535 trips in all, so every dispatch is cut below that; on real devices the same cut keeps a
 //! dispatch far from the watchdogs of operating systems.
 
-/// Trips a dispatch may make where all lanes walk the same loops in step.
-pub const TRIPS: u32 = 60_000;
+/// Trips a dispatch may make where all lanes walk the same loops in step; the rest is for what it does once.
+pub const TRIPS: u32 = 48_000;
 
 /// Lanes of one llvmpipe vector: the trips of lanes that walk different loops add up.
 const VECTOR: u32 = 8;
 
 /// How many steps of `trips` trips each fit in one dispatch; at least one.
 pub fn steps_per_dispatch(trips: u64) -> u32 {
-    (u64::from(TRIPS) / trips.max(1)).clamp(1, u64::from(u32::MAX)) as u32
+    // A loop entered costs a trip more than it makes.
+    (u64::from(TRIPS) / (trips + 1)).clamp(1, u64::from(u32::MAX)) as u32
 }
 
-/// The work after which a lane that goes its own way stops, where one piece of work is at most `piece`.
+/// The work after which a lane that goes its own way stops, where one piece of work is at most `piece`: a
+/// vector then makes at most 8 x (fuel + piece) trips.
 pub fn fuel(piece: u32) -> u32 {
-    (TRIPS / VECTOR).saturating_sub(piece).max(1)
+    (TRIPS / VECTOR).saturating_sub(piece).max(FUEL_LEAST)
 }
+
+/// Below this a restart would take too many dispatches. With the largest piece there is (256 slots a GPU) the
+/// trips of a vector still stay below the limit.
+const FUEL_LEAST: u32 = 1_000;
 
 /// The ranges that cut `0..count` into pieces of `size`.
 pub fn ranges(count: u32, size: u32) -> impl Iterator<Item = (u32, u32)> {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::num::NonZeroU64;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use super::device::{DeviceInfo, Fault, OpenDevice};
+use super::device::OpenDevice;
 use super::recording::{Dispatch, Grid, Kernel, Recording};
 use crate::error::Error;
 use crate::layout::{GpuParams, Layout};
@@ -17,6 +17,36 @@ const MAX_GRID: u32 = 65_535;
 
 /// Dispatches of one submission, so that none keeps the device for long.
 const DISPATCHES_PER_SUBMISSION: usize = 256;
+
+/// A part of a buffer to read back, in words.
+#[derive(Debug, Clone, Copy)]
+#[allow(missing_docs)]
+pub enum Part {
+    Kept {
+        begin: u64,
+        words: u64,
+    },
+    #[cfg(test)]
+    Groups {
+        begin: u64,
+        words: u64,
+    },
+    #[cfg(test)]
+    Arena {
+        begin: u64,
+        words: u64,
+    },
+}
+
+impl Part {
+    fn words(&self) -> u64 {
+        match *self {
+            Part::Kept { words, .. } => words,
+            #[cfg(test)]
+            Part::Groups { words, .. } | Part::Arena { words, .. } => words,
+        }
+    }
+}
 
 /// A shader and its entry points, as the caller puts them together.
 pub struct ShaderSource {
@@ -122,11 +152,6 @@ impl Gpu {
         Ok(gpu)
     }
 
-    /// What is known of the device.
-    pub fn info(&self) -> &DeviceInfo {
-        &self.open.info
-    }
-
     /// The largest storage buffer a shader may see, in words.
     pub fn max_buffer_words(&self) -> u64 {
         let limits = self.open.device.limits();
@@ -134,7 +159,7 @@ impl Gpu {
         limits.max_storage_buffer_binding_size.min(limits.max_buffer_size).min(128 << 20) / 4
     }
 
-    /// Runs a recording and reads the end of the kept buffer, from `layout.result_begin`.
+    /// Runs a recording and reads a part of a buffer.
     ///
     /// # Errors
     /// [`Error::Device`] where the device is lost, out of memory, or refuses the work.
@@ -144,6 +169,7 @@ impl Gpu {
         layout: &Layout,
         problem: &[u32],
         arena_words: u64,
+        part: Part,
     ) -> Result<Vec<u32>, Error> {
         let mut buffers = self.buffers.lock().unwrap_or_else(PoisonError::into_inner);
         let (device, queue) = (&self.open.device, &self.open.queue);
@@ -152,10 +178,16 @@ impl Gpu {
         for (block, dispatch) in params.chunks_exact_mut(stride).zip(&recording.dispatches) {
             block[..size_of::<GpuParams>()].copy_from_slice(bytemuck::bytes_of(&dispatch.params));
         }
-        let result_words = layout.kept_words - layout.result_begin;
-        self.fit(&mut buffers, params.len() as u64 / 4, layout, arena_words, result_words);
-        let (Some(params_buffer), Some(problem_buffer), Some(kept), Some(staging), Some(bind_group)) =
-            (&buffers.params, &buffers.problem, &buffers.kept, &buffers.staging, &buffers.bind_group)
+        self.fit(&mut buffers, params.len() as u64 / 4, layout, arena_words, part.words());
+        let (source, begin, words) = match part {
+            Part::Kept { begin, words } => (&buffers.kept, begin, words),
+            #[cfg(test)]
+            Part::Groups { begin, words } => (&buffers.groups, begin, words),
+            #[cfg(test)]
+            Part::Arena { begin, words } => (&buffers.arena, begin, words),
+        };
+        let (Some(params_buffer), Some(problem_buffer), Some(source), Some(staging), Some(bind_group)) =
+            (&buffers.params, &buffers.problem, source, &buffers.staging, &buffers.bind_group)
         else {
             return Err(self.error("buffers are missing"));
         };
@@ -173,9 +205,9 @@ impl Gpu {
             queue.submit([encoder.finish()]);
         }
         let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        encoder.copy_buffer_to_buffer(kept, layout.result_begin * 4, staging, 0, result_words * 4);
+        encoder.copy_buffer_to_buffer(source, begin * 4, staging, 0, words * 4);
         queue.submit([encoder.finish()]);
-        self.read(staging, result_words)
+        self.read(staging, words)
     }
 
     /// Adds a dispatch to a pass.
@@ -266,9 +298,9 @@ impl Gpu {
         };
         fit(&mut buffers.params, params, Usage::UNIFORM | Usage::COPY_DST);
         fit(&mut buffers.problem, layout.problem_words, Usage::STORAGE | Usage::COPY_DST);
-        fit(&mut buffers.groups, layout.groups_words, Usage::STORAGE);
+        fit(&mut buffers.groups, layout.groups_words, Usage::STORAGE | Usage::COPY_SRC);
         fit(&mut buffers.kept, layout.kept_words, Usage::STORAGE | Usage::COPY_SRC);
-        fit(&mut buffers.arena, arena, Usage::STORAGE);
+        fit(&mut buffers.arena, arena, Usage::STORAGE | Usage::COPY_SRC);
         fit(&mut buffers.queue, 2 + 2 * arena / layout.candidate_words, Usage::STORAGE);
         fit(&mut buffers.staging, result, Usage::COPY_DST | Usage::MAP_READ);
         if !changed {
@@ -317,11 +349,6 @@ impl Gpu {
 
     fn error(&self, reason: &str) -> Error {
         Error::Device { device: self.open.info.label(), reason: reason.to_string() }
-    }
-
-    /// Where faults are reported.
-    pub fn fault(&self) -> &Fault {
-        &self.open.fault
     }
 }
 

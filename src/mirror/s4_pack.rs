@@ -4,8 +4,9 @@ use crate::mirror::rng;
 use crate::mirror::s5_refine::Candidate;
 use crate::params::{FREE, PACKING_NOISE_SHIFT, Params, mul_high};
 
-/// Longest-processing-time packing of a node's replicas: heaviest first (ties to the lower expert), each to
-/// the least loaded GPU with a free slot (ties to the lower GPU), in its next slot.
+/// Longest-processing-time packing of a node's replicas: heaviest first, each to the least loaded GPU with a
+/// free slot (ties to the lower GPU), in its next slot. Of equal replicas, first ones go before further ones
+/// (DeepSeek's order), then lower experts; where duplicates are avoided an expert's replicas stay together.
 ///
 /// Restarts other than the first add noise to the GPU loads before the choice. Where duplicates are avoided a
 /// GPU that holds the expert is passed over; see [`make_room`] for what happens when no other has a slot.
@@ -14,9 +15,15 @@ pub fn pack(params: &Params, key: u32, restart: u32, loads: &[u32], candidate: &
     let Candidate { expert, load, gpu_load, counts, order, used, last, .. } = candidate;
     let noisy = params.packing_noise && restart > 0;
     let (gpus, slots) = (params.node_gpus as usize, params.slots_per_gpu as usize);
+    let weigh = |e: u32| loads[e as usize] / counts[e as usize];
     order.clear();
-    order.extend(0..params.node_experts);
-    order.sort_unstable_by_key(|&e| (u32::MAX - loads[e as usize] / counts[e as usize], e));
+    for (e, &count) in (0..).zip(counts.iter()) {
+        order.extend((0..count).map(|replica| {
+            let further = !params.avoid_duplicates && replica > 0;
+            (u32::MAX - weigh(e), further, e)
+        }));
+    }
+    order.sort_unstable();
     for (array, len, value) in [
         (&mut *expert, gpus * slots, FREE),
         (&mut *load, gpus * slots, 0),
@@ -27,35 +34,31 @@ pub fn pack(params: &Params, key: u32, restart: u32, loads: &[u32], candidate: &
         array.clear();
         array.resize(len, value);
     }
-    let mut item = 0;
-    for &e in order.iter() {
-        let replica = loads[e as usize] / counts[e as usize];
-        for _ in 0..counts[e as usize] {
-            let word = rng::draw(key, rng::PACKING + item);
-            item += 1;
-            let mut best: Option<(u32, usize)> = None;
-            for gpu in 0..gpus {
-                if used[gpu] as usize == slots || (params.avoid_duplicates && last[gpu] == e) {
-                    continue;
-                }
-                let noise = if noisy { gpu_noise(word, gpu as u32, replica) } else { 0 };
-                let choice = (gpu_load[gpu] + noise, gpu);
-                if best.is_none_or(|b| choice < b) {
-                    best = Some(choice);
-                }
+    for (item, &(_, _, e)) in (0..).zip(order.iter()) {
+        let replica = weigh(e);
+        let word = rng::draw(key, rng::PACKING + item);
+        let mut best: Option<(u32, usize)> = None;
+        for gpu in 0..gpus {
+            if used[gpu] as usize == slots || (params.avoid_duplicates && last[gpu] == e) {
+                continue;
             }
-            let (gpu, slot) = match best {
-                Some((_, gpu)) => {
-                    used[gpu] += 1;
-                    (gpu, gpu * slots + used[gpu] as usize - 1)
-                }
-                None => make_room(slots, e, expert, load, gpu_load, used, last),
-            };
-            expert[slot] = e;
-            load[slot] = replica;
-            gpu_load[gpu] += replica;
-            last[gpu] = e;
+            let noise = if noisy { gpu_noise(word, gpu as u32, replica) } else { 0 };
+            let choice = (gpu_load[gpu] + noise, gpu);
+            if best.is_none_or(|b| choice < b) {
+                best = Some(choice);
+            }
         }
+        let (gpu, slot) = match best {
+            Some((_, gpu)) => {
+                used[gpu] += 1;
+                (gpu, gpu * slots + used[gpu] as usize - 1)
+            }
+            None => make_room(slots, e, expert, load, gpu_load, used, last),
+        };
+        expert[slot] = e;
+        load[slot] = replica;
+        gpu_load[gpu] += replica;
+        last[gpu] = e;
     }
 }
 

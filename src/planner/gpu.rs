@@ -1,6 +1,6 @@
 //! The pipeline on a device: one recording, read back once.
 
-use crate::engine::gpu::{Gpu, ShaderSource};
+use crate::engine::gpu::{Gpu, Part, ShaderSource};
 use crate::engine::recording::Recording;
 use crate::error::Error;
 use crate::layout::{GpuParams, LAYER_WORDS, Layout};
@@ -60,7 +60,8 @@ fn plan_layers(
     let layout = Layout::new(params, table.len() as u32);
     let arena = ARENA_WORDS.min(gpu.max_buffer_words());
     let (recording, arena_words) = record(params, &layout, arena);
-    let result = gpu.run(&recording, &layout, &layout.problem(loads, table), arena_words)?;
+    let part = Part::Kept { begin: layout.result_begin, words: layout.kept_words - layout.result_begin };
+    let result = gpu.run(&recording, &layout, &layout.problem(loads, table), arena_words, part)?;
     let (states, plan) = result.split_at((params.layers * LAYER_WORDS) as usize);
     planned.slots.extend_from_slice(plan);
     planned.ends.extend(states.chunks_exact(LAYER_WORDS as usize).map(|state| match state[1] {

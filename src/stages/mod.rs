@@ -45,6 +45,7 @@ impl Stage {
         let constants = [
             ("PACKING_NOISE_SHIFT", params::PACKING_NOISE_SHIFT),
             ("ASSIGNMENT_GAIN_SHIFT", params::ASSIGNMENT_GAIN_SHIFT),
+            ("TURN", params::TURN),
             ("TILE", params::TILE),
             ("PAIR_SLOTS", params::PAIR_SLOTS),
             ("ITEMS", 2 * params::TILE),

@@ -1,7 +1,7 @@
 //! Exact bipartition, the mirror of `shaders/s5_moves/bipartition.wgsl`.
 
 use super::Candidate;
-use crate::params::{BIPARTITION_CHUNK, BIPARTITION_SLOTS, Params, blocks};
+use crate::params::{BIPARTITION_CHUNK, BIPARTITION_SLOTS, Params, TURN, blocks};
 
 /// Splits the items of the heaviest and the lightest GPU anew so that the heavier of the two is as light as it
 /// can be, both full as before. Whether that helped. GPUs of more than [`BIPARTITION_SLOTS`] slots are left.
@@ -15,7 +15,7 @@ pub fn step(params: &Params, candidate: &mut Candidate) -> bool {
     }
     let slots = k as usize;
     let (heavy, light) = (candidate.heaviest(), candidate.lightest());
-    candidate.charge(2 * (1 + blocks(params.node_gpus)) + 1);
+    candidate.charge(2 + blocks(params.node_gpus) + params.node_gpus);
     let slot_of = |item: u32| {
         if item < k { heavy * slots + item as usize } else { light * slots + (item - k) as usize }
     };
@@ -28,10 +28,10 @@ pub fn step(params: &Params, candidate: &mut Candidate) -> bool {
     let mut tried = 0;
     while rest < 1 << (items - 1) {
         if tried % BIPARTITION_CHUNK == 0 {
-            candidate.charge(1 + items + BIPARTITION_CHUNK);
+            candidate.charge(TURN + items + BIPARTITION_CHUNK);
         }
         tried += 1;
-        let mask = rest << 1 | 1;
+        let mask = (rest << 1) | 1;
         let on = |item: u32| mask >> item & 1 == 1;
         let sum: u32 = (0..items).filter(|&i| on(i)).map(|i| candidate.load[slot_of(i)]).sum();
         let max = sum.max(total - sum);

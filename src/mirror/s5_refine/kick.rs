@@ -2,7 +2,7 @@
 
 use super::{Candidate, transfer};
 use crate::mirror::rng;
-use crate::params::{FREE, Params, blocks};
+use crate::params::{FREE, Params, TURN, blocks};
 
 /// Draws of one kick: how many swaps, three for each of at most three swaps, four for the transfer.
 const DRAWS: u32 = 16;
@@ -13,7 +13,7 @@ const DRAWS: u32 = 16;
 pub fn kick(params: &Params, key: u32, index: u32, loads: &[u32], candidate: &mut Candidate) {
     let draw = |i: u32| rng::draw(key, rng::KICKS + index * DRAWS + i);
     let (k, slots) = (params.slots_per_gpu, params.node_slots);
-    candidate.charge(1);
+    candidate.charge(4 * TURN);
     for swap in 0..1 + rng::below(draw(0), 3) {
         candidate.charge(1 + blocks(params.node_gpus));
         let from = match draw(3 * swap + 1) & 1 {

@@ -15,7 +15,7 @@ pub mod pair_swap;
 pub mod swap;
 pub mod transfer;
 
-use crate::params::{FREE, Params, blocks};
+use crate::params::{FREE, Params, TURN, blocks};
 
 /// Why a candidate's search ended; the values are the shader's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -44,8 +44,8 @@ pub struct Candidate {
     pub snapshot: Vec<u32>,
     /// Work charged so far, in blocks.
     pub work: u32,
-    /// Stage 4: experts by load of a replica.
-    pub order: Vec<u32>,
+    /// Stage 4: the replicas in the order of packing: falling load, whether a further one, expert.
+    pub order: Vec<(u32, bool, u32)>,
     /// Stage 4: slots in use of each GPU.
     pub used: Vec<u32>,
     /// Stage 4: the last expert each GPU received.
@@ -104,7 +104,7 @@ impl Candidate {
     fn descend(&mut self, params: &Params, loads: &[u32], stop_load: u32) -> End {
         let mut variance = params.starts_with_variance();
         for _ in 0..params.search.steps {
-            self.charge(1 + blocks(params.node_gpus));
+            self.charge(4 * TURN + blocks(params.node_gpus));
             if self.max_load() <= stop_load {
                 return End::Reached;
             }
@@ -125,7 +125,7 @@ impl Candidate {
                 return End::Stuck;
             }
         }
-        self.charge(1 + blocks(params.node_gpus));
+        self.charge(4 * TURN + blocks(params.node_gpus));
         if self.max_load() <= stop_load { End::Reached } else { End::Spent }
     }
 
@@ -188,13 +188,13 @@ impl Candidate {
 
     /// Remembers the placement.
     fn save(&mut self, params: &Params) {
-        self.charge(blocks(params.node_slots));
+        self.charge(4 * TURN + blocks(params.node_slots));
         self.snapshot.clone_from(&self.expert);
     }
 
     /// Goes back to the placement remembered.
     fn restore(&mut self, params: &Params, loads: &[u32]) {
-        self.charge(blocks(params.node_experts) + 2 * blocks(params.node_slots));
+        self.charge(8 * TURN + blocks(params.node_experts) + 2 * blocks(params.node_slots));
         self.expert.clone_from(&self.snapshot);
         self.counts.fill(0);
         for &expert in self.expert.iter().filter(|&&e| e != FREE) {

@@ -3,7 +3,7 @@
 //! As a 1-1 swap, with sums of two replicas. A free slot is a replica of load 0, so 2-for-1 is among them.
 
 use super::Candidate;
-use crate::params::{NEVER, PAIR_SLOTS, Params, blocks, pairs};
+use crate::params::{NEVER, PAIR_SLOTS, Params, TURN, blocks, pairs};
 
 /// Makes the best 2-for-2 swap of the heaviest GPU with any other, by the load of the heavier of the two; ties
 /// to the lower GPU, then its pair, then the heavy pair. Whether there was one.
@@ -18,7 +18,7 @@ pub fn step(params: &Params, candidate: &mut Candidate) -> bool {
     let mut best = 0;
     let mut swap = None;
     for gpu in 0..params.node_gpus as usize {
-        candidate.charge(1);
+        candidate.charge(TURN);
         let distance = candidate.gpu_load[heavy] as i32 - candidate.gpu_load[gpu] as i32;
         if distance / 2 <= best {
             continue;

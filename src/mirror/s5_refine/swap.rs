@@ -6,7 +6,7 @@
 //! largest `m`, and differ only between pairs of GPUs.
 
 use super::Candidate;
-use crate::params::{NEVER, Params, TILE, blocks};
+use crate::params::{NEVER, Params, TILE, TURN, blocks};
 
 /// A GPU that has swapped in this step.
 const USED: u32 = 1;
@@ -42,7 +42,7 @@ pub fn step(params: &Params, variance: bool, candidate: &mut Candidate) -> bool 
     mark_partners(params, candidate);
     let mut any = false;
     for _ in 0..proposers {
-        candidate.charge(1 + blocks(params.node_gpus));
+        candidate.charge(TURN + params.node_gpus);
         let unused = |&g: &usize| candidate.marks[g] & USED == 0;
         let Some(heavy) = (0..gpus).filter(unused).max_by_key(|&g| (candidate.gpu_load[g], usize::MAX - g))
         else {
@@ -62,7 +62,7 @@ pub fn step(params: &Params, variance: bool, candidate: &mut Candidate) -> bool 
 /// Clears the marks and marks the `search.lightest` lightest GPUs, or all, as partners.
 fn mark_partners(params: &Params, candidate: &mut Candidate) {
     let gpus = params.node_gpus as usize;
-    candidate.charge(1 + blocks(params.node_gpus));
+    candidate.charge(1 + blocks(params.node_gpus) + params.node_gpus);
     candidate.marks.clear();
     if params.search.lightest == 0 || params.search.lightest >= params.node_gpus {
         candidate.marks.resize(gpus, PARTNER);
@@ -70,7 +70,7 @@ fn mark_partners(params: &Params, candidate: &mut Candidate) {
     }
     candidate.marks.resize(gpus, 0);
     for _ in 0..params.search.lightest {
-        candidate.charge(1 + blocks(params.node_gpus));
+        candidate.charge(1 + params.node_gpus);
         let rest = |&g: &usize| candidate.marks[g] & PARTNER == 0;
         let lightest = (0..gpus).filter(rest).min_by_key(|&g| (candidate.gpu_load[g], g));
         candidate.marks[lightest.unwrap_or(0)] |= PARTNER;
@@ -84,7 +84,7 @@ fn best_swap(params: &Params, variance: bool, candidate: &mut Candidate, heavy: 
     for gpu in 0..params.node_gpus as usize {
         for heavy_tile in (0..slots).step_by(TILE as usize) {
             for tile in (0..slots).step_by(TILE as usize) {
-                candidate.charge(1);
+                candidate.charge(TURN);
                 let (load_a, load_b) = (candidate.gpu_load[heavy], candidate.gpu_load[gpu]);
                 let partner = !params.marks_gpus() || candidate.marks[gpu] == PARTNER;
                 if !partner || load_a <= load_b {

@@ -6,7 +6,7 @@
 //! that `y` may also relieve a GPU on which `x` grows; a move is taken if that bound is below `h`'s load.
 
 use super::Candidate;
-use crate::params::{FREE, Params, TRANSFER_CHUNK, blocks};
+use crate::params::{FREE, Params, TRANSFER_CHUNK, TURN, blocks};
 
 /// Of the GPUs that hold an expert, with the load each would have if another of its replicas went:
 /// the highest load, its GPU, and the highest load of the other GPUs.
@@ -104,7 +104,7 @@ fn find_peaks(params: &Params, loads: &[u32], candidate: &mut Candidate) {
     candidate.peaks.resize(params.node_experts as usize, Peak::NONE);
     candidate.charge(1 + blocks(params.node_experts));
     for gpu in 0..params.node_gpus as usize {
-        candidate.charge(1 + params.slots_per_gpu);
+        candidate.charge(TURN + params.slots_per_gpu);
         for slot in gpu * params.slots_per_gpu as usize..(gpu + 1) * params.slots_per_gpu as usize {
             if candidate.count_at(slot) > 1 {
                 let copies = copies(params, candidate, slot);
@@ -126,7 +126,7 @@ fn replace_on_heavy(
 ) -> Option<u32> {
     let mut found = None;
     for begin in (0..params.node_experts).step_by(TRANSFER_CHUNK as usize) {
-        candidate.charge(1);
+        candidate.charge(TURN);
         if candidate.count_at(slot) < 2 {
             break;
         }
@@ -166,7 +166,7 @@ fn replicate_from_heavy(
     let expert = candidate.expert[slot];
     let mut found = None;
     for gpu in 0..params.node_gpus as usize {
-        candidate.charge(1);
+        candidate.charge(TURN);
         if expert == FREE || candidate.counts[expert as usize] >= params.max_count {
             break;
         }

@@ -1,0 +1,71 @@
+//! `eplb check`
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use serde_json::json;
+
+use super::{Part, percent, print, table};
+use crate::trace::PlanFile;
+use crate::{Error, bound, check};
+
+#[derive(Args)]
+pub struct Check {
+    /// Load file: .json, .npy or .csv
+    loads: PathBuf,
+    /// Plan file
+    plan: PathBuf,
+    #[command(flatten)]
+    part: Part,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+impl Check {
+    /// Exit code 0 for a valid plan, 1 for one that breaks a rule.
+    pub fn run(self) -> Result<ExitCode, Error> {
+        let loads = self.part.read(&self.loads)?;
+        let PlanFile { cluster, placement } = PlanFile::read(&self.plan)?;
+        let quality = match check::score(&loads, &cluster, placement.physical_to_logical()) {
+            Ok(quality) => quality.with_bounds(&bound::lower_bounds(&loads, &cluster)),
+            Err(Error::InvalidPlan { layer, rule }) => {
+                print(&if self.json {
+                    json!({ "valid": false, "layer": layer, "rule": rule }).to_string()
+                } else {
+                    format!("not valid: layer {layer}: {rule}")
+                });
+                return Ok(ExitCode::FAILURE);
+            }
+            Err(error) => return Err(error),
+        };
+        let fingerprint = format!("{:016x}", placement.fingerprint());
+        print(&if self.json {
+            json!({
+                "valid": true,
+                "balancedness": quality.balancedness(),
+                "max_over_mean": quality.max_over_mean(),
+                "mean_gap": quality.mean_gap(),
+                "worst_gap": quality.worst_gap(),
+                "replica_balancedness": quality.replica_balancedness(),
+                "same_gpu_duplicates": quality.same_gpu_duplicates(),
+                "layers_without_load": quality.layers_without_load(),
+                "layers": quality.layers.len(),
+                "fingerprint": fingerprint,
+            })
+            .to_string()
+        } else {
+            table(&[
+                ("valid", "yes".into()),
+                ("balancedness", format!("{:.5}", quality.balancedness())),
+                ("replica balancedness", format!("{:.5}", quality.replica_balancedness())),
+                ("mean gap to the bound", percent(quality.mean_gap())),
+                ("worst gap", format!("{} (layer {})", percent(quality.worst_gap()), quality.worst_layer())),
+                ("duplicates on a GPU", quality.same_gpu_duplicates().to_string()),
+                ("fingerprint", fingerprint),
+            ])
+        });
+        Ok(ExitCode::SUCCESS)
+    }
+}

@@ -1,0 +1,60 @@
+//! `eplb generate`
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use serde_json::json;
+
+use super::print;
+use crate::Error;
+use crate::trace::{Family, Generate};
+
+#[derive(Args)]
+pub struct GenerateLoads {
+    /// uniform, lognormal:S, zipf:S, hot-group or hot-experts
+    #[arg(long, default_value = "lognormal:1")]
+    family: Family,
+    /// Windows
+    #[arg(long, default_value_t = 1)]
+    windows: usize,
+    /// Layers
+    #[arg(long, default_value_t = 58)]
+    layers: usize,
+    /// Experts
+    #[arg(long, default_value_t = 256)]
+    experts: usize,
+    /// First layers without load
+    #[arg(long, default_value_t = 0)]
+    dense_layers: usize,
+    /// Routed tokens of a layer in a window
+    #[arg(long, default_value_t = 262_144)]
+    tokens: u64,
+    /// How far log popularity moves from window to window
+    #[arg(long, default_value_t = 0.0)]
+    drift: f64,
+    /// Seed
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// File to write: .json, .npy or .csv
+    #[arg(long)]
+    out: PathBuf,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+impl GenerateLoads {
+    pub fn run(self) -> Result<ExitCode, Error> {
+        let Self { family, windows, layers, experts, dense_layers, tokens, drift, seed, .. } = self;
+        let what = Generate { family, windows, layers, experts, dense_layers, tokens, drift, seed };
+        what.history()?.write(&self.out)?;
+        let out = self.out.display().to_string();
+        print(&if self.json {
+            json!({ "out": out, "windows": windows, "layers": layers, "experts": experts }).to_string()
+        } else {
+            format!("{out}: {windows} windows x {layers} layers x {experts} experts")
+        });
+        Ok(ExitCode::SUCCESS)
+    }
+}

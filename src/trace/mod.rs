@@ -1,0 +1,253 @@
+//! Readers and writers of load and plan files, and a generator of loads. Feature `cli`.
+
+mod csv;
+mod generate;
+mod json;
+mod npy;
+mod plan_file;
+
+use std::io::Write;
+use std::path::Path;
+
+use crate::error::Error;
+use crate::loads::{Loads, MAX_EXPERTS, MAX_LAYERS};
+
+pub use generate::{Family, Generate};
+pub use plan_file::{FORMAT, PlanFile, plan_json};
+
+/// The most numbers a load file may hold: 2 GiB of `f64`.
+const MAX_VALUES: usize = 1 << 28;
+
+/// Which windows of a history a plan is made from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Window {
+    /// All, added up.
+    #[default]
+    Sum,
+    /// The last.
+    Last,
+    /// This one, from 0.
+    Index(usize),
+}
+
+impl std::str::FromStr for Window {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        match text {
+            "sum" => Ok(Self::Sum),
+            "last" => Ok(Self::Last),
+            _ => text
+                .parse()
+                .map(Self::Index)
+                .map_err(|_| Error::invalid("window", text, "is not sum, last or a number")),
+        }
+    }
+}
+
+/// Loads of some windows: `[windows][layers][experts]`, row-major.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LoadHistory {
+    windows: usize,
+    layers: usize,
+    experts: usize,
+    values: Vec<f64>,
+    /// The same as whole numbers, where the file has nothing else.
+    counts: Option<Vec<u64>>,
+}
+
+impl LoadHistory {
+    /// A history of counts.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] where a dimension is 0 or too large, or the number of counts is not their product.
+    pub fn from_counts(
+        windows: usize,
+        layers: usize,
+        experts: usize,
+        counts: Vec<u64>,
+    ) -> Result<Self, Error> {
+        check_shape(windows, layers, experts, counts.len())?;
+        let values = counts.iter().map(|&c| c as f64).collect();
+        Ok(Self { windows, layers, experts, values, counts: Some(counts) })
+    }
+
+    /// A history of floats; whether they are valid loads is checked by [`LoadHistory::loads`].
+    ///
+    /// # Errors
+    /// As for [`LoadHistory::from_counts`].
+    pub fn from_values(
+        windows: usize,
+        layers: usize,
+        experts: usize,
+        values: Vec<f64>,
+    ) -> Result<Self, Error> {
+        check_shape(windows, layers, experts, values.len())?;
+        Ok(Self { windows, layers, experts, values, counts: None })
+    }
+
+    /// Reads a file by its extension: `.json`, `.npy` or `.csv` (see the design's list of formats).
+    ///
+    /// # Errors
+    /// [`Error::Read`] with the file and what is wrong in it.
+    pub fn read(path: &Path) -> Result<Self, Error> {
+        let refuse = |reason: String| Error::Read { path: path.to_path_buf(), reason };
+        let extension = path.extension().and_then(|e| e.to_str()).unwrap_or("").to_lowercase();
+        let reader = match extension.as_str() {
+            "json" => json::read,
+            "npy" => npy::read,
+            "csv" => csv::read,
+            _ => return Err(refuse(format!("extension {extension:?} is not json, npy or csv"))),
+        };
+        let bytes = std::fs::read(path).map_err(|error| refuse(error.to_string()))?;
+        if bytes.is_empty() {
+            return Err(refuse("the file is empty".into()));
+        }
+        let history = reader(&bytes).map_err(refuse)?;
+        // Bad values are the file's fault, and are named with the file.
+        for window in 0..history.windows {
+            history.loads(Window::Index(window)).map_err(|error| refuse(error.to_string()))?;
+        }
+        Ok(history)
+    }
+
+    /// Number of windows.
+    #[must_use]
+    pub fn windows(&self) -> usize {
+        self.windows
+    }
+
+    /// Number of layers.
+    #[must_use]
+    pub fn layers(&self) -> usize {
+        self.layers
+    }
+
+    /// Number of experts.
+    #[must_use]
+    pub fn experts(&self) -> usize {
+        self.experts
+    }
+
+    /// All values, `[windows][layers][experts]`.
+    #[must_use]
+    pub fn values(&self) -> &[f64] {
+        &self.values
+    }
+
+    /// The history of some layers alone.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] where the range is empty or passes the last layer.
+    pub fn select_layers(&self, layers: std::ops::Range<usize>) -> Result<Self, Error> {
+        if layers.start >= layers.end || layers.end > self.layers {
+            let value = format!("{}..{}", layers.start, layers.end);
+            return Err(Error::invalid("layers", value, format!("is not a range within 0..{}", self.layers)));
+        }
+        let (per_window, e) = (self.layers * self.experts, self.experts);
+        fn cut<T: Copy>(all: &[T], per_window: usize, rows: std::ops::Range<usize>) -> Vec<T> {
+            all.chunks_exact(per_window).flat_map(|w| w[rows.clone()].iter().copied()).collect()
+        }
+        let rows = layers.start * e..layers.end * e;
+        Ok(Self {
+            windows: self.windows,
+            layers: layers.len(),
+            experts: e,
+            values: cut(&self.values, per_window, rows.clone()),
+            counts: self.counts.as_ref().map(|counts| cut(counts, per_window, rows)),
+        })
+    }
+
+    /// The loads of a window, or of all added up. Sums of counts past `u64` are made in `f64`.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] where the window is not there or a load is negative, not finite or too large.
+    pub fn loads(&self, window: Window) -> Result<Loads, Error> {
+        let n = self.layers * self.experts;
+        let index = match window {
+            Window::Sum if self.windows > 1 => return self.summed(),
+            Window::Sum => 0,
+            Window::Last => self.windows - 1,
+            Window::Index(index) if index < self.windows => index,
+            Window::Index(index) => {
+                let rule = format!("is not there: the file has windows 0..{}", self.windows);
+                return Err(Error::invalid("window", index, rule));
+            }
+        };
+        match &self.counts {
+            Some(counts) => {
+                Loads::from_counts(self.layers, self.experts, &counts[index * n..(index + 1) * n])
+            }
+            None => Loads::from_f64(self.layers, self.experts, &self.values[index * n..(index + 1) * n]),
+        }
+    }
+
+    fn summed(&self) -> Result<Loads, Error> {
+        let n = self.layers * self.experts;
+        for window in 0..self.windows {
+            self.loads(Window::Index(window))?;
+        }
+        if let Some(counts) = &self.counts {
+            let sum = |at: usize| counts.iter().skip(at).step_by(n).try_fold(0u64, |a, &b| a.checked_add(b));
+            if let Some(sums) = (0..n).map(sum).collect::<Option<Vec<u64>>>() {
+                return Loads::from_counts(self.layers, self.experts, &sums);
+            }
+        }
+        let sum = |at: usize| self.values.iter().skip(at).step_by(n).sum();
+        Loads::from_f64(self.layers, self.experts, &(0..n).map(sum).collect::<Vec<f64>>())
+    }
+
+    /// Writes the history by the extension: `.json` (`logical_count`), `.npy` (f64 or u64) or `.csv` (one
+    /// window only). The file is written whole or not at all.
+    ///
+    /// # Errors
+    /// [`Error::Write`] where it cannot be written.
+    pub fn write(&self, path: &Path) -> Result<(), Error> {
+        let refuse = |reason: String| Error::Write { path: path.to_path_buf(), reason };
+        let extension = path.extension().and_then(|e| e.to_str()).unwrap_or("").to_lowercase();
+        let bytes = match extension.as_str() {
+            "json" => json::write(self),
+            "npy" => npy::write(self).map_err(|error| refuse(error.to_string()))?,
+            "csv" if self.windows == 1 => csv::write(self),
+            "csv" => return Err(refuse(format!("a csv file holds one window, not {}", self.windows))),
+            _ => return Err(refuse(format!("extension {extension:?} is not json, npy or csv"))),
+        };
+        write_whole(path, &bytes)
+    }
+}
+
+fn check_shape(windows: usize, layers: usize, experts: usize, len: usize) -> Result<(), Error> {
+    let fields =
+        [("windows", windows, MAX_LAYERS), ("layers", layers, MAX_LAYERS), ("experts", experts, MAX_EXPERTS)];
+    for (field, value, most) in fields {
+        if value == 0 || value > most {
+            return Err(Error::invalid(field, value, format!("is not between 1 and {most}")));
+        }
+    }
+    let expected =
+        windows.checked_mul(layers).and_then(|n| n.checked_mul(experts)).filter(|&n| n <= MAX_VALUES);
+    if expected != Some(len) {
+        let rule = format!("is not windows {windows} x layers {layers} x experts {experts}, or too large");
+        return Err(Error::invalid("number of loads", len, rule));
+    }
+    Ok(())
+}
+
+/// Writes a file next to its place and moves it there, so that a full disk or a kill leaves the old one.
+///
+/// # Errors
+/// [`Error::Write`] with what the operating system said.
+pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    let refuse = |error: std::io::Error| Error::Write { path: path.to_path_buf(), reason: error.to_string() };
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut file = tempfile::Builder::new().prefix(".eplb-").tempfile_in(folder).map_err(refuse)?;
+    file.write_all(bytes).and_then(|()| file.as_file().sync_all()).map_err(refuse)?;
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let readable = std::fs::Permissions::from_mode(0o644);
+        std::fs::set_permissions(file.path(), readable).map_err(refuse)?;
+    }
+    file.persist(path).map_err(|error| refuse(error.error))?;
+    Ok(())
+}

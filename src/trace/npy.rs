@@ -1,0 +1,104 @@
+//! Loads as NumPy arrays of 2 or 3 dimensions and any integer or float type.
+
+use npyz::{DType, NpyFile, Order, TypeChar, WriterBuilder};
+
+use super::{LoadHistory, MAX_VALUES};
+
+pub fn read(bytes: &[u8]) -> Result<LoadHistory, String> {
+    let file = NpyFile::new(bytes).map_err(|error| format!("not an npy file: {error}"))?;
+    let shape: Vec<usize> = file.shape().iter().map(|&n| usize::try_from(n).unwrap_or(usize::MAX)).collect();
+    let (windows, layers, experts) = match shape[..] {
+        [layers, experts] => (1, layers, experts),
+        [windows, layers, experts] => (windows, layers, experts),
+        _ => return Err(format!("shape {shape:?} does not have 2 or 3 dimensions")),
+    };
+    // Sizes are checked against the file before memory is taken.
+    let count = windows.checked_mul(layers).and_then(|n| n.checked_mul(experts));
+    let count = count.filter(|&n| n <= MAX_VALUES).ok_or_else(|| format!("shape {shape:?} is too large"))?;
+    let DType::Plain(kind) = file.dtype() else {
+        return Err(format!("type {} is not a number", file.dtype().descr()));
+    };
+    let size = usize::try_from(kind.size_field()).unwrap_or(usize::MAX);
+    let data = count.checked_mul(size).unwrap_or(usize::MAX);
+    if data > bytes.len() {
+        return Err(format!(
+            "truncated: shape {shape:?} needs {data} bytes of data, the file has {}",
+            bytes.len()
+        ));
+    }
+    let fortran = file.order() == Order::Fortran;
+    let truncated = |error: std::io::Error| format!("truncated or damaged: {error}");
+    macro_rules! values {
+        ($type:ty) => {
+            file.into_vec::<$type>().map_err(truncated)?
+        };
+    }
+    let (mut counts, mut values) = (None, Vec::new());
+    match (kind.type_char(), size) {
+        (TypeChar::Uint, 1) => counts = Some(widen(values!(u8))),
+        (TypeChar::Uint, 2) => counts = Some(widen(values!(u16))),
+        (TypeChar::Uint, 4) => counts = Some(widen(values!(u32))),
+        (TypeChar::Uint, 8) => counts = Some(values!(u64)),
+        (TypeChar::Int, 1) => counts = Some(positive(values!(i8))?),
+        (TypeChar::Int, 2) => counts = Some(positive(values!(i16))?),
+        (TypeChar::Int, 4) => counts = Some(positive(values!(i32))?),
+        (TypeChar::Int, 8) => counts = Some(positive(values!(i64))?),
+        (TypeChar::Float, 4) => values = values!(f32).into_iter().map(f64::from).collect(),
+        (TypeChar::Float, 8) => values = values!(f64),
+        _ => return Err(format!("type {kind} is not an integer or float of a known size")),
+    }
+    let history = match counts {
+        Some(counts) => {
+            let counts = row_major(counts, windows, layers, experts, fortran);
+            LoadHistory::from_counts(windows, layers, experts, counts)
+        }
+        None => {
+            let values = row_major(values, windows, layers, experts, fortran);
+            LoadHistory::from_values(windows, layers, experts, values)
+        }
+    };
+    history.map_err(|error| error.to_string())
+}
+
+fn widen<T: Into<u64>>(values: Vec<T>) -> Vec<u64> {
+    values.into_iter().map(Into::into).collect()
+}
+
+fn positive<T: Copy + TryInto<u64> + std::fmt::Display>(values: Vec<T>) -> Result<Vec<u64>, String> {
+    values.into_iter().map(|v| v.try_into().map_err(|_| format!("load {v} is negative"))).collect()
+}
+
+fn row_major<T: Copy>(
+    values: Vec<T>,
+    windows: usize,
+    layers: usize,
+    experts: usize,
+    fortran: bool,
+) -> Vec<T> {
+    if !fortran || values.len() != windows * layers * experts {
+        return values;
+    }
+    let at = |w: usize, l: usize, e: usize| values[(e * layers + l) * windows + w];
+    (0..windows)
+        .flat_map(|w| (0..layers).flat_map(move |l| (0..experts).map(move |e| (w, l, e))))
+        .map(|(w, l, e)| at(w, l, e))
+        .collect()
+}
+
+pub fn write(history: &LoadHistory) -> std::io::Result<Vec<u8>> {
+    let full = [history.windows as u64, history.layers as u64, history.experts as u64];
+    let shape = if history.windows == 1 { &full[1..] } else { &full[..] };
+    match &history.counts {
+        Some(counts) => write_array(shape, counts),
+        None => write_array(shape, &history.values),
+    }
+}
+
+fn write_array<T: npyz::AutoSerialize + Copy>(shape: &[u64], values: &[T]) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let mut writer =
+        npyz::WriteOptions::<T>::new().default_dtype().shape(shape).writer(&mut bytes).begin_nd()?;
+    writer.extend(values.iter().copied())?;
+    writer.finish()?;
+    Ok(bytes)
+}

@@ -1,0 +1,133 @@
+//! The device suite: each stage and the whole plan, byte for byte against the CPU backend.
+//!
+//! Runs on the adapter that `EPLB_TEST_DEVICE` chooses (an index or a part of a name), else on any; where none
+//! is found it fails, unless `EPLB_ALLOW_NO_ADAPTER=1`. `EPLB_TEST_SHORT=1` takes a shorter list of cases.
+
+mod common;
+mod s1_group_loads;
+mod s2_groups_to_nodes;
+mod s3_replicate;
+mod s4_pack;
+mod s5_refine;
+mod s6_select;
+mod whole_plan;
+
+use crate::cases::{Case, random_case};
+use crate::engine::gpu::{Gpu, Part};
+use crate::engine::recording::Recording;
+use crate::layout::Layout;
+use crate::mirror::s2_groups_to_nodes::Assignment;
+use crate::mirror::s5_refine::Candidate;
+use crate::mirror::{
+    rng, s1_group_loads as mirror_s1, s2_groups_to_nodes as mirror_s2, s3_replicate as mirror_s3,
+    s4_pack as mirror_s4,
+};
+use crate::params::{Params, enumerate_assignments};
+use crate::stages::{self, Batch};
+use crate::{DeviceChoice, Planner};
+
+pub use common::{is_short, planner};
+
+/// How many of `full` cases to run.
+pub fn cases(full: u64) -> u64 {
+    if is_short() { full.div_ceil(8) } else { full }
+}
+
+/// One call, prepared for both sides.
+pub struct Bench {
+    pub case: Case,
+    pub params: Params,
+    pub table: Vec<Vec<u32>>,
+    pub layout: Layout,
+    pub batch: Batch,
+}
+
+impl Bench {
+    pub fn new(seed: u64) -> Self {
+        let mut case = random_case(seed, 1 << 14);
+        case.options.restarts = case.options.restarts.min(9);
+        let params = Params::new(&case.loads, &case.cluster, &case.options).expect("the case is valid");
+        let table = enumerate_assignments(params.groups, params.nodes);
+        let layout = Layout::new(&params, table.len() as u32);
+        let batch = Batch { assignment: 0, layers: (0, params.layers), restarts: (0, params.restarts) };
+        Self { case, params, table, layout, batch }
+    }
+
+    pub fn loads(&self, layer: u32) -> &[u32] {
+        let experts = self.params.experts as usize;
+        &self.case.loads.fixed()[layer as usize * experts..(layer as usize + 1) * experts]
+    }
+
+    /// Runs a recording on the device and reads a part of a buffer.
+    pub fn run(&self, gpu: &Gpu, recording: &Recording, part: Part) -> Vec<u32> {
+        let candidates = u64::from(self.batch.params(&self.layout.base).candidates);
+        let problem = self.layout.problem(self.case.loads.fixed(), &self.table);
+        let arena = candidates * self.layout.candidate_words;
+        gpu.run(recording, &self.layout, &problem, arena, part).expect("the device works")
+    }
+
+    /// Stages 1 and 2, and the start of the first assignment.
+    pub fn record_to_nodes(&self) -> Recording {
+        let mut recording = Recording::default();
+        stages::s1_group_loads::record(&mut recording, &self.layout.base);
+        stages::s2_groups_to_nodes::record(&mut recording, &self.layout.base);
+        stages::s2_groups_to_nodes::record_gather(&mut recording, &self.layout.base, 0);
+        recording
+    }
+
+    /// One array of every candidate, `[index][candidate]`.
+    pub fn arena(&self, begin: u32, words: u32) -> Part {
+        let candidates = u64::from(self.batch.params(&self.layout.base).candidates);
+        Part::Arena { begin: u64::from(begin) * candidates, words: u64::from(words) * candidates }
+    }
+
+    /// What the mirror chooses for a layer.
+    pub fn assignments(&self, layer: u32) -> Vec<Assignment> {
+        let mut group_loads = Vec::new();
+        mirror_s1::group_loads(&self.params, self.loads(layer), &mut group_loads);
+        mirror_s2::choose(&self.params, &self.table, self.loads(layer), &group_loads)
+    }
+
+    /// Calls `check` with every candidate of the batch as the mirror packs it: its number, its node's loads and
+    /// key, the stop load, and the candidate.
+    pub fn each_candidate(&self, mut check: impl FnMut(usize, &[u32], u32, u32, &mut Candidate)) {
+        let mut number = 0;
+        for layer in 0..self.params.layers {
+            let assignment = &self.assignments(layer)[0];
+            let mut loads = Vec::new();
+            for node in 0..self.params.nodes {
+                mirror_s2::node_loads(&self.params, &assignment.groups, node, self.loads(layer), &mut loads);
+                for restart in 0..self.params.restarts {
+                    let key = rng::key(&self.params, node, restart);
+                    let mut candidate = Candidate::default();
+                    let Candidate { counts, scratch, .. } = &mut candidate;
+                    mirror_s3::replicate(&self.params, key, restart, &loads, counts, scratch);
+                    mirror_s4::pack(&self.params, key, restart, &loads, &mut candidate);
+                    let stop = self.params.stop_load(assignment.bound);
+                    check(number, &loads, key, stop, &mut candidate);
+                    number += 1;
+                }
+            }
+        }
+    }
+}
+
+/// One candidate's words of an array `[index][candidate]`.
+pub fn of_candidate(words: &[u32], candidates: usize, number: usize) -> Vec<u32> {
+    words.iter().skip(number).step_by(candidates).copied().collect()
+}
+
+/// Fails with the place of the first difference.
+#[track_caller]
+pub fn assert_same(what: &str, seed: u64, expected: &[u32], found: &[u32]) {
+    assert_eq!(expected.len(), found.len(), "{what}, seed {seed}: lengths");
+    if let Some(at) = (0..expected.len()).find(|&i| expected[i] != found[i]) {
+        let device = planner().map(|p| p.device().label());
+        panic!(
+            "{what} on {device:?}, seed {seed}: index {at} is {}, not {}\n{:?}",
+            found[at],
+            expected[at],
+            crate::cases::random_case(seed, 1 << 14)
+        );
+    }
+}

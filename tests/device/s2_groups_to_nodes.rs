@@ -1,0 +1,49 @@
+use super::*;
+
+#[test]
+fn chosen_assignments_and_node_loads_equal_the_mirror() {
+    let Some(gpu) = planner().and_then(Planner::gpu) else { return };
+    for seed in 0..cases(60) {
+        let bench = Bench::new(1000 + seed);
+        let base = &bench.layout.base;
+        let recording = bench.record_to_nodes();
+        let each = (base.groups + 1) as usize;
+        let lists = (base.assignments + 2) as usize;
+        let words = (base.layers as usize * lists * each) as u64;
+        let begin = u64::from(base.at_chosen);
+        let chosen = bench.run(gpu, &recording, Part::Groups { begin, words });
+        let words = u64::from(base.layers * base.experts);
+        let node_loads = bench.run(gpu, &recording, Part::Kept { begin: 0, words });
+        let mut expected_loads = Vec::new();
+        for layer in 0..base.layers {
+            let mut group_loads = Vec::new();
+            mirror_s1::group_loads(&bench.params, bench.loads(layer), &mut group_loads);
+            let assignments = bench.assignments(layer);
+            let greedy = mirror_s2::greedy(&bench.params, bench.loads(layer), &group_loads);
+            let found = &chosen[layer as usize * lists * each..(layer as usize + 1) * lists * each];
+            let places = (0..assignments.len()).chain([base.assignments as usize]);
+            for (place, assignment) in places.zip(assignments.iter().chain([&greedy])) {
+                let expected: Vec<u32> =
+                    [assignment.bound].iter().chain(&assignment.groups).copied().collect();
+                assert_same(
+                    "assignment",
+                    bench.case.seed,
+                    &expected,
+                    &found[place * each..(place + 1) * each],
+                );
+            }
+            for node in 0..base.nodes {
+                let mut loads = Vec::new();
+                mirror_s2::node_loads(
+                    &bench.params,
+                    &assignments[0].groups,
+                    node,
+                    bench.loads(layer),
+                    &mut loads,
+                );
+                expected_loads.extend(loads);
+            }
+        }
+        assert_same("node loads", bench.case.seed, &expected_loads, &node_loads);
+    }
+}

@@ -1,0 +1,18 @@
+use super::*;
+
+#[test]
+fn counts_of_every_restart_equal_the_mirror() {
+    let Some(gpu) = planner().and_then(Planner::gpu) else { return };
+    for seed in 0..cases(40) {
+        let bench = Bench::new(2000 + seed);
+        let base = &bench.layout.base;
+        let mut recording = bench.record_to_nodes();
+        stages::s3_replicate::record(&mut recording, base, &bench.batch);
+        let found = bench.run(gpu, &recording, bench.arena(base.at_counts, base.node_experts));
+        let candidates = bench.batch.params(base).candidates as usize;
+        bench.each_candidate(|number, _, _, _, candidate| {
+            let counts = of_candidate(&found, candidates, number);
+            assert_same("counts", bench.case.seed, &candidate.counts, &counts);
+        });
+    }
+}

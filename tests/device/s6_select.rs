@@ -1,0 +1,19 @@
+use super::*;
+use crate::layout::LAYER_WORDS;
+use crate::planner::{cpu, gpu};
+
+#[test]
+fn the_plan_kept_equals_the_mirror_for_every_budget() {
+    let Some(device) = planner().and_then(Planner::gpu) else { return };
+    for seed in 0..cases(30) {
+        let bench = Bench::new(5000 + seed);
+        for restarts in [1, 7, 9, 40] {
+            let params = Params { restarts, ..bench.params.clone() };
+            let expected = cpu::plan(&params, bench.case.loads.fixed());
+            let found = gpu::plan(device, &params, bench.case.loads.fixed()).expect("the device works");
+            assert_same("plan", bench.case.seed, &expected.slots, &found.slots);
+            assert_eq!(expected.ends, found.ends, "ends, seed {}", bench.case.seed);
+        }
+    }
+    assert_eq!(LAYER_WORDS, 4);
+}

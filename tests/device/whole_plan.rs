@@ -1,0 +1,103 @@
+//! Plans through the public API, device against CPU backend.
+
+use super::*;
+use crate::{Cluster, Loads, PlanOptions, Preset, check};
+
+/// The CPU backend's plan and the device's are the same bytes, and both pass the check.
+#[track_caller]
+fn assert_equal_plans(planner: &Planner, seed: u64, loads: &Loads, cluster: &Cluster, options: &PlanOptions) {
+    let cpu = Planner::new(&DeviceChoice::Cpu).expect("the CPU backend is always here");
+    let expected = cpu.plan(loads, cluster, options).expect("the case is valid");
+    let found = planner.plan(loads, cluster, options).expect("the case is valid");
+    assert_eq!(found.warnings(), [] as [String; 0], "seed {seed}");
+    let words = |plan: &crate::Plan| plan.physical_to_logical().iter().map(|&e| e as u32).collect::<Vec<_>>();
+    assert_same("plan", seed, &words(&expected), &words(&found));
+    assert_eq!(expected.fingerprint(), found.fingerprint());
+    assert_eq!(expected.stops(), found.stops(), "seed {seed}");
+    check::score(loads, cluster, found.physical_to_logical()).expect("the plan is valid");
+}
+
+#[test]
+fn random_clusters_give_equal_plans_at_every_restart_count() {
+    let Some(planner) = planner() else { return };
+    for seed in 0..cases(200) {
+        // One in eight is large; its search is cut so that the suite stays short.
+        let large = seed % 8 == 7;
+        let case = random_case(10_000 + seed, if large { 1 << 20 } else { 1 << 12 });
+        for restarts in [1, 7, 32, 100] {
+            let mut options = PlanOptions { restarts, ..case.options.clone() };
+            if large {
+                options.kicks = 0;
+                options.search =
+                    options.search.map(|search| crate::Search { steps: search.steps.min(4), ..search });
+            }
+            if large && restarts > 7 {
+                continue;
+            }
+            assert_equal_plans(planner, case.seed, &case.loads, &case.cluster, &options);
+        }
+    }
+}
+
+#[test]
+fn every_preset_gives_equal_plans() {
+    let Some(planner) = planner() else { return };
+    let shapes = [(3, 24, 4, 2, 8, 32), (2, 32, 1, 1, 8, 40)];
+    for (layers, experts, groups, nodes, gpus, replicas) in shapes {
+        let counts: Vec<u64> = (0..layers * experts).map(|i| 1 + (i as u64 * 7919 % 1009)).collect();
+        let loads = Loads::from_counts(layers, experts, &counts).unwrap();
+        let cluster = Cluster::new(replicas, groups, nodes, gpus).unwrap();
+        for preset in Preset::all() {
+            let mut options = preset.options();
+            options.restarts = options.restarts.min(40);
+            options.kicks = options.kicks.min(8);
+            assert_equal_plans(planner, 0, &loads, &cluster, &options);
+        }
+    }
+}
+
+/// Shapes whose loops pass 65,535 trips, and whose batches do not fit one arena.
+#[test]
+fn shapes_past_a_device_limit_give_equal_plans() {
+    let Some(planner) = planner() else { return };
+    if is_short() {
+        return;
+    }
+    let steps = |steps| PlanOptions {
+        restarts: 2,
+        kicks: 1,
+        search: PlanOptions::default().search.map(|search| crate::Search { steps, ..search }),
+        ..PlanOptions::default()
+    };
+    // 512 slots on 128 GPUs: construction alone makes 65,536 comparisons.
+    for (experts, gpus, replicas, steps_of) in
+        [(400, 128, 512, 40), (256, 144, 288, 60), (1024, 256, 16_384, 2)]
+    {
+        let counts: Vec<u64> = (0..experts as u64).map(|i| 1 + i * i * 7919 % 100_003).collect();
+        let loads = Loads::from_counts(1, experts, &counts).unwrap();
+        let cluster = Cluster::new(replicas, 1, 1, gpus).unwrap();
+        assert_equal_plans(planner, 0, &loads, &cluster, &steps(steps_of));
+    }
+    // 100 restarts of 40 layers of 64 x 16 slots: several batches.
+    let counts: Vec<u64> = (0..40 * 512u64).map(|i| 1 + i * i % 10_007).collect();
+    let loads = Loads::from_counts(40, 512, &counts).unwrap();
+    let cluster = Cluster::new(1024, 1, 1, 64).unwrap();
+    let options = PlanOptions { restarts: 33, search: None, count_noise: true, ..PlanOptions::default() };
+    assert_equal_plans(planner, 0, &loads, &cluster, &options);
+}
+
+#[test]
+fn eight_threads_share_a_planner() {
+    let Some(planner) = planner() else { return };
+    std::thread::scope(|scope| {
+        for thread in 0..8 {
+            scope.spawn(move || {
+                for round in 0..3 {
+                    let case = random_case(20_000 + thread * 10 + round, 1 << 10);
+                    let options = PlanOptions { restarts: 8, kicks: 1, ..case.options };
+                    assert_equal_plans(planner, case.seed, &case.loads, &case.cluster, &options);
+                }
+            });
+        }
+    });
+}

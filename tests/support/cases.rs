@@ -1,0 +1,120 @@
+//! Seeded random clusters, loads and options, the same on every machine.
+
+use crate::{Cluster, Duplicates, GroupRule, Loads, Objective, PlanOptions, Search};
+
+/// A small generator (SplitMix64).
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// A number in `0..n`.
+    pub fn below(&mut self, n: usize) -> usize {
+        (self.next() % n as u64) as usize
+    }
+
+    /// A number in `1..=n`, small ones as likely as large ones on a logarithmic scale.
+    pub fn scale(&mut self, n: usize) -> usize {
+        let bits = usize::BITS - n.leading_zeros();
+        let top = 1usize << self.below(bits as usize);
+        (top + self.below(top)).min(n)
+    }
+}
+
+/// One call of the planner.
+#[derive(Clone, Debug)]
+pub struct Case {
+    pub seed: u64,
+    pub loads: Loads,
+    pub cluster: Cluster,
+    pub options: PlanOptions,
+}
+
+/// A random case: 1..=1024 experts, 1..=256 GPUs, 1..=64 slots a GPU, hierarchical and global, loads from 0 to
+/// 2^40, some with equal loads or empty layers, some with free slots. `size` bounds slots x experts.
+pub fn random_case(seed: u64, size: usize) -> Case {
+    let mut random = Random(seed);
+    loop {
+        let nodes = [1, 1, 2, 3, 4, 8][random.below(6)];
+        let node_gpus = random.scale(256 / nodes);
+        let slots_per_gpu = random.scale(64);
+        let node_slots = node_gpus * slots_per_gpu;
+        let node_groups = random.scale(4);
+        let group_size = random.scale(1024 / (nodes * node_groups));
+        let experts = nodes * node_groups * group_size;
+        let node_replicas = if random.below(4) == 0 {
+            (node_slots - random.below(node_slots.div_ceil(4))).max(1)
+        } else {
+            node_slots
+        };
+        if node_groups * group_size > node_replicas || node_slots * nodes * experts > size {
+            continue;
+        }
+        // Some clusters are global though they have nodes: groups not a multiple of nodes.
+        let groups = if random.below(5) == 0 { nodes * node_groups + 1 } else { nodes * node_groups };
+        let (replicas, gpus) = (node_replicas * nodes, node_gpus * nodes);
+        let cluster = Cluster::with_slots_per_gpu(replicas, groups, nodes, gpus, slots_per_gpu);
+        let Ok(cluster) = cluster else { continue };
+        if cluster.check_experts(experts).is_err() {
+            continue;
+        }
+        let layers = 1 + random.below(3);
+        let counts = random_counts(&mut random, layers, experts);
+        let loads = Loads::from_counts(layers, experts, &counts).expect("shape is right");
+        return Case { seed, loads, cluster, options: random_options(&mut random) };
+    }
+}
+
+fn random_counts(random: &mut Random, layers: usize, experts: usize) -> Vec<u64> {
+    let mut counts = Vec::with_capacity(layers * experts);
+    for _ in 0..layers {
+        let kind = random.below(6);
+        let most = 1u64 << random.below(41);
+        counts.extend((0..experts).map(|_| match kind {
+            0 => 0,
+            1 => most,
+            2 => random.next() % (most + 1),
+            3 => most >> random.below(20),
+            4 => u64::from(random.below(experts) == 0) * most,
+            _ => (most as f64 / (1.0 + random.below(1000) as f64)) as u64,
+        }));
+    }
+    counts
+}
+
+/// Any combination of moves, objectives and rules.
+fn random_options(random: &mut Random) -> PlanOptions {
+    let mut coin = |n: usize| random.below(n) == 0;
+    let search = Search {
+        objective: [Objective::Max, Objective::Variance, Objective::VarianceThenMax]
+            [usize::from(coin(4)) + usize::from(coin(4))],
+        heaviest: [1, 4, 0][usize::from(coin(3)) + usize::from(coin(3))],
+        lightest: if coin(3) { 3 } else { 0 },
+        swaps: !coin(8),
+        pair_swaps: !coin(3),
+        bipartition: coin(6),
+        transfers: !coin(3),
+        steps: if coin(4) { 5 } else { 1000 },
+    };
+    PlanOptions {
+        search: if coin(10) { None } else { Some(search) },
+        groups: [GroupRule::BestFirst, GroupRule::Lpt, GroupRule::LptVariance]
+            [usize::from(coin(3)) + usize::from(coin(3))],
+        repair: coin(4),
+        count_noise: !coin(4),
+        packing_noise: !coin(4),
+        duplicates: if coin(3) { Duplicates::Allow } else { Duplicates::Avoid },
+        stop_gap_ppm: if coin(3) { 0 } else { 40 },
+        count_margin_ppm: if coin(4) { 2000 } else { 0 },
+        assignments: if coin(3) { 3 } else { 1 },
+        seed: random.next(),
+        restarts: [1, 7, 32, 100][random.below(4)],
+        kicks: random.below(4) as u32,
+    }
+}
