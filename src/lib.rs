@@ -42,3 +42,6 @@ mod cases;
 #[cfg(test)]
 #[path = "../tests/device/mod.rs"]
 mod device;
+#[cfg(test)]
+#[path = "../tests/mirror/mod.rs"]
+mod mirror_tests;

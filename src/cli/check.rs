@@ -61,7 +61,14 @@ impl Check {
                 ("balancedness", format!("{:.5}", quality.balancedness())),
                 ("replica balancedness", format!("{:.5}", quality.replica_balancedness())),
                 ("mean gap to the bound", percent(quality.mean_gap())),
-                ("worst gap", format!("{} (layer {})", percent(quality.worst_gap()), quality.worst_layer())),
+                (
+                    "worst gap",
+                    format!(
+                        "{} (layer {})",
+                        percent(quality.worst_gap()),
+                        quality.worst_layer().unwrap_or(0)
+                    ),
+                ),
                 ("duplicates on a GPU", quality.same_gpu_duplicates().to_string()),
                 ("fingerprint", fingerprint),
             ])

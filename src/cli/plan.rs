@@ -157,7 +157,7 @@ fn report(plan: &crate::Plan, greedy: &Quality) -> String {
         cluster.num_gpus(),
         cluster.policy().name()
     );
-    let worst = format!("{} (layer {})", percent(quality.worst_gap()), quality.worst_layer());
+    let worst = format!("{} (layer {})", percent(quality.worst_gap()), quality.worst_layer().unwrap_or(0));
     table(&[
         ("plan", shape),
         ("device", format!("{} ({})", plan.device(), plan.backend())),

@@ -108,7 +108,7 @@ impl PlanFile {
         let placement =
             Placement::new(experts, cluster.num_slots(), rows).map_err(|error| error.to_string())?;
         let counts: Vec<u32> = counts.into_iter().map(|c| u32::try_from(c).unwrap_or(u32::MAX)).collect();
-        check::consistent(experts, cluster.num_slots(), placement.physical_to_logical(), &lists, &counts)
+        check::check_maps(experts, cluster.num_slots(), placement.physical_to_logical(), &lists, &counts)
             .map_err(|error| error.to_string())?;
         let written = root.get("fingerprint").and_then(Value::as_str).unwrap_or("missing");
         let computed = format!("{:016x}", placement.fingerprint());

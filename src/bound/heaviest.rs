@@ -1,0 +1,99 @@
+//! The least possible load of the heaviest replica.
+
+use std::cmp::Ordering;
+use std::collections::BinaryHeap;
+
+/// The least over all counts (each at least 1, `replicas` in all) of the largest `w / c`. `replicas` is at
+/// least the number of experts.
+///
+/// Adams' divisor method: counts `max(1, ceil(w / t))` are the least that keep every replica at or below `t`,
+/// so `t` is reachable iff they sum to at most `replicas`. Giving one replica after the other to the expert
+/// with the largest `w / c` walks down exactly the `t` at which that sum grows.
+///
+/// The walk starts at `t = sum of w / (replicas - experts)`, which is reachable since
+/// `sum of ceil(w / t) <= sum of w / t + experts`; that leaves at most about one step an expert.
+pub(super) fn least_heaviest_replica(row: &[f64], replicas: usize) -> f64 {
+    let spare = replicas.saturating_sub(row.len());
+    let total: f64 = row.iter().sum();
+    if spare == 0 || total == 0.0 {
+        return row.iter().copied().fold(0.0, f64::max);
+    }
+    // Rounding must not start the walk below what is reachable.
+    let start = total / spare as f64 * (1.0 + 1e-9);
+    let mut left = replicas;
+    let mut heap: BinaryHeap<Share> = row
+        .iter()
+        .map(|&load| {
+            let count = (load / start).ceil().max(1.0);
+            left = left.saturating_sub(count as usize);
+            Share { load, count }
+        })
+        .collect();
+    for _ in 0..left {
+        if let Some(mut top) = heap.peek_mut() {
+            top.count += 1.0;
+        }
+    }
+    heap.peek().map_or(0.0, Share::value)
+}
+
+/// An expert's load and its replicas so far, ordered by the load of one replica.
+struct Share {
+    load: f64,
+    count: f64,
+}
+
+impl Share {
+    fn value(&self) -> f64 {
+        self.load / self.count
+    }
+}
+
+impl Ord for Share {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.value().total_cmp(&other.value())
+    }
+}
+
+impl PartialOrd for Share {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Share {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Share {}
+
+#[cfg(test)]
+mod tests {
+    use super::least_heaviest_replica;
+
+    #[test]
+    fn every_expert_once_leaves_the_largest() {
+        assert_eq!(least_heaviest_replica(&[3.0, 8.0, 5.0], 3), 8.0);
+        assert_eq!(least_heaviest_replica(&[0.0, 0.0], 7), 0.0);
+    }
+
+    #[test]
+    fn agrees_with_all_counts() {
+        // All counts of three experts, for loads from even to one-hot.
+        for row in [[90.0, 60.0, 41.0], [1000.0, 1.0, 0.0], [7.0, 7.0, 7.0], [500.0, 499.0, 2.0]] {
+            for replicas in 3..40usize {
+                let mut best = f64::INFINITY;
+                for a in 1..replicas - 1 {
+                    for b in 1..replicas - a {
+                        let c = [a, b, replicas - a - b];
+                        let worst = (0..3).map(|e| row[e] / c[e] as f64).fold(0.0, f64::max);
+                        best = best.min(worst);
+                    }
+                }
+                assert_eq!(least_heaviest_replica(&row, replicas), best, "{row:?} with {replicas}");
+            }
+        }
+    }
+}

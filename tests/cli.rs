@@ -1,0 +1,205 @@
+//! The `eplb` command as a user runs it: formats, errors, files.
+#![cfg(feature = "cli")]
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use eplb_wgpu::trace::{LoadHistory, Window};
+use proptest::prelude::*;
+
+fn eplb(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_eplb")).args(args).env("NODEVICE_SELECT", "1").output().unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+/// Exit code 2, one line on stderr that holds `part`, and nothing on stdout.
+#[track_caller]
+fn assert_refused(args: &[&str], part: &str) {
+    let output = eplb(args);
+    let error = String::from_utf8(output.stderr.clone()).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{args:?}: {error}");
+    assert!(output.stdout.is_empty(), "{args:?}: {}", stdout(&output));
+    assert!(error.contains(part), "{args:?}: {error:?} does not hold {part:?}");
+    assert_eq!(error.trim_end().lines().count(), 1, "{args:?}: {error:?}");
+}
+
+const SMALL: [&str; 6] = ["--replicas", "12", "--gpus", "4", "--device", "cpu"];
+
+fn plan_args<'a>(file: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+    [&["plan", file], &SMALL[..], more].concat()
+}
+
+fn write(folder: &Path, name: &str, content: &[u8]) -> String {
+    let path = folder.join(name);
+    std::fs::write(&path, content).unwrap();
+    path.to_str().unwrap().to_string()
+}
+
+#[test]
+fn every_format_gives_the_same_plan() {
+    let folder = tempfile::tempdir().unwrap();
+    let rows = [[90u64, 132, 40, 61, 104, 165, 39, 4], [20, 107, 104, 64, 19, 197, 187, 157]];
+    let history = LoadHistory::from_counts(1, 2, 8, rows.concat()).unwrap();
+    let mut files = Vec::new();
+    for extension in ["json", "npy", "csv"] {
+        let path = folder.path().join(format!("loads.{extension}"));
+        history.write(&path).unwrap();
+        assert_eq!(LoadHistory::read(&path).unwrap(), history, "{extension}");
+        files.push(path.to_str().unwrap().to_string());
+    }
+    let rows = format!("{rows:?}");
+    files.push(write(folder.path(), "bare.json", rows.as_bytes()));
+    let floats = rows.replace(',', ".0,").replace("].0,", "],").replace(']', ".0]").replace("].0]", "]]");
+    files.push(write(folder.path(), "floats.json", floats.as_bytes()));
+    let trace = format!("{{\"load_history\": [{{\"logical_expert_load\": {rows}}}]}}");
+    files.push(write(folder.path(), "trace.json", trace.as_bytes()));
+    files.push(write(folder.path(), "windows.json", format!("{{\"logical_count\": [{rows}]}}").as_bytes()));
+    let fingerprints: Vec<String> = files
+        .iter()
+        .map(|file| {
+            let output = eplb(&plan_args(file, &["--json"]));
+            let report: serde_json::Value = serde_json::from_str(&stdout(&output)).expect(file);
+            report["fingerprint"].as_str().unwrap().to_string()
+        })
+        .collect();
+    assert!(fingerprints.iter().all(|f| *f == fingerprints[0]), "{fingerprints:?}");
+}
+
+#[test]
+fn wrong_things_give_one_line_and_no_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let good = write(folder.path(), "good.json", b"[[1,2,3,4,5,6,7,8]]");
+    let out = folder.path().join("plan.json");
+    let out = out.to_str().unwrap();
+    let bad = |name: &str, content: &[u8]| write(folder.path(), name, content);
+    let file = |file: &str, part: &str| assert_refused(&plan_args(file, &["--out", out]), part);
+    file(&bad("ragged.json", b"[[1,2],[1]]"), "layer 1 has 1 loads");
+    file(&bad("negative.csv", b"1,-2\n"), "-2 is negative");
+    file(&bad("nan.csv", b"1,NaN\n"), "is not a finite number");
+    file(&bad("infinite.csv", b"1,inf\n"), "is not a finite number");
+    file(&bad("large.csv", b"1,1e30\n"), "is larger than 2^64");
+    file(&bad("ragged.csv", b"1,2\n3\n"), "line 2 has 1 columns");
+    file(&bad("empty.json", b""), "the file is empty");
+    file(&bad("blank.csv", b"\n\n"), "layers 0");
+    file(&bad("deep.json", b"[1,2]"), "not an array");
+    file(&bad("words.json", b"[[\"a\"]]"), "is not a number");
+    file(&bad("loads.txt", b"1"), "is not json, npy or csv");
+    file(&bad("damaged.npy", b"\x93NUMPY"), "not an npy file");
+    let history = LoadHistory::from_counts(1, 2, 8, vec![1; 16]).unwrap();
+    let whole = folder.path().join("whole.npy");
+    history.write(&whole).unwrap();
+    let bytes = std::fs::read(&whole).unwrap();
+    file(&bad("short.npy", &bytes[..bytes.len() - 9]), "truncated");
+    file("missing.json", "missing.json");
+    let wrong = |args: &[&str], part: &str| {
+        assert_refused(&[&["plan", good.as_str(), "--device", "cpu"], args].concat(), part)
+    };
+    wrong(&["--replicas", "13", "--gpus", "4"], "num_replicas 13 is not a multiple of num_gpus 4");
+    wrong(&["--replicas", "4", "--gpus", "4"], "is less than the number of experts 8");
+    wrong(
+        &["--replicas", "12", "--gpus", "4", "--nodes", "3"],
+        "num_gpus 4 is not a multiple of num_nodes 3",
+    );
+    wrong(&["--replicas", "12", "--gpus", "4", "--groups", "3"], "is not a multiple of num_groups 3");
+    wrong(&["--replicas", "12", "--gpus", "4", "--window", "1"], "window 1 is not there");
+    wrong(&["--replicas", "12", "--gpus", "4", "--layers", "0..9"], "is not a range within 0..1");
+    wrong(&["--replicas", "12", "--gpus", "4", "--preset", "gen99"], "preset gen99 is not one of");
+    wrong(&["--replicas", "12", "--gpus", "4", "--restarts", "0"], "restarts 0 is not at least 1");
+    wrong(&["--replicas", "12", "--gpus", "4", "--out", "/nowhere/plan.json"], "cannot write");
+    assert_refused(&["plan", &good, "--replicas", "12", "--gpus", "4", "--device", "no such"], "found:");
+    assert!(!Path::new(out).exists());
+}
+
+#[test]
+fn a_plan_file_passes_the_check_and_a_damaged_one_does_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let loads = write(folder.path(), "loads.json", b"[[1,2,3,4,5,60,7,8],[0,0,0,0,0,0,0,0]]");
+    let path = folder.path().join("plan.json");
+    let plan = path.to_str().unwrap();
+    assert!(eplb(&plan_args(&loads, &["--out", plan])).status.success());
+    let output = eplb(&["check", &loads, plan, "--json"]);
+    let report: serde_json::Value = serde_json::from_str(&stdout(&output)).unwrap();
+    assert_eq!((output.status.code(), &report["valid"]), (Some(0), &true.into()));
+    assert_eq!(report["layers_without_load"], 1);
+    let text = std::fs::read_to_string(&path).unwrap();
+    let damaged = write(
+        folder.path(),
+        "damaged.json",
+        text.replacen("\"fingerprint\":\"", "\"fingerprint\":\"0", 1).as_bytes(),
+    );
+    assert_refused(&["check", &loads, &damaged], "damaged: fingerprint");
+    let other = write(folder.path(), "other.json", text.replace("eplb-plan/1", "eplb-plan/9").as_bytes());
+    assert_refused(&["check", &loads, &other], "format eplb-plan/9 is not eplb-plan/1");
+    // A plan for other loads: valid maps, wrong shape.
+    let wider = write(folder.path(), "wider.json", b"[[1,2,3,4,5,60,7,8,9]]");
+    assert_refused(&["check", &wider, plan], "length of physical_to_logical");
+}
+
+#[test]
+fn generated_loads_are_the_same_every_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let make = |name: &str, seed: &str| {
+        let path = folder.path().join(name);
+        let out = path.to_str().unwrap();
+        let args = [
+            "generate",
+            "--layers",
+            "3",
+            "--experts",
+            "16",
+            "--windows",
+            "2",
+            "--drift",
+            "0.1",
+            "--dense-layers",
+            "1",
+            "--seed",
+            seed,
+            "--out",
+            out,
+        ];
+        assert!(eplb(&args).status.success());
+        LoadHistory::read(&path).unwrap()
+    };
+    let first = make("a.json", "5");
+    assert_eq!(first, make("b.npy", "5"));
+    assert_ne!(first, make("c.json", "6"));
+    assert_eq!((first.windows(), first.layers(), first.experts()), (2, 3, 16));
+    assert_eq!(first.loads(Window::Last).unwrap().layers_without_load(), 1);
+}
+
+#[test]
+fn devices_are_listed_and_presets_explained() {
+    let report: serde_json::Value = serde_json::from_str(&stdout(&eplb(&["devices", "--json"]))).unwrap();
+    assert!(report["devices"].is_array() && report["auto"].is_string());
+    let help = stdout(&eplb(&["plan", "--preset", "help"]));
+    for preset in eplb_wgpu::Preset::all() {
+        assert!(help.contains(preset.name()), "{preset}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(300) })]
+
+    #[test]
+    fn no_bytes_make_a_reader_panic(bytes in prop::collection::vec(any::<u8>(), 0..300), kind in 0usize..3) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(["x.json", "x.npy", "x.csv"][kind]);
+        let npy = [b"\x93NUMPY\x01\x00".as_slice(), &bytes].concat();
+        std::fs::write(&path, if kind == 1 { &npy } else { &bytes }).unwrap();
+        let _ = LoadHistory::read(&path);
+        let _ = eplb_wgpu::trace::PlanFile::parse(&bytes);
+    }
+
+    #[test]
+    fn what_is_written_is_read(counts in prop::collection::vec(any::<u64>(), 12), kind in 0usize..2) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(["x.json", "x.npy"][kind]);
+        let history = LoadHistory::from_counts(2, 2, 3, counts).unwrap();
+        history.write(&path).unwrap();
+        prop_assert_eq!(LoadHistory::read(&path).unwrap(), history);
+    }
+}

@@ -1,0 +1,4 @@
+//! The CPU backend: each move against brute force over all moves of its kind, and what every plan must hold.
+
+mod moves;
+mod plans;

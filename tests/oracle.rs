@@ -1,0 +1,143 @@
+//! The checker and the bound against every valid plan of tiny instances, and the checker against broken plans.
+
+#[path = "oracle/broken_plans.rs"]
+mod broken_plans;
+#[path = "oracle/brute_force.rs"]
+mod brute_force;
+#[path = "oracle/instances.rs"]
+mod instances;
+
+use brute_force::best_max_load;
+use eplb_wgpu::{Cluster, Loads, Policy, bound, check};
+use instances::{Instance, Rng};
+
+/// Counts and whole products of them are exact in the oracle; `f64` sums in the library are not.
+const ROUNDING: f64 = 1e-9;
+
+#[test]
+fn the_bound_is_a_bound_and_often_the_optimum() {
+    let mut rng = Rng::new(1);
+    // By policy, then without and with free slots: [instances with load, optimum met, sum of bound/optimum].
+    let mut seen = [[(0usize, 0usize, 0.0f64); 2]; 2];
+    for case in 0..1200 {
+        let instance = Instance::random(&mut rng);
+        let (row, cluster) = (&instance.row, &instance.cluster);
+        let bound = bound::lower_bounds(&instance.loads(), cluster)[0];
+        let optimum = best_max_load(row, cluster, true);
+        assert!(bound <= optimum * (1.0 + ROUNDING), "case {case}: {bound} > {optimum} for {instance:?}");
+        let distinct = best_max_load(row, cluster, false);
+        assert!(distinct >= optimum, "case {case}: fewer plans cannot be better");
+        if optimum > 0.0 {
+            let free = usize::from(cluster.num_slots() > cluster.num_replicas());
+            let entry = &mut seen[usize::from(cluster.policy() == Policy::Hierarchical)][free];
+            entry.0 += 1;
+            entry.1 += usize::from(bound >= optimum * (1.0 - ROUNDING));
+            entry.2 += bound / optimum;
+        }
+    }
+    for (policy, kinds) in ["global", "hierarchical"].into_iter().zip(seen) {
+        for (free, (instances, met, ratio)) in ["no free slot", "free slots"].into_iter().zip(kinds) {
+            let (share, ratio) = (met as f64 / instances as f64, ratio / instances as f64);
+            println!("{policy}, {free}: {instances} instances, met {share:.3}, bound/optimum {ratio:.4}");
+            assert!(instances >= 50, "{policy}, {free}: only {instances} instances");
+            assert!(share >= 0.85, "{policy}, {free}: the optimum is met on {share} of the instances");
+            assert!(ratio >= 0.985, "{policy}, {free}: bound/optimum is {ratio} on average");
+        }
+    }
+}
+
+#[test]
+fn the_oracle_finds_known_optima() {
+    // The fold of 6 5 4 3 2 1 is 7 a GPU; a third replica cannot help.
+    assert_eq!(best_max_load(&[6, 5, 4, 3, 2, 1], &Cluster::new(6, 1, 1, 3).unwrap(), true), 7.0);
+    // 9 in three replicas of 3, with 3 and 3 beside them: 3+3, 3+3, 3 with a free slot.
+    let free = Cluster::with_slots_per_gpu(5, 1, 1, 3, 2).unwrap();
+    assert_eq!(best_max_load(&[9, 3, 3], &free, true), 6.0);
+    // One expert on one GPU with two slots is its own duplicate.
+    let one = Cluster::new(2, 1, 1, 1).unwrap();
+    assert_eq!((best_max_load(&[5], &one, true), best_max_load(&[5], &one, false)), (5.0, f64::INFINITY));
+    // Whole groups: 8+1 against 1+1 in two nodes of one GPU each, though 8/2+1 = 5.5 would be even.
+    assert_eq!(best_max_load(&[8, 1, 1, 1], &Cluster::new(4, 2, 2, 2).unwrap(), true), 9.0);
+    // Nothing can be split below one third: 10/3 with 8 on its own.
+    assert_eq!(best_max_load(&[10, 8], &Cluster::new(4, 1, 1, 4).unwrap(), true), 5.0);
+    assert_eq!(
+        best_max_load(&[u64::MAX; 3], &Cluster::new(3, 1, 1, 1).unwrap(), true),
+        u64::MAX as f64 * 3.0
+    );
+}
+
+/// Every array of entries, valid or not: those that `check` passes and the oracle's plans have the same best.
+#[test]
+fn the_checker_and_the_oracle_know_the_same_plans() {
+    let shapes = [
+        // experts, replicas, groups, nodes, gpus, slots
+        (3, 6, 1, 1, 3, 2),
+        (4, 6, 1, 1, 2, 3),
+        (3, 5, 1, 1, 3, 2),
+        (4, 6, 2, 2, 2, 3),
+        (4, 4, 4, 2, 2, 3),
+        (2, 6, 2, 2, 2, 3),
+        (4, 6, 3, 2, 6, 1),
+        (4, 6, 4, 2, 6, 1),
+    ];
+    let mut rng = Rng::new(2);
+    for (experts, replicas, groups, nodes, gpus, slots) in shapes {
+        let cluster = Cluster::with_slots_per_gpu(replicas, groups, nodes, gpus, slots).unwrap();
+        let row: Vec<u64> = (0..experts).map(|_| 1 + rng.below(50) as u64).collect();
+        let loads = Loads::from_counts(1, experts, &row).unwrap();
+        let all_slots = cluster.num_slots();
+        let (mut best, mut best_distinct) = (f64::INFINITY, f64::INFINITY);
+        for code in 0..(experts + 1).pow(all_slots as u32) {
+            let digit = |slot: usize| code / (experts + 1).pow(slot as u32) % (experts + 1);
+            let plan: Vec<i32> = (0..all_slots).map(|slot| digit(slot) as i32 - 1).collect();
+            if let Ok(quality) = check::score(&loads, &cluster, &plan) {
+                best = best.min(quality.layers[0].max_gpu_load);
+                if quality.same_gpu_duplicates() == 0 {
+                    best_distinct = best_distinct.min(quality.layers[0].max_gpu_load);
+                }
+            }
+        }
+        for (found, duplicates) in [(best, true), (best_distinct, false)] {
+            let optimum = best_max_load(&row, &cluster, duplicates);
+            let same = found == optimum || (found - optimum).abs() <= ROUNDING * optimum;
+            assert!(same, "{found} against {optimum} for {row:?} on {cluster:?}, duplicates {duplicates}");
+        }
+    }
+}
+
+#[test]
+fn scores_agree_with_whole_numbers() {
+    let mut rng = Rng::new(3);
+    for case in 0..600 {
+        let instance = Instance::random(&mut rng);
+        let (row, cluster) = (&instance.row, &instance.cluster);
+        let plan = instance.random_plan(&mut rng);
+        let quality = check::score(&instance.loads(), cluster, &plan).unwrap();
+        let layer = &quality.layers[0];
+
+        let count = |expert: i32| plan.iter().filter(|&&e| e == expert).count() as u128;
+        let share =
+            |expert: i32| if expert < 0 { 0 } else { u128::from(row[expert as usize]) * 840 / count(expert) };
+        let near = |value: f64, whole: u128, name: &str| {
+            let wanted = whole as f64 / 840.0;
+            assert!((value - wanted).abs() <= ROUNDING * wanted, "case {case}: {name} {value}, not {wanted}");
+        };
+        let gpus: Vec<&[i32]> = plan.chunks(cluster.slots_per_gpu()).collect();
+        let gpu_loads = gpus.iter().map(|gpu| gpu.iter().map(|&e| share(e)).sum());
+        near(layer.max_gpu_load, gpu_loads.max().unwrap(), "max GPU load");
+        near(layer.max_replica_load, plan.iter().map(|&e| share(e)).max().unwrap(), "heaviest replica");
+        let total: u128 = row.iter().map(|&w| u128::from(w) * 840).sum();
+        near(layer.mean_gpu_load * cluster.num_gpus() as f64, total, "mean GPU load");
+        near(layer.mean_replica_load * cluster.num_replicas() as f64, total, "mean replica load");
+        let duplicates = gpus.iter().map(|gpu| {
+            let mut experts: Vec<i32> = gpu.iter().copied().filter(|&e| e >= 0).collect();
+            let filled = experts.len();
+            experts.sort_unstable();
+            experts.dedup();
+            filled - experts.len()
+        });
+        assert_eq!(layer.same_gpu_duplicates, duplicates.sum::<usize>(), "case {case}");
+        let bound = bound::lower_bounds(&instance.loads(), cluster)[0];
+        assert!(bound <= layer.max_gpu_load * (1.0 + ROUNDING), "case {case}: a plan below the bound");
+    }
+}
