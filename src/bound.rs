@@ -4,11 +4,11 @@
 //! slots a GPU. Within one *node problem* (some experts, their `R` replicas, `P` GPUs of `k` slots) no plan is
 //! better than
 //! - the mean, `sum of w / P`: the largest is at least the mean;
-//! - the heaviest replica under best replication ([`heaviest`]): some GPU holds it.
+//! - the heaviest replica under best replication (`bound/heaviest.rs`): some GPU holds it.
 //!
 //! The global policy is one node problem. Under the hierarchical policy a plan first assigns groups to nodes
 //! and is then one node problem a node, so the least over assignments of the largest node's bound is a bound
-//! ([`groups`]): exact over assignments while they are few, a weaker relaxation beyond.
+//! (`bound/groups.rs`): exact over assignments while they are few, a weaker relaxation beyond.
 
 mod groups;
 mod heaviest;

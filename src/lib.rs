@@ -1,4 +1,22 @@
-//! Expert-parallel load balancing for Mixture-of-Experts serving.
+//! Expert-parallel load balancing for Mixture-of-Experts serving: near-optimal plans from WGSL compute shaders,
+//! the same bytes on every device and on the CPU.
+//!
+//! Given how many tokens each expert of each layer received ([`Loads`]) and a [`Cluster`], a [`Planner`] decides
+//! how many replicas every expert gets and which GPU slot holds each, so that the busiest GPU does as little as
+//! possible. A [`Plan`] carries the three maps of DeepSeek's contract and, in [`Plan::quality`], how far it is
+//! from a lower bound that no plan can pass.
+//!
+//! ```
+//! use eplb_wgpu::{Cluster, DeviceChoice, Loads, PlanOptions, Planner};
+//!
+//! let loads = Loads::from_counts(1, 4, &[90, 30, 20, 10])?;
+//! let cluster = Cluster::new(6, 1, 1, 3)?; // 6 replicas on 3 GPUs of one node
+//! let planner = Planner::new(&DeviceChoice::Auto)?;
+//! let plan = planner.plan(&loads, &cluster, &PlanOptions::default())?;
+//! assert_eq!(plan.replica_counts().iter().sum::<u32>(), 6);
+//! assert!(plan.quality().balancedness() > 0.9);
+//! # Ok::<(), eplb_wgpu::Error>(())
+//! ```
 #![warn(missing_docs)]
 #![forbid(unsafe_code)]
 

@@ -19,7 +19,7 @@ pub fn read(bytes: &[u8]) -> Result<LoadHistory, String> {
         return Err(format!("type {} is not a number", file.dtype().descr()));
     };
     let size = usize::try_from(kind.size_field()).unwrap_or(usize::MAX);
-    let data = count.checked_mul(size).unwrap_or(usize::MAX);
+    let data = count.saturating_mul(size);
     if data > bytes.len() {
         return Err(format!(
             "truncated: shape {shape:?} needs {data} bytes of data, the file has {}",

@@ -38,7 +38,8 @@ fn open() -> Result<Planner, String> {
     }
 }
 
-/// Whether to run the shorter list of cases.
+/// Whether to run the shorter list of cases. (The part of the suite that is among the unit tests asks.)
+#[allow(dead_code)]
 pub fn is_short() -> bool {
     std::env::var("EPLB_TEST_SHORT").as_deref() == Ok("1")
 }

@@ -50,7 +50,7 @@ pub fn step(params: &Params, candidate: &mut Candidate) -> bool {
         // The next larger number with as many ones (Gosper's hack).
         let lowest = rest & rest.wrapping_neg();
         let ripple = rest + lowest;
-        rest = ripple | ((rest ^ ripple) >> 2) / lowest;
+        rest = ripple | (((rest ^ ripple) >> 2) / lowest);
     }
     if best_mask == 0 {
         return false;
