@@ -203,3 +203,18 @@ proptest! {
         prop_assert_eq!(LoadHistory::read(&path).unwrap(), history);
     }
 }
+
+#[test]
+fn the_lineage_is_compared_on_this_and_the_next_window() {
+    let folder = tempfile::tempdir().unwrap();
+    let loads = write(folder.path(), "loads.json", b"[[[1,2,3,4,5,60,7,8]],[[9,2,3,4,5,60,7,1]]]");
+    let output =
+        eplb(&["bench", "--lineage", &loads, "--replicas", "12", "--gpus", "4", "--device", "cpu", "--json"]);
+    let report: serde_json::Value = serde_json::from_str(&stdout(&output)).unwrap();
+    let presets = report["presets"].as_array().unwrap();
+    assert_eq!(presets.len(), eplb_wgpu::Preset::all().count());
+    let of = |name: &str| presets.iter().find(|row| row["preset"] == name).unwrap();
+    let number = |row: &serde_json::Value, field: &str| row[field].as_f64().unwrap();
+    assert!(number(of("default"), "balancedness") >= number(of("gen00"), "balancedness"));
+    assert_eq!(of("gen00")["next_replica_balancedness"], of("gen10")["next_replica_balancedness"]);
+}

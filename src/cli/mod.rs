@@ -1,5 +1,6 @@
 //! The `eplb` command, one file a verb.
 
+mod bench;
 mod check;
 mod devices;
 mod generate;
@@ -31,6 +32,8 @@ enum Verb {
     Check(check::Check),
     /// List every adapter, what it can do, and which one `auto` takes
     Devices(devices::Devices),
+    /// Compare every preset on the same loads
+    Bench(bench::Bench),
     /// Generate synthetic loads
     Generate(generate::GenerateLoads),
 }
@@ -77,6 +80,7 @@ pub fn main() -> ExitCode {
         Verb::Plan(verb) => verb.run(),
         Verb::Check(verb) => verb.run(),
         Verb::Devices(verb) => verb.run(),
+        Verb::Bench(verb) => verb.run(),
         Verb::Generate(verb) => verb.run(),
     };
     match done {

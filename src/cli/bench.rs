@@ -1,0 +1,173 @@
+//! `eplb bench --lineage`: every preset on the same loads.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use indicatif::ProgressBar;
+use serde_json::json;
+
+use super::print;
+use crate::check::Quality;
+use crate::trace::{LoadHistory, Window};
+use crate::{Cluster, DeviceChoice, Error, Loads, Planner, Preset, bound, check};
+
+#[derive(Args)]
+pub struct Bench {
+    /// Load file: .json, .npy or .csv
+    loads: PathBuf,
+    /// Compare every preset on these loads
+    #[arg(long, required = true)]
+    lineage: bool,
+    /// Layers of the file, as A..B
+    #[arg(long, value_parser = super::parse_range)]
+    layers: Option<std::ops::Range<usize>>,
+    /// Replicas of a layer
+    #[arg(long)]
+    replicas: usize,
+    /// GPUs
+    #[arg(long)]
+    gpus: usize,
+    /// Groups of experts that are routed together
+    #[arg(long, default_value_t = 1)]
+    groups: usize,
+    /// Nodes
+    #[arg(long, default_value_t = 1)]
+    nodes: usize,
+    /// auto, cpu, gpu, an index or a part of a name
+    #[arg(long, default_value = "auto")]
+    device: DeviceChoice,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// What one preset came to: means over the windows planned on.
+#[derive(Default)]
+struct Row {
+    balancedness: f64,
+    replica_balancedness: f64,
+    next_balancedness: Option<f64>,
+    next_replica_balancedness: Option<f64>,
+    worst_gap: f64,
+    duplicates: usize,
+    milliseconds: f64,
+}
+
+impl Row {
+    /// The lineage's score: the mean of speed and next-window replica balancedness, on this window where there
+    /// is no next. All its programs were given speed 1, and so is every preset here.
+    fn combined(&self) -> f64 {
+        (1.0 + self.next_replica_balancedness.unwrap_or(self.replica_balancedness)) / 2.0
+    }
+}
+
+impl Bench {
+    pub fn run(self) -> Result<ExitCode, Error> {
+        let history = LoadHistory::read(&self.loads)?;
+        let history = match &self.layers {
+            Some(range) => history.select_layers(range.clone())?,
+            None => history,
+        };
+        let cluster = Cluster::new(self.replicas, self.groups, self.nodes, self.gpus)?;
+        let planner = Planner::new(&self.device)?;
+        // Each window but the last is planned on and its plan scored on the next; a single one on itself.
+        let windows =
+            (0..history.windows()).map(|w| history.loads(Window::Index(w))).collect::<Result<Vec<_>, _>>()?;
+        let planned = windows.len().saturating_sub(1).max(1);
+        let presets: Vec<Preset> = Preset::all().collect();
+        let progress = if console_is_terminal() {
+            ProgressBar::new(presets.len() as u64)
+        } else {
+            ProgressBar::hidden()
+        };
+        let mut rows = Vec::new();
+        for preset in presets {
+            rows.push((preset, measure(&planner, &cluster, preset, &windows, planned)?));
+            progress.inc(1);
+        }
+        progress.finish_and_clear();
+        print(&if self.json { report_json(&rows, planner.device().label(), planned) } else { report(&rows) });
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn console_is_terminal() -> bool {
+    std::io::IsTerminal::is_terminal(&std::io::stderr())
+}
+
+fn measure(
+    planner: &Planner,
+    cluster: &Cluster,
+    preset: Preset,
+    windows: &[Loads],
+    planned: usize,
+) -> Result<Row, Error> {
+    let options = preset.options();
+    // The first call pays for what later ones reuse.
+    planner.plan(&windows[0], cluster, &options)?;
+    let share = 1.0 / planned as f64;
+    let mut row = Row::default();
+    for (at, loads) in windows.iter().take(planned).enumerate() {
+        let plan = planner.plan(loads, cluster, &options)?;
+        row.milliseconds += plan.elapsed().as_secs_f64() * 1e3 * share;
+        let score = |loads: &Loads| -> Result<Quality, Error> {
+            let quality = check::score(loads, cluster, plan.physical_to_logical())?;
+            Ok(quality.with_bounds(&bound::lower_bounds(loads, cluster)))
+        };
+        let quality = score(loads)?;
+        row.balancedness += quality.balancedness() * share;
+        row.replica_balancedness += quality.replica_balancedness() * share;
+        row.worst_gap = row.worst_gap.max(quality.worst_gap());
+        row.duplicates += quality.same_gpu_duplicates();
+        if let Some(next) = windows.get(at + 1) {
+            let next = score(next)?;
+            *row.next_balancedness.get_or_insert(0.0) += next.balancedness() * share;
+            *row.next_replica_balancedness.get_or_insert(0.0) += next.replica_balancedness() * share;
+        }
+    }
+    Ok(row)
+}
+
+fn report(rows: &[(Preset, Row)]) -> String {
+    let number = |value: Option<f64>| value.map_or("-".to_string(), |v| format!("{v:.4}"));
+    let mut lines = vec![
+        "| preset | balancedness | replicas | next window | replicas, next | worst gap | duplicates | ms | combined |"
+            .to_string(),
+        "|---|---|---|---|---|---|---|---|---|".to_string(),
+    ];
+    lines.extend(rows.iter().map(|(preset, row)| {
+        format!(
+            "| `{preset}` | {:.5} | {:.4} | {} | {} | {:.3} % | {} | {:.1} | {:.3} |",
+            row.balancedness,
+            row.replica_balancedness,
+            number(row.next_balancedness),
+            number(row.next_replica_balancedness),
+            row.worst_gap * 100.0,
+            row.duplicates,
+            row.milliseconds,
+            row.combined()
+        )
+    }));
+    lines.join("\n")
+}
+
+fn report_json(rows: &[(Preset, Row)], device: String, planned: usize) -> String {
+    let presets: Vec<_> = rows
+        .iter()
+        .map(|(preset, row)| {
+            json!({
+                "preset": preset.name(),
+                "balancedness": row.balancedness,
+                "replica_balancedness": row.replica_balancedness,
+                "next_balancedness": row.next_balancedness,
+                "next_replica_balancedness": row.next_replica_balancedness,
+                "worst_gap": row.worst_gap,
+                "same_gpu_duplicates": row.duplicates,
+                "plan_ms": row.milliseconds,
+                "combined": row.combined(),
+            })
+        })
+        .collect();
+    json!({ "device": device, "windows_planned": planned, "presets": presets }).to_string()
+}
