@@ -3,7 +3,8 @@
 pub(crate) mod cpu;
 pub(crate) mod gpu;
 
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
+use std::task::{Poll, Waker};
 use std::time::Instant;
 
 use crate::check;
@@ -17,7 +18,7 @@ use crate::options::PlanOptions;
 use crate::params::{FREE, Params};
 use crate::plan::{Placement, Plan, Stop};
 
-/// Makes plans on one device; made once and used often, from many threads.
+/// Makes plans on one device; made once and used often, from many threads. Clones share the device.
 ///
 /// ```
 /// use eplb_wgpu::{Cluster, DeviceChoice, Loads, PlanOptions, Planner};
@@ -29,7 +30,13 @@ use crate::plan::{Placement, Plan, Stop};
 /// assert!(plan.quality().layers[0].max_gpu_load <= 200.0); // DeepSeek's greedy rule reaches 232
 /// # Ok::<(), eplb_wgpu::Error>(())
 /// ```
+#[derive(Clone)]
 pub struct Planner {
+    inner: Arc<Inner>,
+}
+
+/// What all clones of a planner share.
+struct Inner {
     gpu: Option<Gpu>,
     info: DeviceInfo,
 }
@@ -50,22 +57,23 @@ impl Planner {
     /// As for [`Planner::new`].
     pub async fn new_async(choice: &DeviceChoice) -> Result<Self, Error> {
         let Some(open) = device::open(choice).await? else {
-            return Ok(Self { gpu: None, info: DeviceInfo::cpu() });
+            return Ok(Self { inner: Arc::new(Inner { gpu: None, info: DeviceInfo::cpu() }) });
         };
         let info = open.info.clone();
-        Ok(Self { gpu: Some(Gpu::new(open, &gpu::shaders())?), info })
+        let gpu = Some(Gpu::new(open, &gpu::shaders())?);
+        Ok(Self { inner: Arc::new(Inner { gpu, info }) })
     }
 
     /// The device that makes the plans.
     #[must_use]
     pub fn device(&self) -> &DeviceInfo {
-        &self.info
+        &self.inner.info
     }
 
     /// The device's engine, for tests of single stages.
     #[cfg(test)]
     pub(crate) fn gpu(&self) -> Option<&Gpu> {
-        self.gpu.as_ref()
+        self.inner.gpu.as_ref()
     }
 
     /// Plans all layers of `loads` on `cluster`.
@@ -80,8 +88,8 @@ impl Planner {
         let start = Instant::now();
         let params = Params::new(loads, cluster, options)?;
         let mut warnings = Vec::new();
-        let mut made_by = self.info.clone();
-        let on_gpu = self.gpu.as_ref().map(|gpu| gpu::plan(gpu, &params, loads.fixed()));
+        let mut made_by = self.inner.info.clone();
+        let on_gpu = self.inner.gpu.as_ref().map(|gpu| gpu::plan(gpu, &params, loads.fixed()));
         let planned = match on_gpu {
             Some(Ok(planned)) => planned,
             Some(Err(error)) => {
@@ -108,17 +116,66 @@ impl Planner {
         })
     }
 
-    /// [`Planner::plan`] without blocking the caller's executor: the work runs on a thread of its own.
+    /// [`Planner::plan`] without blocking the caller's executor: the work runs on a thread of its own, from the
+    /// first poll on. Dropping the future lets that work end unseen; the planner stays usable.
     ///
     /// # Errors
-    /// As for [`Planner::plan`].
+    /// As for [`Planner::plan`], and [`Error::Device`] where no thread can be started or it dies.
+    ///
+    /// ```
+    /// use eplb_wgpu::{Cluster, DeviceChoice, Loads, PlanOptions, Planner};
+    /// let planner = Planner::new(&DeviceChoice::Cpu)?;
+    /// let (loads, cluster) = (Loads::from_counts(1, 2, &[3, 1])?, Cluster::new(4, 1, 1, 2)?);
+    /// let options = PlanOptions::default();
+    /// let plan = pollster::block_on(planner.plan_async(&loads, &cluster, &options))?;
+    /// assert_eq!(plan.fingerprint(), planner.plan(&loads, &cluster, &options)?.fingerprint());
+    /// # Ok::<(), eplb_wgpu::Error>(())
+    /// ```
     pub async fn plan_async(
         &self,
         loads: &Loads,
         cluster: &Cluster,
         options: &PlanOptions,
     ) -> Result<Plan, Error> {
-        self.plan(loads, cluster, options)
+        let (planner, loads, cluster, options) =
+            (self.clone(), loads.clone(), cluster.clone(), options.clone());
+        let failed = |reason: String| Error::Device { device: self.inner.info.label(), reason };
+        let (send, receive) = mpsc::channel();
+        let waker = Arc::new(Mutex::new(None::<Waker>));
+        let wake = WakeAtEnd(waker.clone());
+        std::thread::Builder::new()
+            .name("eplb-plan".into())
+            .spawn(move || {
+                // Locals go in reverse order: the sender is gone by the time the waiter is woken, panic or not.
+                let _wake = wake;
+                let send = send;
+                // The receiver is gone where the future was dropped.
+                let _ = send.send(planner.plan(&loads, &cluster, &options));
+            })
+            .map_err(|error| failed(format!("no thread for the plan: {error}")))?;
+        std::future::poll_fn(|context| {
+            // The waker is set before the look, so that an end between the two is not missed.
+            *waker.lock().unwrap_or_else(PoisonError::into_inner) = Some(context.waker().clone());
+            match receive.try_recv() {
+                Ok(result) => Poll::Ready(result),
+                Err(mpsc::TryRecvError::Empty) => Poll::Pending,
+                Err(mpsc::TryRecvError::Disconnected) => {
+                    Poll::Ready(Err(failed("the thread of the plan died".into())))
+                }
+            }
+        })
+        .await
+    }
+}
+
+/// Wakes whoever waits for a thread when the thread ends, however it ends.
+struct WakeAtEnd(Arc<Mutex<Option<Waker>>>);
+
+impl Drop for WakeAtEnd {
+    fn drop(&mut self) {
+        if let Some(waker) = self.0.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            waker.wake();
+        }
     }
 }
 
