@@ -4,12 +4,15 @@
 //! slots a GPU. Within one *node problem* (some experts, their `R` replicas, `P` GPUs of `k` slots) no plan is
 //! better than
 //! - the mean, `sum of w / P`: the largest is at least the mean;
-//! - the heaviest replica under best replication (`bound/heaviest.rs`): some GPU holds it.
+//! - the heaviest replica under best replication (`bound/heaviest.rs`): some GPU holds it;
+//! - with 2 or 3 slots a GPU, what heavy replicas need in light partners (`bound/few_slots.rs`): on real loads
+//!   of 256 experts in 144 x 2 slots 6 to 8 % above the other two.
 //!
 //! The global policy is one node problem. Under the hierarchical policy a plan first assigns groups to nodes
 //! and is then one node problem a node, so the least over assignments of the largest node's bound is a bound
 //! (`bound/groups.rs`): exact over assignments while they are few, a weaker relaxation beyond.
 
+mod few_slots;
 mod groups;
 mod heaviest;
 
@@ -50,23 +53,85 @@ struct Room {
     /// Replicas to place, at least one an expert.
     replicas: usize,
     gpus: usize,
+    /// Slots on a GPU.
+    slots: usize,
 }
 
 impl Room {
     /// All nodes as one.
     fn of_cluster(cluster: &Cluster) -> Self {
-        Self { replicas: cluster.num_replicas(), gpus: cluster.num_gpus() }
+        let slots = cluster.slots_per_gpu();
+        Self { replicas: cluster.num_replicas(), gpus: cluster.num_gpus(), slots }
     }
 
     /// One node of the hierarchical policy.
     fn of_node(cluster: &Cluster) -> Self {
         let nodes = cluster.num_nodes();
-        Self { replicas: cluster.num_replicas() / nodes, gpus: cluster.num_gpus() / nodes }
+        let slots = cluster.slots_per_gpu();
+        Self { replicas: cluster.num_replicas() / nodes, gpus: cluster.num_gpus() / nodes, slots }
     }
 }
 
 /// The bound of one node problem, up to rounding.
 fn node_bound(row: &[f64], room: Room) -> f64 {
+    few_slots::raise(row, room, simple_bound(row, room), f64::INFINITY)
+}
+
+/// The bound from the mean and the heaviest replica alone.
+fn simple_bound(row: &[f64], room: Room) -> f64 {
     let mean = row.iter().sum::<f64>() / room.gpus as f64;
     mean.max(heaviest::least_heaviest_replica(row, room.replicas))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Bounds of one layer of `row` on several clusters: 2, 3 and many slots a GPU, both policies.
+    fn bounds_of(row: &[f64]) -> Vec<f64> {
+        let loads = Loads::from_f64(1, row.len(), row).unwrap();
+        [(16, 1, 1, 8), (18, 1, 1, 6), (24, 4, 2, 4), (24, 4, 2, 12), (16, 4, 4, 16)]
+            .map(|(replicas, groups, nodes, gpus)| {
+                lower_bounds(&loads, &Cluster::new(replicas, groups, nodes, gpus).unwrap())[0]
+            })
+            .to_vec()
+    }
+
+    #[test]
+    fn odd_loads_end_and_stay_below_their_total() {
+        let tiny = f64::from_bits(3);
+        for load in [tiny, f64::MIN_POSITIVE, 1e-290, 0.1, 1.8e19] {
+            let rows =
+                [vec![load; 8], [vec![load], vec![0.0; 7]].concat(), [vec![load; 7], vec![1e19]].concat()];
+            for row in rows {
+                let total: f64 = row.iter().sum();
+                for bound in bounds_of(&row) {
+                    assert!((0.0..=total).contains(&bound), "{bound} for {row:?}");
+                    assert!(load < 1e-300 || bound >= total / 24.0, "{bound} for {row:?}");
+                }
+            }
+        }
+        assert_eq!(bounds_of(&[0.0; 8]), [0.0; 5]);
+        assert_eq!(
+            bounds_of(&[-0.0, 0.0, 0.0, 0.0, 0.5, 0.0, 0.0, 0.0])[0],
+            0.0625 * (1.0 - 1e-12 - 8.0 * f64::EPSILON)
+        );
+    }
+
+    #[test]
+    fn bounds_scale_with_the_loads() {
+        let row = [600.0, 560.0, 120.0, 120.0, 20.0, 10.0, 10.0, 10.0];
+        let scaled: Vec<f64> = row.iter().map(|w| w * 1024.0).collect();
+        for (small, large) in bounds_of(&row).into_iter().zip(bounds_of(&scaled)) {
+            assert!((small * 1024.0 - large).abs() <= 1e-9 * large, "{small} {large}");
+        }
+    }
+
+    #[test]
+    fn experts_that_do_not_fit_have_the_mean() {
+        let loads = Loads::from_counts(1, 5, &[4, 4, 4, 4, 4]).unwrap();
+        let few = lower_bounds(&loads, &Cluster::new(4, 1, 1, 4).unwrap())[0];
+        let ragged = lower_bounds(&loads, &Cluster::new(8, 2, 2, 4).unwrap())[0];
+        assert!((few - 5.0).abs() < 1e-9 && (ragged - 5.0).abs() < 1e-9, "{few} {ragged}");
+    }
 }

@@ -2,12 +2,16 @@
 
 use std::collections::HashMap;
 
-use super::{Room, heaviest, node_bound};
+use super::{Room, few_slots, heaviest, node_bound, simple_bound};
 use crate::cluster::Cluster;
 
 /// Assignments of groups to nodes are enumerated up to this many, nodes being interchangeable: 105 for 8
 /// groups in 4 nodes, 6,435 for 16 in 2, 15,400 for 12 in 4.
 const MAX_ASSIGNMENTS: usize = 20_000;
+
+/// Sets of groups get the bound of few slots, at up to some milliseconds each, where there are at most this
+/// many: 28 for 8 groups in 4 nodes, 70 for 8 in 2. With more, only all nodes as one get it.
+const MAX_TIGHT_SETS: usize = 100;
 
 /// The bound of one layer, up to rounding. The experts are a multiple of the groups.
 pub(super) fn bound(row: &[f64], cluster: &Cluster) -> f64 {
@@ -17,18 +21,29 @@ pub(super) fn bound(row: &[f64], cluster: &Cluster) -> f64 {
     by_load.sort_by(|a, b| load(b).total_cmp(&load(a)));
     let loads: Vec<f64> = by_load.iter().map(|group| load(group)).collect();
 
-    let room = Room::of_node(cluster);
-    let all = node_bound(row, Room::of_cluster(cluster));
-    let relaxed = relaxed(&by_load, &loads, nodes, room).max(all);
+    let (room, all) = (Room::of_node(cluster), Room::of_cluster(cluster));
+    let relaxed = relaxed(&by_load, &loads, nodes, room).max(simple_bound(row, all));
     if groups == nodes {
         // One assignment only.
         return by_load.iter().map(|group| node_bound(group, room)).fold(relaxed, f64::max);
     }
-    if assignments(groups, nodes) > MAX_ASSIGNMENTS {
+    let per_node = groups / nodes;
+    let enumerable = assignments(groups, nodes) <= MAX_ASSIGNMENTS;
+    let tight_sets = enumerable && choose(groups, per_node) <= MAX_TIGHT_SETS;
+    let relaxed = if tight_sets { relaxed } else { node_bound(row, all).max(relaxed) };
+    if !enumerable {
         return relaxed;
     }
-    let per_node = groups / nodes;
-    let mut search = Search { by_load, loads, per_node, room, known: HashMap::new(), best: f64::INFINITY };
+    let mut search = Search {
+        by_load,
+        loads,
+        per_node,
+        room,
+        simple: HashMap::new(),
+        tight: HashMap::new(),
+        tight_sets,
+        best: f64::INFINITY,
+    };
     search.assign((1 << groups) - 1, relaxed);
     search.best
 }
@@ -36,20 +51,16 @@ pub(super) fn bound(row: &[f64], cluster: &Cluster) -> f64 {
 /// How many ways there are to divide `groups` into `nodes` equal, interchangeable sets; [`usize::MAX`] where
 /// that is more than fits. The first group left over picks its companions, node after node.
 fn assignments(groups: usize, nodes: usize) -> usize {
-    let companions = groups / nodes - 1;
-    let mut ways = 1usize;
-    for left in (1..=nodes).map(|n| n * (companions + 1) - 1) {
-        let mut choose = 1usize;
-        for i in 0..companions {
-            // Stays whole: the product of i + 1 consecutive numbers is a multiple of (i + 1)!.
-            choose = match choose.checked_mul(left - i) {
-                Some(product) => product / (i + 1),
-                None => return usize::MAX,
-            };
-        }
-        ways = ways.saturating_mul(choose);
-    }
-    ways
+    let per_node = groups / nodes;
+    let picks = (1..=nodes).map(|n| choose(n * per_node - 1, per_node - 1));
+    picks.fold(1, usize::saturating_mul)
+}
+
+/// How many sets of `k` of `n` there are, `k <= n`; [`usize::MAX`] where that is more than fits.
+fn choose(n: usize, k: usize) -> usize {
+    // Stays whole: the product of i + 1 consecutive numbers is a multiple of (i + 1)!.
+    let step = |sets: usize, i: usize| Some(sets.checked_mul(n - i)? / (i + 1));
+    (0..k).try_fold(1, step).unwrap_or(usize::MAX)
 }
 
 /// A bound over all assignments without enumerating them. `by_load` and `loads` descend by load.
@@ -77,8 +88,12 @@ struct Search<'a> {
     per_node: usize,
     /// The room of one node.
     room: Room,
-    /// The bound of each node problem met so far: few sets, many assignments.
-    known: HashMap<u32, f64>,
+    /// The simple and the tight bound of each node problem met so far: few sets, many assignments.
+    /// A tight bound of at least `best` may stop there: `best` only falls, so the set stays ruled out.
+    simple: HashMap<u32, f64>,
+    tight: HashMap<u32, f64>,
+    /// Whether sets get the bound of few slots.
+    tight_sets: bool,
     /// The least bound of a full assignment so far.
     best: f64,
 }
@@ -104,8 +119,11 @@ impl Search<'_> {
         }
         let missing = self.per_node as u32 - node.count_ones();
         if missing == 0 {
-            let cost = self.bound_of(node);
-            self.assign(left, so_far.max(cost));
+            // The tight bound costs more, so only sets that the simple one leaves open get it.
+            if self.simple_bound_of(node) < self.best {
+                let cost = self.bound_of(node);
+                self.assign(left, so_far.max(cost));
+            }
             return;
         }
         while choice.count_ones() >= missing {
@@ -119,12 +137,31 @@ impl Search<'_> {
         members(node).map(|g| self.loads[g]).sum::<f64>() / self.room.gpus as f64
     }
 
+    fn row_of(&self, node: u32) -> Vec<f64> {
+        members(node).flat_map(|g| self.by_load[g].iter().copied()).collect()
+    }
+
+    fn simple_bound_of(&mut self, node: u32) -> f64 {
+        if let Some(&bound) = self.simple.get(&node) {
+            return bound;
+        }
+        let bound = simple_bound(&self.row_of(node), self.room);
+        self.simple.insert(node, bound);
+        bound
+    }
+
     fn bound_of(&mut self, node: u32) -> f64 {
-        let (by_load, room) = (&self.by_load, self.room);
-        *self.known.entry(node).or_insert_with(|| {
-            let row: Vec<f64> = members(node).flat_map(|g| by_load[g].iter().copied()).collect();
-            node_bound(&row, room)
-        })
+        if let Some(&bound) = self.tight.get(&node) {
+            return bound;
+        }
+        let simple = self.simple_bound_of(node);
+        let bound = if self.tight_sets {
+            few_slots::raise(&self.row_of(node), self.room, simple, self.best)
+        } else {
+            simple
+        };
+        self.tight.insert(node, bound);
+        bound
     }
 }
 

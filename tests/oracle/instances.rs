@@ -55,6 +55,15 @@ impl Instance {
         Self { row: loads(rng, experts), cluster }
     }
 
+    /// Global, 2 or 3 slots a GPU, 8 to 10 slots, few spare replicas, at times a free slot.
+    pub fn with_few_slots(rng: &mut Rng, slots: usize) -> Self {
+        let gpus = if slots == 2 { 4 + rng.below(2) } else { 3 };
+        let replicas = gpus * slots - usize::from(rng.below(4) == 0);
+        let experts = replicas - rng.below(4);
+        let cluster = Cluster::with_slots_per_gpu(replicas, 1, 1, gpus, slots).unwrap();
+        Self { row: loads(rng, experts), cluster }
+    }
+
     pub fn loads(&self) -> Loads {
         Loads::from_counts(1, self.row.len(), &self.row).unwrap()
     }
