@@ -6,7 +6,7 @@ fn main() -> Result<(), Error> {
     let (layers, experts) = (4, 64);
     let counts: Vec<u64> = (0..layers * experts).map(|i| 1_000_000 / (1 + (i as u64 * 37) % 64)).collect();
     let loads = Loads::from_counts(layers, experts, &counts)?;
-    let planner = Planner::new(&DeviceChoice::Cpu)?;
+    let planner = Planner::new(DeviceChoice::Cpu)?;
     println!("replicas  greedy   this plan");
     for replicas in [64, 80, 96] {
         let cluster = Cluster::new(replicas, 1, 1, 16)?;

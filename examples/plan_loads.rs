@@ -5,7 +5,7 @@ use eplb_wgpu::{Cluster, DeviceChoice, Error, Loads, PlanOptions, Planner};
 fn main() -> Result<(), Error> {
     let loads = Loads::from_counts(1, 8, &[600, 560, 120, 120, 20, 10, 10, 10])?;
     let cluster = Cluster::new(16, 1, 1, 8)?;
-    let planner = Planner::new(&DeviceChoice::Auto)?;
+    let planner = Planner::new(DeviceChoice::Auto)?;
     let plan = planner.plan(&loads, &cluster, &PlanOptions::default())?;
     println!("on {}:", planner.device().label());
     for (gpu, slots) in plan.physical_to_logical().chunks(cluster.slots_per_gpu()).enumerate() {

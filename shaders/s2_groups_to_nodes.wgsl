@@ -353,7 +353,7 @@ fn repair(
     }
     let source = chosen_at(layer, kept[layer_state_at(layer) + LAYER_CHOSEN]);
     let to = chosen_at(layer, params.assignments + 1u);
-    // The repaired assignment takes the place of the layer's first sample, whose work is done.
+    // The repaired assignment takes the place of DeepSeek's, which has been chosen and searched.
     let lane = layer * (params.samples + 1u) + params.samples;
     let list = params.at_built + lane * params.groups;
     let state = params.at_build_state + lane * params.nodes * 3u;

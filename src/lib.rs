@@ -11,7 +11,7 @@
 //!
 //! let loads = Loads::from_counts(1, 4, &[90, 30, 20, 10])?;
 //! let cluster = Cluster::new(6, 1, 1, 3)?; // 6 replicas on 3 GPUs of one node
-//! let planner = Planner::new(&DeviceChoice::Auto)?;
+//! let planner = Planner::new(DeviceChoice::Auto)?;
 //! let plan = planner.plan(&loads, &cluster, &PlanOptions::default())?;
 //! assert_eq!(plan.replica_counts().iter().sum::<u32>(), 6);
 //! assert!(plan.quality().balancedness() > 0.9);

@@ -24,7 +24,7 @@ use crate::plan::{Placement, Plan, Stop};
 /// use eplb_wgpu::{Cluster, DeviceChoice, Loads, PlanOptions, Planner};
 /// let loads = Loads::from_counts(1, 8, &[600, 560, 120, 120, 20, 10, 10, 10])?;
 /// let cluster = Cluster::new(16, 1, 1, 8)?;
-/// let planner = Planner::new(&DeviceChoice::Cpu)?;
+/// let planner = Planner::new(DeviceChoice::Cpu)?;
 /// let plan = planner.plan(&loads, &cluster, &PlanOptions::default())?;
 /// assert_eq!(plan.physical_to_logical().len(), 16);
 /// assert!(plan.quality().layers[0].max_gpu_load <= 200.0); // DeepSeek's greedy rule reaches 232
@@ -47,7 +47,7 @@ impl Planner {
     /// # Errors
     /// [`Error::NoDevice`] where no adapter fits the choice (with those found), [`Error::Device`] where the
     /// driver refuses.
-    pub fn new(choice: &DeviceChoice) -> Result<Self, Error> {
+    pub fn new(choice: DeviceChoice) -> Result<Self, Error> {
         pollster::block_on(Self::new_async(choice))
     }
 
@@ -55,8 +55,8 @@ impl Planner {
     ///
     /// # Errors
     /// As for [`Planner::new`].
-    pub async fn new_async(choice: &DeviceChoice) -> Result<Self, Error> {
-        let Some(open) = device::open(choice).await? else {
+    pub async fn new_async(choice: DeviceChoice) -> Result<Self, Error> {
+        let Some(open) = device::open(&choice).await? else {
             return Ok(Self { inner: Arc::new(Inner { gpu: None, info: DeviceInfo::cpu() }) });
         };
         let info = open.info.clone();
@@ -124,7 +124,7 @@ impl Planner {
     ///
     /// ```
     /// use eplb_wgpu::{Cluster, DeviceChoice, Loads, PlanOptions, Planner};
-    /// let planner = Planner::new(&DeviceChoice::Cpu)?;
+    /// let planner = Planner::new(DeviceChoice::Cpu)?;
     /// let (loads, cluster) = (Loads::from_counts(1, 2, &[3, 1])?, Cluster::new(4, 1, 1, 2)?);
     /// let options = PlanOptions::default();
     /// let plan = pollster::block_on(planner.plan_async(&loads, &cluster, &options))?;

@@ -1,18 +1,10 @@
 //! What the project's own tests need to see of its inside. No part of the API: anything here may change.
 
+use crate::engine::recording::{BINDINGS, GRID_BINDINGS, LANES};
 use crate::layout::GpuParams;
 use crate::stages::{STAGES, Stage, queue};
 
-/// How a shader may use a buffer, as the host's tables say it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum BindingKind {
-    /// `var<uniform>`
-    Uniform,
-    /// `var<storage, read>`
-    StorageRead,
-    /// `var<storage, read_write>`
-    StorageReadWrite,
-}
+pub use crate::engine::recording::BindingKind;
 
 /// One buffer that a pipeline binds, as the host's tables say it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -56,21 +48,18 @@ pub fn shaders() -> Vec<ShaderUnit> {
 }
 
 fn unit(stage: &Stage, entry_point: &'static str) -> ShaderUnit {
-    use BindingKind::{StorageRead, StorageReadWrite, Uniform};
     let sizes_grids = stage.stem == queue::STAGE.stem;
-    let plain =
-        [Uniform, StorageRead, StorageReadWrite, StorageReadWrite, StorageReadWrite, StorageReadWrite];
-    let mut bindings: Vec<Binding> =
-        (0..).zip(plain).map(|(binding, kind)| Binding { group: 0, binding, kind }).collect();
-    if sizes_grids {
-        bindings.push(Binding { group: 1, binding: 0, kind: StorageReadWrite });
-    }
+    let bind = |group: u32, kinds: &'static [BindingKind]| {
+        (0..).zip(kinds).map(move |(binding, &kind)| Binding { group, binding, kind })
+    };
+    let grids: &[BindingKind] = if sizes_grids { &GRID_BINDINGS } else { &[] };
+    let bindings = bind(0, &BINDINGS).chain(bind(1, grids)).collect();
     ShaderUnit {
         stem: stage.stem,
         variant: String::new(),
         source: stage.wgsl(),
         entry_point,
-        workgroup_size: [if sizes_grids { 1 } else { 64 }, 1, 1],
+        workgroup_size: [if sizes_grids { 1 } else { LANES }, 1, 1],
         constants: Vec::new(),
         bindings,
         uniform_layout: GpuParams::MEMBERS.iter().map(|&(name, at)| (name, at as u32)).collect(),

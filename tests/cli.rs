@@ -93,6 +93,18 @@ fn wrong_things_give_one_line_and_no_file() {
     history.write(&whole).unwrap();
     let bytes = std::fs::read(&whole).unwrap();
     file(&bad("short.npy", &bytes[..bytes.len() - 9]), "truncated");
+    let header = |text: &str| {
+        let length = u16::try_from(text.len()).unwrap().to_le_bytes();
+        [b"\x93NUMPY\x01\x00".as_slice(), &length, text.as_bytes()].concat()
+    };
+    let nested = format!(
+        "{{'descr': {}1{}, 'fortran_order': False, 'shape': (2, 2), }}",
+        "[".repeat(40),
+        "]".repeat(40)
+    );
+    file(&bad("nested.npy", &header(&nested)), "is not a plain number");
+    let huge = "{'descr': '<u4', 'fortran_order': False, 'shape': (4294967296, 4294967296, 4294967296), }";
+    file(&bad("huge.npy", &header(huge)), "the shape is too large");
     file("missing.json", "missing.json");
     let wrong = |args: &[&str], part: &str| {
         assert_refused(&[&["plan", good.as_str(), "--device", "cpu"], args].concat(), part)

@@ -70,7 +70,7 @@ impl Bench {
             None => history,
         };
         let cluster = Cluster::new(self.replicas, self.groups, self.nodes, self.gpus)?;
-        let planner = Planner::new(&self.device)?;
+        let planner = Planner::new(self.device.clone())?;
         // Each window but the last is planned on and its plan scored on the next; a single one on itself.
         let windows =
             (0..history.windows()).map(|w| history.loads(Window::Index(w))).collect::<Result<Vec<_>, _>>()?;

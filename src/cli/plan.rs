@@ -78,11 +78,11 @@ impl Plan {
             check_writable(out)?;
         }
         let loads = self.part.read(file)?;
-        let planner = Planner::new(&self.device)?;
+        let planner = Planner::new(self.device.clone())?;
         let plan = planner.plan(&loads, &cluster, &options)?;
         // What DeepSeek's rule gives, for comparison, by the CPU backend.
         let greedy: Preset = "gen00".parse()?;
-        let greedy = Planner::new(&DeviceChoice::Cpu)?.plan(&loads, &cluster, &greedy.options())?;
+        let greedy = Planner::new(DeviceChoice::Cpu)?.plan(&loads, &cluster, &greedy.options())?;
         if let Some(out) = &self.out {
             let mut bytes = plan_json(&plan).to_string().into_bytes();
             bytes.push(b'\n');

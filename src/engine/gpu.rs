@@ -5,12 +5,9 @@ use std::num::NonZeroU64;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use super::device::OpenDevice;
-use super::recording::{Dispatch, Grid, Kernel, Recording};
+use super::recording::{BINDINGS, BindingKind, Dispatch, GRID_BINDINGS, Grid, Kernel, LANES, Recording};
 use crate::error::Error;
 use crate::layout::{GpuParams, Layout};
-
-/// Invocations of a workgroup; `LANES` in `problem.wgsl`.
-const LANES: u32 = 64;
 
 /// Workgroups in one dimension of a grid, WebGPU's default limit.
 const MAX_GRID: u32 = 65_535;
@@ -95,19 +92,8 @@ impl Gpu {
     /// [`Error::Device`] where the driver refuses a shader.
     pub fn new(open: OpenDevice, shaders: &[ShaderSource]) -> Result<Self, Error> {
         let device = &open.device;
-        let uniform = wgpu::BindingType::Buffer {
-            ty: wgpu::BufferBindingType::Uniform,
-            has_dynamic_offset: true,
-            min_binding_size: NonZeroU64::new(size_of::<GpuParams>() as u64),
-        };
-        let storage = |read_only| wgpu::BindingType::Buffer {
-            ty: wgpu::BufferBindingType::Storage { read_only },
-            has_dynamic_offset: false,
-            min_binding_size: None,
-        };
-        let write = storage(false);
-        let bindings = layout_of(device, &[uniform, storage(true), write, write, write, write]);
-        let grid_bindings = layout_of(device, &[write]);
+        let bindings = layout_of(device, &BINDINGS);
+        let grid_bindings = layout_of(device, &GRID_BINDINGS);
         let pipeline_layout = |groups: &[Option<&wgpu::BindGroupLayout>]| {
             device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
                 label: None,
@@ -353,11 +339,25 @@ impl Gpu {
 }
 
 /// A layout with these bindings, in order from 0.
-fn layout_of(device: &wgpu::Device, kinds: &[wgpu::BindingType]) -> wgpu::BindGroupLayout {
-    let entry = |(binding, &ty): (u32, &wgpu::BindingType)| wgpu::BindGroupLayoutEntry {
+fn layout_of(device: &wgpu::Device, kinds: &[BindingKind]) -> wgpu::BindGroupLayout {
+    let storage = |read_only| wgpu::BindingType::Buffer {
+        ty: wgpu::BufferBindingType::Storage { read_only },
+        has_dynamic_offset: false,
+        min_binding_size: None,
+    };
+    let binding_type = |kind| match kind {
+        BindingKind::Uniform => wgpu::BindingType::Buffer {
+            ty: wgpu::BufferBindingType::Uniform,
+            has_dynamic_offset: true,
+            min_binding_size: NonZeroU64::new(size_of::<GpuParams>() as u64),
+        },
+        BindingKind::StorageRead => storage(true),
+        BindingKind::StorageReadWrite => storage(false),
+    };
+    let entry = |(binding, &kind): (u32, &BindingKind)| wgpu::BindGroupLayoutEntry {
         binding,
         visibility: wgpu::ShaderStages::COMPUTE,
-        ty,
+        ty: binding_type(kind),
         count: None,
     };
     let entries: Vec<_> = (0..).zip(kinds).map(entry).collect();

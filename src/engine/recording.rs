@@ -11,6 +11,33 @@ pub struct Kernel {
     pub entry: &'static str,
 }
 
+/// How a shader may use a buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum BindingKind {
+    /// `var<uniform>`, one block a dispatch
+    Uniform,
+    /// `var<storage, read>`
+    StorageRead,
+    /// `var<storage, read_write>`
+    StorageReadWrite,
+}
+
+/// The buffers of every kernel, group 0: uniform block, problem, groups, kept, arena, queue.
+pub const BINDINGS: [BindingKind; 6] = [
+    BindingKind::Uniform,
+    BindingKind::StorageRead,
+    BindingKind::StorageReadWrite,
+    BindingKind::StorageReadWrite,
+    BindingKind::StorageReadWrite,
+    BindingKind::StorageReadWrite,
+];
+
+/// The buffer of kernels that size grids, group 1.
+pub const GRID_BINDINGS: [BindingKind; 1] = [BindingKind::StorageReadWrite];
+
+/// Invocations of a workgroup; `LANES` in `problem.wgsl`.
+pub const LANES: u32 = 64;
+
 /// How many lanes a dispatch has.
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
 pub enum Grid {

@@ -5,6 +5,7 @@ use npyz::{DType, NpyFile, Order, TypeChar, WriterBuilder};
 use super::{LoadHistory, MAX_VALUES};
 
 pub fn read(bytes: &[u8]) -> Result<LoadHistory, String> {
+    screen(bytes)?;
     let file = NpyFile::new(bytes).map_err(|error| format!("not an npy file: {error}"))?;
     let shape: Vec<usize> = file.shape().iter().map(|&n| usize::try_from(n).unwrap_or(usize::MAX)).collect();
     let (windows, layers, experts) = match shape[..] {
@@ -58,6 +59,29 @@ pub fn read(bytes: &[u8]) -> Result<LoadHistory, String> {
         }
     };
     history.map_err(|error| error.to_string())
+}
+
+/// Refuses headers the parser must not see: it takes time exponential in the depth of nesting, and multiplies
+/// dimensions unchecked. An array of plain numbers has one dict, one shape and no list; numbers of at most 19
+/// digits together have a product below 2^64.
+fn screen(bytes: &[u8]) -> Result<(), String> {
+    let byte = |at: usize| bytes.get(at).copied().map(usize::from);
+    let word = |at| Some(byte(at)? | byte(at + 1)? << 8);
+    let (begin, length) = match byte(6) {
+        Some(1) => (10, word(8)),
+        _ => (12, word(8).zip(word(10)).map(|(low, high)| low | high << 16)),
+    };
+    let header = length.and_then(|length| bytes.get(begin..)?.get(..length));
+    let header = header.ok_or("not an npy file: the header is cut off")?;
+    let count = |test: &dyn Fn(u8) -> bool| header.iter().filter(|&&b| test(b)).count();
+    let plain = count(&|b| b == b'{') <= 1 && count(&|b| b == b'(') <= 1 && count(&|b| b == b'[') == 0;
+    if !plain {
+        return Err("the type is not a plain number, or the header is damaged".into());
+    }
+    if count(&|b| b.is_ascii_digit()) > 19 {
+        return Err("the shape is too large".into());
+    }
+    Ok(())
 }
 
 fn widen<T: Into<u64>>(values: Vec<T>) -> Vec<u64> {

@@ -29,7 +29,7 @@ fn cases() -> &'static [Case] {
 
 fn plan(case: &Case, options: &PlanOptions) -> (Plan, Quality) {
     static CPU: LazyLock<Planner> =
-        LazyLock::new(|| Planner::new(&DeviceChoice::Cpu).expect("the CPU backend is always there"));
+        LazyLock::new(|| Planner::new(DeviceChoice::Cpu).expect("the CPU backend is always there"));
     let plan = CPU.plan(&case.loads, &case.cluster, options).unwrap_or_else(|e| panic!("{}: {e}", case.name));
     let quality = check::score(&case.loads, &case.cluster, plan.physical_to_logical());
     (plan, quality.unwrap_or_else(|e| panic!("{}: {e}", case.name)))
@@ -177,7 +177,7 @@ fn the_device_makes_the_same_plan_of_every_case_at_every_restart_count() {
         return;
     }
     let choice = std::env::var("EPLB_TEST_DEVICE").map_or(Ok(DeviceChoice::Gpu), |name| name.parse());
-    let device = match choice.and_then(|choice| Planner::new(&choice)) {
+    let device = match choice.and_then(Planner::new) {
         Ok(device) => device,
         Err(error) if std::env::var("EPLB_ALLOW_NO_ADAPTER").as_deref() == Ok("1") => {
             return eprintln!("not run: {error}");

@@ -33,7 +33,7 @@ fn plans_are_made_on_the_adapter_that_is_tested() {
     assert_eq!(plan.warnings(), &[] as &[String]);
     assert_eq!((plan.device(), plan.backend()), (&*planner.device().name, &*planner.device().backend));
     let cpu =
-        Planner::new(&DeviceChoice::Cpu).unwrap().plan(&loads, &cluster, &PlanOptions::default()).unwrap();
+        Planner::new(DeviceChoice::Cpu).unwrap().plan(&loads, &cluster, &PlanOptions::default()).unwrap();
     assert_eq!(plan.physical_to_logical(), cpu.physical_to_logical());
     assert_eq!(plan.fingerprint(), cpu.fingerprint());
 }

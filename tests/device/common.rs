@@ -31,7 +31,7 @@ fn open() -> Result<Planner, String> {
         Ok(text) => text.parse().map_err(|error| format!("EPLB_TEST_DEVICE: {error}"))?,
         Err(_) => DeviceChoice::Gpu,
     };
-    let planner = Planner::new(&choice).map_err(|error| error.to_string())?;
+    let planner = Planner::new(choice.clone()).map_err(|error| error.to_string())?;
     match planner.device().backend.as_str() {
         "cpu" => Err(format!("EPLB_TEST_DEVICE {choice} is not an adapter")),
         _ => Ok(planner),

@@ -6,7 +6,7 @@ use crate::{Cluster, Loads, PlanOptions, Preset, check};
 /// The CPU backend's plan and the device's are the same bytes, and both pass the check.
 #[track_caller]
 fn assert_equal_plans(planner: &Planner, seed: u64, loads: &Loads, cluster: &Cluster, options: &PlanOptions) {
-    let cpu = Planner::new(&DeviceChoice::Cpu).expect("the CPU backend is always here");
+    let cpu = Planner::new(DeviceChoice::Cpu).expect("the CPU backend is always here");
     let expected = cpu.plan(loads, cluster, options).expect("the case is valid");
     let found = planner.plan(loads, cluster, options).expect("the case is valid");
     assert_eq!(found.warnings(), [] as [String; 0], "seed {seed}");

@@ -9,7 +9,7 @@ use crate::{
 mod brute_force;
 
 fn planner() -> Planner {
-    Planner::new(&DeviceChoice::Cpu).unwrap()
+    Planner::new(DeviceChoice::Cpu).unwrap()
 }
 
 fn max_loads(loads: &Loads, cluster: &Cluster, options: &PlanOptions) -> Vec<f64> {
