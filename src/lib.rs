@@ -31,11 +31,13 @@ pub mod error;
 pub(crate) mod layout;
 pub mod loads;
 pub(crate) mod mirror;
+pub mod moves;
 pub mod options;
 pub(crate) mod params;
 pub mod plan;
 pub mod planner;
 pub mod presets;
+pub mod rebalance;
 pub(crate) mod stages;
 #[doc(hidden)]
 pub mod testing;
@@ -46,9 +48,10 @@ pub use cluster::{Cluster, Policy};
 pub use engine::device::{DeviceChoice, DeviceInfo, auto_device, devices};
 pub use error::Error;
 pub use loads::Loads;
+pub use moves::{MoveLimits, Moves};
 pub use options::{Duplicates, GroupRule, Objective, PlanOptions, Search};
 pub use plan::{Placement, Plan, Stop};
-pub use planner::Planner;
+pub use planner::{LayerMoves, Planner, Replan};
 pub use presets::Preset;
 
 // The device suite is compiled into the unit tests, to see single stages; its helpers name the crate.

@@ -19,6 +19,9 @@ pub const MAX_LAYERS: usize = 1 << 16;
 /// A float load may be at most 2^64, the range of a `u64` count.
 const MAX_FLOAT_LOAD: f64 = 18_446_744_073_709_551_616.0;
 
+/// The most windows of one [`Loads`].
+pub const MAX_WINDOWS: usize = 16;
+
 /// Below this, every whole `f64` is exact, so whole-number floats are taken as counts.
 const EXACT_F64: f64 = 9_007_199_254_740_992.0;
 
@@ -40,6 +43,17 @@ pub struct Loads {
     experts: usize,
     values: Arc<[f64]>,
     fixed: Arc<[u32]>,
+    windows: Option<Arc<Windows>>,
+}
+
+/// What loads of more than one window are made of.
+#[derive(Clone, Debug, PartialEq)]
+struct Windows {
+    loads: Vec<Loads>,
+    /// Shares of the objective, summing to at most [`FIXED_TOTAL`].
+    weights: Vec<u32>,
+    /// `[windows][layers][experts]`, each layer of a window summing to at most its weight.
+    fixed: Vec<u32>,
 }
 
 impl Loads {
@@ -50,7 +64,8 @@ impl Loads {
     pub fn from_counts(layers: usize, experts: usize, counts: &[u64]) -> Result<Self, Error> {
         check_shape(layers, experts, counts.len())?;
         let fixed = counts.chunks_exact(experts).flat_map(fixed_from_counts).collect();
-        Ok(Self { layers, experts, values: counts.iter().map(|&c| c as f64).collect(), fixed })
+        let values = counts.iter().map(|&c| c as f64).collect();
+        Ok(Self { layers, experts, values, fixed, windows: None })
     }
 
     /// Loads from `f64` values: finite, at least 0, at most 2^64. Whole numbers give exactly the plan that
@@ -75,7 +90,7 @@ impl Loads {
             return Self::from_counts(layers, experts, &counts);
         }
         let fixed = values.chunks_exact(experts).flat_map(fixed_from_floats).collect();
-        Ok(Self { layers, experts, values: values.into(), fixed })
+        Ok(Self { layers, experts, values: values.into(), fixed, windows: None })
     }
 
     /// Loads from `f32` values; see [`Loads::from_f64`].
@@ -85,6 +100,95 @@ impl Loads {
     pub fn from_f32(layers: usize, experts: usize, values: &[f32]) -> Result<Self, Error> {
         let wide: Vec<f64> = values.iter().map(|&v| f64::from(v)).collect();
         Self::from_f64(layers, experts, &wide)
+    }
+
+    /// Loads of several windows or workloads, for one plan that suits them all: it minimises the weighted mean,
+    /// over the windows, of the heaviest GPU's share of the window's load. Every window counts by its weight
+    /// and not by its number of tokens. What these loads say as a whole ([`Loads::values`]) is the weighted
+    /// mean of the windows, in tokens of the average window.
+    ///
+    /// One window gives exactly that window's loads.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] where there is no window or more than [`MAX_WINDOWS`], where their shapes or the number
+    /// of weights differ, where a window has windows itself, and for weights that are negative, not finite or
+    /// all zero.
+    ///
+    /// ```
+    /// use eplb_wgpu::Loads;
+    /// let day = Loads::from_counts(1, 2, &[30, 10])?;
+    /// let night = Loads::from_counts(1, 2, &[10, 30])?;
+    /// let both = Loads::from_windows(&[day, night], &[1.0, 1.0])?;
+    /// assert_eq!(both.windows().count(), 2);
+    /// assert_eq!(both.layer(0), &[20.0, 20.0]);
+    /// # Ok::<(), eplb_wgpu::Error>(())
+    /// ```
+    pub fn from_windows(windows: &[Loads], weights: &[f64]) -> Result<Self, Error> {
+        let Some(first) = windows.first().filter(|_| windows.len() <= MAX_WINDOWS) else {
+            let rule = format!("is not between 1 and {MAX_WINDOWS}");
+            return Err(Error::invalid("number of windows", windows.len(), rule));
+        };
+        if weights.len() != windows.len() {
+            let rule = format!("is not the number of windows {}", windows.len());
+            return Err(Error::invalid("number of weights", weights.len(), rule));
+        }
+        if let Some((i, w)) = weights.iter().enumerate().find(|(_, w)| !(w.is_finite() && **w >= 0.0)) {
+            return Err(Error::invalid(format!("weight of window {i}:"), w, "is not a finite number, at least 0"));
+        }
+        let total: f64 = weights.iter().sum();
+        if !(total > 0.0 && total.is_finite()) {
+            return Err(Error::invalid("sum of weights", total, "is not a positive number"));
+        }
+        let (layers, experts) = (first.layers, first.experts);
+        for (i, window) in windows.iter().enumerate() {
+            if (window.layers, window.experts) != (layers, experts) {
+                let shape = format!("{} layers x {} experts", window.layers, window.experts);
+                let rule = format!("is not that of the first, {layers} layers x {experts} experts");
+                return Err(Error::invalid(format!("shape of window {i}:"), shape, rule));
+            }
+            if window.windows.is_some() {
+                return Err(Error::invalid(format!("window {i}"), "several windows", "is not one window"));
+            }
+        }
+        if windows.len() == 1 {
+            return Ok(first.clone());
+        }
+        let weights: Vec<u32> =
+            weights.iter().map(|w| (w / total * f64::from(FIXED_TOTAL)) as u32).collect();
+        let fixed: Vec<u32> = windows
+            .iter()
+            .zip(&weights)
+            .flat_map(|(window, &weight)| {
+                let scale = move |&load: &u32| u64::from(load) * u64::from(weight) / u64::from(FIXED_TOTAL);
+                window.fixed.iter().map(move |load| scale(load) as u32)
+            })
+            .collect();
+        let len = layers * experts;
+        let mean = (0..len).map(|at| fixed.iter().skip(at).step_by(len).sum()).collect();
+        let values = weighted_mean(windows, &weights);
+        let loads = windows.to_vec();
+        let windows = Some(Arc::new(Windows { loads, weights, fixed }));
+        Ok(Self { layers, experts, values, fixed: mean, windows })
+    }
+
+    /// The windows these loads are made of; the loads themselves where there is one.
+    pub fn windows(&self) -> impl ExactSizeIterator<Item = &Loads> {
+        let windows = self.windows.as_ref().map_or(std::slice::from_ref(self), |w| &w.loads);
+        windows.iter()
+    }
+
+    /// The share of each window in the objective; they sum to 1.
+    #[must_use]
+    pub fn window_weights(&self) -> Vec<f64> {
+        let weights: &[u32] = self.windows.as_ref().map_or(&[FIXED_TOTAL], |w| &w.weights);
+        let total: f64 = weights.iter().map(|&w| f64::from(w)).sum();
+        weights.iter().map(|&w| f64::from(w) / total).collect()
+    }
+
+    /// The loads of all windows in fixed point, `[windows][layers][experts]`, each scaled by its weight.
+    #[must_use]
+    pub fn fixed_windows(&self) -> &[u32] {
+        self.windows.as_ref().map_or(&self.fixed, |w| &w.fixed)
     }
 
     /// Number of layers.
@@ -125,6 +229,23 @@ impl Loads {
     pub fn layers_without_load(&self) -> usize {
         self.values.chunks_exact(self.experts).filter(|row| row.iter().all(|&v| v == 0.0)).count()
     }
+}
+
+/// The mean of the windows by layer, each window scaled to the tokens of the average window.
+fn weighted_mean(windows: &[Loads], weights: &[u32]) -> Arc<[f64]> {
+    let (layers, experts) = (windows[0].layers, windows[0].experts);
+    let mut mean = vec![0.0; layers * experts];
+    for (layer, row) in mean.chunks_exact_mut(experts).enumerate() {
+        let total = |window: &Loads| window.layer(layer).iter().sum::<f64>();
+        let average = windows.iter().map(total).sum::<f64>() / windows.len() as f64;
+        for (window, &weight) in windows.iter().zip(weights).filter(|(window, _)| total(window) > 0.0) {
+            let scale = f64::from(weight) / f64::from(FIXED_TOTAL) * (average / total(window));
+            for (sum, load) in row.iter_mut().zip(window.layer(layer)) {
+                *sum += load * scale;
+            }
+        }
+    }
+    mean.into()
 }
 
 fn check_shape(layers: usize, experts: usize, len: usize) -> Result<(), Error> {

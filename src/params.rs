@@ -25,6 +25,12 @@ pub const TILE: u32 = 32;
 /// With more slots than this, 1-1 swaps alone have thousands of differences to choose from.
 pub const PAIR_SLOTS: u32 = 16;
 
+/// With several windows, tiles are this large: a comparison costs more, and they need not fit a bit mask.
+pub const WINDOW_TILE: u32 = 16;
+
+/// With several windows, 2-for-2 swaps look at the first this many slots of a GPU: 66 pairs.
+pub const WINDOW_PAIR_SLOTS: u32 = 12;
+
 /// The load a replica that must not move is given while moves are weighed (negative on the giving side): no
 /// swap wants it, and sums of two stay within `i32`.
 pub const NEVER: i32 = 1 << 30;
@@ -118,6 +124,10 @@ pub struct Params {
     pub slots_per_gpu: u32,
     /// Slots in a node.
     pub node_slots: u32,
+    /// GPUs of a run within which replicas may move: the node, also where a candidate is of a whole layer.
+    pub partner_gpus: u32,
+    /// Windows whose heaviest GPUs the plan minimises together.
+    pub windows: u32,
     /// The most replicas an expert may have in its node.
     pub max_count: u32,
     /// Whether construction and moves refuse a second replica of an expert on a GPU.
@@ -172,6 +182,8 @@ impl Params {
         let scan = node_gpus * (TURN + slots_per_gpu * (1 + blocks(slots_per_gpu)) * looks);
         let scans = u64::from(SCANS_BASE) + u64::from(SCANS_PER_KICK) * u64::from(options.kicks);
         let hierarchical = groups > 1;
+        let windows = loads.windows().len() as u32;
+        let one_window = windows == 1;
         Ok(Self {
             layers: loads.layers() as u32,
             experts,
@@ -184,14 +196,16 @@ impl Params {
             node_gpus,
             slots_per_gpu,
             node_slots: node_gpus * slots_per_gpu,
+            partner_gpus: node_gpus,
+            windows,
             max_count: if avoid_duplicates { node_gpus } else { node_replicas },
             avoid_duplicates,
             seed: [options.seed as u32, (options.seed >> 32) as u32],
             restarts: options.restarts,
             kicks: if search.steps == 0 { 0 } else { options.kicks },
-            assignments: if hierarchical { options.assignments } else { 1 },
+            assignments: if hierarchical && one_window { options.assignments } else { 1 },
             group_rule: options.groups,
-            repair: options.repair && hierarchical,
+            repair: options.repair && hierarchical && one_window,
             count_noise: options.count_noise,
             packing_noise: options.packing_noise,
             search,
@@ -199,6 +213,16 @@ impl Params {
             margin_fraction: fraction_of_ppm(options.count_margin_ppm),
             work_limit: u32::try_from(scans * u64::from(scan)).unwrap_or(WORK_MOST).min(WORK_MOST),
         })
+    }
+
+    /// Whether replicas may move between two GPUs of a candidate.
+    pub fn are_partners(&self, a: usize, b: usize) -> bool {
+        a / self.partner_gpus as usize == b / self.partner_gpus as usize
+    }
+
+    /// Windows in quads, the vectors of four that loads of several windows lie in (padded with zeros).
+    pub fn quads(&self) -> u32 {
+        self.windows.div_ceil(4)
     }
 
     /// What the search of a layer may stop at, for a bound.
@@ -224,7 +248,7 @@ impl Params {
 
     /// Whether DeepSeek's assignment is tried after the others, so that no plan is worse than the greedy one.
     pub fn tries_greedy_assignment(&self) -> bool {
-        self.groups > 1 && self.group_rule != GroupRule::Lpt
+        self.windows == 1 && self.groups > 1 && self.group_rule != GroupRule::Lpt
     }
 
     /// Whether a swap step needs to know who has swapped and who may be a partner.

@@ -20,16 +20,19 @@ pub enum Stop {
     NoMoveLeft,
     /// A budget of restarts, kicks or steps ended first.
     BudgetSpent,
+    /// The plan was made from a previous one, and no further move was worth its transfer.
+    PreviousPlan,
 }
 
 impl Stop {
-    /// `bound reached`, `no move left` or `budget spent`.
+    /// `bound reached`, `no move left`, `budget spent` or `previous plan`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Stop::BoundReached => "bound reached",
             Stop::NoMoveLeft => "no move left",
             Stop::BudgetSpent => "budget spent",
+            Stop::PreviousPlan => "previous plan",
         }
     }
 }

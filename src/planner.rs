@@ -1,7 +1,9 @@
 //! The planner: loads and a cluster in, a checked plan out.
 
 pub(crate) mod cpu;
+pub(crate) mod cpu_windows;
 pub(crate) mod gpu;
+pub(crate) mod warm;
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
 use std::task::{Poll, Waker};
@@ -14,6 +16,7 @@ use crate::engine::gpu::Gpu;
 use crate::error::Error;
 use crate::loads::Loads;
 use crate::mirror::s5_refine::End;
+use crate::moves::{self, MoveLimits, Moves};
 use crate::options::PlanOptions;
 use crate::params::{FREE, Params};
 use crate::plan::{Placement, Plan, Stop};
@@ -90,14 +93,15 @@ impl Planner {
         let mut warnings = Vec::new();
         let mut made_by = self.inner.info.clone();
         let on_gpu = self.inner.gpu.as_ref().map(|gpu| gpu::plan(gpu, &params, loads.fixed()));
+        let on_cpu = || cpu::plan(&params, loads.fixed(), loads.fixed_windows());
         let planned = match on_gpu {
             Some(Ok(planned)) => planned,
             Some(Err(error)) => {
                 warnings.push(format!("{error}; the CPU backend made the plan"));
                 made_by = DeviceInfo::cpu();
-                cpu::plan(&params, loads.fixed())
+                on_cpu()
             }
-            None => cpu::plan(&params, loads.fixed()),
+            None => on_cpu(),
         };
         let slots = planned.slots.iter().map(|&e| if e == FREE { -1 } else { e as i32 }).collect();
         let placement = Placement::new(loads.experts(), cluster.num_slots(), slots)?;
@@ -114,6 +118,88 @@ impl Planner {
             warnings,
             quality: OnceLock::new(),
         })
+    }
+
+    /// Plans from `previous`, the plan that runs: the search starts there, each moved slot must be worth its
+    /// transfer, and where that start is too far off, a fresh plan is taken, relabelled so that the fewest
+    /// slots change. No layer becomes worse than it was by the objective of `loads` (the heaviest GPU, or its
+    /// weighted mean over windows).
+    ///
+    /// # Errors
+    /// As for [`Planner::plan`]; and [`Error::Invalid`] or [`Error::InvalidPlan`] where `previous` is not a
+    /// plan of these layers and experts on the cluster.
+    ///
+    /// ```
+    /// use eplb_wgpu::{Cluster, DeviceChoice, Loads, MoveLimits, PlanOptions, Planner};
+    /// let planner = Planner::new(DeviceChoice::Cpu)?;
+    /// let (cluster, options) = (Cluster::new(6, 1, 1, 3)?, PlanOptions::default());
+    /// let running = planner.plan(&Loads::from_counts(1, 4, &[90, 30, 20, 10])?, &cluster, &options)?;
+    /// let now = Loads::from_counts(1, 4, &[85, 35, 20, 10])?;
+    /// let replan = planner.replan(&now, &cluster, running.placement(), &options, &MoveLimits::default())?;
+    /// assert!(replan.moves().received <= 6);
+    /// # Ok::<(), eplb_wgpu::Error>(())
+    /// ```
+    pub fn replan(
+        &self,
+        loads: &Loads,
+        cluster: &Cluster,
+        previous: &Placement,
+        options: &PlanOptions,
+        limits: &MoveLimits,
+    ) -> Result<Replan, Error> {
+        moves::check_same_shape(cluster, previous, loads.layers(), loads.experts())?;
+        check::score(loads, cluster, previous.physical_to_logical())?;
+        self.replan_from(self.plan(loads, cluster, options)?, Some(previous), limits)
+    }
+
+    /// [`Planner::replan`] where the fresh plan is known; without a previous plan the fresh one is it.
+    pub(crate) fn replan_from(
+        &self,
+        mut fresh: Plan,
+        previous: Option<&Placement>,
+        limits: &MoveLimits,
+    ) -> Result<Replan, Error> {
+        let Some(previous) = previous else {
+            let moves = Moves { slots: fresh.physical_to_logical().len(), ..Moves::default() };
+            return Ok(Replan { plan: fresh, moves, layers: Vec::new() });
+        };
+        let start = Instant::now();
+        let params = Params::new(&fresh.loads, &fresh.cluster, &fresh.options)?;
+        let map = |placement: &Placement| -> Vec<u32> {
+            placement.physical_to_logical().iter().map(|&e| u32::try_from(e).unwrap_or(FREE)).collect()
+        };
+        let before = map(previous);
+        let paths =
+            warm::paths(&params, &fresh.cluster, &fresh.loads, &before, &map(&fresh.placement), limits);
+        let chosen = warm::choose(&paths, limits.max_moves);
+        let mut slots = Vec::with_capacity(before.len());
+        let mut layers = Vec::with_capacity(paths.len());
+        let per_gpu = fresh.cluster.slots_per_gpu();
+        for ((path, &index), old) in paths.iter().zip(&chosen).zip(before.chunks_exact(previous.slots())) {
+            let point = &path.points[index];
+            for (old, new) in old.chunks_exact(per_gpu).zip(point.slots.chunks_exact(per_gpu)) {
+                slots.extend(warm::to_map(&moves::in_place(old, new)));
+            }
+            let ratio = |a: u32, b: u32| if b == 0 { 0.0 } else { f64::from(a) / f64::from(b) - 1.0 };
+            layers.push(LayerMoves {
+                received: point.moves,
+                gain: -ratio(point.value, path.points[0].value),
+                loss: ratio(point.value, path.fresh_value).max(0.0),
+                fresh: point.fresh,
+            });
+        }
+        let placement = Placement::new(previous.experts(), previous.slots(), slots)?;
+        check::score(&fresh.loads, &fresh.cluster, placement.physical_to_logical())?;
+        let moves = Moves::between(&fresh.cluster, previous, &placement)?;
+        for (stop, layer) in fresh.stops.iter_mut().zip(&layers) {
+            if !layer.fresh {
+                *stop = Stop::PreviousPlan;
+            }
+        }
+        fresh.placement = placement;
+        fresh.quality = OnceLock::new();
+        fresh.elapsed += start.elapsed();
+        Ok(Replan { plan: fresh, moves, layers })
     }
 
     /// [`Planner::plan`] without blocking the caller's executor: the work runs on a thread of its own, from the
@@ -165,6 +251,57 @@ impl Planner {
             }
         })
         .await
+    }
+}
+
+/// A plan made from a previous one, and what it moves.
+#[derive(Clone, Debug)]
+pub struct Replan {
+    plan: Plan,
+    moves: Moves,
+    layers: Vec<LayerMoves>,
+}
+
+/// What happens to one layer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LayerMoves {
+    /// Slots whose GPU receives a new expert.
+    pub received: usize,
+    /// By which part the objective falls: 0.1 is a tenth less than with the previous plan.
+    pub gain: f64,
+    /// By which part it stays above that of a fresh plan.
+    pub loss: f64,
+    /// Whether a fresh plan was taken.
+    pub fresh: bool,
+}
+
+impl Replan {
+    /// The plan.
+    #[must_use]
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// What it moves, all layers together.
+    #[must_use]
+    pub fn moves(&self) -> &Moves {
+        &self.moves
+    }
+
+    /// Layer by layer; empty where there was no previous plan.
+    #[must_use]
+    pub fn layers(&self) -> &[LayerMoves] {
+        &self.layers
+    }
+
+    /// The layers that move, those to move first first: by falling gain for a moved slot, ties to the lower.
+    #[must_use]
+    pub fn layers_to_move(&self) -> Vec<usize> {
+        let worth = |layer: usize| self.layers[layer].gain / self.layers[layer].received.max(1) as f64;
+        let mut order: Vec<usize> =
+            (0..self.layers.len()).filter(|&l| self.layers[l].received > 0).collect();
+        order.sort_by(|&a, &b| worth(b).total_cmp(&worth(a)).then(a.cmp(&b)));
+        order
     }
 }
 

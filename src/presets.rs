@@ -33,6 +33,8 @@ struct Entry {
 enum Recipe {
     /// The default, with another budget: restarts, kicks.
     Budget(u32, u32),
+    /// For several windows, where a candidate costs more and the bound is out of reach.
+    Scenarios,
     /// One restart of the default's search without replica transfers.
     Fast,
     /// Greedy construction and this refinement, as the lineage's programs are; then restarts.
@@ -54,7 +56,7 @@ enum Refinement {
 }
 
 use Objective::{Max, Variance, VarianceThenMax};
-use Recipe::{Budget, Fast, Lineage, Repair, VarianceGroups};
+use Recipe::{Budget, Fast, Lineage, Repair, Scenarios, VarianceGroups};
 use Refinement::{Bipartition, PairSwaps, Swaps};
 
 /// More steps than any descent takes.
@@ -65,10 +67,11 @@ const fn entry(name: &'static str, summary: &'static str, recipe: Recipe) -> Ent
 }
 
 #[rustfmt::skip]
-static ENTRIES: [Entry; 28] = [
+static ENTRIES: [Entry; 29] = [
     entry("default", "the best plan in milliseconds: 32 restarts, 8 kicks, all moves", Budget(32, 8)),
     entry("fast", "one restart: group assignment, 1-1 and 2-2 swaps", Fast),
     entry("thorough", "a larger budget of the same search: 128 restarts, 64 kicks", Budget(128, 64)),
+    entry("scenarios", "several windows at once: 2 restarts, 8 kicks, 1-1 swaps and transfers", Scenarios),
     entry("gen00", "hierarchical greedy: DeepSeek's rule", Lineage(Refinement::None, 1)),
     entry("gen01", "LPT with iterative swaps: heaviest and lightest GPU, least variance", Lineage(Swaps(Variance, 1, 1, UNTIL_STUCK), 1)),
     entry("gen02", "vectorised DeepSeek EPLB: the greedy rule, all layers at once", Lineage(Refinement::None, 1)),
@@ -100,6 +103,12 @@ impl Preset {
     /// All presets: the project's own first, then the lineage in order.
     pub fn all() -> impl Iterator<Item = Preset> {
         ENTRIES.iter().map(Preset)
+    }
+
+    /// What several windows are planned with where nothing else is said.
+    #[must_use]
+    pub fn scenarios() -> Preset {
+        Preset(&ENTRIES[3])
     }
 
     /// Its name.
@@ -140,6 +149,11 @@ impl Preset {
         let swaps = Swaps(Max, 1, 0, UNTIL_STUCK);
         match &self.0.recipe {
             Budget(restarts, kicks) => PlanOptions { restarts: *restarts, kicks: *kicks, ..default },
+            Scenarios => PlanOptions {
+                restarts: 2,
+                search: Some(Search { transfers: true, ..Search::SWAPS }),
+                ..default
+            },
             Fast => PlanOptions { restarts: 1, kicks: 0, search: search(&PairSwaps), ..default },
             Lineage(moves, restarts) => lineage(moves, *restarts),
             Repair => PlanOptions { repair: true, ..lineage(&swaps, 1) },
@@ -181,6 +195,7 @@ mod tests {
 
     #[test]
     fn the_default_preset_is_the_default() {
+        assert_eq!(Preset::scenarios().name(), "scenarios");
         assert_eq!("default".parse::<Preset>().unwrap().options(), PlanOptions::default());
     }
 }

@@ -8,5 +8,7 @@ pub mod s1_group_loads;
 pub mod s2_groups_to_nodes;
 pub mod s3_replicate;
 pub mod s4_pack;
+pub mod s4_pack_windows;
 pub mod s5_refine;
+pub mod s5_refine_windows;
 pub mod s6_select;

@@ -53,6 +53,30 @@ pub fn choose(params: &Params, table: &[Vec<u32>], loads: &[u32], group_loads: &
     best.into_iter().map(|(bound, i)| Assignment { groups: candidates[i].clone(), bound }).collect()
 }
 
+/// The best assignment of one layer for several windows: the least sum over windows of the busiest node's
+/// share, its bound; ties to the first candidate. Candidates are built from the mean loads.
+///
+/// `mean_group_loads` is `[groups]`, `group_loads` has a row for each window.
+pub fn choose_windows(
+    params: &Params,
+    table: &[Vec<u32>],
+    mean_group_loads: &[u32],
+    group_loads: &[Vec<u32>],
+) -> Assignment {
+    let built: Vec<Vec<u32>>;
+    let candidates: &[Vec<u32>] = match params.group_rule {
+        GroupRule::BestFirst if !table.is_empty() => table,
+        rule => {
+            let samples = if rule == GroupRule::BestFirst { SAMPLED_ASSIGNMENTS } else { 1 };
+            built = (0..samples).map(|sample| build(params, rule, mean_group_loads, sample)).collect();
+            &built
+        }
+    };
+    let score = |groups: &Vec<u32>| group_loads.iter().map(|loads| node_share(params, groups, loads)).sum();
+    let best = candidates.iter().map(|groups| (score(groups), groups)).min_by_key(|(bound, _)| *bound);
+    best.map(|(bound, groups)| Assignment { groups: groups.clone(), bound }).unwrap_or_default()
+}
+
 /// DeepSeek's assignment: a plan is never worse than the greedy one, so its assignment is tried last where
 /// it could still win.
 pub fn greedy(params: &Params, loads: &[u32], group_loads: &[u32]) -> Assignment {
@@ -72,7 +96,7 @@ pub fn node_loads(params: &Params, groups: &[u32], node: u32, loads: &[u32], out
 }
 
 /// The largest node load over GPUs a node, rounded up.
-fn node_share(params: &Params, groups: &[u32], group_loads: &[u32]) -> u32 {
+pub fn node_share(params: &Params, groups: &[u32], group_loads: &[u32]) -> u32 {
     let nodes = groups.chunks_exact(params.node_groups as usize);
     let load = |node: &[u32]| node.iter().map(|&g| group_loads[g as usize]).sum::<u32>();
     nodes.map(load).max().unwrap_or(0).div_ceil(params.node_gpus)

@@ -16,14 +16,7 @@ pub fn pack(params: &Params, key: u32, restart: u32, loads: &[u32], candidate: &
     let noisy = params.packing_noise && restart > 0;
     let (gpus, slots) = (params.node_gpus as usize, params.slots_per_gpu as usize);
     let weigh = |e: u32| loads[e as usize] / counts[e as usize];
-    order.clear();
-    for (e, &count) in (0..).zip(counts.iter()) {
-        order.extend((0..count).map(|replica| {
-            let further = !params.avoid_duplicates && replica > 0;
-            (u32::MAX - weigh(e), further, e)
-        }));
-    }
-    order.sort_unstable();
+    packing_order(params, loads, counts, order);
     for (array, len, value) in [
         (&mut *expert, gpus * slots, FREE),
         (&mut *load, gpus * slots, 0),
@@ -62,8 +55,20 @@ pub fn pack(params: &Params, key: u32, restart: u32, loads: &[u32], candidate: &
     }
 }
 
+/// The replicas of a node in the order of packing: falling load, whether a further one, expert.
+pub fn packing_order(params: &Params, loads: &[u32], counts: &[u32], order: &mut Vec<(u32, bool, u32)>) {
+    order.clear();
+    for (e, (&load, &count)) in (0..).zip(loads.iter().zip(counts)) {
+        order.extend((0..count).map(|replica| {
+            let further = !params.avoid_duplicates && replica > 0;
+            (u32::MAX - load / count, further, e)
+        }));
+    }
+    order.sort_unstable();
+}
+
 /// A share of `replica`, different for every GPU and item.
-fn gpu_noise(word: u32, gpu: u32, replica: u32) -> u32 {
+pub fn gpu_noise(word: u32, gpu: u32, replica: u32) -> u32 {
     let mixed = word.wrapping_add(gpu.wrapping_mul(0x9e37_79b9)).wrapping_mul(0x85eb_ca6b);
     mul_high(mixed, replica >> PACKING_NOISE_SHIFT)
 }

@@ -2,6 +2,7 @@
 
 use rayon::prelude::*;
 
+use super::cpu_windows;
 use crate::mirror::s2_groups_to_nodes::{self, Assignment};
 use crate::mirror::s5_refine::{self, Candidate, End};
 use crate::mirror::s6_select::{LayerBest, NodeBest};
@@ -16,8 +17,11 @@ pub struct Planned {
     pub ends: Vec<End>,
 }
 
-/// Plans all layers.
-pub fn plan(params: &Params, loads: &[u32]) -> Planned {
+/// Plans all layers. `windows` is `[windows][layers][experts]`, and `loads` its sum.
+pub fn plan(params: &Params, loads: &[u32], windows: &[u32]) -> Planned {
+    if params.windows > 1 {
+        return cpu_windows::plan(params, loads, windows);
+    }
     let table = enumerate_assignments(params.groups, params.nodes);
     let layers: Vec<LayerBest> = loads
         .par_chunks_exact(params.experts as usize)

@@ -1,0 +1,354 @@
+//! Stage 5 where there are several windows, the mirror of `shaders/s5_refine_windows.wgsl`.
+//!
+//! Each GPU carries one load a window. The value of a placement is the sum over windows of the heaviest GPU's
+//! load, each not below the window's floor; loads are scaled by the windows' weights before, so that no
+//! product is needed. A move can lower the value only if it relieves a GPU that is the heaviest of some window,
+//! so only those ([`Candidate::critical`]) propose moves: 1-1 swaps ([`swap`]), 2-for-2 swaps ([`pair_swap`])
+//! and replica transfers ([`transfer`]), then kicks ([`kick`]) as with one window.
+//!
+//! Loads of four windows lie in one [`Quad`]; windows past the last are zero.
+
+pub mod kick;
+pub mod pair_swap;
+pub mod swap;
+pub mod transfer;
+
+use super::s5_refine::{End, Outcome};
+use crate::params::{FREE, Params, TURN, blocks};
+
+/// Loads of four windows.
+pub type Quad = [u32; 4];
+
+/// The most quads of a call.
+pub const MAX_QUADS: usize = crate::loads::MAX_WINDOWS / 4;
+
+/// Loads of all windows, padded.
+pub type Vector = [Quad; MAX_QUADS];
+
+/// The two heaviest GPUs of a window besides the first, and the first: GPU and load.
+type Top = [(u32, u32); 3];
+
+/// One candidate placement, and the scratch of the search.
+#[derive(Default)]
+pub struct Candidate {
+    /// Expert of each slot, `FREE` where there is none.
+    pub expert: Vec<u32>,
+    /// Loads of each slot's replica, `quads` a slot.
+    pub load: Vec<Quad>,
+    /// Loads of each GPU, `quads` a GPU.
+    pub gpu_load: Vec<Quad>,
+    /// Replicas of each expert.
+    pub counts: Vec<u32>,
+    /// What the heaviest GPU of each window cannot go below, `quads`: the busiest node's share.
+    pub floors: Vec<Quad>,
+    /// The best placement so far, while a kick is tried.
+    pub snapshot: Vec<u32>,
+    /// Work charged so far.
+    pub work: u32,
+    /// The three heaviest GPUs of each window, ties to the lower GPU.
+    tops: Vec<Top>,
+    /// Stage 4: the replicas in the order of packing.
+    pub order: Vec<(u32, bool, u32)>,
+    /// Stage 4: slots in use of each GPU.
+    pub used: Vec<u32>,
+    /// Stage 4: the last expert each GPU received.
+    pub last: Vec<u32>,
+    /// Stage 4: mean load of each GPU.
+    pub mean: Vec<u32>,
+    /// Stage 4: the heaviest load of each window.
+    pub heaviest: Vec<Quad>,
+    /// Stage 3: loads as perturbed.
+    pub scratch: Vec<u32>,
+    /// Which run of partners each expert lives in.
+    home: Vec<u32>,
+}
+
+/// A move and the value of the placement after it, or an upper bound of that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Move {
+    /// The value after it.
+    pub value: u32,
+    /// What it does.
+    pub kind: Kind,
+}
+
+/// What a move does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Two slots of different GPUs exchange what they hold.
+    Swap(usize, usize),
+    /// Two pairs of slots do.
+    PairSwap([usize; 2], [usize; 2]),
+    /// A slot becomes a replica of an expert.
+    Transfer(usize, u32),
+}
+
+/// Refines a packed candidate, down to `stop_load` if it can. Afterwards `candidate.snapshot` is the result.
+pub fn refine(
+    params: &Params,
+    key: u32,
+    loads: &[Quad],
+    stop_load: u32,
+    candidate: &mut Candidate,
+) -> Outcome {
+    candidate.work = 0;
+    let mut end = candidate.descend(params, loads, stop_load);
+    let first = candidate.value();
+    let mut best = first;
+    candidate.save(params);
+    for index in 0..params.kicks {
+        if end != End::Stuck {
+            break;
+        }
+        kick::kick(params, key, index, loads, candidate);
+        end = candidate.descend(params, loads, stop_load);
+        let value = candidate.value();
+        if value <= best {
+            best = value;
+            candidate.save(params);
+        } else if index + 1 < params.kicks && end == End::Stuck {
+            candidate.restore(params, loads);
+        }
+    }
+    Outcome { max: best, first, end }
+}
+
+impl Candidate {
+    /// Takes steps until the stop load, a local optimum, or the end of a budget.
+    fn descend(&mut self, params: &Params, loads: &[Quad], stop_load: u32) -> End {
+        for _ in 0..params.search.steps {
+            self.find_tops(params);
+            let value = self.value();
+            if value <= stop_load {
+                return End::Reached;
+            }
+            if self.work >= params.work_limit {
+                return End::Spent;
+            }
+            let found = None
+                .or_else(|| if params.search.swaps { swap::best(params, value, self) } else { None })
+                .or_else(|| if params.search.pair_swaps { pair_swap::best(params, value, self) } else { None })
+                .or_else(|| {
+                    if params.search.transfers { transfer::best(params, loads, value, self) } else { None }
+                });
+            let Some(found) = found else { return End::Stuck };
+            self.make(params, loads, found.kind);
+        }
+        self.find_tops(params);
+        if self.value() <= stop_load { End::Reached } else { End::Spent }
+    }
+
+    /// Makes a move.
+    pub fn make(&mut self, params: &Params, loads: &[Quad], kind: Kind) {
+        match kind {
+            Kind::Swap(a, b) => self.exchange(params, a, b),
+            Kind::PairSwap([a, b], [c, d]) => {
+                self.exchange(params, a, c);
+                self.exchange(params, b, d);
+            }
+            Kind::Transfer(slot, expert) => transfer::apply(params, loads, self, slot, expert),
+        }
+    }
+
+    /// Adds to the work done.
+    pub fn charge(&mut self, work: u32) {
+        self.work = self.work.saturating_add(work);
+    }
+
+    /// Finds the heaviest GPUs of each window. Valid until a move is made.
+    pub fn find_tops(&mut self, params: &Params) {
+        self.charge(4 * TURN + 4 * params.quads() * params.node_gpus);
+        let quads = params.quads() as usize;
+        self.tops.clear();
+        self.tops.resize(4 * quads, [(FREE, 0); 3]);
+        for gpu in 0..params.node_gpus as usize {
+            for (window, top) in self.tops.iter_mut().enumerate() {
+                let load = self.gpu_load[gpu * quads + window / 4][window % 4];
+                let here = (gpu as u32, load);
+                let before = |held: (u32, u32)| held.0 == FREE || load > held.1;
+                if before(top[0]) {
+                    *top = [here, top[0], top[1]];
+                } else if before(top[1]) {
+                    *top = [top[0], here, top[1]];
+                } else if before(top[2]) {
+                    top[2] = here;
+                }
+            }
+        }
+    }
+
+    /// The sum over windows of the heaviest GPU's load, not below the floors. After [`Candidate::find_tops`].
+    pub fn value(&self) -> u32 {
+        self.tops.iter().enumerate().map(|(w, top)| top[0].1.max(self.floors[w / 4][w % 4])).sum()
+    }
+
+    /// The heaviest GPU of a window, ties to the lower index.
+    pub fn top(&self, window: u32) -> u32 {
+        self.tops[window as usize][0].0
+    }
+
+    /// The GPU that `window` lets propose moves: its heaviest, unless that is light enough already or an
+    /// earlier window's.
+    pub fn critical(&self, window: u32) -> Option<usize> {
+        let [(gpu, load), ..] = self.tops[window as usize];
+        let floor = self.floors[window as usize / 4][window as usize % 4];
+        let earlier = (0..window).any(|w| self.top(w) == gpu && self.is_critical(w));
+        (load > floor && !earlier).then_some(gpu as usize)
+    }
+
+    /// Whether the heaviest GPU of a window is above the window's floor.
+    fn is_critical(&self, window: u32) -> bool {
+        self.tops[window as usize][0].1 > self.floors[window as usize / 4][window as usize % 4]
+    }
+
+    /// The windows' heaviest loads among the GPUs other than `a` and `b`, not below the floors.
+    pub fn without(&self, a: usize, b: usize) -> Vector {
+        let mut base = Vector::default();
+        for (window, top) in self.tops.iter().enumerate() {
+            let other = top.iter().find(|(gpu, _)| *gpu as usize != a && *gpu as usize != b);
+            let load = other.map_or(0, |(_, load)| *load);
+            base[window / 4][window % 4] = load.max(self.floors[window / 4][window % 4]);
+        }
+        base
+    }
+
+    /// Loads of a GPU.
+    pub fn on_gpu(&self, quads: usize, gpu: usize) -> &[Quad] {
+        &self.gpu_load[gpu * quads..(gpu + 1) * quads]
+    }
+
+    /// Loads of a slot's replica.
+    pub fn in_slot(&self, quads: usize, slot: usize) -> &[Quad] {
+        &self.load[slot * quads..(slot + 1) * quads]
+    }
+
+    /// How many replicas the expert in a slot has; 0 for a free slot.
+    pub fn count_at(&self, slot: usize) -> u32 {
+        match self.expert[slot] {
+            FREE => 0,
+            expert => self.counts[expert as usize],
+        }
+    }
+
+    /// Whether `gpu` holds `expert`. Charges the look.
+    pub fn holds(&mut self, params: &Params, gpu: usize, expert: u32) -> bool {
+        self.charge(blocks(params.slots_per_gpu));
+        let slots = params.slots_per_gpu as usize;
+        self.expert[gpu * slots..(gpu + 1) * slots].contains(&expert)
+    }
+
+    /// Whether the replica in `slot` would be a duplicate on `gpu`.
+    pub fn is_twin(&self, params: &Params, slot: usize, gpu: usize) -> bool {
+        let slots = params.slots_per_gpu as usize;
+        params.avoid_duplicates
+            && self.count_at(slot) > 1
+            && self.expert[gpu * slots..(gpu + 1) * slots].contains(&self.expert[slot])
+    }
+
+    /// Whether an expert may have a replica on a GPU: it lives in the GPU's run of partners.
+    pub fn lives_by(&self, params: &Params, expert: u32, gpu: usize) -> bool {
+        params.partner_gpus == params.node_gpus
+            || self.home[expert as usize] == gpu as u32 / params.partner_gpus
+    }
+
+    /// No replica in any slot.
+    pub fn clear(&mut self, params: &Params) {
+        let (slots, gpus, quads) =
+            (params.node_slots as usize, params.node_gpus as usize, params.quads() as usize);
+        refill(&mut self.expert, slots, FREE);
+        refill(&mut self.load, slots * quads, Quad::default());
+        refill(&mut self.gpu_load, gpus * quads, Quad::default());
+        refill(&mut self.used, gpus, 0);
+        refill(&mut self.last, gpus, FREE);
+        refill(&mut self.mean, gpus, 0);
+    }
+
+    /// Puts a replica into a free slot, its load by the counts as they are.
+    pub fn put(&mut self, params: &Params, loads: &[Quad], slot: usize, expert: u32) {
+        let quads = params.quads() as usize;
+        let gpu = slot / params.slots_per_gpu as usize;
+        self.expert[slot] = expert;
+        for q in 0..quads {
+            let load = divided(loads[expert as usize * quads + q], self.counts[expert as usize]);
+            self.load[slot * quads + q] = load;
+            self.gpu_load[gpu * quads + q] = plus(self.gpu_load[gpu * quads + q], load);
+        }
+    }
+
+    /// Exchanges what two slots of different GPUs hold.
+    pub fn exchange(&mut self, params: &Params, a: usize, b: usize) {
+        let (slots, quads) = (params.slots_per_gpu as usize, params.quads() as usize);
+        for q in 0..quads {
+            let (load_a, load_b) = (self.load[a * quads + q], self.load[b * quads + q]);
+            let (gpu_a, gpu_b) = (a / slots * quads + q, b / slots * quads + q);
+            self.gpu_load[gpu_a] = plus(minus(self.gpu_load[gpu_a], load_a), load_b);
+            self.gpu_load[gpu_b] = plus(minus(self.gpu_load[gpu_b], load_b), load_a);
+            self.load.swap(a * quads + q, b * quads + q);
+        }
+        self.expert.swap(a, b);
+    }
+
+    /// Remembers the placement.
+    fn save(&mut self, params: &Params) {
+        self.charge(4 * TURN + blocks(params.node_slots));
+        self.snapshot.clone_from(&self.expert);
+    }
+
+    /// Goes back to the placement remembered.
+    fn restore(&mut self, params: &Params, loads: &[Quad]) {
+        self.charge(8 * TURN + blocks(params.node_experts) + 2 * params.node_slots);
+        let snapshot = std::mem::take(&mut self.snapshot);
+        self.place(params, loads, &snapshot);
+        self.snapshot = snapshot;
+    }
+
+    /// Takes over a placement.
+    pub fn place(&mut self, params: &Params, loads: &[Quad], placement: &[u32]) {
+        refill(&mut self.counts, params.node_experts as usize, 0);
+        for &expert in placement.iter().filter(|&&e| e != FREE) {
+            self.counts[expert as usize] += 1;
+        }
+        self.clear(params);
+        refill(&mut self.home, params.node_experts as usize, 0);
+        for (slot, &expert) in placement.iter().enumerate().filter(|(_, e)| **e != FREE) {
+            self.put(params, loads, slot, expert);
+            let gpu = slot as u32 / params.slots_per_gpu;
+            self.home[expert as usize] = gpu / params.partner_gpus;
+        }
+    }
+}
+
+fn refill<T: Clone>(array: &mut Vec<T>, len: usize, value: T) {
+    array.clear();
+    array.resize(len, value);
+}
+
+/// Window by window.
+pub fn plus(a: Quad, b: Quad) -> Quad {
+    std::array::from_fn(|i| a[i] + b[i])
+}
+
+/// Window by window.
+pub fn minus(a: Quad, b: Quad) -> Quad {
+    std::array::from_fn(|i| a[i] - b[i])
+}
+
+/// Window by window.
+pub fn times(a: Quad, factor: u32) -> Quad {
+    std::array::from_fn(|i| a[i] * factor)
+}
+
+/// Window by window.
+pub fn divided(a: Quad, count: u32) -> Quad {
+    std::array::from_fn(|i| a[i] / count)
+}
+
+/// Window by window.
+pub fn larger(a: Quad, b: Quad) -> Quad {
+    std::array::from_fn(|i| a[i].max(b[i]))
+}
+
+/// Over the windows.
+pub fn sum(a: Quad) -> u32 {
+    a[0] + a[1] + a[2] + a[3]
+}

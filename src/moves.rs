@@ -1,0 +1,217 @@
+//! What it costs to get from one plan to another, and the limits on it.
+//!
+//! A slot *moves* where its GPU receives an expert it does not hold yet: its weights must be transferred.
+//! Exchanging slots of one GPU, or relabelling equal GPUs of a node, transfers nothing: plans made from a
+//! previous one are relabelled so that the fewest slots change.
+
+use pathfinding::matrix::Matrix;
+use pathfinding::prelude::kuhn_munkres;
+
+use crate::cluster::Cluster;
+use crate::error::Error;
+use crate::plan::Placement;
+
+/// Parts of a million.
+const MILLION: u64 = 1_000_000;
+
+/// How far a plan made from a previous one may move away from it.
+///
+/// ```
+/// use eplb_wgpu::MoveLimits;
+/// let limits = MoveLimits { max_moves: Some(100), ..MoveLimits::default() };
+/// assert_eq!(limits.max_moves_per_layer, None);
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MoveLimits {
+    /// The most slots that may move, in all layers together: a hard bound. `None`: no bound.
+    pub max_moves: Option<usize>,
+    /// The most slots of a layer that may move: a hard bound. `None`: no bound.
+    pub max_moves_per_layer: Option<usize>,
+    /// What each moved slot must bring at least, in millionths of the layer's objective as it stands.
+    pub min_gain_ppm: u32,
+    /// How much worse than a fresh plan a layer may stay, in millionths: moves end there.
+    pub max_loss_ppm: u32,
+    /// Layers whose balancedness (over all windows) is at least this many millionths are left untouched.
+    pub skip_if_balanced_ppm: Option<u32>,
+}
+
+impl Default for MoveLimits {
+    fn default() -> Self {
+        Self {
+            max_moves: None,
+            max_moves_per_layer: None,
+            min_gain_ppm: 500,
+            max_loss_ppm: 5_000,
+            skip_if_balanced_ppm: None,
+        }
+    }
+}
+
+impl MoveLimits {
+    /// Whether a layer of this objective is left untouched; `even` is what an even spread would give.
+    pub(crate) fn is_balanced(&self, even: u32, value: u32) -> bool {
+        let enough = |ppm: u32| u64::from(even) * MILLION >= u64::from(value) * u64::from(ppm);
+        self.skip_if_balanced_ppm.is_some_and(enough)
+    }
+
+    /// The objective at which moves end, for that of a fresh plan.
+    pub(crate) fn tolerated(&self, fresh: u32) -> u32 {
+        let loss = u64::from(fresh) * u64::from(self.max_loss_ppm) / MILLION;
+        u32::try_from(u64::from(fresh) + loss).unwrap_or(u32::MAX)
+    }
+
+    /// What a moved slot must bring.
+    pub(crate) fn least_gain(&self, value: u32) -> u64 {
+        u64::from(value) * u64::from(self.min_gain_ppm) / MILLION
+    }
+}
+
+/// What changes between two plans.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Moves {
+    /// Slots that hold another expert than before.
+    pub changed_slots: usize,
+    /// Slots whose GPU receives an expert it did not hold: the transfers.
+    pub received: usize,
+    /// Slots in all.
+    pub slots: usize,
+}
+
+impl Moves {
+    /// The moves from `old` to `new` on a cluster, all layers together.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] where the two differ in shape, or from the cluster's number of slots.
+    ///
+    /// ```
+    /// use eplb_wgpu::{Cluster, Moves, Placement};
+    /// let cluster = Cluster::new(4, 1, 1, 2)?;
+    /// let old = Placement::new(3, 4, vec![0, 1, 2, 0])?;
+    /// let new = Placement::new(3, 4, vec![1, 0, 2, 1])?; // a swap inside GPU 0, and expert 1 comes to GPU 1
+    /// let moves = Moves::between(&cluster, &old, &new)?;
+    /// assert_eq!((moves.changed_slots, moves.received), (3, 1));
+    /// # Ok::<(), eplb_wgpu::Error>(())
+    /// ```
+    pub fn between(cluster: &Cluster, old: &Placement, new: &Placement) -> Result<Self, Error> {
+        check_same_shape(cluster, old, new.layers(), new.experts())?;
+        let (old, new) = (old.physical_to_logical(), new.physical_to_logical());
+        Ok(Self {
+            changed_slots: old.iter().zip(new).filter(|(a, b)| a != b).count(),
+            received: received(cluster.slots_per_gpu(), old, new),
+            slots: new.len(),
+        })
+    }
+
+    /// Moved slots over all slots.
+    #[must_use]
+    pub fn share(&self) -> f64 {
+        if self.slots == 0 { 0.0 } else { self.received as f64 / self.slots as f64 }
+    }
+
+    /// What must be transferred where an expert has this many bytes.
+    #[must_use]
+    pub fn bytes(&self, expert_bytes: u64) -> u128 {
+        self.received as u128 * u128::from(expert_bytes)
+    }
+}
+
+/// Checks that `previous` can be the plan before one of these layers and experts on the cluster.
+pub(crate) fn check_same_shape(
+    cluster: &Cluster,
+    previous: &Placement,
+    layers: usize,
+    experts: usize,
+) -> Result<(), Error> {
+    let fields = [
+        ("layers of the previous plan", previous.layers(), layers, "layers"),
+        ("experts of the previous plan", previous.experts(), experts, "experts"),
+        ("slots of the previous plan", previous.slots(), cluster.num_slots(), "slots of the cluster"),
+    ];
+    for (field, found, wanted, of) in fields {
+        if found != wanted {
+            return Err(Error::invalid(field, found, format!("is not the number of {of}, {wanted}")));
+        }
+    }
+    Ok(())
+}
+
+/// Slots whose GPU receives an expert: GPU by GPU, entries of `new` beyond those of `old`. What a free slot
+/// (any value that is not in `old`) receives counts, unless it is free in `new`.
+pub(crate) fn received<T: Copy + PartialEq + IsFree>(slots_per_gpu: usize, old: &[T], new: &[T]) -> usize {
+    let gpus = old.chunks(slots_per_gpu).zip(new.chunks(slots_per_gpu));
+    gpus.map(|(old, new)| {
+        let filled = new.iter().filter(|e| !e.is_free()).count();
+        filled - overlap(old, new)
+    })
+    .sum()
+}
+
+/// How many replicas two GPUs' lists have in common.
+fn overlap<T: Copy + PartialEq + IsFree>(old: &[T], new: &[T]) -> usize {
+    let mut taken = vec![false; old.len()];
+    let mut common = 0;
+    for expert in new.iter().filter(|e| !e.is_free()) {
+        if let Some(at) = (0..old.len()).find(|&i| !taken[i] && old[i] == *expert) {
+            taken[at] = true;
+            common += 1;
+        }
+    }
+    common
+}
+
+/// Entries of maps.
+pub(crate) trait IsFree {
+    /// Whether it stands for a free slot.
+    fn is_free(&self) -> bool;
+}
+
+impl IsFree for i32 {
+    fn is_free(&self) -> bool {
+        *self < 0
+    }
+}
+
+impl IsFree for u32 {
+    fn is_free(&self) -> bool {
+        *self == crate::params::FREE
+    }
+}
+
+/// `new` with nodes, GPUs inside nodes and slots inside GPUs relabelled so that the fewest slots of the layer
+/// change: an assignment problem over the GPUs of each pair of nodes, then one over the nodes.
+pub(crate) fn relabel_layer(cluster: &Cluster, old: &[u32], new: &[u32]) -> Vec<u32> {
+    let slots = cluster.slots_per_gpu();
+    let nodes = cluster.planned_nodes();
+    let gpus = cluster.num_gpus() / nodes;
+    let gpu = |map: &'_ [u32], node: usize, gpu: usize| -> std::ops::Range<usize> {
+        let begin = (node * gpus + gpu) * slots;
+        debug_assert!(begin + slots <= map.len());
+        begin..begin + slots
+    };
+    // How the GPUs of an old node are best taken by those of a new one.
+    let pair = |a: usize, b: usize| {
+        let weight = |(i, j)| overlap(&old[gpu(old, a, i)], &new[gpu(new, b, j)]) as i64;
+        kuhn_munkres(&Matrix::from_fn(gpus, gpus, weight))
+    };
+    let pairs: Vec<Vec<(i64, Vec<usize>)>> =
+        (0..nodes).map(|a| (0..nodes).map(|b| pair(a, b)).collect()).collect();
+    let (_, node_of) = kuhn_munkres(&Matrix::from_fn(nodes, nodes, |(a, b)| pairs[a][b].0));
+    let mut out = Vec::with_capacity(new.len());
+    for (a, &b) in node_of.iter().enumerate() {
+        for (i, &j) in pairs[a][b].1.iter().enumerate() {
+            out.extend(in_place(&old[gpu(old, a, i)], &new[gpu(new, b, j)]));
+        }
+    }
+    out
+}
+
+/// The replicas of `new` in an order in which those that `old` holds keep their slots.
+pub(crate) fn in_place(old: &[u32], new: &[u32]) -> Vec<u32> {
+    let mut rest = new.to_vec();
+    let kept: Vec<Option<u32>> = old
+        .iter()
+        .map(|expert| rest.iter().position(|e| e == expert).map(|at| rest.remove(at)))
+        .collect();
+    let mut rest = rest.into_iter();
+    kept.into_iter().map(|slot| slot.or_else(|| rest.next()).unwrap_or(crate::params::FREE)).collect()
+}

@@ -1,0 +1,99 @@
+//! An AR(1) forecast of each expert's share, in integers.
+
+use crate::error::Error;
+use crate::loads::Loads;
+
+/// One, as a fraction of 2^16.
+const ONE: i128 = 1 << 16;
+
+/// The loads expected after `windows`, oldest first: each expert's share is its mean over the windows, plus the
+/// last deviation from it times the layer's autocorrelation. In shares of each layer, not in tokens.
+///
+/// The autocorrelation at lag 1 is taken over all experts of a layer together, and corrected for the bias of
+/// short series, `phi + (1 + 3 phi) / n` (Kendall, *Note on bias in the estimation of autocorrelation*, 1954),
+/// between 0 and 1. Integers throughout, so that every rank forecasts the same.
+///
+/// # Errors
+/// [`Error::Invalid`] where there is no window or their shapes differ.
+///
+/// ```
+/// use eplb_wgpu::{Loads, rebalance::forecast};
+/// let window = |a, b| Loads::from_counts(1, 2, &[a, b]);
+/// let next = forecast(&[window(60, 40)?, window(50, 50)?, window(40, 60)?])?;
+/// assert!(next.layer(0)[1] > next.layer(0)[0]);
+/// # Ok::<(), eplb_wgpu::Error>(())
+/// ```
+pub fn forecast(windows: &[Loads]) -> Result<Loads, Error> {
+    let Some(last) = windows.last() else {
+        return Err(Error::invalid("number of windows", 0, "is not at least 1"));
+    };
+    let (layers, experts) = (last.layers(), last.experts());
+    for (i, window) in windows.iter().enumerate() {
+        if (window.layers(), window.experts()) != (layers, experts) {
+            let shape = format!("{} layers x {} experts", window.layers(), window.experts());
+            let rule = format!("is not that of the last, {layers} layers x {experts} experts");
+            return Err(Error::invalid(format!("shape of window {i}:"), shape, rule));
+        }
+    }
+    if windows.len() == 1 {
+        return Ok(last.clone());
+    }
+    let mut counts = Vec::with_capacity(layers * experts);
+    for layer in 0..layers {
+        let rows: Vec<&[u32]> =
+            windows.iter().map(|w| &w.fixed()[layer * experts..(layer + 1) * experts]).collect();
+        forecast_layer(&rows, &mut counts);
+    }
+    Loads::from_counts(layers, experts, &counts)
+}
+
+fn forecast_layer(rows: &[&[u32]], counts: &mut Vec<u64>) {
+    let n = rows.len() as i128;
+    let experts = rows[0].len();
+    let at = |t: usize, e: usize| i128::from(rows[t][e]);
+    let means: Vec<i128> = (0..experts).map(|e| (0..rows.len()).map(|t| at(t, e)).sum::<i128>() / n).collect();
+    let (mut covariance, mut variance) = (0, 0);
+    for (e, mean) in means.iter().enumerate() {
+        for t in 1..rows.len() {
+            let before = at(t - 1, e) - mean;
+            covariance += (at(t, e) - mean) * before;
+            variance += before * before;
+        }
+    }
+    // Shares that never moved stay.
+    let phi = if variance == 0 { ONE } else { covariance * ONE / variance };
+    let phi = (phi + (ONE + 3 * phi) / n).clamp(0, ONE);
+    counts.extend(means.iter().enumerate().map(|(e, mean)| {
+        let share = mean + (at(rows.len() - 1, e) - mean) * phi / ONE;
+        u64::try_from(share).unwrap_or(0)
+    }));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn windows(rows: &[[u64; 2]]) -> Vec<Loads> {
+        rows.iter().map(|row| Loads::from_counts(1, 2, row).unwrap()).collect()
+    }
+
+    #[test]
+    fn noise_is_forecast_by_its_mean_and_a_drift_by_its_end() {
+        let noise = windows(&[[70, 30], [30, 70], [70, 30], [30, 70], [70, 30], [30, 70]]);
+        let next = forecast(&noise).unwrap();
+        assert!((next.layer(0)[0] / next.layer(0)[1] - 1.0).abs() < 1e-3, "{:?}", next.layer(0));
+        let drift: Vec<[u64; 2]> = (0..8).map(|t| [100 + 100 * t, 900 - 100 * t]).collect();
+        let next = forecast(&windows(&drift)).unwrap();
+        let share = next.layer(0)[0] / (next.layer(0)[0] + next.layer(0)[1]);
+        assert!(share > 0.7 && share <= 0.8001, "{share}");
+    }
+
+    #[test]
+    fn one_window_is_its_own_forecast_and_equal_ones_stay() {
+        let one = windows(&[[3, 5]]);
+        assert_eq!(forecast(&one).unwrap(), one[0]);
+        let next = forecast(&windows(&[[30, 50]; 4])).unwrap();
+        assert!((next.layer(0)[0] / next.layer(0)[1] - 0.6).abs() < 1e-6);
+        assert!(forecast(&[]).is_err());
+    }
+}

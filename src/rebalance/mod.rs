@@ -1,0 +1,127 @@
+//! Plans that hold up while loads move: which windows to plan on, when to leave a plan alone, and a replay that
+//! tells which of them is better on a trace.
+//!
+//! A plan made from one window serves the next one. [`Strategy`] says what stands for the next window: the last
+//! one, several at once, a forecast, or whichever did best so far. [`Rebalancer`] is the object for a serving
+//! loop; [`replay`] walks a recorded trace with it.
+
+mod forecast;
+mod rebalancer;
+mod replay;
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::error::Error;
+use crate::loads::MAX_WINDOWS;
+use crate::moves::MoveLimits;
+use crate::options::PlanOptions;
+use crate::presets::Preset;
+
+pub use forecast::forecast;
+pub use rebalancer::{Backtest, Proposal, Rebalancer};
+pub use replay::{Replay, Row, Series, replay};
+
+/// What a plan for the next window is made from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Strategy {
+    /// The last window.
+    Last,
+    /// The last windows at once, each GPU with one load a window: see [`crate::Loads::from_windows`].
+    Scenarios,
+    /// An AR(1) forecast of each expert's share: see [`forecast`].
+    Forecast,
+    /// Whichever of the others did best on the last windows, each of which is planned from those before it.
+    Auto,
+}
+
+impl Strategy {
+    /// All of them, `Auto` last.
+    pub const ALL: [Strategy; 4] = [Strategy::Last, Strategy::Scenarios, Strategy::Forecast, Strategy::Auto];
+
+    /// `last`, `scenarios`, `forecast` or `auto`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Strategy::Last => "last",
+            Strategy::Scenarios => "scenarios",
+            Strategy::Forecast => "forecast",
+            Strategy::Auto => "auto",
+        }
+    }
+}
+
+impl fmt::Display for Strategy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Strategy {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let found = Self::ALL.into_iter().find(|s| s.name() == text);
+        found.ok_or_else(|| Error::invalid("strategy", text, "is not last, scenarios, forecast or auto"))
+    }
+}
+
+/// How a [`Rebalancer`] plans; start from `default()`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RebalanceOptions {
+    /// What the next window is planned from.
+    pub strategy: Strategy,
+    /// Windows of [`Strategy::Scenarios`], at most [`MAX_WINDOWS`].
+    pub windows: usize,
+    /// Each window of [`Strategy::Scenarios`] weighs this much of the one after it, in (0, 1].
+    pub decay: f64,
+    /// Windows [`Strategy::Forecast`] looks at.
+    pub forecast_windows: usize,
+    /// How many of the last windows [`Strategy::Auto`] tries the others on.
+    pub backtest: usize,
+    /// How a single window is planned.
+    pub plan: PlanOptions,
+    /// How several windows are planned.
+    pub scenario_plan: PlanOptions,
+    /// How far a plan may move from the one that runs.
+    pub limits: MoveLimits,
+    /// Plan anew each time, whatever runs.
+    pub fresh: bool,
+}
+
+impl Default for RebalanceOptions {
+    fn default() -> Self {
+        Self {
+            strategy: Strategy::Auto,
+            windows: 8,
+            decay: 0.7,
+            forecast_windows: 16,
+            backtest: 8,
+            plan: PlanOptions::default(),
+            scenario_plan: Preset::scenarios().options(),
+            limits: MoveLimits::default(),
+            fresh: false,
+        }
+    }
+}
+
+impl RebalanceOptions {
+    /// Checks the numbers that have a range.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] with the field, its value and the rule.
+    pub fn check(&self) -> Result<(), Error> {
+        if self.windows == 0 || self.windows > MAX_WINDOWS {
+            return Err(Error::invalid("windows", self.windows, format!("is not between 1 and {MAX_WINDOWS}")));
+        }
+        if !(self.decay > 0.0 && self.decay <= 1.0) {
+            return Err(Error::invalid("decay", self.decay, "is not above 0 and at most 1"));
+        }
+        for (field, value) in [("forecast_windows", self.forecast_windows), ("backtest", self.backtest)] {
+            if value == 0 || value > 1024 {
+                return Err(Error::invalid(field, value, "is not between 1 and 1024"));
+            }
+        }
+        Ok(())
+    }
+}
