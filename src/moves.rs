@@ -27,7 +27,8 @@ pub struct MoveLimits {
     pub max_moves: Option<usize>,
     /// The most slots of a layer that may move: a hard bound. `None`: no bound.
     pub max_moves_per_layer: Option<usize>,
-    /// What each moved slot must bring at least, in millionths of the layer's objective as it stands.
+    /// What moving all slots of a layer must bring at least, in millionths of its objective as it stands; each
+    /// moved slot must be worth its share of that.
     pub min_gain_ppm: u32,
     /// How much worse than a fresh plan a layer may stay, in millionths: moves end there.
     pub max_loss_ppm: u32,
@@ -40,7 +41,7 @@ impl Default for MoveLimits {
         Self {
             max_moves: None,
             max_moves_per_layer: None,
-            min_gain_ppm: 500,
+            min_gain_ppm: 80_000,
             max_loss_ppm: 5_000,
             skip_if_balanced_ppm: None,
         }
@@ -60,9 +61,10 @@ impl MoveLimits {
         u32::try_from(u64::from(fresh) + loss).unwrap_or(u32::MAX)
     }
 
-    /// What a moved slot must bring.
-    pub(crate) fn least_gain(&self, value: u32) -> u64 {
-        u64::from(value) * u64::from(self.min_gain_ppm) / MILLION
+    /// What `moves` of a layer's `slots` must bring, for the objective as it stands.
+    pub(crate) fn price(&self, value: u32, moves: usize, slots: u32) -> u64 {
+        let all = u64::from(value) * u64::from(self.min_gain_ppm) / MILLION;
+        all * moves as u64 / u64::from(slots.max(1))
     }
 }
 

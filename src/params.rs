@@ -124,8 +124,6 @@ pub struct Params {
     pub slots_per_gpu: u32,
     /// Slots in a node.
     pub node_slots: u32,
-    /// GPUs of a run within which replicas may move: the node, also where a candidate is of a whole layer.
-    pub partner_gpus: u32,
     /// Windows whose heaviest GPUs the plan minimises together.
     pub windows: u32,
     /// The most replicas an expert may have in its node.
@@ -196,7 +194,6 @@ impl Params {
             node_gpus,
             slots_per_gpu,
             node_slots: node_gpus * slots_per_gpu,
-            partner_gpus: node_gpus,
             windows,
             max_count: if avoid_duplicates { node_gpus } else { node_replicas },
             avoid_duplicates,
@@ -213,11 +210,6 @@ impl Params {
             margin_fraction: fraction_of_ppm(options.count_margin_ppm),
             work_limit: u32::try_from(scans * u64::from(scan)).unwrap_or(WORK_MOST).min(WORK_MOST),
         })
-    }
-
-    /// Whether replicas may move between two GPUs of a candidate.
-    pub fn are_partners(&self, a: usize, b: usize) -> bool {
-        a / self.partner_gpus as usize == b / self.partner_gpus as usize
     }
 
     /// Windows in quads, the vectors of four that loads of several windows lie in (padded with zeros).

@@ -3,6 +3,7 @@
 pub(crate) mod cpu;
 pub(crate) mod cpu_windows;
 pub(crate) mod gpu;
+pub(crate) mod group_swap;
 pub(crate) mod warm;
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
@@ -171,7 +172,7 @@ impl Planner {
         let before = map(previous);
         let paths =
             warm::paths(&params, &fresh.cluster, &fresh.loads, &before, &map(&fresh.placement), limits);
-        let chosen = warm::choose(&paths, limits.max_moves);
+        let chosen = warm::choose(&params, &paths, limits);
         let mut slots = Vec::with_capacity(before.len());
         let mut layers = Vec::with_capacity(paths.len());
         let per_gpu = fresh.cluster.slots_per_gpu();

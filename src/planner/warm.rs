@@ -5,9 +5,12 @@
 
 use rayon::prelude::*;
 
+use super::group_swap;
 use crate::cluster::Cluster;
 use crate::loads::Loads;
-use crate::mirror::s5_refine_windows::{Candidate, Kind, Quad, pair_swap, swap, transfer};
+use crate::mirror::s5_refine_windows::{
+    Candidate, Kind, Move, Quad, divided, larger, pair_swap, plus, sum, swap, transfer,
+};
 use crate::moves::{self, MoveLimits};
 use crate::params::{FREE, Params};
 
@@ -26,7 +29,7 @@ pub struct Point {
 
 /// What a layer may become, from staying as it is on.
 pub struct Path {
-    /// With falling values; the first is the plan that runs.
+    /// The first is the plan that runs; no other has a higher value.
     pub points: Vec<Point>,
     /// The value of the fresh plan.
     pub fresh_value: u32,
@@ -41,26 +44,16 @@ pub fn paths(
     fresh: &[u32],
     limits: &MoveLimits,
 ) -> Vec<Path> {
-    let whole = whole_layer(params);
+    // Nodes are searched with the layer's own expert numbers; an expert without a replica there is elsewhere.
+    let node = Params { node_experts: params.experts, work_limit: u32::MAX, ..params.clone() };
     let slots = cluster.num_slots();
     let rows = previous.par_chunks_exact(slots).zip(fresh.par_chunks_exact(slots)).enumerate();
     rows.map_init(Candidate::default, |candidate, (layer, (previous, fresh))| {
-        let quads = quads(&whole, loads, layer);
-        layer_path(&whole, cluster, &quads, previous, fresh, limits, candidate)
+        let loads = quads(params, loads, layer);
+        let mut search = Search { params: &node, cluster, loads: &loads, previous, limits, candidate };
+        search.path(fresh)
     })
     .collect()
-}
-
-/// `params` for candidates of a whole layer, whose replicas stay in their nodes.
-fn whole_layer(params: &Params) -> Params {
-    Params {
-        nodes: 1,
-        node_experts: params.experts,
-        node_gpus: params.node_gpus * params.nodes,
-        node_slots: params.node_slots * params.nodes,
-        work_limit: u32::MAX,
-        ..params.clone()
-    }
 }
 
 /// The loads of a layer's experts in all windows, in quads.
@@ -76,87 +69,207 @@ fn quads(params: &Params, loads: &Loads, layer: usize) -> Vec<Quad> {
     out
 }
 
-fn layer_path(
-    params: &Params,
-    cluster: &Cluster,
-    loads: &[Quad],
-    previous: &[u32],
-    fresh: &[u32],
-    limits: &MoveLimits,
-    candidate: &mut Candidate,
-) -> Path {
-    // The layer's objective has no floors.
-    candidate.floors = vec![Quad::default(); params.quads() as usize];
-    candidate.place(params, loads, fresh);
-    candidate.find_tops(params);
-    let fresh_value = candidate.value();
-    candidate.place(params, loads, previous);
-    candidate.find_tops(params);
-    let start = candidate.value();
-    let mut points = vec![Point { moves: 0, value: start, slots: previous.to_vec(), fresh: false }];
-    let even: u32 = (0..params.quads() as usize)
-        .map(|q| {
-            let total = |i: usize| loads.iter().skip(q).step_by(params.quads() as usize).map(|l| l[i]).sum::<u32>();
-            (0..4).map(total).sum::<u32>()
-        })
-        .sum::<u32>()
-        / params.node_gpus;
-    if limits.is_balanced(even, start) {
-        return Path { points, fresh_value };
-    }
-    let target = limits.tolerated(fresh_value);
-    let home = Home { previous, slots: params.slots_per_gpu as usize };
-    let least_gain = limits.least_gain(start);
-    let most = limits.max_moves_per_layer.unwrap_or(usize::MAX);
-    let (mut value, mut moved) = (start, 0i64);
-    while value > target && points.len() <= params.search.steps as usize {
-        let Some((found, cost)) = best_move(params, loads, value, &home, candidate) else { break };
-        let gain = u64::from(value - found.value);
-        if gain < least_gain * cost.max(0) as u64 || moved + cost > i64::try_from(most).unwrap_or(i64::MAX) {
-            break;
-        }
-        candidate.make(params, loads, found.kind);
-        candidate.find_tops(params);
-        // A transfer's value was an upper bound.
-        value = candidate.value();
-        moved += cost;
-        let slots = candidate.expert.clone();
-        points.push(Point { moves: moved.max(0) as usize, value, slots, fresh: false });
-    }
-    if value > target && fresh_value < value {
-        let relabelled = moves::relabel_layer(cluster, previous, fresh);
-        let cost = moves::received(cluster.slots_per_gpu(), previous, &relabelled);
-        let further = cost.saturating_sub(moved.max(0) as usize) as u64;
-        if cost <= most && u64::from(value - fresh_value) >= least_gain * further {
-            points.push(Point { moves: cost, value: fresh_value, slots: relabelled, fresh: true });
-        }
-    }
-    Path { points, fresh_value }
+/// One state of a node.
+struct NodePoint {
+    moves: usize,
+    /// The heaviest GPU of each window.
+    heaviest: Vec<Quad>,
+    slots: Vec<u32>,
 }
 
-/// Of the best swap, 2-for-2 swap and transfer the one with the most gain for each slot it changes.
+/// The search of one layer.
+struct Search<'a> {
+    params: &'a Params,
+    cluster: &'a Cluster,
+    loads: &'a [Quad],
+    previous: &'a [u32],
+    limits: &'a MoveLimits,
+    candidate: &'a mut Candidate,
+}
+
+impl Search<'_> {
+    fn path(&mut self, fresh: &[u32]) -> Path {
+        let fresh_nodes = self.nodes_of(fresh);
+        let fresh_value = value(&fresh_nodes);
+        let start = self.nodes_of(self.previous);
+        let mut path =
+            Path { points: vec![Point { moves: 0, value: value(&start), slots: self.previous.to_vec(), fresh: false }], fresh_value };
+        let even = self.loads.iter().flatten().sum::<u32>() / (self.params.node_gpus * self.params.nodes);
+        if self.limits.is_balanced(even, path.points[0].value) {
+            return path;
+        }
+        let most = self.limits.max_moves_per_layer.unwrap_or(usize::MAX);
+        let target = self.limits.tolerated(fresh_value);
+        // What a fresh search reaches, relative to the busiest node's share.
+        let share: u32 = self.shares(fresh).iter().cloned().reduce(larger_of).map_or(0, |s| total(&s));
+        let reach = (target, share.max(1));
+        self.extend(self.previous, reach, most, &mut path.points);
+        if path.least() > target
+            && let Some(swapped) = group_swap::best(self.params, self.cluster, self.loads, self.previous)
+        {
+            self.extend(&swapped, reach, most, &mut path.points);
+        }
+        if path.least() > target && fresh_value < path.least() {
+            let slots = moves::relabel_layer(self.cluster, self.previous, fresh);
+            let moves = moves::received(self.cluster.slots_per_gpu(), self.previous, &slots);
+            if moves <= most {
+                path.points.push(Point { moves, value: fresh_value, slots, fresh: true });
+            }
+        }
+        let stay = path.points[0].value;
+        path.points.retain(|point| point.value <= stay);
+        path
+    }
+
+    /// The states of a placement's nodes.
+    fn nodes_of(&mut self, slots: &[u32]) -> Vec<NodePoint> {
+        let per_node = self.params.node_slots as usize;
+        let nodes = slots.chunks_exact(per_node).zip(self.previous.chunks_exact(per_node));
+        nodes.map(|(slots, previous)| self.node_of(slots, previous)).collect()
+    }
+
+    /// The state of one node; the candidate holds it then.
+    fn node_of(&mut self, slots: &[u32], previous: &[u32]) -> NodePoint {
+        self.candidate.floors = vec![Quad::default(); self.params.quads() as usize];
+        self.candidate.place(self.params, self.loads, slots);
+        self.candidate.find_tops(self.params);
+        let moves = moves::received(self.params.slots_per_gpu as usize, previous, slots);
+        NodePoint { moves, heaviest: self.candidate.heaviest_loads(), slots: slots.to_vec() }
+    }
+
+    /// The load of each node over its GPUs, by window.
+    fn shares(&self, slots: &[u32]) -> Vec<Vec<Quad>> {
+        let quads = self.params.quads() as usize;
+        let share = |node: &[u32]| {
+            let mut experts: Vec<u32> = node.iter().copied().filter(|&e| e != FREE).collect();
+            experts.sort_unstable();
+            experts.dedup();
+            let mut sum = vec![Quad::default(); quads];
+            for e in experts {
+                for (sum, &load) in sum.iter_mut().zip(&self.loads[e as usize * quads..]) {
+                    *sum = plus(*sum, load);
+                }
+            }
+            sum.into_iter().map(|quad| divided(quad, self.params.node_gpus)).collect()
+        };
+        slots.chunks_exact(self.params.node_slots as usize).map(share).collect()
+    }
+
+    /// Searches every node from a placement on, each until it is as close to its share as a fresh plan, and
+    /// adds the states of the layer in the order in which moves bring most.
+    fn extend(&mut self, from: &[u32], reach: (u32, u32), most: usize, points: &mut Vec<Point>) {
+        let per_node = self.params.node_slots as usize;
+        let shares = self.shares(from);
+        let paths: Vec<Vec<NodePoint>> = (0..self.params.nodes as usize)
+            .map(|node| {
+                let target = u64::from(total(&shares[node])) * u64::from(reach.0) / u64::from(reach.1);
+                let slots = &from[node * per_node..(node + 1) * per_node];
+                let previous = &self.previous[node * per_node..(node + 1) * per_node];
+                self.descend(slots, previous, u32::try_from(target).unwrap_or(u32::MAX))
+            })
+            .collect();
+        let mut at = vec![0; paths.len()];
+        loop {
+            let state = |at: &[usize]| paths.iter().zip(at).map(|(path, &i)| &path[i]).collect::<Vec<_>>();
+            let now = state(&at);
+            let moves: usize = now.iter().map(|node| node.moves).sum();
+            let slots = now.iter().flat_map(|node| node.slots.iter().copied()).collect();
+            let here = Point { moves, value: value(now), slots, fresh: false };
+            let value_now = here.value;
+            if moves <= most {
+                points.push(here);
+            }
+            let mut steepest: Option<(f64, usize, usize)> = None;
+            for (node, path) in paths.iter().enumerate() {
+                for next in at[node] + 1..path.len() {
+                    let mut then = at.clone();
+                    then[node] = next;
+                    let gain = i64::from(value_now) - i64::from(value(state(&then)));
+                    let cost = path[next].moves.saturating_sub(path[at[node]].moves).max(1);
+                    let slope = gain as f64 / cost as f64;
+                    if gain > 0 && steepest.is_none_or(|(most, ..)| slope > most) {
+                        steepest = Some((slope, node, next));
+                    }
+                }
+            }
+            let Some((_, node, next)) = steepest else { return };
+            at[node] = next;
+        }
+    }
+
+    /// Takes moves in a node until the target or none that helps; its state after each.
+    fn descend(&mut self, slots: &[u32], previous: &[u32], target: u32) -> Vec<NodePoint> {
+        let params = self.params;
+        let home = Home { previous, slots: params.slots_per_gpu as usize };
+        let mut path = vec![self.node_of(slots, previous)];
+        let mut moved = path[0].moves as i64;
+        for _ in 0..params.search.steps {
+            let value = self.candidate.value();
+            if value <= target {
+                break;
+            }
+            let Some((found, cost)) = best_move(params, self.loads, value, &home, self.candidate) else {
+                break;
+            };
+            self.candidate.make(params, self.loads, found.kind);
+            self.candidate.find_tops(params);
+            moved += cost;
+            path.push(NodePoint {
+                moves: moved.max(0) as usize,
+                heaviest: self.candidate.heaviest_loads(),
+                slots: self.candidate.expert.clone(),
+            });
+        }
+        path
+    }
+}
+
+impl Path {
+    /// The least value of any point.
+    fn least(&self) -> u32 {
+        self.points.iter().map(|point| point.value).min().unwrap_or(u32::MAX)
+    }
+
+    /// The point with the least value plus the price of its moves; ties to the first.
+    fn best(&self, slots: u32, limits: &MoveLimits) -> usize {
+        let start = self.points[0].value;
+        let total = |point: &Point| u64::from(point.value) + limits.price(start, point.moves, slots);
+        (0..self.points.len()).min_by_key(|&i| (total(&self.points[i]), i)).unwrap_or(0)
+    }
+}
+
+/// The layer's objective: the sum over windows of the heaviest GPU of any node.
+fn value<'a>(nodes: impl IntoIterator<Item = &'a NodePoint>) -> u32 {
+    let nodes = nodes.into_iter();
+    nodes.map(|node| node.heaviest.clone()).reduce(larger_of).map_or(0, |heaviest| total(&heaviest))
+}
+
+fn larger_of(a: Vec<Quad>, b: Vec<Quad>) -> Vec<Quad> {
+    a.into_iter().zip(b).map(|(a, b)| larger(a, b)).collect()
+}
+
+fn total(loads: &[Quad]) -> u32 {
+    loads.iter().map(|&quad| sum(quad)).sum()
+}
+
+/// The best swap; where no swap helps, the best transfer, then 2-for-2 swap. With the slots it moves. (A transfer
+/// moves one slot and a swap two, but counts near the fresh ones hold up better on the next window.)
 fn best_move(
     params: &Params,
     loads: &[Quad],
     value: u32,
     home: &Home,
     candidate: &mut Candidate,
-) -> Option<(crate::mirror::s5_refine_windows::Move, i64)> {
+) -> Option<(Move, i64)> {
     let search = &params.search;
-    let swap = if search.swaps { swap::best(params, value, candidate) } else { None };
-    let transfer = if search.transfers { transfer::best(params, loads, value, candidate) } else { None };
-    let pair = if search.pair_swaps && swap.is_none() && transfer.is_none() {
-        pair_swap::best(params, value, candidate)
-    } else {
-        None
-    };
-    let costed = |m| (m, home.cost(candidate, &m));
-    [swap, transfer, pair].into_iter().flatten().map(|m: crate::mirror::s5_refine_windows::Move| costed(m.clone())).reduce(|a, b| {
-        let gain = |m: &crate::mirror::s5_refine_windows::Move| i64::from(value - m.value);
-        // A move back home comes at no cost.
-        let worth = |(m, cost): &(_, i64), other: i64| gain(m) * other.max(1) * if *cost < 1 { 2 } else { 1 };
-        if worth(&b, a.1) > worth(&a, b.1) { b } else { a }
-    })
+    let mut found = if search.swaps { swap::best(params, value, candidate) } else { None };
+    if found.is_none() && search.transfers {
+        found = transfer::best(params, loads, value, candidate);
+    }
+    if found.is_none() && search.pair_swaps {
+        found = pair_swap::best(params, value, candidate);
+    }
+    found.map(|found| (found, home.cost(candidate, &found)))
 }
 
 /// Where everything was.
@@ -167,7 +280,7 @@ struct Home<'a> {
 
 impl Home<'_> {
     /// How many more slots' GPUs will have received a new expert after a move.
-    fn cost(&self, candidate: &Candidate, found: &crate::mirror::s5_refine_windows::Move) -> i64 {
+    fn cost(&self, candidate: &Candidate, found: &Move) -> i64 {
         match found.kind {
             Kind::Swap(a, b) => self.changes(candidate, &[(a, b)]),
             Kind::PairSwap([a, b], [c, d]) => self.changes(candidate, &[(a, c), (b, d)]),
@@ -201,41 +314,43 @@ impl Home<'_> {
     }
 }
 
-/// Chooses a point of each path so that at most `most` slots change in all: by falling gain for a slot, along
-/// the lower convex hull of each path. Returns the index of each layer's point.
-pub fn choose(paths: &[Path], most: Option<usize>) -> Vec<usize> {
-    let Some(most) = most else { return paths.iter().map(|path| best_point(path)).collect() };
+/// Chooses a point of each path: the one that is worth its moves; where at most `limits.max_moves` slots may
+/// change in all, none that costs more, by falling gain for a slot over all layers.
+pub fn choose(params: &Params, paths: &[Path], limits: &MoveLimits) -> Vec<usize> {
+    let slots = params.node_slots * params.nodes;
+    let best: Vec<usize> = paths.iter().map(|path| path.best(slots, limits)).collect();
+    let moves = |chosen: &[usize]| -> usize {
+        paths.iter().zip(chosen).map(|(path, &index)| path.points[index].moves).sum()
+    };
+    let Some(most) = limits.max_moves.filter(|&most| moves(&best) > most) else { return best };
     let mut chosen = vec![0; paths.len()];
     let mut left = most;
     loop {
-        // The steepest segment from a chosen point to a later one that still fits.
-        let mut best: Option<(f64, usize, usize)> = None;
+        // The steepest way from a chosen point to another one that still fits, not past what is worth it.
+        let mut steepest: Option<(f64, usize, usize)> = None;
         for (layer, path) in paths.iter().enumerate() {
             let from = &path.points[chosen[layer]];
             for (index, to) in path.points.iter().enumerate() {
-                if to.value >= from.value || to.moves > from.moves + left {
+                let fits = to.moves <= path.points[best[layer]].moves && to.moves <= from.moves + left;
+                if to.value >= from.value || !fits {
                     continue;
                 }
                 let cost = to.moves.saturating_sub(from.moves).max(1);
                 let slope = f64::from(from.value - to.value) / cost as f64;
-                if best.is_none_or(|(steepest, ..)| slope > steepest) {
-                    best = Some((slope, layer, index));
+                if steepest.is_none_or(|(most, ..)| slope > most) {
+                    steepest = Some((slope, layer, index));
                 }
             }
         }
-        let Some((_, layer, index)) = best else { return chosen };
+        let Some((_, layer, index)) = steepest else { return chosen };
         let (from, to) = (&paths[layer].points[chosen[layer]], &paths[layer].points[index]);
         left = (left + from.moves).saturating_sub(to.moves);
         chosen[layer] = index;
     }
 }
 
-/// The point with the least value, ties to the first.
-fn best_point(path: &Path) -> usize {
-    (0..path.points.len()).min_by_key(|&i| (path.points[i].value, i)).unwrap_or(0)
-}
-
 /// -1 for a free slot, as maps have it.
 pub fn to_map(slots: &[u32]) -> impl Iterator<Item = i32> + '_ {
     slots.iter().map(|&e| if e == FREE { -1 } else { e as i32 })
 }
+

@@ -59,8 +59,6 @@ pub struct Candidate {
     pub heaviest: Vec<Quad>,
     /// Stage 3: loads as perturbed.
     pub scratch: Vec<u32>,
-    /// Which run of partners each expert lives in.
-    home: Vec<u32>,
 }
 
 /// A move and the value of the placement after it, or an upper bound of that.
@@ -68,8 +66,31 @@ pub struct Candidate {
 pub struct Move {
     /// The value after it.
     pub value: u32,
+    /// The same of the GPUs touched alone: of moves with equal values, mostly set by a third GPU, the one that
+    /// leaves most room wins.
+    pub local: u32,
     /// What it does.
     pub kind: Kind,
+}
+
+impl Move {
+    /// Nothing found yet: any move that keeps the value, and leaves its GPUs better than they are, will do.
+    fn none(value: u32) -> Self {
+        Self { value, local: u32::MAX, kind: Kind::Swap(0, 0) }
+    }
+
+    /// Takes a move if it is better; the earlier wins ties. `local_now` is the local value before it.
+    fn offer(&mut self, now: u32, local_now: u32, found: Move) {
+        let better = (found.value, found.local) < (self.value, self.local);
+        if better && (found.value < now || found.local < local_now) {
+            *self = found;
+        }
+    }
+
+    /// The move, if there was one.
+    fn found(self) -> Option<Self> {
+        (self.local != u32::MAX).then_some(self)
+    }
 }
 
 /// What a move does.
@@ -182,6 +203,11 @@ impl Candidate {
         self.tops.iter().enumerate().map(|(w, top)| top[0].1.max(self.floors[w / 4][w % 4])).sum()
     }
 
+    /// The load of the heaviest GPU of each window, in quads. After [`Candidate::find_tops`].
+    pub fn heaviest_loads(&self) -> Vec<Quad> {
+        self.tops.chunks_exact(4).map(|tops| std::array::from_fn(|i| tops[i][0].1)).collect()
+    }
+
     /// The heaviest GPU of a window, ties to the lower index.
     pub fn top(&self, window: u32) -> u32 {
         self.tops[window as usize][0].0
@@ -199,6 +225,13 @@ impl Candidate {
     /// Whether the heaviest GPU of a window is above the window's floor.
     fn is_critical(&self, window: u32) -> bool {
         self.tops[window as usize][0].1 > self.floors[window as usize / 4][window as usize % 4]
+    }
+
+    /// The floors.
+    pub fn floor(&self) -> Vector {
+        let mut floor = Vector::default();
+        floor[..self.floors.len()].copy_from_slice(&self.floors);
+        floor
     }
 
     /// The windows' heaviest loads among the GPUs other than `a` and `b`, not below the floors.
@@ -243,12 +276,6 @@ impl Candidate {
         params.avoid_duplicates
             && self.count_at(slot) > 1
             && self.expert[gpu * slots..(gpu + 1) * slots].contains(&self.expert[slot])
-    }
-
-    /// Whether an expert may have a replica on a GPU: it lives in the GPU's run of partners.
-    pub fn lives_by(&self, params: &Params, expert: u32, gpu: usize) -> bool {
-        params.partner_gpus == params.node_gpus
-            || self.home[expert as usize] == gpu as u32 / params.partner_gpus
     }
 
     /// No replica in any slot.
@@ -309,11 +336,8 @@ impl Candidate {
             self.counts[expert as usize] += 1;
         }
         self.clear(params);
-        refill(&mut self.home, params.node_experts as usize, 0);
         for (slot, &expert) in placement.iter().enumerate().filter(|(_, e)| **e != FREE) {
             self.put(params, loads, slot, expert);
-            let gpu = slot as u32 / params.slots_per_gpu;
-            self.home[expert as usize] = gpu / params.partner_gpus;
         }
     }
 }

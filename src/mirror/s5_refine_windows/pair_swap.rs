@@ -15,7 +15,7 @@ pub fn best(params: &Params, value: u32, candidate: &mut Candidate) -> Option<Mo
     if n < 2 {
         return None;
     }
-    let mut best = Move { value, kind: Kind::Swap(0, 0) };
+    let mut best = Move::none(value);
     for window in 0..params.windows {
         candidate.charge(TURN);
         let Some(heavy) = candidate.critical(window) else { continue };
@@ -23,11 +23,11 @@ pub fn best(params: &Params, value: u32, candidate: &mut Candidate) -> Option<Mo
             // One piece of the shader's machine is one pair of the partner against all pairs of the heavy GPU.
             for (c, d) in pairs_of(n) {
                 candidate.charge(TURN);
-                if gpu == heavy || !params.are_partners(heavy, gpu) {
+                if gpu == heavy {
                     continue;
                 }
                 let pair = Pair::new(params, candidate, heavy, gpu);
-                if pair.least(params) >= best.value {
+                if pair.least(params) >= (best.value, best.local) {
                     continue;
                 }
                 let there = [gpu * slots + c, gpu * slots + d];
@@ -42,15 +42,16 @@ pub fn best(params: &Params, value: u32, candidate: &mut Candidate) -> Option<Mo
                 for (a, b) in pairs_of(n) {
                     let here = [heavy * slots + a, heavy * slots + b];
                     let out = together(candidate, quads, here);
-                    let value = pair.after(quads, &out[..quads], &back[..quads]);
-                    if value < best.value && !here.iter().any(|&slot| candidate.is_twin(params, slot, gpu)) {
-                        best = Move { value, kind: Kind::PairSwap(here, there) };
+                    let (after, local) = pair.after(quads, &out[..quads], &back[..quads]);
+                    if after <= best.value && !here.iter().any(|&slot| candidate.is_twin(params, slot, gpu)) {
+                        let found = Move { value: after, local, kind: Kind::PairSwap(here, there) };
+                        best.offer(value, pair.local, found);
                     }
                 }
             }
         }
     }
-    (best.value < value).then_some(best)
+    best.found()
 }
 
 /// All pairs `a < b` of `0..n`, in order.

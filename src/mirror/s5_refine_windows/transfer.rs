@@ -11,7 +11,7 @@ use crate::params::{FREE, Params, TRANSFER_CHUNK, TURN, blocks};
 /// The transfer with the lowest such bound below `value`; ties to the earlier window's GPU, to slots of the
 /// critical GPU, then to the lower slot, then to the lower expert, or the lower slot of the critical GPU.
 pub fn best(params: &Params, loads: &[Quad], value: u32, candidate: &mut Candidate) -> Option<Move> {
-    let mut best = Move { value, kind: Kind::Swap(0, 0) };
+    let mut best = Move::none(value);
     for window in 0..params.windows {
         candidate.charge(TURN);
         let Some(heavy) = candidate.critical(window) else { continue };
@@ -25,7 +25,7 @@ pub fn best(params: &Params, loads: &[Quad], value: u32, candidate: &mut Candida
             replicate(params, loads, candidate, heavy, slot, &mut best);
         }
     }
-    (best.value < value).then_some(best)
+    best.found().filter(|found| found.value < value)
 }
 
 /// Turns `slot` into a replica of `expert`.
@@ -108,27 +108,30 @@ fn replace(
     }
     let heavy = slot / slots;
     let gone = gone(params, loads, candidate, slot);
-    let base = candidate.without(heavy, heavy);
+    let (base, floor) = (candidate.without(heavy, heavy), candidate.floor());
+    let near: Vector = std::array::from_fn(|q| larger(floor[q], gone.others[q]));
     let fixed: Vector = std::array::from_fn(|q| larger(base[q], gone.others[q]));
     let least: u32 = (0..quads).map(|q| sum(larger(fixed[q], gone.here[q]))).sum();
-    if least >= best.value {
+    if least > best.value {
         return;
     }
     candidate.charge(TRANSFER_CHUNK * (1 + if params.avoid_duplicates { blocks(params.slots_per_gpu) } else { 0 }));
     for expert in begin..(begin + TRANSFER_CHUNK).min(params.node_experts) {
         let count = candidate.counts[expert as usize];
-        if expert == candidate.expert[slot] || count >= params.max_count || !candidate.lives_by(params, expert, heavy) {
+        if expert == candidate.expert[slot] || count == 0 || count >= params.max_count {
             continue;
         }
-        let mut value = 0;
+        let (mut value, mut local) = (0, 0);
         for q in 0..quads {
             let load = divided(loads[expert as usize * quads + q], count + 1);
-            value += sum(larger(fixed[q], plus(gone.here[q], load)));
+            let here = plus(gone.here[q], load);
+            value += sum(larger(fixed[q], here));
+            local += sum(larger(near[q], here));
         }
         let twin = params.avoid_duplicates
             && candidate.expert[heavy * slots..(heavy + 1) * slots].contains(&expert);
-        if value < best.value && !twin {
-            *best = Move { value, kind: Kind::Transfer(slot, expert) };
+        if !twin {
+            best.offer(u32::MAX, 0, Move { value, local, kind: Kind::Transfer(slot, expert) });
         }
     }
 }
@@ -145,14 +148,15 @@ fn replicate(
     let (slots, quads) = (params.slots_per_gpu as usize, params.quads() as usize);
     let gpu = slot / slots;
     candidate.charge(TURN);
-    if gpu == heavy || !params.are_partners(heavy, gpu) || candidate.count_at(slot) < 2 {
+    if gpu == heavy || candidate.count_at(slot) < 2 {
         return;
     }
     let gone = gone(params, loads, candidate, slot);
-    let base = candidate.without(heavy, gpu);
+    let (base, floor) = (candidate.without(heavy, gpu), candidate.floor());
+    let near: Vector = std::array::from_fn(|q| larger(floor[q], gone.others[q]));
     let fixed: Vector = std::array::from_fn(|q| larger(base[q], gone.others[q]));
     let least: u32 = (0..quads).map(|q| sum(larger(fixed[q], gone.here[q]))).sum();
-    if least >= best.value {
+    if least > best.value {
         return;
     }
     candidate.charge(params.slots_per_gpu * (1 + 2 * blocks(params.slots_per_gpu)));
@@ -173,15 +177,15 @@ fn replicate(
             continue;
         }
         let on_heavy = copies(heavy);
-        let mut value = 0;
+        let (mut value, mut local) = (0, 0);
         for q in 0..quads {
             let load = divided(loads[expert as usize * quads + q], count + 1);
             let relief = times(minus(candidate.load[from * quads + q], load), on_heavy);
             let relieved = minus(candidate.gpu_load[heavy * quads + q], relief);
-            value += sum(larger(larger(fixed[q], relieved), plus(gone.here[q], load)));
+            let two = larger(relieved, plus(gone.here[q], load));
+            value += sum(larger(fixed[q], two));
+            local += sum(larger(near[q], two));
         }
-        if value < best.value {
-            *best = Move { value, kind: Kind::Transfer(slot, expert) };
-        }
+        best.offer(u32::MAX, 0, Move { value, local, kind: Kind::Transfer(slot, expert) });
     }
 }
