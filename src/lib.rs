@@ -36,6 +36,7 @@ pub(crate) mod params;
 pub mod plan;
 pub mod planner;
 pub mod presets;
+pub mod profile;
 pub(crate) mod stages;
 #[doc(hidden)]
 pub mod testing;
