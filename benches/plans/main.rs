@@ -378,7 +378,7 @@ impl Bench {
             (format!("layers 16 to 256, `fast`, {}", name(V3)), layers),
             (format!("restarts 8 to 128, 16 layers, {}", name(global)), restarts),
         ];
-        report.table("Linear fits: ms = at 0 + slope x n, largest deviation", &{
+        report.table("Linear fits to the fastest runs: ms = at 0 + slope x n, largest deviation", &{
             let mut columns = self.columns("n");
             columns.remove(1);
             columns
@@ -386,7 +386,8 @@ impl Bench {
         for (what, points) in points {
             let mut cells = vec![what];
             for contender in 0..points[0].1.len() {
-                let points: Vec<(f64, f64)> = points.iter().map(|(n, t)| (*n, t[contender].ms)).collect();
+                let points: Vec<(f64, f64)> =
+                    points.iter().map(|(n, t)| (*n, t[contender].least_ms)).collect();
                 let (at_0, slope, deviation) = line(&points);
                 cells.push(format!("{at_0:.2} + {slope:.4} n, {deviation:.0} %"));
             }

@@ -17,6 +17,8 @@ pub struct Time {
     pub first_ms: f64,
     /// Median of the later runs.
     pub ms: f64,
+    /// The fastest of them.
+    pub least_ms: f64,
     /// Median of (time / time of greedy in the same round).
     pub ratio: f64,
 }
@@ -59,6 +61,7 @@ pub fn race(
     let time = |(first_ms, runs): (f64, Vec<(f64, f64)>)| Time {
         first_ms,
         ms: median(runs.iter().map(|run| run.0)),
+        least_ms: runs.iter().map(|run| run.0).fold(f64::INFINITY, f64::min),
         ratio: median(runs.iter().map(|run| run.1)),
     };
     Ok((median(yardstick), firsts.into_iter().zip(runs).map(time).collect()))
@@ -80,12 +83,14 @@ fn median(values: impl IntoIterator<Item = f64>) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-/// The line through points by least squares, `(at 0, slope)`, and the largest deviation from it in per cent.
+/// The line through points with the least squares of relative deviations, `(at 0, slope)`, and the largest
+/// deviation from it in per cent.
 pub fn line(points: &[(f64, f64)]) -> (f64, f64, f64) {
-    let n = points.len() as f64;
-    let (x, y) = points.iter().fold((0.0, 0.0), |sum, p| (sum.0 + p.0 / n, sum.1 + p.1 / n));
-    let covariance: f64 = points.iter().map(|p| (p.0 - x) * (p.1 - y)).sum();
-    let slope = covariance / points.iter().map(|p| (p.0 - x).powi(2)).sum::<f64>();
+    let weighted = |f: fn((f64, f64)) -> f64| points.iter().map(|&p| f(p) / p.1.powi(2)).sum::<f64>();
+    let total = weighted(|_| 1.0);
+    let (x, y) = (weighted(|p| p.0) / total, weighted(|p| p.1) / total);
+    let covariance = weighted(|p| p.0 * p.1) / total - x * y;
+    let slope = covariance / (weighted(|p| p.0 * p.0) / total - x * x);
     let at_0 = y - slope * x;
     let deviation = |p: &(f64, f64)| (p.1 / (at_0 + slope * p.0) - 1.0).abs() * 100.0;
     (at_0, slope, points.iter().map(deviation).fold(0.0, f64::max))
