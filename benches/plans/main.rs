@@ -8,7 +8,7 @@ mod race;
 
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Parser;
 use eplb_wgpu::profile::{Batch, Profiler};
@@ -53,6 +53,9 @@ const V3: Shape = shape(256, 288, 8, 4, 32);
 
 const CLUSTERS: [Shape; 4] =
     [V3, shape(256, 288, 8, 2, 16), shape(256, 288, 1, 1, 32), shape(256, 288, 1, 1, 72)];
+
+/// A software driver takes tens of times as long as this, the CPU backend on one thread.
+const SOFTWARE_LIMIT: Duration = Duration::from_millis(120);
 
 /// Layers, shape.
 const SIZES: [(usize, Shape); 5] = [
@@ -185,8 +188,10 @@ impl Bench {
         report.line(format!(
             "Method: each cell is the ratio to `greedy` (one thread) in the same run, and the time in ms. Rounds of \
              greedy and every contender in turn; medians of 3 to 31 rounds of the ratio taken in each, after a \
-             first run that does not count. `native` is the CPU backend on one thread. Loads of {} layers x {} \
+             first run that does not count. `native` is the CPU backend on one thread; \
+             software drivers are left out where it takes more than {} ms. Loads of {} layers x {} \
              experts: {}; other sizes: generated, log-normal(0.6).",
+            SOFTWARE_LIMIT.as_millis(),
             self.loads.layers(),
             self.loads.experts(),
             self.source
@@ -200,30 +205,40 @@ impl Bench {
         columns
     }
 
-    /// Greedy's time and the contenders' for one plan: native, CPU, and the devices where `on_devices`.
+    /// Greedy's time and the contenders' for one plan: native, CPU, and the devices where `on_devices`. Software
+    /// drivers are left out where they would take minutes.
     fn plan(
         &self,
         loads: &Loads,
         shape: Shape,
         options: &PlanOptions,
         on_devices: bool,
-    ) -> Result<(f64, Vec<Time>), Error> {
+    ) -> Result<(f64, Vec<Option<Time>>), Error> {
         let cluster = cluster(shape)?;
         let plan = |planner: &Planner| planner.plan(loads, &cluster, options).map(|_| ());
-        let mut contenders: Vec<Work> =
-            vec![Box::new(|| self.one_thread.install(|| plan(&self.cpu))), Box::new(|| plan(&self.cpu))];
-        for device in self.devices.iter().filter(|_| on_devices) {
+        let native = || self.one_thread.install(|| plan(&self.cpu));
+        let start = Instant::now();
+        native()?;
+        let long = start.elapsed() > SOFTWARE_LIMIT;
+        let runs = |device: &&Device| on_devices && !(long && device.planner.device().is_software);
+        let mut contenders: Vec<Work> = vec![Box::new(native), Box::new(|| plan(&self.cpu))];
+        for device in self.devices.iter().filter(runs) {
             contenders.push(Box::new(|| plan(&device.planner)));
         }
-        race(self.share, || drop(rebalance(loads.values(), shape)), &mut contenders)
+        let (greedy, times) = race(self.share, || drop(rebalance(loads.values(), shape)), &mut contenders)?;
+        let mut times = times.into_iter().map(Some);
+        let mut all: Vec<Option<Time>> = times.by_ref().take(2).collect();
+        all.extend(self.devices.iter().map(|device| if runs(&device) { times.next()? } else { None }));
+        Ok((greedy, all))
     }
 
-    /// A row of such a plan.
-    fn row(&self, report: &mut Report, name: String, greedy: f64, times: &[Time]) {
-        let mut cells = vec![name, format!("{greedy:.2}")];
-        cells.extend(times.iter().map(|time| format!("{:.2} ({:.1} ms)", time.ratio, time.ms)));
-        cells.resize(4 + self.devices.len(), "-".to_string());
-        report.row(&cells);
+    /// The cells of such a plan.
+    fn cells(name: String, greedy: f64, times: &[Option<Time>]) -> Vec<String> {
+        let cell = |time: &Option<Time>| match time {
+            Some(time) => format!("{:.2} ({:.1} ms)", time.ratio, time.ms),
+            None => "-".to_string(),
+        };
+        [name, format!("{greedy:.2}")].into_iter().chain(times.iter().map(cell)).collect()
     }
 
     fn presets(&self, report: &mut Report) -> Result<(), Error> {
@@ -232,7 +247,7 @@ impl Bench {
         for preset in Preset::all() {
             let on_devices = MAIN.contains(&preset.name()) || preset.name() == "thorough";
             let (greedy, times) = self.plan(&self.loads, V3, &preset.options(), on_devices)?;
-            self.row(report, format!("`{preset}`"), greedy, &times);
+            report.row(&Self::cells(format!("`{preset}`"), greedy, &times));
             if on_devices {
                 firsts.push((preset, times));
             }
@@ -246,7 +261,10 @@ impl Bench {
         report.table(title, &columns);
         for (preset, times) in firsts {
             let mut cells = vec![format!("`{preset}`")];
-            cells.extend(times[2..].iter().map(|time| format!("{:.0}, {:.1}", time.first_ms, time.ms)));
+            cells.extend(times[2..].iter().map(|time| match time {
+                Some(time) => format!("{:.0}, {:.1}", time.first_ms, time.ms),
+                None => "-".to_string(),
+            }));
             report.row(&cells);
         }
         Ok(())
@@ -258,7 +276,7 @@ impl Bench {
             for preset in MAIN {
                 let options = preset.parse::<Preset>()?.options();
                 let (greedy, times) = self.plan(&self.loads, shape, &options, true)?;
-                self.row(report, format!("{}, `{preset}`", name(shape)), greedy, &times);
+                report.row(&Self::cells(format!("{}, `{preset}`", name(shape)), greedy, &times));
             }
         }
         Ok(())
@@ -273,12 +291,13 @@ impl Bench {
             for preset in MAIN {
                 let options = preset.parse::<Preset>()?.options();
                 let (greedy, times) = self.plan(&loads, shape, &options, true)?;
-                let mut cells = vec![
-                    format!("{layers} x {}, {}, `{preset}`", shape.experts, name(shape)),
-                    format!("{greedy:.2}"),
-                ];
-                cells.extend(times.iter().map(|time| format!("{:.2} ({:.1} ms)", time.ratio, time.ms)));
-                for device in &self.devices {
+                let what = format!("{layers} x {}, {}, `{preset}`", shape.experts, name(shape));
+                let mut cells = Self::cells(what, greedy, &times);
+                for (device, time) in self.devices.iter().zip(&times[2..]) {
+                    if time.is_none() {
+                        cells.push("-".to_string());
+                        continue;
+                    }
                     // Opened anew: its buffers are of this plan alone.
                     let fresh = Profiler::new(&device.choice)?;
                     let bytes = fresh.map(|fresh| {
@@ -386,10 +405,12 @@ impl Bench {
         for (what, points) in points {
             let mut cells = vec![what];
             for contender in 0..points[0].1.len() {
-                let points: Vec<(f64, f64)> =
-                    points.iter().map(|(n, t)| (*n, t[contender].least_ms)).collect();
-                let (at_0, slope, deviation) = line(&points);
-                cells.push(format!("{at_0:.2} + {slope:.4} n, {deviation:.0} %"));
+                let time = |(n, times): &(f64, Vec<Option<Time>>)| Some((*n, times[contender]?.least_ms));
+                let points: Option<Vec<(f64, f64)>> = points.iter().map(time).collect();
+                cells.push(points.map_or("-".to_string(), |points| {
+                    let (at_0, slope, deviation) = line(&points);
+                    format!("{at_0:.2} + {slope:.4} n, {deviation:.0} %")
+                }));
             }
             report.row(&cells);
         }

@@ -1,24 +1,20 @@
 //! Stage times on a device: every stage by name, and no more in all than the host has waited.
-#![cfg(feature = "cli")]
-
-#[path = "device/common.rs"]
-mod common;
 
 use std::time::{Duration, Instant};
 
 use eplb_wgpu::profile::{Batch, Profiler, StageTimes};
-use eplb_wgpu::trace::{Generate, Window};
-use eplb_wgpu::{Cluster, DeviceChoice, PlanOptions};
+use eplb_wgpu::{Cluster, DeviceChoice, Loads, PlanOptions};
+
+use crate::common;
 
 #[test]
 fn every_stage_is_timed_within_the_time_of_the_whole() {
-    let profiler = match Profiler::new(&DeviceChoice::Gpu) {
-        Ok(profiler) => profiler.expect("gpu is never the CPU backend"),
-        Err(error) if common::may_lack_adapter() => return eprintln!("not run: {error}"),
-        Err(error) => panic!("{}", common::no_adapter(&error.to_string())),
-    };
-    let loads = Generate { layers: 2, experts: 64, ..Generate::default() }.history().unwrap();
-    let loads = loads.loads(Window::Sum).unwrap();
+    let Some(planner) = common::planner() else { return };
+    let device = planner.device();
+    let choice = DeviceChoice::Name(format!("{} {}", device.name, device.backend));
+    let profiler = Profiler::new(&choice).unwrap().expect("the tested device is never the CPU backend");
+    let counts: Vec<u64> = (0..2 * 64).map(|i| 1_000 + i * 7919 % 5_003).collect();
+    let loads = Loads::from_counts(2, 64, &counts).unwrap();
     let cluster = Cluster::new(72, 8, 2, 8).unwrap();
     let options = PlanOptions { restarts: 4, ..PlanOptions::default() };
     let stages = [
