@@ -379,38 +379,42 @@ impl Bench {
     /// Time against layers and restarts, with a line through it.
     fn fits(&self, report: &mut Report) -> Result<(), Error> {
         let global = CLUSTERS[2];
-        // Sixteen layers again and again, and no early end: the work grows with the number alone.
+        // The same layers again and again, and no early end: the work grows with the number alone.
         let tile = generated(16, V3.experts)?;
-        let full = PlanOptions { stop_gap_ppm: 0, ..PlanOptions::default() };
-        let mut layers = Vec::new();
-        for times in [1, 2, 4, 8, 16] {
-            let loads = Loads::from_f64(16 * times, V3.experts, &tile.values().repeat(times))?;
-            let options = "fast".parse::<Preset>()?.options();
-            layers.push(((16 * times) as f64, self.plan(&loads, V3, &options, true)?.1));
-        }
-        let mut restarts = Vec::new();
-        for n in [8, 16, 32, 64, 128] {
-            let options = PlanOptions { restarts: n, ..full.clone() };
-            restarts.push((f64::from(n), self.plan(&tile, global, &options, true)?.1));
-        }
-        let points = [
-            (format!("layers 16 to 256, `fast`, {}", name(V3)), layers),
-            (format!("restarts 8 to 128, 16 layers, {}", name(global)), restarts),
-        ];
-        report.table("Linear fits to the fastest runs: ms = at 0 + slope x n, largest deviation", &{
-            let mut columns = self.columns("n");
-            columns.remove(1);
-            columns
-        });
-        for (what, points) in points {
-            let mut cells = vec![what];
-            for contender in 0..points[0].1.len() {
-                let time = |(n, times): &(f64, Vec<Option<Time>>)| Some((*n, times[contender]?.least_ms));
-                let points: Option<Vec<(f64, f64)>> = points.iter().map(time).collect();
-                cells.push(points.map_or("-".to_string(), |points| {
-                    let (at_0, slope, deviation) = line(&points);
-                    format!("{at_0:.2} + {slope:.4} n, {deviation:.0} %")
-                }));
+        let fast = PlanOptions { stop_gap_ppm: 0, ..("fast".parse::<Preset>()?.options()) };
+        let layers: Vec<_> = [1usize, 2, 4, 8, 16]
+            .into_iter()
+            .map(|times| {
+                let loads = Loads::from_f64(16 * times, V3.experts, &tile.values().repeat(times))?;
+                Ok(((16 * times) as f64, loads, fast.clone()))
+            })
+            .collect::<Result<_, Error>>()?;
+        let restarts: Vec<_> = [4, 8, 16, 32, 64]
+            .into_iter()
+            .map(|n| (f64::from(n), tile.clone(), PlanOptions { restarts: n, ..fast.clone() }))
+            .collect();
+        let series = [("layers 16 to 256", V3, layers), ("restarts 4 to 64, 16 layers", global, restarts)];
+        let columns = self.columns("n");
+        let title = "Linear fits to the fastest runs of `fast`: ms = at 0 + slope x n, largest deviation";
+        report.table(title, &[&columns[..1], &columns[2..]].concat());
+        for (what, shape, points) in series {
+            let cluster = cluster(shape)?;
+            let mut cells = vec![format!("{what}, {}", name(shape))];
+            let planners = [(&self.cpu, true), (&self.cpu, false)];
+            let devices = self.devices.iter().map(|device| (&device.planner, false));
+            for (planner, one_thread) in planners.into_iter().chain(devices) {
+                // In turns, so that a slow minute of the machine is every point's.
+                let works = points.iter().map(|(_, loads, options)| -> Work {
+                    let plan = || planner.plan(loads, &cluster, options).map(|_| ());
+                    let plan = move || if one_thread { self.one_thread.install(plan) } else { plan() };
+                    Box::new(plan)
+                });
+                let (_, times) = race(self.share, || (), &mut works.collect::<Vec<_>>())?;
+                let fastest = points.iter().zip(times).map(|((n, ..), time)| (*n, time.least_ms));
+                let fastest: Vec<(f64, f64)> = fastest.collect();
+                let (at_0, slope, deviation) = line(&fastest);
+                let shown: Vec<String> = fastest.iter().map(|(_, ms)| format!("{ms:.1}")).collect();
+                cells.push(format!("{at_0:.2} + {slope:.4} n, {deviation:.0} % ({})", shown.join(", ")));
             }
             report.row(&cells);
         }
