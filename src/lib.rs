@@ -38,6 +38,7 @@ pub mod plan;
 pub mod planner;
 pub mod presets;
 pub mod rebalance;
+pub mod profile;
 pub(crate) mod stages;
 #[doc(hidden)]
 pub mod testing;

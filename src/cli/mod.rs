@@ -32,7 +32,7 @@ enum Verb {
     Check(check::Check),
     /// List every adapter, what it can do, and which one `auto` takes
     Devices(devices::Devices),
-    /// Compare every preset on the same loads
+    /// Run the benchmark suite on every adapter, join records, or compare every preset
     Bench(bench::Bench),
     /// Generate synthetic loads
     Generate(generate::GenerateLoads),

@@ -204,6 +204,19 @@ impl Fault {
 /// [`Error::NoDevice`] where nothing here fits the choice, [`Error::Device`] where what fits cannot run the
 /// shaders or its driver refuses to open it.
 pub(crate) async fn open(choice: &DeviceChoice) -> Result<Option<OpenDevice>, Error> {
+    open_with(choice, wgpu::Features::empty()).await
+}
+
+/// The same, with timestamp queries where the adapter has them.
+///
+/// # Errors
+/// As for [`open`].
+pub(crate) async fn open_timed(choice: &DeviceChoice) -> Result<Option<OpenDevice>, Error> {
+    open_with(choice, wgpu::Features::TIMESTAMP_QUERY).await
+}
+
+/// Opens a device with those of `wanted` that it has.
+async fn open_with(choice: &DeviceChoice, wanted: wgpu::Features) -> Result<Option<OpenDevice>, Error> {
     if *choice == DeviceChoice::Cpu {
         return Ok(None);
     }
@@ -212,16 +225,20 @@ pub(crate) async fn open(choice: &DeviceChoice) -> Result<Option<OpenDevice>, Er
     match select(choice, &infos, named_adapter().as_deref())? {
         Some(at) => {
             let (info, adapter) = found.swap_remove(at);
-            open_adapter(info, &adapter).await.map(Some)
+            open_adapter(info, &adapter, wanted).await.map(Some)
         }
         None => Ok(None),
     }
 }
 
-async fn open_adapter(info: DeviceInfo, adapter: &wgpu::Adapter) -> Result<OpenDevice, Error> {
+async fn open_adapter(
+    info: DeviceInfo,
+    adapter: &wgpu::Adapter,
+    wanted: wgpu::Features,
+) -> Result<OpenDevice, Error> {
     let request = adapter.request_device(&wgpu::DeviceDescriptor {
         label: Some("eplb"),
-        required_features: wgpu::Features::empty(),
+        required_features: adapter.features() & wanted,
         required_limits: adapter.limits(),
         experimental_features: wgpu::ExperimentalFeatures::disabled(),
         // A plan needs some MiB; the other hint reserves hundreds for each device.

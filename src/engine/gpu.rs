@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::num::NonZeroU64;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
+use super::clock::Clock;
 use super::device::OpenDevice;
 use super::recording::{BINDINGS, BindingKind, Dispatch, GRID_BINDINGS, Grid, Kernel, LANES, Recording};
 use crate::error::Error;
@@ -13,7 +14,7 @@ use crate::layout::{GpuParams, Layout};
 const MAX_GRID: u32 = 65_535;
 
 /// Dispatches of one submission, so that none keeps the device for long.
-const DISPATCHES_PER_SUBMISSION: usize = 256;
+pub const DISPATCHES_PER_SUBMISSION: usize = 256;
 
 /// A part of a buffer to read back, in words.
 #[derive(Debug, Clone, Copy)]
@@ -68,6 +69,8 @@ pub struct Gpu {
     modules: HashMap<&'static str, (wgpu::ShaderModule, wgpu::PipelineLayout)>,
     grids: wgpu::Buffer,
     grids_group: wgpu::BindGroup,
+    /// Where the device was opened for timing.
+    clock: Option<Clock>,
     /// One call at a time uses the buffers.
     buffers: Mutex<Buffers>,
 }
@@ -125,8 +128,10 @@ impl Gpu {
                 pipelines.insert(Kernel { stem: shader.stem, entry }, OnceLock::new());
             }
         }
+        let clock = Clock::new(device, &open.queue);
         let gpu = Self {
             open,
+            clock,
             bindings,
             pipelines,
             modules,
@@ -180,20 +185,49 @@ impl Gpu {
         queue.write_buffer(params_buffer, 0, &params);
         queue.write_buffer(problem_buffer, 0, bytemuck::cast_slice(problem));
         let mut offset = 0;
-        for dispatches in recording.dispatches.chunks(DISPATCHES_PER_SUBMISSION) {
+        let submissions = recording.dispatches.chunks(DISPATCHES_PER_SUBMISSION);
+        let mut timing = self.clock.as_ref().map(|clock| clock.start(device, submissions.len()));
+        for dispatches in submissions {
             let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-            for dispatch in dispatches {
-                self.encode(&mut pass, dispatch, bind_group, offset)?;
-                offset += stride as u32;
+            // One pass, or where stages are timed one for each run of dispatches of a stage.
+            let together = |a: &Dispatch, b: &Dispatch| timing.is_none() || a.kernel.stem == b.kernel.stem;
+            let passes: Vec<&[Dispatch]> = dispatches.chunk_by(together).collect();
+            for (index, dispatches) in (0..).zip(&passes) {
+                let timestamp_writes = timing.as_ref().map(|timing| timing.writes(index));
+                let descriptor = wgpu::ComputePassDescriptor { label: None, timestamp_writes };
+                let mut pass = encoder.begin_compute_pass(&descriptor);
+                for dispatch in *dispatches {
+                    self.encode(&mut pass, dispatch, bind_group, offset)?;
+                    offset += stride as u32;
+                }
             }
-            drop(pass);
+            if let Some(timing) = &mut timing {
+                timing.resolve(&mut encoder, passes.iter().map(|pass| pass[0].kernel.stem).collect());
+            }
             queue.submit([encoder.finish()]);
         }
         let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         encoder.copy_buffer_to_buffer(source, begin * 4, staging, 0, words * 4);
+        let stamps = timing.as_ref().map(|timing| timing.copy(device, &mut encoder));
         queue.submit([encoder.finish()]);
-        self.read(staging, words)
+        let result = self.read(staging, words)?;
+        if let (Some(timing), Some((stamps, words))) = (timing, stamps) {
+            timing.add(&self.read(&stamps, words)?);
+        }
+        Ok(result)
+    }
+
+    /// Nanoseconds of each stage since the last call; empty where nothing is timed.
+    pub fn take_times(&self) -> Vec<(&'static str, f64)> {
+        self.clock.as_ref().map_or_else(Vec::new, Clock::take)
+    }
+
+    /// Bytes of all buffers that are held.
+    pub fn bytes(&self) -> u64 {
+        let buffers = self.buffers.lock().unwrap_or_else(PoisonError::into_inner);
+        let Buffers { params, problem, groups, kept, arena, queue, staging, bind_group: _ } = &*buffers;
+        let held = [params, problem, groups, kept, arena, queue, staging];
+        held.into_iter().flatten().map(wgpu::Buffer::size).sum::<u64>() + self.grids.size()
     }
 
     /// Adds a dispatch to a pass.

@@ -4,6 +4,7 @@
 //! is the business of `stages` and `planner`.
 
 pub mod budget;
+pub mod clock;
 pub mod device;
 pub mod gpu;
 pub mod recording;

@@ -3,3 +3,4 @@
 
 mod adapters;
 mod common;
+mod profile;

@@ -3,43 +3,26 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Args;
-use indicatif::ProgressBar;
 use serde_json::json;
 
-use super::print;
+use super::progress;
 use crate::check::Quality;
+use crate::cli::print;
 use crate::trace::{LoadHistory, Window};
 use crate::{Cluster, DeviceChoice, Error, Loads, Planner, Preset, bound, check};
 
-#[derive(Args)]
-pub struct Bench {
-    /// Load file: .json, .npy or .csv
-    loads: PathBuf,
-    /// Compare every preset on these loads
-    #[arg(long, required = true)]
-    lineage: bool,
-    /// Layers of the file, as A..B
-    #[arg(long, value_parser = super::parse_range)]
-    layers: Option<std::ops::Range<usize>>,
-    /// Replicas of a layer
-    #[arg(long)]
-    replicas: usize,
-    /// GPUs
-    #[arg(long)]
-    gpus: usize,
-    /// Groups of experts that are routed together
-    #[arg(long, default_value_t = 1)]
-    groups: usize,
-    /// Nodes
-    #[arg(long, default_value_t = 1)]
-    nodes: usize,
-    /// auto, cpu, gpu, an index or a part of a name
-    #[arg(long, default_value = "auto")]
-    device: DeviceChoice,
-    /// Print one JSON object
-    #[arg(long)]
-    json: bool,
+/// What is compared on what.
+pub struct Lineage {
+    /// Load file.
+    pub loads: PathBuf,
+    /// Layers of the file.
+    pub layers: Option<std::ops::Range<usize>>,
+    /// The cluster.
+    pub cluster: Cluster,
+    /// The device.
+    pub device: DeviceChoice,
+    /// Whether to print one JSON object.
+    pub json: bool,
 }
 
 /// What one preset came to: means over the windows planned on.
@@ -62,38 +45,29 @@ impl Row {
     }
 }
 
-impl Bench {
+impl Lineage {
     pub fn run(self) -> Result<ExitCode, Error> {
         let history = LoadHistory::read(&self.loads)?;
         let history = match &self.layers {
             Some(range) => history.select_layers(range.clone())?,
             None => history,
         };
-        let cluster = Cluster::new(self.replicas, self.groups, self.nodes, self.gpus)?;
-        let planner = Planner::new(self.device.clone())?;
+        let planner = Planner::new(self.device)?;
         // Each window but the last is planned on and its plan scored on the next; a single one on itself.
         let windows =
             (0..history.windows()).map(|w| history.loads(Window::Index(w))).collect::<Result<Vec<_>, _>>()?;
         let planned = windows.len().saturating_sub(1).max(1);
         let presets: Vec<Preset> = Preset::all().collect();
-        let progress = if console_is_terminal() {
-            ProgressBar::new(presets.len() as u64)
-        } else {
-            ProgressBar::hidden()
-        };
+        let progress = progress(presets.len() as u64);
         let mut rows = Vec::new();
         for preset in presets {
-            rows.push((preset, measure(&planner, &cluster, preset, &windows, planned)?));
+            rows.push((preset, measure(&planner, &self.cluster, preset, &windows, planned)?));
             progress.inc(1);
         }
         progress.finish_and_clear();
         print(&if self.json { report_json(&rows, planner.device().label(), planned) } else { report(&rows) });
         Ok(ExitCode::SUCCESS)
     }
-}
-
-fn console_is_terminal() -> bool {
-    std::io::IsTerminal::is_terminal(&std::io::stderr())
 }
 
 fn measure(

@@ -1,0 +1,192 @@
+//! Records of one or more machines as one table.
+//!
+//! Plans are compared where version, case and preset are the same. The reference is the CPU backend's plan,
+//! where a record has one, else the first; a device whose plan is another is marked.
+
+use std::process::ExitCode;
+
+use serde_json::{Value, json};
+
+use super::DIFFERENT;
+use super::record::{Case, Device, Record};
+
+/// Devices and the cases they ran.
+pub struct Table {
+    /// With the version and the platform of their records.
+    devices: Vec<(String, String, Device)>,
+    rows: Vec<Row>,
+}
+
+/// One case of one version.
+struct Row {
+    version: String,
+    case: String,
+    preset: String,
+    reference: String,
+}
+
+impl Table {
+    /// The table of these records.
+    pub fn of(records: Vec<Record>) -> Self {
+        let devices: Vec<(String, String, Device)> = records
+            .into_iter()
+            .flat_map(|Record { version, platform, devices, .. }| {
+                devices.into_iter().map(move |device| (version.clone(), platform.clone(), device))
+            })
+            .collect();
+        let mut rows: Vec<Row> = Vec::new();
+        // The CPU backends first: the first plan of a row is its reference.
+        let cpu_first = |cpu: bool| devices.iter().filter(move |(_, _, d)| (d.kind == "cpu") == cpu);
+        for (version, _, device) in cpu_first(true).chain(cpu_first(false)) {
+            for case in &device.cases {
+                if !rows.iter().any(|row| row.version == *version && row.is_of(case)) {
+                    rows.push(Row {
+                        version: version.clone(),
+                        case: case.case.clone(),
+                        preset: case.preset.clone(),
+                        reference: case.fingerprint.clone(),
+                    });
+                }
+            }
+        }
+        Self { devices, rows }
+    }
+
+    /// Failure where any plan differs from its reference.
+    pub fn exit_code(&self) -> ExitCode {
+        if self.rows.iter().all(|row| self.equal(row)) {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::from(DIFFERENT)
+        }
+    }
+
+    /// What each device has for a row.
+    fn cells<'a>(&'a self, row: &'a Row) -> impl Iterator<Item = Option<&'a Case>> {
+        self.devices.iter().map(|(version, _, device)| {
+            device.cases.iter().find(|case| *version == row.version && row.is_of(case))
+        })
+    }
+
+    fn equal(&self, row: &Row) -> bool {
+        self.cells(row).flatten().all(|case| case.fingerprint == row.reference)
+    }
+
+    /// Markdown, for people.
+    pub fn markdown(&self) -> String {
+        let mut lines = vec!["Devices:".to_string()];
+        for (at, (version, platform, device)) in self.devices.iter().enumerate() {
+            let error = device.error.as_ref().map_or(String::new(), |error| format!("; failed: {error}"));
+            lines.push(format!("{}. {}; eplb {version}, {platform}{error}", at + 1, device.label()));
+        }
+        let versions = self.rows.iter().any(|row| row.version != self.rows[0].version);
+        let numbers = || (1..=self.devices.len()).map(|n| n.to_string());
+        lines.extend([
+            "".to_string(),
+            "Plans, ms: later plans (the first); plans that differ are bold.".into(),
+        ]);
+        lines.push(String::new());
+        lines
+            .extend(header(["case", "preset", "fingerprint"].map(String::from).into_iter().chain(numbers())));
+        for row in &self.rows {
+            let case = if versions { format!("{}: {}", row.version, row.case) } else { row.case.clone() };
+            let mut cells = vec![case, format!("`{}`", row.preset)];
+            let equal = self.cells(row).flatten().filter(|case| case.fingerprint == row.reference).count();
+            let all = self.cells(row).flatten().count();
+            cells.push(match equal == all {
+                true => format!("{} ({all} equal)", row.reference),
+                false => format!("{} (**{} of {all} differ**)", row.reference, all - equal),
+            });
+            cells.extend(self.cells(row).map(|case| match case {
+                None => "-".to_string(),
+                Some(case) => {
+                    let differs = case.fingerprint != row.reference;
+                    let mark = if differs { format!(" **{}**", case.fingerprint) } else { String::new() };
+                    format!("{:.1} ({:.1}){mark}", case.later_ms, case.first_ms)
+                }
+            }));
+            lines.push(line(cells));
+        }
+        lines.extend(["", "A fixed batch, ms; stages by the device's own clock."].map(String::from));
+        lines.push(String::new());
+        lines.extend(header(std::iter::once("stage".to_string()).chain(numbers())));
+        let batches: Vec<_> = self.devices.iter().map(|(_, _, device)| device.batch.as_ref()).collect();
+        let mut stems: Vec<&String> = batches
+            .iter()
+            .flatten()
+            .filter_map(|batch| batch.stages_ms.as_ref())
+            .flatten()
+            .map(|s| s.0)
+            .collect();
+        stems.sort();
+        stems.dedup();
+        let number = |value: Option<f64>, digits: usize| {
+            value.map_or("-".to_string(), |value| format!("{value:.digits$}"))
+        };
+        for stem in stems {
+            let of_stem = |batch: &Option<&super::record::Batch>| {
+                number(batch.and_then(|batch| batch.stages_ms.as_ref()?.get(stem).copied()), 1)
+            };
+            lines.push(line(std::iter::once(format!("`{stem}`")).chain(batches.iter().map(of_stem))));
+        }
+        let total = |batch: &Option<&super::record::Batch>| number(batch.map(|batch| batch.total_ms), 1);
+        lines.push(line(std::iter::once("total".to_string()).chain(batches.iter().map(total))));
+        let rate = |batch: &Option<&super::record::Batch>| {
+            number(batch.and_then(|batch| Some(batch.evaluations_per_second? / 1e6)), 0)
+        };
+        let title = "million evaluations/s".to_string();
+        lines.push(line(std::iter::once(title).chain(batches.iter().map(rate))));
+        lines.join("\n")
+    }
+
+    /// One JSON object.
+    pub fn json(&self) -> Value {
+        let devices: Vec<_> = self
+            .devices
+            .iter()
+            .map(|(version, platform, device)| {
+                json!({ "version": version, "platform": platform, "device": device })
+            })
+            .collect();
+        let rows: Vec<_> = self
+            .rows
+            .iter()
+            .map(|row| {
+                let plans: Vec<_> = self
+                    .cells(row)
+                    .enumerate()
+                    .filter_map(|(device, case)| Some((device, case?)))
+                    .map(|(device, case)| {
+                        json!({
+                            "device": device, "fingerprint": case.fingerprint,
+                            "equal": case.fingerprint == row.reference,
+                            "first_ms": case.first_ms, "later_ms": case.later_ms,
+                        })
+                    })
+                    .collect();
+                json!({
+                    "version": row.version, "case": row.case, "preset": row.preset,
+                    "fingerprint": row.reference, "equal": self.equal(row), "plans": plans,
+                })
+            })
+            .collect();
+        let equal = self.rows.iter().all(|row| self.equal(row));
+        json!({ "equal": equal, "devices": devices, "cases": rows })
+    }
+}
+
+impl Row {
+    fn is_of(&self, case: &Case) -> bool {
+        self.case == case.case && self.preset == case.preset
+    }
+}
+
+fn line(cells: impl IntoIterator<Item = String>) -> String {
+    format!("| {} |", cells.into_iter().collect::<Vec<_>>().join(" | "))
+}
+
+fn header(cells: impl Iterator<Item = String>) -> [String; 2] {
+    let cells: Vec<String> = cells.collect();
+    let rule = format!("|{}", "---|".repeat(cells.len()));
+    [line(cells), rule]
+}

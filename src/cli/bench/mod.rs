@@ -1,0 +1,93 @@
+//! `eplb bench`: the suite on every adapter here, as one record; records of many machines in one table; every
+//! preset on the same loads.
+
+mod collate;
+mod lineage;
+mod record;
+mod suite;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use indicatif::ProgressBar;
+
+use super::print;
+use crate::trace::write_whole;
+use crate::{Cluster, DeviceChoice, Error};
+
+use collate::Table;
+use record::Record;
+
+#[derive(Args)]
+pub struct Bench {
+    /// With --lineage: load file, .json, .npy or .csv
+    #[arg(requires = "lineage")]
+    loads: Option<PathBuf>,
+    /// Compare every preset on the loads of a file
+    #[arg(long, requires_all = ["loads", "replicas", "gpus"])]
+    lineage: bool,
+    /// With --lineage: layers of the file, as A..B
+    #[arg(long, value_parser = super::parse_range, requires = "lineage")]
+    layers: Option<std::ops::Range<usize>>,
+    /// With --lineage: replicas of a layer
+    #[arg(long, requires = "lineage")]
+    replicas: Option<usize>,
+    /// With --lineage: GPUs
+    #[arg(long, requires = "lineage")]
+    gpus: Option<usize>,
+    /// With --lineage: groups of experts that are routed together [default: 1]
+    #[arg(long, requires = "lineage")]
+    groups: Option<usize>,
+    /// With --lineage: nodes [default: 1]
+    #[arg(long, requires = "lineage")]
+    nodes: Option<usize>,
+    /// Join records of `eplb bench --out` into one table; fails where fingerprints differ
+    #[arg(long, num_args = 1.., value_name = "RECORD", conflicts_with_all = ["lineage", "device", "out"])]
+    collate: Vec<PathBuf>,
+    /// auto, cpu, gpu, an index or a part of a name [default: all, with --lineage auto]
+    #[arg(long)]
+    device: Option<DeviceChoice>,
+    /// Record to write
+    #[arg(long, conflicts_with = "lineage")]
+    out: Option<PathBuf>,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// Exit code where fingerprints differ.
+const DIFFERENT: u8 = 1;
+
+impl Bench {
+    pub fn run(self) -> Result<ExitCode, Error> {
+        if let (true, Some(loads)) = (self.lineage, self.loads) {
+            let [replicas, gpus] = [self.replicas, self.gpus].map(Option::unwrap_or_default);
+            let [groups, nodes] = [self.groups, self.nodes].map(|n| n.unwrap_or(1));
+            let cluster = Cluster::new(replicas, groups, nodes, gpus)?;
+            let device = self.device.unwrap_or_default();
+            return lineage::Lineage { loads, layers: self.layers, cluster, device, json: self.json }.run();
+        }
+        if !self.collate.is_empty() {
+            let records = self.collate.iter().map(|path| Record::read(path));
+            let table = Table::of(records.collect::<Result<Vec<_>, _>>()?);
+            print(&if self.json { table.json().to_string() } else { table.markdown() });
+            return Ok(table.exit_code());
+        }
+        let record = suite::run(self.device)?;
+        let text = record.text();
+        let table = Table::of(vec![record]);
+        // Shown before it is written, so that a full disk does not cost the minutes it took.
+        print(&if self.json { text.clone() } else { table.markdown() });
+        if let Some(out) = &self.out {
+            write_whole(out, (text + "\n").as_bytes())?;
+        }
+        Ok(table.exit_code())
+    }
+}
+
+/// A bar on a terminal, else nothing.
+fn progress(steps: u64) -> ProgressBar {
+    let on_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    if on_terminal { ProgressBar::new(steps) } else { ProgressBar::hidden() }
+}

@@ -1,0 +1,226 @@
+//! The suite: the same cases on every device, some seconds each on a software driver.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use indicatif::ProgressBar;
+
+use super::progress;
+use super::record::{Batch, Case, Device, Record};
+use crate::profile::{self, Profiler, StageTimes};
+use crate::trace::{Family, Generate, Window};
+use crate::{Cluster, DeviceChoice, DeviceInfo, Error, Loads, PlanOptions, Planner, Preset, devices};
+
+/// Layers, experts, replicas, groups, nodes, GPUs; presets.
+type Shape = (usize, usize, [usize; 4], &'static [&'static str]);
+
+/// Few layers each: software drivers must come to an end.
+const SHAPES: [Shape; 5] = [
+    (16, 256, [288, 8, 4, 32], &["gen00", "fast", "default", "rec2"]),
+    (4, 256, [288, 1, 1, 32], &["gen00", "fast"]),
+    (4, 256, [288, 1, 1, 72], &["fast"]),
+    (24, 32, [40, 1, 1, 8], &["fast", "default"]),
+    (2, 1024, [1152, 1, 1, 128], &["gen00", "fast"]),
+];
+
+/// Plans of a case after the first.
+const LATER: usize = 3;
+
+/// Restarts of the batch.
+const BATCH_RESTARTS: u32 = 4;
+
+/// One case: what is planned.
+struct Problem {
+    name: String,
+    preset: &'static str,
+    loads: Loads,
+    cluster: Cluster,
+    options: PlanOptions,
+}
+
+/// The fixed batch, with what the CPU backend made of it.
+struct Fixed {
+    batch: profile::Batch,
+    stages: StageTimes,
+    evaluations: u64,
+}
+
+/// Runs the suite on one device, or on every adapter and the CPU backend.
+///
+/// # Errors
+/// Where the device that was asked for is not there. A device that fails has that in its record.
+pub fn run(choice: Option<DeviceChoice>) -> Result<Record, Error> {
+    // Of all adapters one may refuse to open; one that was asked for may not.
+    let subjects: Vec<(DeviceChoice, Option<DeviceInfo>)> = match choice {
+        Some(choice) => vec![(choice, None)],
+        None => {
+            let adapters = devices().into_iter().enumerate();
+            let adapters = adapters.map(|(at, info)| (DeviceChoice::Index(at), Some(info)));
+            adapters.chain([(DeviceChoice::Cpu, None)]).collect()
+        }
+    };
+    let problems = problems()?;
+    let options = PlanOptions { restarts: BATCH_RESTARTS, ..PlanOptions::default() };
+    let batch = profile::Batch::new(&problems[0].loads, &problems[0].cluster, &options)?;
+    let (stages, evaluations) = batch.on_cpu();
+    let fixed = Fixed { batch, stages, evaluations };
+    let progress = progress((subjects.len() * (2 * problems.len() + 1)) as u64);
+    let mut devices = Vec::new();
+    for (choice, info) in subjects {
+        devices.push(match (measure(&choice, &problems, &fixed, &progress), info) {
+            (Err(error), Some(info)) => Device { error: Some(error.to_string()), ..described(&info) },
+            (device, _) => device?,
+        });
+    }
+    progress.finish_and_clear();
+    Ok(Record::new(devices))
+}
+
+fn problems() -> Result<Vec<Problem>, Error> {
+    let mut problems = Vec::new();
+    for (layers, experts, [replicas, groups, nodes, gpus], presets) in SHAPES {
+        let family = Family::Lognormal(0.6);
+        let loads = Generate { family, layers, experts, ..Generate::default() }.history()?;
+        let loads = loads.loads(Window::Sum)?;
+        let cluster = Cluster::new(replicas, groups, nodes, gpus)?;
+        let name =
+            format!("{layers} x {experts}, {replicas} replicas, {gpus} GPUs, {}", cluster.policy().name());
+        for preset in presets {
+            problems.push(Problem {
+                name: name.clone(),
+                preset,
+                loads: loads.clone(),
+                cluster: cluster.clone(),
+                options: preset.parse::<Preset>()?.options(),
+            });
+        }
+    }
+    Ok(problems)
+}
+
+fn measure(
+    choice: &DeviceChoice,
+    problems: &[Problem],
+    fixed: &Fixed,
+    progress: &ProgressBar,
+) -> Result<Device, Error> {
+    let start = Instant::now();
+    let planner = Planner::new(choice.clone())?;
+    let mut device = Device { open_ms: Some(milliseconds(start)), ..described(planner.device()) };
+    for problem in problems {
+        match plans(&planner, problem) {
+            Ok(case) => device.cases.push(case),
+            Err(error) => {
+                device.error = Some(error.to_string());
+                return Ok(device);
+            }
+        }
+        progress.inc(1);
+    }
+    match Profiler::new(choice)? {
+        None => {
+            let total = fixed.stages.iter().map(|(_, time)| time.as_secs_f64() * 1e3).sum();
+            device.batch = Some(fixed.record(total, Some(&fixed.stages)));
+        }
+        Some(profiler) => {
+            let stages = time_stages(&mut device, &profiler, problems, fixed, progress);
+            device.error = stages.err().map(|error| error.to_string());
+        }
+    }
+    Ok(device)
+}
+
+/// What a device's clock and its memory have to say.
+fn time_stages(
+    device: &mut Device,
+    profiler: &Profiler,
+    problems: &[Problem],
+    fixed: &Fixed,
+    progress: &ProgressBar,
+) -> Result<(), Error> {
+    // The first run pays for what later ones reuse.
+    fixed.batch.on_device(profiler)?;
+    let (stages, total) = fixed.batch.on_device(profiler)?;
+    let stages = profiler.is_timed().then_some(&stages);
+    device.batch = Some(fixed.record(total.as_secs_f64() * 1e3, stages));
+    progress.inc(1);
+    for (case, problem) in device.cases.iter_mut().zip(problems) {
+        let stages = profiler.plan(&problem.loads, &problem.cluster, &problem.options)?;
+        case.stages_ms = profiler.is_timed().then(|| by_stage(&stages));
+        progress.inc(1);
+    }
+    device.device_bytes = Some(profiler.device_bytes());
+    Ok(())
+}
+
+/// The first plan of a case, and later ones.
+fn plans(planner: &Planner, problem: &Problem) -> Result<Case, Error> {
+    let mut times = Vec::new();
+    let mut fingerprints = Vec::new();
+    for _ in 0..=LATER {
+        let plan = planner.plan(&problem.loads, &problem.cluster, &problem.options)?;
+        if let Some(warning) = plan.warnings().first() {
+            return Err(Error::Device { device: planner.device().label(), reason: warning.clone() });
+        }
+        times.push(plan.elapsed().as_secs_f64() * 1e3);
+        fingerprints.push(format!("{:016x}", plan.fingerprint()));
+    }
+    // All are equal, or the one that is not is the one to show.
+    let odd = fingerprints.iter().find(|fingerprint| **fingerprint != fingerprints[0]);
+    let fingerprint = odd.unwrap_or(&fingerprints[0]).clone();
+    times[1..].sort_by(f64::total_cmp);
+    Ok(Case {
+        case: problem.name.clone(),
+        preset: problem.preset.to_string(),
+        fingerprint,
+        first_ms: rounded(times[0]),
+        later_ms: rounded(times[1 + LATER / 2]),
+        stages_ms: None,
+    })
+}
+
+impl Fixed {
+    fn record(&self, total_ms: f64, stages: Option<&StageTimes>) -> Batch {
+        let stages_ms = stages.map(by_stage);
+        let search = stages_ms.as_ref().and_then(|stages| stages.get("s5_refine")).filter(|ms| **ms > 0.0);
+        Batch {
+            candidates: self.batch.candidates(),
+            evaluations: self.evaluations,
+            total_ms: rounded(total_ms),
+            evaluations_per_second: search.map(|ms| (self.evaluations as f64 / ms * 1e3).round()),
+            stages_ms,
+        }
+    }
+}
+
+fn by_stage(stages: &StageTimes) -> BTreeMap<String, f64> {
+    stages.iter().map(|(stem, time)| (stem.to_string(), rounded(time.as_secs_f64() * 1e3))).collect()
+}
+
+/// What a device is, before anything ran on it.
+fn described(info: &DeviceInfo) -> Device {
+    Device {
+        name: info.name.clone(),
+        backend: info.backend.clone(),
+        kind: info.kind.clone(),
+        software: info.is_software,
+        driver: info.driver.clone(),
+        driver_info: info.driver_info.clone(),
+        features: info.features.clone(),
+        limits: info.limits.iter().map(|(name, value)| (name.to_string(), *value)).collect(),
+        error: info.why_not.clone(),
+        open_ms: None,
+        cases: Vec::new(),
+        batch: None,
+        device_bytes: None,
+    }
+}
+
+fn milliseconds(start: Instant) -> f64 {
+    rounded(start.elapsed().as_secs_f64() * 1e3)
+}
+
+/// To a microsecond: more digits are noise.
+fn rounded(ms: f64) -> f64 {
+    (ms * 1e3).round() / 1e3
+}

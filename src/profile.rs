@@ -1,0 +1,184 @@
+//! Where the time of a plan goes, stage by stage: what `eplb bench` and the benchmarks measure.
+//!
+//! Two questions. What the stages of a whole plan take on a device, by its own clock ([`Profiler::plan`]); and
+//! what a fixed amount of work takes, the same on the CPU backend and on a device: one [`Batch`].
+
+use std::time::{Duration, Instant};
+
+use crate::cluster::Cluster;
+use crate::engine::device::{self, DeviceChoice};
+use crate::engine::gpu::{Gpu, Part};
+use crate::engine::recording::Recording;
+use crate::error::Error;
+use crate::layout::Layout;
+use crate::loads::Loads;
+use crate::mirror::s5_refine::Candidate;
+use crate::mirror::s6_select::NodeBest;
+use crate::mirror::{rng, s1_group_loads, s2_groups_to_nodes, s3_replicate, s4_pack, s5_refine};
+use crate::options::PlanOptions;
+use crate::params::{Params, enumerate_assignments};
+use crate::planner::gpu as pipeline;
+use crate::stages;
+
+/// Time of each stage, by the stem of its files (`s4_pack`), in the order they first ran.
+pub type StageTimes = Vec<(&'static str, Duration)>;
+
+/// A device opened for measuring. Making plans is the business of [`crate::Planner`]; this one is slower.
+pub struct Profiler {
+    gpu: Gpu,
+    timed: bool,
+}
+
+impl Profiler {
+    /// Opens the device of a choice, with timestamp queries where it has them; `None` is the CPU backend.
+    ///
+    /// # Errors
+    /// As for [`crate::Planner::new`].
+    pub fn new(choice: &DeviceChoice) -> Result<Option<Self>, Error> {
+        let Some(open) = pollster::block_on(device::open_timed(choice))? else { return Ok(None) };
+        let timed = open.device.features().contains(wgpu::Features::TIMESTAMP_QUERY);
+        Ok(Some(Self { gpu: Gpu::new(open, &pipeline::shaders())?, timed }))
+    }
+
+    /// Whether the device has timestamp queries; stage times are empty where it has not.
+    #[must_use]
+    pub fn is_timed(&self) -> bool {
+        self.timed
+    }
+
+    /// Plans, and says what each stage took on the device.
+    ///
+    /// # Errors
+    /// As for [`crate::Planner::plan`], and [`Error::Device`] where the device fails.
+    pub fn plan(&self, loads: &Loads, cluster: &Cluster, options: &PlanOptions) -> Result<StageTimes, Error> {
+        let params = Params::new(loads, cluster, options)?;
+        pipeline::plan(&self.gpu, &params, loads.fixed())?;
+        Ok(self.times())
+    }
+
+    /// Bytes of device memory held for the largest plan so far.
+    #[must_use]
+    pub fn device_bytes(&self) -> u64 {
+        self.gpu.bytes()
+    }
+
+    fn times(&self) -> StageTimes {
+        let times = self.gpu.take_times().into_iter();
+        times.map(|(stem, nanoseconds)| (stem, Duration::from_nanos(nanoseconds as u64))).collect()
+    }
+}
+
+/// All restarts of all nodes of every layer's first assignment, each until its own end: the same work on every
+/// device, unlike a plan's, which stops early.
+///
+/// ```
+/// use eplb_wgpu::{Cluster, Loads, PlanOptions, profile::Batch};
+/// let loads = Loads::from_counts(1, 8, &[600, 560, 120, 120, 20, 10, 10, 10])?;
+/// let batch = Batch::new(&loads, &Cluster::new(16, 1, 1, 8)?, &PlanOptions::default())?;
+/// let (times, evaluations) = batch.on_cpu();
+/// assert_eq!(times.len(), 6);
+/// assert!(evaluations > 0);
+/// # Ok::<(), eplb_wgpu::Error>(())
+/// ```
+pub struct Batch {
+    params: Params,
+    table: Vec<Vec<u32>>,
+    layout: Layout,
+    loads: Vec<u32>,
+}
+
+impl Batch {
+    /// The batch of a call.
+    ///
+    /// # Errors
+    /// As for [`crate::Planner::plan`].
+    pub fn new(loads: &Loads, cluster: &Cluster, options: &PlanOptions) -> Result<Self, Error> {
+        let params = Params::new(loads, cluster, options)?;
+        let table = enumerate_assignments(params.groups, params.nodes);
+        let layout = Layout::new(&params, table.len() as u32);
+        Ok(Self { params, table, layout, loads: loads.fixed().to_vec() })
+    }
+
+    /// Candidates of the batch.
+    #[must_use]
+    pub fn candidates(&self) -> u64 {
+        let Params { layers, nodes, restarts, .. } = self.params;
+        u64::from(layers) * u64::from(nodes) * u64::from(restarts)
+    }
+
+    /// Runs on the CPU backend, one thread: the time of each stage, and the work of the search in evaluations,
+    /// blocks of four comparisons (see `src/params.rs`).
+    #[must_use]
+    pub fn on_cpu(&self) -> (StageTimes, u64) {
+        let params = &self.params;
+        let mut times: StageTimes =
+            stages::STAGES.iter().skip(1).map(|stage| (stage.stem, Duration::ZERO)).collect();
+        let mut evaluations = 0;
+        let mut candidate = Candidate::default();
+        let (mut group_loads, mut node_loads) = (Vec::new(), Vec::new());
+        for loads in self.loads.chunks_exact(params.experts as usize) {
+            let mut at = Instant::now();
+            let mut lap = |stage: usize| {
+                let now = Instant::now();
+                times[stage].1 += now - at;
+                at = now;
+            };
+            s1_group_loads::group_loads(params, loads, &mut group_loads);
+            lap(0);
+            let chosen = s2_groups_to_nodes::choose(params, &self.table, loads, &group_loads);
+            lap(1);
+            let Some(assignment) = chosen.first() else { continue };
+            let stop_load = params.stop_load(assignment.bound);
+            for node in 0..params.nodes {
+                s2_groups_to_nodes::node_loads(params, &assignment.groups, node, loads, &mut node_loads);
+                let mut best = NodeBest::none();
+                lap(1);
+                for restart in 0..params.restarts {
+                    let key = rng::key(params, node, restart);
+                    let Candidate { counts, scratch, .. } = &mut candidate;
+                    s3_replicate::replicate(params, key, restart, &node_loads, counts, scratch);
+                    lap(2);
+                    s4_pack::pack(params, key, restart, &node_loads, &mut candidate);
+                    lap(3);
+                    let outcome = s5_refine::refine(params, key, &node_loads, stop_load, &mut candidate);
+                    evaluations += u64::from(candidate.work);
+                    lap(4);
+                    best.offer(params, restart, outcome, stop_load, &candidate.snapshot);
+                    lap(5);
+                }
+            }
+        }
+        (times, evaluations)
+    }
+
+    /// Runs on a device: the time of each stage by its clock (empty without one), and of the whole by the
+    /// host's.
+    ///
+    /// # Errors
+    /// [`Error::Device`] where the batch is larger than a buffer of the device, or it fails.
+    pub fn on_device(&self, profiler: &Profiler) -> Result<(StageTimes, Duration), Error> {
+        let base = &self.layout.base;
+        let batch = stages::Batch {
+            assignment: 0,
+            layers: (0, self.params.layers),
+            restarts: (0, self.params.restarts),
+        };
+        let arena = self.candidates() * self.layout.candidate_words;
+        if arena > profiler.gpu.max_buffer_words() {
+            return Err(Error::invalid("candidates of a batch", self.candidates(), "do not fit a buffer"));
+        }
+        let mut recording = Recording::default();
+        stages::s1_group_loads::record(&mut recording, base);
+        stages::s2_groups_to_nodes::record(&mut recording, base);
+        stages::s2_groups_to_nodes::record_gather(&mut recording, base, 0);
+        stages::s3_replicate::record(&mut recording, base, &batch);
+        stages::s4_pack::record(&mut recording, base, &batch);
+        stages::s5_refine::record(&mut recording, base, &batch);
+        stages::s6_select::record(&mut recording, base, &batch);
+        let problem = self.layout.problem(&self.loads, &self.table);
+        let part = Part::Kept { begin: 0, words: 1 };
+        let start = Instant::now();
+        profiler.gpu.run(&recording, &self.layout, &problem, arena, part)?;
+        Ok((profiler.times(), start.elapsed()))
+    }
+}
