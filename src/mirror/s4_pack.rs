@@ -34,26 +34,24 @@ pub fn pack(params: &Params, key: u32, restart: u32, loads: &[u32], candidate: &
         array.clear();
         array.resize(len, value);
     }
+    let (used, last, gpu_load) = (&mut used[..gpus], &mut last[..gpus], &mut gpu_load[..gpus]);
     for (item, &(_, _, e)) in (0..).zip(order.iter()) {
         let replica = weigh(e);
-        let word = rng::draw(key, rng::PACKING + item);
-        let mut best: Option<(u32, usize)> = None;
+        let word = if noisy { rng::draw(key, rng::PACKING + item) } else { 0 };
+        // Without branches: a GPU that is full or holds the expert counts as the heaviest there is.
+        let mut best = (CLOSED, 0);
         for gpu in 0..gpus {
-            if used[gpu] as usize == slots || (params.avoid_duplicates && last[gpu] == e) {
-                continue;
-            }
             let noise = if noisy { gpu_noise(word, gpu as u32, replica) } else { 0 };
-            let choice = (gpu_load[gpu] + noise, gpu);
-            if best.is_none_or(|b| choice < b) {
-                best = Some(choice);
-            }
+            let closed = (params.avoid_duplicates & (last[gpu] == e)) | (used[gpu] as usize == slots);
+            let choice = if closed { CLOSED } else { gpu_load[gpu] + noise };
+            best = if choice < best.0 { (choice, gpu) } else { best };
         }
         let (gpu, slot) = match best {
-            Some((_, gpu)) => {
+            (CLOSED, _) => make_room(slots, e, expert, load, gpu_load, used, last),
+            (_, gpu) => {
                 used[gpu] += 1;
                 (gpu, gpu * slots + used[gpu] as usize - 1)
             }
-            None => make_room(slots, e, expert, load, gpu_load, used, last),
         };
         expert[slot] = e;
         load[slot] = replica;
@@ -61,6 +59,9 @@ pub fn pack(params: &Params, key: u32, restart: u32, loads: &[u32], candidate: &
         last[gpu] = e;
     }
 }
+
+/// Heavier than any GPU: a layer's loads add up to 2^30.
+const CLOSED: u32 = u32::MAX;
 
 /// A share of `replica`, different for every GPU and item.
 fn gpu_noise(word: u32, gpu: u32, replica: u32) -> u32 {
