@@ -15,13 +15,13 @@ pub fn pack(params: &Params, key: u32, restart: u32, loads: &[u32], candidate: &
     let Candidate { expert, load, gpu_load, counts, order, used, last, .. } = candidate;
     let noisy = params.packing_noise && restart > 0;
     let (gpus, slots) = (params.node_gpus as usize, params.slots_per_gpu as usize);
-    let weigh = |e: u32| loads[e as usize] / counts[e as usize];
     order.clear();
-    for (e, &count) in (0..).zip(counts.iter()) {
-        order.extend((0..count).map(|replica| {
-            let further = !params.avoid_duplicates && replica > 0;
-            (u32::MAX - weigh(e), further, e)
-        }));
+    for (e, (&load, &count)) in (0u64..).zip(loads.iter().zip(counts.iter())) {
+        // Heaviest first, then first replicas, then lower experts: one number to sort by.
+        let key = u64::from(!(load / count)) << 32 | e;
+        let further = if params.avoid_duplicates { 0 } else { FURTHER };
+        order.push(key);
+        order.extend((1..count).map(|_| key | further));
     }
     order.sort_unstable();
     for (array, len, value) in [
@@ -35,8 +35,8 @@ pub fn pack(params: &Params, key: u32, restart: u32, loads: &[u32], candidate: &
         array.resize(len, value);
     }
     let (used, last, gpu_load) = (&mut used[..gpus], &mut last[..gpus], &mut gpu_load[..gpus]);
-    for (item, &(_, _, e)) in (0..).zip(order.iter()) {
-        let replica = weigh(e);
+    for (item, &packed) in (0..).zip(order.iter()) {
+        let (replica, e) = (!((packed >> 32) as u32), (packed & (FURTHER - 1)) as u32);
         let word = if noisy { rng::draw(key, rng::PACKING + item) } else { 0 };
         // Without branches: a GPU that is full or holds the expert counts as the heaviest there is.
         let mut best = (CLOSED, 0);
@@ -59,6 +59,9 @@ pub fn pack(params: &Params, key: u32, restart: u32, loads: &[u32], candidate: &
         last[gpu] = e;
     }
 }
+
+/// Set in the key of a replica that is not its expert's first.
+const FURTHER: u64 = 1 << 31;
 
 /// Heavier than any GPU: a layer's loads add up to 2^30.
 const CLOSED: u32 = u32::MAX;
