@@ -68,7 +68,6 @@ fn pair_sums(
     let blocked = candidate.blocked(params, begin, n, to);
     let mut items = [0; PAIR_SLOTS as usize];
     for (i, item) in items.iter_mut().enumerate().take(n) {
-        // Two of these do not pass i32, and a sum with one is told by its size.
         *item = if blocked >> i & 1 == 0 { candidate.load[begin + i] as i32 } else { never };
     }
     let mut sums = [0; pairs(PAIR_SLOTS) as usize];
