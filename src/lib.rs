@@ -37,8 +37,8 @@ pub(crate) mod params;
 pub mod plan;
 pub mod planner;
 pub mod presets;
-pub mod rebalance;
 pub mod profile;
+pub mod rebalance;
 pub(crate) mod stages;
 #[doc(hidden)]
 pub mod testing;

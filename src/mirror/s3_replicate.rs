@@ -1,5 +1,9 @@
 //! Stage 3, the mirror of `shaders/s3_replicate.wgsl`: how many replicas each expert of a node gets.
 
+use std::cmp::Ordering;
+use std::collections::BinaryHeap;
+use std::collections::binary_heap::PeekMut;
+
 use crate::mirror::rng;
 use crate::params::Params;
 
@@ -29,21 +33,39 @@ pub fn replicate(
 pub fn give_replicas(loads: &[u32], replicas: u32, max_count: u32, counts: &mut Vec<u32>) {
     counts.clear();
     counts.resize(loads.len(), 1);
+    if replicas as usize <= loads.len() {
+        return;
+    }
+    let all = (0..).zip(loads).map(|(expert, &load)| Share { load, count: 1, expert });
+    let mut heaviest: BinaryHeap<Share> = if max_count > 1 { all.collect() } else { BinaryHeap::new() };
     for _ in loads.len() as u32..replicas {
-        let mut best: Option<usize> = None;
-        for e in 0..loads.len() {
-            let room = counts[e] < max_count;
-            if room && best.is_none_or(|b| heavier(loads[e], counts[e], loads[b], counts[b])) {
-                best = Some(e);
-            }
-        }
         // Room is left: `max_count` is set so that all replicas fit.
-        let Some(best) = best else { return };
-        counts[best] += 1;
+        let Some(mut top) = heaviest.peek_mut() else { return };
+        top.count += 1;
+        counts[top.expert as usize] = top.count;
+        if top.count == max_count {
+            PeekMut::pop(top);
+        }
     }
 }
 
-/// Whether `load_a / count_a > load_b / count_b`, exactly.
-fn heavier(load_a: u32, count_a: u32, load_b: u32, count_b: u32) -> bool {
-    u64::from(load_a) * u64::from(count_b) > u64::from(load_b) * u64::from(count_a)
+/// What a replica of an expert carries: `load / count`, compared exactly; of equals the lower expert is greater.
+#[derive(PartialEq, Eq)]
+struct Share {
+    load: u32,
+    count: u32,
+    expert: u32,
+}
+
+impl Ord for Share {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let cross = |a: &Self, b: &Self| u64::from(a.load) * u64::from(b.count);
+        cross(self, other).cmp(&cross(other, self)).then(other.expert.cmp(&self.expert))
+    }
+}
+
+impl PartialOrd for Share {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
 }

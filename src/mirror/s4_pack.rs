@@ -15,7 +15,6 @@ pub fn pack(params: &Params, key: u32, restart: u32, loads: &[u32], candidate: &
     let Candidate { expert, load, gpu_load, counts, order, used, last, .. } = candidate;
     let noisy = params.packing_noise && restart > 0;
     let (gpus, slots) = (params.node_gpus as usize, params.slots_per_gpu as usize);
-    let weigh = |e: u32| loads[e as usize] / counts[e as usize];
     packing_order(params, loads, counts, order);
     for (array, len, value) in [
         (&mut *expert, gpus * slots, FREE),
@@ -27,26 +26,24 @@ pub fn pack(params: &Params, key: u32, restart: u32, loads: &[u32], candidate: &
         array.clear();
         array.resize(len, value);
     }
-    for (item, &(_, _, e)) in (0..).zip(order.iter()) {
-        let replica = weigh(e);
-        let word = rng::draw(key, rng::PACKING + item);
-        let mut best: Option<(u32, usize)> = None;
+    let (used, last, gpu_load) = (&mut used[..gpus], &mut last[..gpus], &mut gpu_load[..gpus]);
+    for (item, &packed) in (0..).zip(order.iter()) {
+        let (replica, e) = self::item(packed);
+        let word = if noisy { rng::draw(key, rng::PACKING + item) } else { 0 };
+        // Without branches: a GPU that is full or holds the expert counts as the heaviest there is.
+        let mut best = (CLOSED, 0);
         for gpu in 0..gpus {
-            if used[gpu] as usize == slots || (params.avoid_duplicates && last[gpu] == e) {
-                continue;
-            }
             let noise = if noisy { gpu_noise(word, gpu as u32, replica) } else { 0 };
-            let choice = (gpu_load[gpu] + noise, gpu);
-            if best.is_none_or(|b| choice < b) {
-                best = Some(choice);
-            }
+            let closed = (params.avoid_duplicates & (last[gpu] == e)) | (used[gpu] as usize == slots);
+            let choice = if closed { CLOSED } else { gpu_load[gpu] + noise };
+            best = if choice < best.0 { (choice, gpu) } else { best };
         }
         let (gpu, slot) = match best {
-            Some((_, gpu)) => {
+            (CLOSED, _) => make_room(slots, e, expert, load, gpu_load, used, last),
+            (_, gpu) => {
                 used[gpu] += 1;
                 (gpu, gpu * slots + used[gpu] as usize - 1)
             }
-            None => make_room(slots, e, expert, load, gpu_load, used, last),
         };
         expert[slot] = e;
         load[slot] = replica;
@@ -55,16 +52,28 @@ pub fn pack(params: &Params, key: u32, restart: u32, loads: &[u32], candidate: &
     }
 }
 
-/// The replicas of a node in the order of packing: falling load, whether a further one, expert.
-pub fn packing_order(params: &Params, loads: &[u32], counts: &[u32], order: &mut Vec<(u32, bool, u32)>) {
+/// Set in the key of a replica that is not its expert's first.
+const FURTHER: u64 = 1 << 31;
+
+/// Heavier than any GPU: a layer's loads add up to 2^30.
+const CLOSED: u32 = u32::MAX;
+
+/// The replicas of a node in the order of packing (heaviest first, then first replicas, then lower experts), each
+/// as one number to sort by; see [`item`].
+pub fn packing_order(params: &Params, loads: &[u32], counts: &[u32], order: &mut Vec<u64>) {
     order.clear();
-    for (e, (&load, &count)) in (0..).zip(loads.iter().zip(counts)) {
-        order.extend((0..count).map(|replica| {
-            let further = !params.avoid_duplicates && replica > 0;
-            (u32::MAX - load / count, further, e)
-        }));
+    for (e, (&load, &count)) in (0u64..).zip(loads.iter().zip(counts)) {
+        let key = u64::from(!(load / count)) << 32 | e;
+        let further = if params.avoid_duplicates { 0 } else { FURTHER };
+        order.push(key);
+        order.extend((1..count).map(|_| key | further));
     }
     order.sort_unstable();
+}
+
+/// Load and expert of an entry of [`packing_order`].
+pub fn item(packed: u64) -> (u32, u32) {
+    (!((packed >> 32) as u32), (packed & (FURTHER - 1)) as u32)
 }
 
 /// A share of `replica`, different for every GPU and item.

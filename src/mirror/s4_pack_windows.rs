@@ -1,6 +1,6 @@
 //! Stage 4 where there are several windows, the mirror of `shaders/s4_pack_windows.wgsl`.
 
-use crate::mirror::s4_pack::{gpu_noise, packing_order};
+use crate::mirror::s4_pack::{self, gpu_noise, packing_order};
 use crate::mirror::s5_refine_windows::{Candidate, Quad, sum};
 use crate::mirror::{rng, s5_refine_windows as refine};
 use crate::params::{FREE, Params};
@@ -19,8 +19,8 @@ pub fn pack(params: &Params, key: u32, restart: u32, mean: &[u32], loads: &[Quad
     packing_order(params, mean, &candidate.counts, &mut order);
     candidate.clear(params);
     candidate.heaviest.clone_from(&candidate.floors);
-    for (item, &(_, _, e)) in (0..).zip(order.iter()) {
-        let replica = mean[e as usize] / candidate.counts[e as usize];
+    for (item, &packed) in (0..).zip(order.iter()) {
+        let (replica, e) = s4_pack::item(packed);
         let word = rng::draw(key, rng::PACKING + item);
         let mut best: Option<(u32, u32, usize)> = None;
         for gpu in 0..gpus {

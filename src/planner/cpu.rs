@@ -22,7 +22,8 @@ pub fn plan(params: &Params, loads: &[u32], windows: &[u32]) -> Planned {
     if params.windows > 1 {
         return cpu_windows::plan(params, loads, windows);
     }
-    let table = enumerate_assignments(params.groups, params.nodes);
+    let enumerates = params.group_rule == crate::options::GroupRule::BestFirst;
+    let table = if enumerates { enumerate_assignments(params.groups, params.nodes) } else { Vec::new() };
     let layers: Vec<LayerBest> = loads
         .par_chunks_exact(params.experts as usize)
         .map_init(Scratch::default, |scratch, loads| plan_layer(params, &table, loads, scratch))

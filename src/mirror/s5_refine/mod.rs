@@ -44,8 +44,8 @@ pub struct Candidate {
     pub snapshot: Vec<u32>,
     /// Work charged so far, in blocks.
     pub work: u32,
-    /// Stage 4: the replicas in the order of packing: falling load, whether a further one, expert.
-    pub order: Vec<(u32, bool, u32)>,
+    /// Stage 4: the replicas in the order of packing, as keys of falling load, whether a further one, expert.
+    pub order: Vec<u64>,
     /// Stage 4: slots in use of each GPU.
     pub used: Vec<u32>,
     /// Stage 4: the last expert each GPU received.

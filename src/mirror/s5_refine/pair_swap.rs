@@ -27,27 +27,36 @@ pub fn step(params: &Params, candidate: &mut Candidate) -> bool {
         let sums = pair_sums(params, candidate, gpu * slots, heavy, n, NEVER);
         let count = pairs(n as u32);
         candidate.charge(2 * (n as u32 + count) + count * (1 + blocks(count)));
-        for &(sum, c, d) in &sums[..count as usize] {
-            for &(heavy_sum, a, b) in &heavy_sums[..count as usize] {
+        let (heavy_sums, sums) = (&heavy_sums[..count as usize], &sums[..count as usize]);
+        for (at, &sum) in sums.iter().enumerate() {
+            let gain = |&heavy_sum: &i32| {
                 let moved = heavy_sum.wrapping_sub(sum);
-                let gain = moved.min(distance.wrapping_sub(moved));
-                if gain > best {
-                    best = gain;
-                    swap = Some((a, b, c, d));
-                }
+                moved.min(distance.wrapping_sub(moved))
+            };
+            // The largest first, without looking where: that the compiler turns into vectors.
+            let row = heavy_sums.iter().map(gain).fold(best, i32::max);
+            if row > best {
+                best = row;
+                swap = heavy_sums.iter().position(|sum| gain(sum) == row).map(|heavy| (gpu, heavy, at));
             }
         }
     }
-    let Some((a, b, c, d)) = swap else { return false };
-    candidate.exchange(params, a, c);
-    candidate.exchange(params, b, d);
+    let Some((gpu, heavy_pair, pair)) = swap else { return false };
+    let ((a, b), (c, d)) = (slots_of(n, heavy_pair), slots_of(n, pair));
+    candidate.exchange(params, heavy * slots + a, gpu * slots + c);
+    candidate.exchange(params, heavy * slots + b, gpu * slots + d);
     true
 }
 
-type Pairs = [(i32, usize, usize); pairs(PAIR_SLOTS) as usize];
+/// The two slots of pair `at` among `n`.
+fn slots_of(n: usize, at: usize) -> (usize, usize) {
+    (0..n).flat_map(|i| (i + 1..n).map(move |j| (i, j))).nth(at).unwrap_or((0, 0))
+}
 
-/// Sums of the pairs among the first `n` slots from `begin`, as (sum, slot, slot); `never` where one of the
-/// two would make a duplicate on `to`.
+type Sums = [i32; pairs(PAIR_SLOTS) as usize];
+
+/// Sums of the pairs among the first `n` slots from `begin`, in the order of [`slots_of`]; `never` where one of
+/// the two would make a duplicate on `to`.
 fn pair_sums(
     params: &Params,
     candidate: &mut Candidate,
@@ -55,20 +64,19 @@ fn pair_sums(
     to: usize,
     n: usize,
     never: i32,
-) -> Pairs {
-    let mut items = [None; PAIR_SLOTS as usize];
+) -> Sums {
     let blocked = candidate.blocked(params, begin, n, to);
+    let mut items = [0; PAIR_SLOTS as usize];
     for (i, item) in items.iter_mut().enumerate().take(n) {
-        if blocked >> i & 1 == 0 {
-            *item = Some(candidate.load[begin + i] as i32);
-        }
+        *item = if blocked >> i & 1 == 0 { candidate.load[begin + i] as i32 } else { never };
     }
-    let mut sums = [(0, 0, 0); pairs(PAIR_SLOTS) as usize];
+    let mut sums = [0; pairs(PAIR_SLOTS) as usize];
     let mut at = 0;
     for i in 0..n {
         for j in i + 1..n {
-            let sum = items[i].zip(items[j]).map_or(never, |(a, b)| a + b);
-            sums[at] = (sum, begin + i, begin + j);
+            let sum = items[i].wrapping_add(items[j]);
+            let blocked = items[i] == never || items[j] == never;
+            sums[at] = if blocked { never } else { sum };
             at += 1;
         }
     }

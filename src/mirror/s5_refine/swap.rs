@@ -130,22 +130,34 @@ fn best_of_tiles(
     let weigh = |slot: usize, blocked: u32, bit: usize, never: i32| {
         if blocked >> bit & 1 == 1 { never } else { candidate.load[slot] as i32 }
     };
-    let mut items = [0i32; TILE as usize];
+    // What is beyond the tile is wanted by no swap either.
+    let mut items = [-NEVER; TILE as usize];
     for slot in heavy_begin..heavy_end {
         items[slot - heavy_begin] = weigh(slot, blocked_there, slot - heavy_begin, -NEVER);
     }
-    let items = &items[..heavy_end - heavy_begin];
+    let count = heavy_end - heavy_begin;
+    let (item_blocks, _) = items[..count.next_multiple_of(4)].as_chunks::<4>();
     let (mut best, mut from, mut to) = (floor, 0, 0);
     for slot in begin..end {
         let item = weigh(slot, blocked_here, slot - begin, NEVER);
-        for (i, &heavy_item) in items.iter().enumerate() {
+        let gain = |heavy_item: i32| {
             let d = heavy_item - item;
-            let m = d.min(distance.wrapping_sub(d));
-            if m > best {
-                (best, from, to) = (m, heavy_begin + i, slot);
+            d.min(distance.wrapping_sub(d))
+        };
+        // The largest first, four at a time, without looking where.
+        let mut lanes = [best; 4];
+        for block in item_blocks {
+            for (lane, &heavy_item) in lanes.iter_mut().zip(block) {
+                *lane = gain(heavy_item).max(*lane);
             }
         }
+        let row = lanes.into_iter().fold(best, i32::max);
+        if row > best {
+            let at = items[..count].iter().position(|&heavy_item| gain(heavy_item) == row);
+            (best, from, to) = (row, heavy_begin + at.unwrap_or(0), slot);
+        }
     }
-    candidate.charge(items.len() as u32 + (end - begin) as u32 * (1 + blocks(items.len() as u32)));
+    let count = count as u32;
+    candidate.charge(count + (end - begin) as u32 * (1 + blocks(count)));
     if best > floor { (best, from, to) } else { (0, 0, 0) }
 }

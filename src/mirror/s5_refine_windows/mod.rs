@@ -48,7 +48,7 @@ pub struct Candidate {
     /// The three heaviest GPUs of each window, ties to the lower GPU.
     tops: Vec<Top>,
     /// Stage 4: the replicas in the order of packing.
-    pub order: Vec<(u32, bool, u32)>,
+    pub order: Vec<u64>,
     /// Stage 4: slots in use of each GPU.
     pub used: Vec<u32>,
     /// Stage 4: the last expert each GPU received.
