@@ -4,6 +4,10 @@ use npyz::{DType, NpyFile, Order, TypeChar, WriterBuilder};
 
 use super::{LoadHistory, MAX_VALUES};
 
+/// The most bytes a header may have: that of a plain array has some hundred, and the parser needs many times
+/// as much memory.
+const MAX_HEADER: usize = 1 << 10;
+
 pub fn read(bytes: &[u8]) -> Result<LoadHistory, String> {
     screen(bytes)?;
     let file = NpyFile::new(bytes).map_err(|error| format!("not an npy file: {error}"))?;
@@ -73,6 +77,9 @@ fn screen(bytes: &[u8]) -> Result<(), String> {
     };
     let header = length.and_then(|length| bytes.get(begin..)?.get(..length));
     let header = header.ok_or("not an npy file: the header is cut off")?;
+    if header.len() > MAX_HEADER {
+        return Err(format!("the header has {} bytes, more than {MAX_HEADER}", header.len()));
+    }
     let count = |test: &dyn Fn(u8) -> bool| header.iter().filter(|&&b| test(b)).count();
     let plain = count(&|b| b == b'{') <= 1 && count(&|b| b == b'(') <= 1 && count(&|b| b == b'[') == 0;
     if !plain {
