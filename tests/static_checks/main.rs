@@ -7,6 +7,7 @@
 mod fixture;
 mod floats;
 mod host;
+mod licences;
 mod limits;
 mod lowered;
 mod modules;
