@@ -151,6 +151,7 @@ fn npy() -> impl Strategy<Value = Vec<u8>> {
             "-1",
             "1L",
             "1.5",
+            "0xffffffffff",
         ]
         .as_slice(),
     );

@@ -36,6 +36,7 @@ fn campaign(name: &str) {
         cases: u32::try_from(cases).expect("at most 2^32 cases"),
         rng_seed: RngSeed::Fixed(seed),
         failure_persistence: None,
+        max_shrink_time: 30_000,
         ..Config::default()
     };
     let start = Instant::now();
