@@ -223,3 +223,22 @@ fn the_lineage_is_compared_on_this_and_the_next_window() {
     assert!(number(of("default"), "balancedness") >= number(of("gen00"), "balancedness"));
     assert_eq!(of("gen00")["next_replica_balancedness"], of("gen10")["next_replica_balancedness"]);
 }
+
+#[test]
+fn the_cpu_backend_has_the_fingerprints_that_are_committed() {
+    let output = eplb(&["check", "--fingerprints", "--device", "cpu", "--json"]);
+    let report: serde_json::Value = serde_json::from_str(&stdout(&output)).unwrap();
+    assert_eq!((output.status.code(), &report["equal"]), (Some(0), &true.into()), "{report}");
+    let committed = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fingerprints.json"));
+    let committed: serde_json::Value = serde_json::from_str(&committed.unwrap()).unwrap();
+    assert_eq!(report["fingerprints"], committed);
+    for preset in eplb_wgpu::Preset::all() {
+        for policy in ["global", "hierarchical"] {
+            assert!(committed[format!("{preset} {policy}")].is_string(), "{preset} {policy}");
+        }
+    }
+    let mixed = eplb(&["check", "loads.json", "plan.json", "--device", "cpu"]);
+    assert_eq!(mixed.status.code(), Some(2), "a plan file is checked on no device");
+    let output = eplb(&["check", "--fingerprints", "--device", "cpu"]);
+    assert!(stdout(&output).contains("fingerprints  all equal"), "{}", stdout(&output));
+}
