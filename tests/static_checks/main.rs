@@ -14,6 +14,7 @@ mod modules;
 mod operations;
 mod stems;
 mod text;
+mod tint;
 mod translate;
 
 use eplb_wgpu::testing::{ShaderUnit, shaders};
