@@ -106,7 +106,7 @@ fn memory_stays_within_its_multiple() {
         [start, &items.join(","), end].concat().into_bytes()
     };
     let plan = "{\"format\":\"eplb-plan/1\",\"num_replicas\":1,\"num_groups\":1,\"num_nodes\":1,\"num_gpus\":1,\
-                \"slots_per_gpu\":1,\"logical_to_physical\":[[0]],";
+                \"slots_per_gpu\":1,\"logical_to_physical\":[[[0]]],";
     for (start, item, end) in [
         ("[[", "0", "]]"),
         ("[[", "0.5", "]]"),
@@ -126,13 +126,25 @@ fn memory_stays_within_its_multiple() {
     targets::plan_file(&[plan.as_bytes(), &rows, &counts].concat());
     targets::csv(&many("", "0", ""));
     targets::csv(&many("", "0\n0", ""));
+    let npy = |header: &str, data: usize| {
+        let length = u16::try_from(header.len()).unwrap().to_le_bytes();
+        [b"\x93NUMPY\x01\x00", &length[..], header.as_bytes(), &vec![1; data]].concat()
+    };
     for kind in ["|u1", "<u2", "<f4", "<f8"] {
         for fortran in ["False", "True"] {
-            let header =
-                format!("{{'descr': '{kind}', 'fortran_order': {fortran}, 'shape': (100, 200), }}\n");
-            let length = u16::try_from(header.len()).unwrap().to_le_bytes();
-            let bytes = [b"\x93NUMPY\x01\x00", &length[..], header.as_bytes(), &[1; 160_000]].concat();
-            targets::npy(&bytes);
+            let header = format!("{{'descr': '{kind}', 'fortran_order': {fortran}, 'shape': (100, 200), }}");
+            targets::npy(&npy(&header, 160_000));
+        }
+    }
+    for filling in [" ", "a", ",", "'',", "'':'',", "\\x41", "-", "None,"] {
+        for length in [900, 60_000] {
+            let filling = filling.repeat(length / filling.len());
+            for kind in [format!("'{filling}'"), filling] {
+                targets::npy(&npy(
+                    &format!("{{'descr': {kind}, 'fortran_order': False, 'shape': (1, 1), }}"),
+                    8,
+                ));
+            }
         }
     }
 }

@@ -1,5 +1,6 @@
 //! One function a target: any bytes, no panic. `fuzz/`-style drivers can call them as they are.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
@@ -90,11 +91,14 @@ pub fn sealed(bytes: &[u8]) -> Option<Vec<u8>> {
 fn within<T>(bytes: &[u8], factor: u64, read: impl FnOnce() -> T) -> T {
     let mut result = None;
     let start = Instant::now();
-    let held = allocation_counter::measure(|| result = Some(read())).bytes_max;
+    // A panic must not pass through the counter: it would count on for ever.
+    let caught = || std::panic::catch_unwind(AssertUnwindSafe(read));
+    let held = allocation_counter::measure(|| result = Some(caught())).bytes_max;
+    let result = result.expect("the reader has run").unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     assert!(start.elapsed() < LIMIT, "it took {:?}", start.elapsed());
     let most = factor * bytes.len() as u64 + BASE;
     assert!(held <= most, "{held} bytes were held for {} bytes of input: more than {most}", bytes.len());
-    result.expect("the reader has run")
+    result
 }
 
 /// The planner on the CPU, with any cluster, loads and options that the bytes come to.
