@@ -84,7 +84,7 @@ pub fn inputs(target: &str) -> BoxedStrategy<Vec<u8>> {
             7 => changed(select(PLANS.as_slice())),
         ]
         .boxed(),
-        _ => vec(any::<u8>(), 0..160).boxed(),
+        _ => vec(any::<u8>(), 0..400).boxed(),
     }
 }
 

@@ -105,8 +105,9 @@ fn within<T>(bytes: &[u8], factor: u64, read: impl FnOnce() -> T) -> T {
 pub fn plan(bytes: &[u8]) {
     static PLANNER: LazyLock<Planner> = LazyLock::new(|| Planner::new(DeviceChoice::Cpu).expect("a CPU"));
     let mut bytes = Bytes(bytes);
-    let (Some(cluster), Some(loads)) = (cluster(&mut bytes), some_loads(&mut bytes)) else { return };
+    let Some(cluster) = cluster(&mut bytes) else { return };
     let options = options(&mut bytes);
+    let Some(loads) = some_loads(&mut bytes, &cluster) else { return };
     let start = Instant::now();
     let Ok(plan) = PLANNER.plan(&loads, &cluster, &options) else {
         // The planner may refuse only what the rules do.
@@ -127,7 +128,8 @@ pub fn plan(bytes: &[u8]) {
 /// The checker and the bound, on maps that no planner made.
 pub fn judge(bytes: &[u8]) {
     let mut bytes = Bytes(bytes);
-    let (Some(cluster), Some(loads)) = (cluster(&mut bytes), some_loads(&mut bytes)) else { return };
+    let Some(cluster) = cluster(&mut bytes) else { return };
+    let Some(loads) = some_loads(&mut bytes, &cluster) else { return };
     let (experts, slots) = (loads.experts(), cluster.num_slots());
     // Mostly as long as it should be, with entries that mostly are experts, the missing ones too.
     let length = loads.layers() * slots.min(512);
@@ -228,15 +230,19 @@ fn cluster(bytes: &mut Bytes) -> Option<Cluster> {
     Some(cluster)
 }
 
-/// Loads of up to three layers, from nothing to the largest and the smallest there are.
-fn some_loads(bytes: &mut Bytes) -> Option<Loads> {
-    let (layers, experts) = (1 + bytes.below(3), 1 + bytes.below(32));
+/// Loads of up to three layers, from nothing to the largest and the smallest there are; mostly of as many
+/// experts as the cluster takes.
+fn some_loads(bytes: &mut Bytes, cluster: &Cluster) -> Option<Loads> {
+    let (layers, groups) = (1 + bytes.below(3), cluster.num_groups());
+    let groups_fit = (cluster.num_replicas() / groups).clamp(1, 8);
+    let experts = if bytes.one_in(6) { 1 + bytes.below(32) } else { groups * (1 + bytes.below(groups_fit)) };
     let kind = bytes.below(4);
     let floats: Vec<f64> = (0..layers * experts)
         .map(|_| match kind {
             0 => f64::from(bytes.byte()),
             1 => [0.0, 1.0, 2f64.powi(64), f64::MIN_POSITIVE, f64::from_bits(1), 0.1][bytes.below(6)],
-            2 => f64::from_bits(bytes.word()),
+            // Of any size below 2^64: the sign and the top of the exponent are not drawn.
+            2 => f64::from_bits(bytes.word() % 0x43f0_0000_0000_0000),
             _ => (1u64 << bytes.below(64)) as f64,
         })
         .collect();
@@ -268,8 +274,8 @@ fn options(bytes: &mut Bytes) -> PlanOptions {
         duplicates: if bytes.one_in(2) { Duplicates::Allow } else { Duplicates::Avoid },
         stop_gap_ppm: [40, 0, 1_000_000, u32::MAX][bytes.below(4)],
         count_margin_ppm: [0, 2000, u32::MAX][bytes.below(3)],
-        assignments: [1, 0, 2, 5][bytes.below(4)],
-        restarts: [1, 2, 0, 9, 33][bytes.below(5)],
+        assignments: if bytes.one_in(16) { 0 } else { [1, 2, 5][bytes.below(3)] },
+        restarts: if bytes.one_in(16) { 0 } else { [1, 2, 9, 33][bytes.below(4)] },
         kicks: [0, 1, 3][bytes.below(3)],
         seed: bytes.word(),
     }
