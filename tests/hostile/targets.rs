@@ -153,7 +153,9 @@ pub fn judge(bytes: &[u8]) {
         }
         let quality = quality.clone().with_bounds(&bounds);
         let ratios = [quality.balancedness(), quality.replica_balancedness()];
-        assert!(ratios.iter().all(|ratio| (0.0..=1.0 + 1e-9).contains(ratio)), "{ratios:?}");
+        assert!(ratios.iter().all(|ratio| (0.0..=1.0).contains(ratio)), "{ratios:?}");
+        let (most, worst) = (quality.max_over_mean(), quality.worst_gap());
+        assert!(most >= 1.0 && most.is_finite() && worst.is_finite(), "{most} {worst}");
         assert!(quality.mean_gap() <= quality.worst_gap() * (1.0 + 1e-9));
     }
     if let Ok(placement) = Placement::new(experts, slots, map) {
