@@ -78,8 +78,9 @@ impl Quality {
     /// Max GPU load / mean GPU load of the layer where that is largest; 1 where nothing has load.
     #[must_use]
     pub fn max_over_mean(&self) -> f64 {
-        let ratios = self.layers.iter().filter(|l| l.has_load()).map(|l| l.max_gpu_load / l.mean_gpu_load);
-        ratios.fold(1.0, f64::max)
+        // The mean of denormal loads can be 0.
+        let loaded = self.layers.iter().filter(|l| l.mean_gpu_load > 0.0);
+        loaded.map(|l| l.max_gpu_load / l.mean_gpu_load).fold(1.0, f64::max)
     }
 
     /// Mean of [`LayerQuality::gap`] over the layers with load; 0 where there are none.
@@ -116,7 +117,8 @@ impl Quality {
 
     fn ratio_of_sums(&self, mean: fn(&LayerQuality) -> f64, max: fn(&LayerQuality) -> f64) -> f64 {
         let (means, maxima) = self.layers.iter().fold((0.0, 0.0), |sum, l| (sum.0 + mean(l), sum.1 + max(l)));
-        if maxima > 0.0 { means / maxima } else { 1.0 }
+        // Rounding can pass 1, that of denormal loads by far.
+        if maxima > 0.0 { (means / maxima).min(1.0) } else { 1.0 }
     }
 }
 

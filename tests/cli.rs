@@ -1,6 +1,9 @@
 //! The `eplb` command as a user runs it: formats, errors, files.
 #![cfg(feature = "cli")]
 
+#[path = "cli/files.rs"]
+mod files;
+
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -84,7 +87,7 @@ fn wrong_things_give_one_line_and_no_file() {
     file(&bad("ragged.csv", b"1,2\n3\n"), "line 2 has 1 columns");
     file(&bad("empty.json", b""), "the file is empty");
     file(&bad("blank.csv", b"\n\n"), "layers 0");
-    file(&bad("deep.json", b"[1,2]"), "not an array");
+    file(&bad("deep.json", b"[1,2]"), "the array of loads has 1 dimensions");
     file(&bad("words.json", b"[[\"a\"]]"), "is not a number");
     file(&bad("loads.txt", b"1"), "is not json, npy or csv");
     file(&bad("damaged.npy", b"\x93NUMPY"), "not an npy file");
@@ -142,7 +145,7 @@ fn a_plan_file_passes_the_check_and_a_damaged_one_does_not() {
         "damaged.json",
         text.replacen("\"fingerprint\":\"", "\"fingerprint\":\"0", 1).as_bytes(),
     );
-    assert_refused(&["check", &loads, &damaged], "damaged: fingerprint");
+    assert_refused(&["check", &loads, &damaged], "damaged: checksum");
     let other = write(folder.path(), "other.json", text.replace("eplb-plan/1", "eplb-plan/9").as_bytes());
     assert_refused(&["check", &loads, &other], "format eplb-plan/9 is not eplb-plan/1");
     // A plan for other loads: valid maps, wrong shape.
@@ -197,20 +200,10 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(300) })]
 
     #[test]
-    fn no_bytes_make_a_reader_panic(bytes in prop::collection::vec(any::<u8>(), 0..300), kind in 0usize..3) {
+    fn what_is_written_is_read(counts in prop::collection::vec(any::<u64>(), 12), kind in 0usize..3) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(["x.json", "x.npy", "x.csv"][kind]);
-        let npy = [b"\x93NUMPY\x01\x00".as_slice(), &bytes].concat();
-        std::fs::write(&path, if kind == 1 { &npy } else { &bytes }).unwrap();
-        let _ = LoadHistory::read(&path);
-        let _ = eplb_wgpu::trace::PlanFile::parse(&bytes);
-    }
-
-    #[test]
-    fn what_is_written_is_read(counts in prop::collection::vec(any::<u64>(), 12), kind in 0usize..2) {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join(["x.json", "x.npy"][kind]);
-        let history = LoadHistory::from_counts(2, 2, 3, counts).unwrap();
+        let history = LoadHistory::from_counts(1, 4, 3, counts).unwrap();
         history.write(&path).unwrap();
         prop_assert_eq!(LoadHistory::read(&path).unwrap(), history);
     }
@@ -229,4 +222,23 @@ fn the_lineage_is_compared_on_this_and_the_next_window() {
     let number = |row: &serde_json::Value, field: &str| row[field].as_f64().unwrap();
     assert!(number(of("default"), "balancedness") >= number(of("gen00"), "balancedness"));
     assert_eq!(of("gen00")["next_replica_balancedness"], of("gen10")["next_replica_balancedness"]);
+}
+
+#[test]
+fn the_cpu_backend_has_the_fingerprints_that_are_committed() {
+    let output = eplb(&["check", "--fingerprints", "--device", "cpu", "--json"]);
+    let report: serde_json::Value = serde_json::from_str(&stdout(&output)).unwrap();
+    assert_eq!((output.status.code(), &report["equal"]), (Some(0), &true.into()), "{report}");
+    let committed = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fingerprints.json"));
+    let committed: serde_json::Value = serde_json::from_str(&committed.unwrap()).unwrap();
+    assert_eq!(report["fingerprints"], committed);
+    for preset in eplb_wgpu::Preset::all() {
+        for policy in ["global", "hierarchical"] {
+            assert!(committed[format!("{preset} {policy}")].is_string(), "{preset} {policy}");
+        }
+    }
+    let mixed = eplb(&["check", "loads.json", "plan.json", "--device", "cpu"]);
+    assert_eq!(mixed.status.code(), Some(2), "a plan file is checked on no device");
+    let output = eplb(&["check", "--fingerprints", "--device", "cpu"]);
+    assert!(stdout(&output).contains("fingerprints  all equal"), "{}", stdout(&output));
 }

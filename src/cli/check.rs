@@ -6,28 +6,40 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::json;
 
-use super::{Part, percent, print, table};
+use super::{Part, fingerprints, percent, print, table};
 use crate::trace::PlanFile;
-use crate::{Error, bound, check};
+use crate::{DeviceChoice, Error, bound, check};
 
 #[derive(Args)]
 pub struct Check {
     /// Load file: .json, .npy or .csv
-    loads: PathBuf,
+    #[arg(required_unless_present = "fingerprints")]
+    loads: Option<PathBuf>,
     /// Plan file
-    plan: PathBuf,
+    #[arg(required_unless_present = "fingerprints")]
+    plan: Option<PathBuf>,
     #[command(flatten)]
     part: Part,
+    /// Instead of files: plan a fixed list of cases, and compare with what every device has to come to
+    #[arg(long, conflicts_with_all = ["loads", "plan", "window", "layers"])]
+    fingerprints: bool,
+    /// The device of --fingerprints: auto, cpu, gpu, an index or a part of a name (see `eplb devices`)
+    #[arg(long, default_value = "auto", conflicts_with = "loads")]
+    device: DeviceChoice,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
 }
 
 impl Check {
-    /// Exit code 0 for a valid plan, 1 for one that breaks a rule.
+    /// Exit code 0 for a valid plan or equal fingerprints, 1 for a plan that breaks a rule or ones that differ.
     pub fn run(self) -> Result<ExitCode, Error> {
-        let loads = self.part.read(&self.loads)?;
-        let PlanFile { cluster, placement } = PlanFile::read(&self.plan)?;
+        let (Some(loads), Some(plan)) = (&self.loads, &self.plan) else {
+            let equal = fingerprints::run(self.device, self.json)?;
+            return Ok(if equal { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        };
+        let loads = self.part.read(loads)?;
+        let PlanFile { cluster, placement } = PlanFile::read(plan)?;
         let quality = match check::score(&loads, &cluster, placement.physical_to_logical()) {
             Ok(quality) => quality.with_bounds(&bound::lower_bounds(&loads, &cluster)),
             Err(Error::InvalidPlan { layer, rule }) => {

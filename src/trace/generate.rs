@@ -1,4 +1,5 @@
-//! Synthetic loads, the same for the same seed.
+//! Synthetic loads, the same for the same seed on every machine: the logarithm and the exponential are libm's,
+//! whose arithmetic is `+ - * /` alone, not the platform's, whose last bits differ.
 
 use super::LoadHistory;
 use crate::error::Error;
@@ -82,7 +83,7 @@ impl Default for Generate {
 }
 
 impl Generate {
-    /// The loads. Counts are rounded, so that a platform's `exp` can only matter where it lies on a half.
+    /// The loads.
     ///
     /// # Errors
     /// [`Error::Invalid`] where a size is 0 or too large.
@@ -91,6 +92,7 @@ impl Generate {
         if size > 1 << 26 {
             return Err(Error::invalid("windows x layers x experts", size, "is more than 2^26"));
         }
+        super::check_shape(self.windows, self.layers, self.experts, size)?;
         let drift_range = 0.0..=4.0;
         if !drift_range.contains(&self.drift) {
             return Err(Error::invalid("drift", self.drift, "is not between 0 and 4"));
@@ -100,7 +102,7 @@ impl Generate {
         let mut counts = Vec::with_capacity(size);
         for _ in 0..self.windows {
             for (layer, logs) in logs.chunks_exact(self.experts.max(1)).enumerate() {
-                let weights: Vec<f64> = logs.iter().map(|x| x.exp()).collect();
+                let weights: Vec<f64> = logs.iter().map(|&x| libm::exp(x)).collect();
                 let scale = if layer < self.dense_layers { 0.0 } else { self.tokens as f64 };
                 let total: f64 = weights.iter().sum();
                 counts.extend(weights.iter().map(|w| (w / total * scale).round() as u64));
@@ -119,17 +121,19 @@ impl Generate {
                 let mut order: Vec<usize> = (0..logs.len()).collect();
                 order.sort_by(|&a, &b| logs[a].total_cmp(&logs[b]));
                 for (rank, expert) in order.into_iter().enumerate() {
-                    logs[expert] = -exponent * ((rank + 1) as f64).ln();
+                    logs[expert] = -exponent * libm::log((rank + 1) as f64);
                 }
             }
             Family::HotGroup => {
                 let group = logs.len().div_ceil(8);
-                let hot = |i: usize| if i < group { 6f64.ln() } else { 0.0 };
+                let hot = |i: usize| if i < group { libm::log(6.0) } else { 0.0 };
                 logs.iter_mut().enumerate().for_each(|(i, x)| *x = 0.5 * *x + hot(i));
             }
             Family::HotExperts => {
                 logs.iter_mut().for_each(|x| *x *= 0.5);
-                logs.iter_mut().filter(|_| random.next().is_multiple_of(50)).for_each(|x| *x += 30f64.ln());
+                logs.iter_mut()
+                    .filter(|_| random.next().is_multiple_of(50))
+                    .for_each(|x| *x += libm::log(30.0));
             }
         }
         logs

@@ -1,95 +1,243 @@
 //! Loads as JSON: `{"logical_count": …}`, `{"load_history": [{"logical_expert_load": …}, …]}`, or a bare array.
+//!
+//! The numbers are taken as the text is read: a tree of JSON values would need many times their memory.
 
-use serde_json::Value;
+use std::fmt;
 
-use super::LoadHistory;
+use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+
+use super::numbers::Numbers;
+use super::{LoadHistory, brief};
 
 pub fn read(bytes: &[u8]) -> Result<LoadHistory, String> {
-    let root: Value = serde_json::from_slice(bytes).map_err(|error| format!("not JSON: {error}"))?;
-    let windows: Vec<&Value> = match &root {
-        Value::Object(fields) => match (fields.get("logical_count"), fields.get("load_history")) {
-            (Some(array), _) => windows_of(array)?,
-            (None, Some(Value::Array(steps))) => steps
-                .iter()
-                .enumerate()
-                .map(|(i, step)| {
-                    let load = step.get("logical_expert_load");
-                    load.ok_or_else(|| format!("load_history[{i}] has no logical_expert_load"))
-                })
-                .collect::<Result<_, _>>()?,
-            _ => return Err("the object has neither logical_count nor load_history".into()),
-        },
-        array => windows_of(array)?,
-    };
-    let mut all = Numbers { values: Vec::new(), counts: Some(Vec::new()) };
-    let mut shape: Option<(usize, usize)> = None;
-    for (w, window) in windows.iter().enumerate() {
-        let layers = array(window, || format!("window {w}"))?;
-        for (l, layer) in layers.iter().enumerate() {
-            let row = array(layer, || format!("window {w}, layer {l}"))?;
-            let (first_layers, experts) = *shape.get_or_insert((layers.len(), row.len()));
-            if row.len() != experts {
-                return Err(format!(
-                    "window {w}, layer {l} has {} loads, the first has {experts}",
-                    row.len()
-                ));
-            }
-            if layers.len() != first_layers {
-                return Err(format!("window {w} has {} layers, the first has {first_layers}", layers.len()));
-            }
-            for (e, value) in row.iter().enumerate() {
-                all.push(value)
-                    .ok_or_else(|| format!("window {w}, layer {l}, expert {e}: {value} is not a number"))?;
-            }
+    let mut loads = Nest::new();
+    let mut json = serde_json::Deserializer::from_slice(bytes);
+    let read = json.deserialize_any(Root(&mut loads)).and_then(|()| json.end());
+    read.map_err(|error| if error.is_data() { error.to_string() } else { format!("not JSON: {error}") })?;
+    let (layers, experts) = loads.layers.zip(loads.experts).ok_or("there are no loads")?;
+    loads.numbers.history(loads.windows, layers, experts).map_err(|error| error.to_string())
+}
+
+/// Arrays of loads, as far as they are read. A 3-D array is windows of layers, a 2-D array is one window.
+struct Nest {
+    numbers: Numbers,
+    /// How many arrays a load is in.
+    dimensions: Option<usize>,
+    experts: Option<usize>,
+    layers: Option<usize>,
+    /// Windows that are complete.
+    windows: usize,
+    /// Layers of the next window that are complete.
+    rows: usize,
+}
+
+impl Nest {
+    fn new() -> Self {
+        Self { numbers: Numbers::new(), dimensions: None, experts: None, layers: None, windows: 0, rows: 0 }
+    }
+
+    /// Before a load that is `depth` arrays deep.
+    fn enter(&mut self, depth: usize) -> Result<(), String> {
+        if !(2..=3).contains(&depth) {
+            return Err(format!("the array of loads has {depth} dimensions, not 2 or 3"));
         }
-        if layers.is_empty() {
-            return Err(format!("window {w} has no layers"));
+        match *self.dimensions.get_or_insert(depth) {
+            first if first == depth => Ok(()),
+            first => Err(format!("a load is in {depth} arrays, the first is in {first}")),
         }
     }
-    let (layers, experts) = shape.ok_or("there are no loads")?;
-    match all.counts {
-        Some(counts) => LoadHistory::from_counts(windows.len(), layers, experts, counts),
-        None => LoadHistory::from_values(windows.len(), layers, experts, all.values),
-    }
-    .map_err(|error| error.to_string())
-}
 
-struct Numbers {
-    values: Vec<f64>,
-    counts: Option<Vec<u64>>,
-}
-
-impl Numbers {
-    fn push(&mut self, value: &Value) -> Option<()> {
-        self.values.push(value.as_f64()?);
-        match (value.as_u64(), &mut self.counts) {
-            (Some(count), Some(all)) => all.push(count),
-            _ => self.counts = None,
+    /// At the end of an array of `length` items that is itself `depth` arrays deep.
+    fn leave(&mut self, depth: usize, length: usize) -> Result<(), String> {
+        let (window, layer) = (self.windows, self.rows);
+        match self.dimensions {
+            _ if length == 0 => return Err(format!("window {window}, layer {layer}: an array is empty")),
+            Some(dimensions) if depth + 1 == dimensions => {
+                let first = *self.experts.get_or_insert(length);
+                if length != first {
+                    return Err(format!(
+                        "window {window}, layer {layer} has {length} loads, the first has {first}"
+                    ));
+                }
+                self.rows += 1;
+            }
+            Some(dimensions) if depth + 2 == dimensions => {
+                let first = *self.layers.get_or_insert(length);
+                if length != first {
+                    return Err(format!("window {window} has {length} layers, the first has {first}"));
+                }
+                (self.windows, self.rows) = (window + 1, 0);
+            }
+            _ => {}
         }
-        Some(())
+        Ok(())
     }
 }
 
-/// A 3-D array is windows, a 2-D array is one window.
-fn windows_of(value: &Value) -> Result<Vec<&Value>, String> {
-    let outer = array(value, || "the loads".into())?;
-    let deep =
-        outer.first().and_then(Value::as_array).and_then(|row| row.first()).is_some_and(Value::is_array);
-    Ok(if deep { outer.iter().collect() } else { vec![value] })
+/// The whole file.
+struct Root<'a>(&'a mut Nest);
+
+impl<'de> Visitor<'de> for Root<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array of loads or an object that holds one")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, items: A) -> Result<(), A::Error> {
+        Item { loads: self.0, depth: 0 }.visit_seq(items)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<(), A::Error> {
+        let mut found = "";
+        while let Some(field) = fields.next_key::<String>()? {
+            match field.as_str() {
+                "logical_count" => {
+                    *self.0 = Nest::new();
+                    fields.next_value_seed(Item { loads: &mut *self.0, depth: 0 })?;
+                    found = "logical_count";
+                }
+                "load_history" if found != "logical_count" => {
+                    *self.0 = Nest::new();
+                    fields.next_value_seed(Steps(&mut *self.0))?;
+                    found = "load_history";
+                }
+                _ => drop(fields.next_value::<IgnoredAny>()?),
+            }
+        }
+        match found {
+            "" => Err(A::Error::custom("the object has neither logical_count nor load_history")),
+            _ => Ok(()),
+        }
+    }
 }
 
-fn array(value: &Value, what: impl Fn() -> String) -> Result<&Vec<Value>, String> {
-    value.as_array().ok_or_else(|| format!("{}: not an array", what()))
+/// An array of loads, or one load, that is `depth` arrays deep.
+struct Item<'a> {
+    loads: &'a mut Nest,
+    depth: usize,
+}
+
+impl<'de> DeserializeSeed<'de> for Item<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, value: D) -> Result<(), D::Error> {
+        value.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Item<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a number or an array of numbers")
+    }
+
+    fn visit_u64<E: Error>(self, count: u64) -> Result<(), E> {
+        self.loads.enter(self.depth).map_err(E::custom)?;
+        self.loads.numbers.push_count(count);
+        Ok(())
+    }
+
+    fn visit_i64<E: Error>(self, value: i64) -> Result<(), E> {
+        self.visit_f64(value as f64)
+    }
+
+    fn visit_f64<E: Error>(self, value: f64) -> Result<(), E> {
+        self.loads.enter(self.depth).map_err(E::custom)?;
+        self.loads.numbers.push_value(value);
+        Ok(())
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<(), E> {
+        Err(E::custom(format_args!("{:?} is not a number", brief(text))))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
+        let Item { loads, depth } = self;
+        let mut length = 0;
+        while items.next_element_seed(Item { loads: &mut *loads, depth: depth + 1 })?.is_some() {
+            length += 1;
+        }
+        loads.leave(depth, length).map_err(A::Error::custom)
+    }
+}
+
+/// The array `load_history`: a window a step.
+struct Steps<'a>(&'a mut Nest);
+
+impl<'de> DeserializeSeed<'de> for Steps<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, value: D) -> Result<(), D::Error> {
+        value.deserialize_seq(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Steps<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array of steps")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut steps: A) -> Result<(), A::Error> {
+        let mut length = 0;
+        while steps.next_element_seed(Step(&mut *self.0, length))?.is_some() {
+            length += 1;
+        }
+        Ok(())
+    }
+}
+
+/// One step of the history, by its place.
+struct Step<'a>(&'a mut Nest, usize);
+
+impl<'de> DeserializeSeed<'de> for Step<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, value: D) -> Result<(), D::Error> {
+        value.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Step<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a step with logical_expert_load")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<(), A::Error> {
+        let Step(loads, step) = self;
+        let mut found = false;
+        while let Some(field) = fields.next_key::<String>()? {
+            if field != "logical_expert_load" {
+                fields.next_value::<IgnoredAny>()?;
+            } else if found {
+                return Err(A::Error::custom(format_args!(
+                    "load_history[{step}] has logical_expert_load twice"
+                )));
+            } else {
+                // The step is an item of the outermost array, so its loads must be in three.
+                loads.dimensions = Some(3);
+                fields.next_value_seed(Item { loads: &mut *loads, depth: 1 })?;
+                found = true;
+            }
+        }
+        if !found {
+            return Err(A::Error::custom(format_args!("load_history[{step}] has no logical_expert_load")));
+        }
+        Ok(())
+    }
 }
 
 pub fn write(history: &LoadHistory) -> Vec<u8> {
-    let number = |at: usize| match &history.counts {
-        Some(counts) => counts[at].to_string(),
-        None => history.values[at].to_string(),
+    let window = |w: usize| {
+        let rows: Vec<String> =
+            (0..history.layers).map(|l| format!("[{}]", history.row_text(w, l))).collect();
+        rows.join(",\n")
     };
-    let (l, e) = (history.layers, history.experts);
-    let row = |w: usize, r: usize| (0..e).map(|i| number((w * l + r) * e + i)).collect::<Vec<_>>().join(",");
-    let window = |w: usize| (0..l).map(|r| format!("[{}]", row(w, r))).collect::<Vec<_>>().join(",\n");
     let windows: Vec<String> = (0..history.windows).map(window).collect();
     let array = match windows.as_slice() {
         [one] => one.clone(),

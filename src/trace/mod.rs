@@ -4,9 +4,10 @@ mod csv;
 mod generate;
 mod json;
 mod npy;
+mod numbers;
 mod plan_file;
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::Path;
 
 use crate::error::Error;
@@ -17,6 +18,33 @@ pub use plan_file::{FORMAT, PlanFile, plan_json};
 
 /// The most numbers a load file may hold: 2 GiB of `f64`.
 const MAX_VALUES: usize = 1 << 28;
+
+/// The most bytes a file may have.
+const MAX_FILE: u64 = 1 << 32;
+
+/// The formats of load files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// `{"logical_count": …}`, `{"load_history": [{"logical_expert_load": …}, …]}`, or a bare array.
+    Json,
+    /// A NumPy array of 2 or 3 dimensions.
+    Npy,
+    /// One row a layer.
+    Csv,
+}
+
+impl Format {
+    /// The format that a file's extension says.
+    fn of(path: &Path) -> Result<Self, String> {
+        let extension = path.extension().and_then(|e| e.to_str()).unwrap_or("").to_lowercase();
+        match extension.as_str() {
+            "json" => Ok(Self::Json),
+            "npy" => Ok(Self::Npy),
+            "csv" => Ok(Self::Csv),
+            _ => Err(format!("extension {extension:?} is not json, npy or csv")),
+        }
+    }
+}
 
 /// Which windows of a history a plan is made from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -92,21 +120,27 @@ impl LoadHistory {
     /// [`Error::Read`] with the file and what is wrong in it.
     pub fn read(path: &Path) -> Result<Self, Error> {
         let refuse = |reason: String| Error::Read { path: path.to_path_buf(), reason };
-        let extension = path.extension().and_then(|e| e.to_str()).unwrap_or("").to_lowercase();
-        let reader = match extension.as_str() {
-            "json" => json::read,
-            "npy" => npy::read,
-            "csv" => csv::read,
-            _ => return Err(refuse(format!("extension {extension:?} is not json, npy or csv"))),
-        };
-        let bytes = std::fs::read(path).map_err(|error| refuse(error.to_string()))?;
+        let format = Format::of(path).map_err(refuse)?;
+        Self::parse(format, &read_file(path)?).map_err(refuse)
+    }
+
+    /// Reads the bytes of a file. Sizes are checked before memory is taken: at most 64 times that of the bytes,
+    /// and 64 KiB.
+    ///
+    /// # Errors
+    /// What is wrong in them, and where.
+    pub fn parse(format: Format, bytes: &[u8]) -> Result<Self, String> {
         if bytes.is_empty() {
-            return Err(refuse("the file is empty".into()));
+            return Err("the file is empty".into());
         }
-        let history = reader(&bytes).map_err(refuse)?;
+        let history = match format {
+            Format::Json => json::read(bytes),
+            Format::Npy => npy::read(bytes),
+            Format::Csv => csv::read(bytes),
+        }?;
         // Bad values are the file's fault, and are named with the file.
         for window in 0..history.windows {
-            history.loads(Window::Index(window)).map_err(|error| refuse(error.to_string()))?;
+            history.loads(Window::Index(window)).map_err(|error| error.to_string())?;
         }
         Ok(history)
     }
@@ -204,15 +238,33 @@ impl LoadHistory {
     /// [`Error::Write`] where it cannot be written.
     pub fn write(&self, path: &Path) -> Result<(), Error> {
         let refuse = |reason: String| Error::Write { path: path.to_path_buf(), reason };
-        let extension = path.extension().and_then(|e| e.to_str()).unwrap_or("").to_lowercase();
-        let bytes = match extension.as_str() {
-            "json" => json::write(self),
-            "npy" => npy::write(self).map_err(|error| refuse(error.to_string()))?,
-            "csv" if self.windows == 1 => csv::write(self),
-            "csv" => return Err(refuse(format!("a csv file holds one window, not {}", self.windows))),
-            _ => return Err(refuse(format!("extension {extension:?} is not json, npy or csv"))),
-        };
+        let bytes = Format::of(path).and_then(|format| self.bytes(format)).map_err(refuse)?;
         write_whole(path, &bytes)
+    }
+
+    /// The bytes of a file of this history.
+    ///
+    /// # Errors
+    /// Why the format cannot hold it.
+    pub fn bytes(&self, format: Format) -> Result<Vec<u8>, String> {
+        match format {
+            Format::Json => Ok(json::write(self)),
+            Format::Npy => npy::write(self).map_err(|error| error.to_string()),
+            Format::Csv if self.windows == 1 => Ok(csv::write(self)),
+            Format::Csv => Err(format!("a csv file holds one window, not {}", self.windows)),
+        }
+    }
+
+    /// One row of the text formats.
+    fn row_text(&self, window: usize, layer: usize) -> String {
+        let start = (window * self.layers + layer) * self.experts;
+        let row = start..start + self.experts;
+        let texts: Vec<String> = match &self.counts {
+            Some(counts) => counts[row].iter().map(u64::to_string).collect(),
+            // With a point or an exponent even where whole, so that floats are read as floats again.
+            None => self.values[row].iter().map(|value| format!("{value:?}")).collect(),
+        };
+        texts.join(",")
     }
 }
 
@@ -233,12 +285,40 @@ fn check_shape(windows: usize, layers: usize, experts: usize, len: usize) -> Res
     Ok(())
 }
 
+/// The bytes of a file, unless there are too many of them: some files have no end.
+fn read_file(path: &Path) -> Result<Vec<u8>, Error> {
+    let refuse = |reason: String| Error::Read { path: path.to_path_buf(), reason };
+    let file = std::fs::File::open(path).map_err(|error| refuse(error.to_string()))?;
+    let length = file.metadata().map_or(0, |file| file.len());
+    let mut bytes = Vec::new();
+    if length <= MAX_FILE {
+        file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(|error| refuse(error.to_string()))?;
+    }
+    if length.max(bytes.len() as u64) > MAX_FILE {
+        return Err(refuse(format!("the file has more than {MAX_FILE} bytes")));
+    }
+    Ok(bytes)
+}
+
+/// The start of something that may be as long as the file it is from.
+fn brief(text: &str) -> String {
+    const MOST: usize = 40;
+    match text.char_indices().nth(MOST) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_string(),
+    }
+}
+
 /// Writes a file next to its place and moves it there, so that a full disk or a kill leaves the old one.
 ///
 /// # Errors
 /// [`Error::Write`] with what the operating system said.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     let refuse = |error: std::io::Error| Error::Write { path: path.to_path_buf(), reason: error.to_string() };
+    if path.metadata().is_ok_and(|file| !file.is_file()) {
+        // A device or a pipe would be replaced by a file, not written to.
+        return Err(refuse(std::io::Error::other("it is not a regular file")));
+    }
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut file = tempfile::Builder::new().prefix(".eplb-").tempfile_in(folder).map_err(refuse)?;
     file.write_all(bytes).and_then(|()| file.as_file().sync_all()).map_err(refuse)?;

@@ -2,7 +2,11 @@
 
 use npyz::{DType, NpyFile, Order, TypeChar, WriterBuilder};
 
-use super::{LoadHistory, MAX_VALUES};
+use super::{LoadHistory, MAX_VALUES, check_shape};
+
+/// The most bytes a header may have: that of a plain array has some hundred, and the parser needs many times
+/// as much memory.
+const MAX_HEADER: usize = 1 << 10;
 
 pub fn read(bytes: &[u8]) -> Result<LoadHistory, String> {
     screen(bytes)?;
@@ -20,6 +24,8 @@ pub fn read(bytes: &[u8]) -> Result<LoadHistory, String> {
         return Err(format!("type {} is not a number", file.dtype().descr()));
     };
     let size = usize::try_from(kind.size_field()).unwrap_or(usize::MAX);
+    // Before the values are put in order: an empty array may claim any number of layers.
+    check_shape(windows, layers, experts, count).map_err(|error| error.to_string())?;
     let data = count.saturating_mul(size);
     if data > bytes.len() {
         return Err(format!(
@@ -73,12 +79,16 @@ fn screen(bytes: &[u8]) -> Result<(), String> {
     };
     let header = length.and_then(|length| bytes.get(begin..)?.get(..length));
     let header = header.ok_or("not an npy file: the header is cut off")?;
+    if header.len() > MAX_HEADER {
+        return Err(format!("the header has {} bytes, more than {MAX_HEADER}", header.len()));
+    }
     let count = |test: &dyn Fn(u8) -> bool| header.iter().filter(|&&b| test(b)).count();
     let plain = count(&|b| b == b'{') <= 1 && count(&|b| b == b'(') <= 1 && count(&|b| b == b'[') == 0;
     if !plain {
         return Err("the type is not a plain number, or the header is damaged".into());
     }
-    if count(&|b| b.is_ascii_digit()) > 19 {
+    let hexadecimal = header.windows(2).any(|pair| matches!(pair, [b'0', b'x' | b'X']));
+    if hexadecimal || count(&|b| b.is_ascii_digit()) > 19 {
         return Err("the shape is too large".into());
     }
     Ok(())

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use super::{brief, read_file};
 use crate::check;
 use crate::cluster::Cluster;
 use crate::error::Error;
@@ -12,7 +13,11 @@ use crate::plan::{Placement, Plan};
 /// The format's name and version.
 pub const FORMAT: &str = "eplb-plan/1";
 
-/// A plan as a plan file holds it.
+/// The field that holds the checksum.
+const CHECKSUM: &str = "checksum";
+
+/// A plan as a plan file holds it, its checksum included: xxHash64 (seed 0) over the compact JSON of all other
+/// fields, keys in order, in hexadecimal. White space and the order of fields are free.
 #[must_use]
 pub fn plan_json(plan: &Plan) -> Value {
     let cluster = plan.cluster();
@@ -30,7 +35,7 @@ pub fn plan_json(plan: &Plan) -> Value {
         .collect();
     let (slots, experts) = (plan.slots(), plan.experts());
     let options = plan.options();
-    json!({
+    let mut root = json!({
         "format": FORMAT,
         "num_replicas": cluster.num_replicas(),
         "num_groups": cluster.num_groups(),
@@ -55,7 +60,16 @@ pub fn plan_json(plan: &Plan) -> Value {
         "device": plan.device(),
         "backend": plan.backend(),
         "fingerprint": format!("{:016x}", plan.fingerprint()),
-    })
+    });
+    root[CHECKSUM] = checksum(&mut root).into();
+    root
+}
+
+/// The checksum of an object without one. Numbers are written as the shortest text that is read back as the
+/// same, so a file gives the same bytes as the plan it was made from.
+fn checksum(root: &mut Value) -> String {
+    root.sort_all_objects();
+    format!("{:016x}", xxhash_rust::xxh64::xxh64(root.to_string().as_bytes(), 0))
 }
 
 /// A plan read from a file: its cluster and placement.
@@ -68,26 +82,42 @@ pub struct PlanFile {
 }
 
 impl PlanFile {
-    /// Reads a plan file; its maps must agree with each other and with its fingerprint.
+    /// Reads a plan file; its content must have its checksum, and its maps agree with each other.
     ///
     /// # Errors
     /// [`Error::Read`] with what is missing, damaged or inconsistent.
     pub fn read(path: &Path) -> Result<Self, Error> {
         let refuse = |reason: String| Error::Read { path: path.to_path_buf(), reason };
-        let bytes = std::fs::read(path).map_err(|error| refuse(error.to_string()))?;
+        let bytes = read_file(path)?;
         Self::parse(&bytes).map_err(refuse)
     }
 
-    /// Reads the bytes of a plan file.
+    /// Reads the bytes of a plan file. It takes at most 128 times their memory, and 64 KiB.
     ///
     /// # Errors
     /// What is missing, damaged or inconsistent.
     pub fn parse(bytes: &[u8]) -> Result<Self, String> {
-        let root: Value =
+        let mut root: Value =
             serde_json::from_slice(bytes).map_err(|error| format!("not a plan file: {error}"))?;
-        let format = root.get("format").and_then(Value::as_str).unwrap_or("none");
-        if format != FORMAT {
-            return Err(format!("format {format} is not {FORMAT}"));
+        let fields = root.as_object_mut().ok_or("not a plan file: not an object")?;
+        let written = fields.remove(CHECKSUM);
+        match fields.get("format") {
+            Some(format) if format == FORMAT => {}
+            Some(format) => {
+                let format = format.as_str().unwrap_or("of no name");
+                return Err(format!("format {} is not {FORMAT}", brief(format)));
+            }
+            None => return Err(format!("not a plan file: it has no format, such as {FORMAT}")),
+        }
+        let Some(Value::String(written)) = written else {
+            return Err("damaged: it has no checksum".into());
+        };
+        let computed = checksum(&mut root);
+        if written != computed {
+            return Err(format!(
+                "damaged: checksum {} is not that of its content, {computed}",
+                brief(&written)
+            ));
         }
         let number = |field: &str| {
             let value = root.get(field).and_then(Value::as_u64).and_then(|n| usize::try_from(n).ok());
@@ -105,14 +135,15 @@ impl PlanFile {
         let counts = numbers(&root, "replica_counts", 1)?;
         let lists = numbers(&root, "logical_to_physical", 2)?;
         let experts = root["replica_counts"].get(0).and_then(Value::as_array).map_or(0, Vec::len);
-        let placement =
-            Placement::new(experts, cluster.num_slots(), rows).map_err(|error| error.to_string())?;
         let counts: Vec<u32> = counts.into_iter().map(|c| u32::try_from(c).unwrap_or(u32::MAX)).collect();
-        check::check_maps(experts, cluster.num_slots(), placement.physical_to_logical(), &lists, &counts)
-            .map_err(|error| error.to_string())?;
+        let slots = cluster.num_slots();
+        // First, since it shows that the lists a placement has are no longer than the file's.
+        check::check_maps(experts, slots, &rows, &lists, &counts).map_err(|error| error.to_string())?;
+        let placement = Placement::new(experts, slots, rows).map_err(|error| error.to_string())?;
         let written = root.get("fingerprint").and_then(Value::as_str).unwrap_or("missing");
         let computed = format!("{:016x}", placement.fingerprint());
         if written != computed {
+            let written = brief(written);
             return Err(format!("damaged: fingerprint {written} is not that of its maps, {computed}"));
         }
         Ok(Self { cluster, placement })

@@ -7,12 +7,14 @@
 mod fixture;
 mod floats;
 mod host;
+mod licences;
 mod limits;
 mod lowered;
 mod modules;
 mod operations;
 mod stems;
 mod text;
+mod tint;
 mod translate;
 
 use eplb_wgpu::testing::{ShaderUnit, shaders};
