@@ -193,6 +193,26 @@ impl Plan {
         })
     }
 
+    /// How good the plan is on each window it was made for, with each window's own bounds; the same as
+    /// [`Plan::quality`] where there is one window. The bounds hold for a window alone: no one plan need reach
+    /// all of them.
+    ///
+    /// # Errors
+    /// Never on a plan the planner made: it was checked before it was returned.
+    pub fn window_quality(&self) -> Result<Vec<Quality>, Error> {
+        let quality = |window: &Loads| {
+            let score = check::score(window, &self.cluster, self.physical_to_logical())?;
+            Ok(score.with_bounds(&bound::lower_bounds(window, &self.cluster)))
+        };
+        self.loads.windows().map(quality).collect()
+    }
+
+    /// The loads the plan was made for.
+    #[must_use]
+    pub fn loads(&self) -> &Loads {
+        &self.loads
+    }
+
     /// The cluster the plan is for.
     #[must_use]
     pub fn cluster(&self) -> &Cluster {

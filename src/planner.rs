@@ -161,8 +161,7 @@ impl Planner {
         limits: &MoveLimits,
     ) -> Result<Replan, Error> {
         let Some(previous) = previous else {
-            let moves = Moves { slots: fresh.physical_to_logical().len(), ..Moves::default() };
-            return Ok(Replan { plan: fresh, moves, layers: Vec::new() });
+            return Ok(fresh.into());
         };
         let start = Instant::now();
         let params = Params::new(&fresh.loads, &fresh.cluster, &fresh.options)?;
@@ -184,7 +183,7 @@ impl Planner {
             let ratio = |a: u32, b: u32| if b == 0 { 0.0 } else { f64::from(a) / f64::from(b) - 1.0 };
             layers.push(LayerMoves {
                 received: point.moves,
-                gain: -ratio(point.value, path.points[0].value),
+                gain: 0.0 - ratio(point.value, path.points[0].value),
                 loss: ratio(point.value, path.fresh_value).max(0.0),
                 fresh: point.fresh,
             });
@@ -276,6 +275,14 @@ pub struct LayerMoves {
     pub fresh: bool,
 }
 
+impl From<Plan> for Replan {
+    /// A plan with nothing before it.
+    fn from(plan: Plan) -> Self {
+        let moves = Moves { slots: plan.physical_to_logical().len(), ..Moves::default() };
+        Self { plan, moves, layers: Vec::new() }
+    }
+}
+
 impl Replan {
     /// The plan.
     #[must_use]
@@ -299,8 +306,7 @@ impl Replan {
     #[must_use]
     pub fn layers_to_move(&self) -> Vec<usize> {
         let worth = |layer: usize| self.layers[layer].gain / self.layers[layer].received.max(1) as f64;
-        let mut order: Vec<usize> =
-            (0..self.layers.len()).filter(|&l| self.layers[l].received > 0).collect();
+        let mut order: Vec<usize> = (0..self.layers.len()).filter(|&l| self.layers[l].received > 0).collect();
         order.sort_by(|&a, &b| worth(b).total_cmp(&worth(a)).then(a.cmp(&b)));
         order
     }

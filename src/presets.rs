@@ -71,7 +71,7 @@ static ENTRIES: [Entry; 29] = [
     entry("default", "the best plan in milliseconds: 32 restarts, 8 kicks, all moves", Budget(32, 8)),
     entry("fast", "one restart: group assignment, 1-1 and 2-2 swaps", Fast),
     entry("thorough", "a larger budget of the same search: 128 restarts, 64 kicks", Budget(128, 64)),
-    entry("scenarios", "several windows at once: 2 restarts, 8 kicks, 1-1 swaps and transfers", Scenarios),
+    entry("scenarios", "several windows at once: 2 restarts, 8 kicks, clean counts, 1-1 swaps and transfers", Scenarios),
     entry("gen00", "hierarchical greedy: DeepSeek's rule", Lineage(Refinement::None, 1)),
     entry("gen01", "LPT with iterative swaps: heaviest and lightest GPU, least variance", Lineage(Swaps(Variance, 1, 1, UNTIL_STUCK), 1)),
     entry("gen02", "vectorised DeepSeek EPLB: the greedy rule, all layers at once", Lineage(Refinement::None, 1)),
@@ -151,6 +151,7 @@ impl Preset {
             Budget(restarts, kicks) => PlanOptions { restarts: *restarts, kicks: *kicks, ..default },
             Scenarios => PlanOptions {
                 restarts: 2,
+                count_noise: false,
                 search: Some(Search { transfers: true, ..Search::SWAPS }),
                 ..default
             },

@@ -6,14 +6,16 @@ mod devices;
 mod fingerprints;
 mod generate;
 mod plan;
+mod replay;
 
 use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::Error;
+use crate::rebalance::RebalanceOptions;
 use crate::trace::{LoadHistory, Window};
+use crate::{Error, MoveLimits};
 
 /// Exit code of bad input.
 const BAD_INPUT: u8 = 2;
@@ -29,6 +31,8 @@ struct Command {
 enum Verb {
     /// Make a plan from a load file
     Plan(plan::Plan),
+    /// Walk a trace: plan on the windows so far, score on the next one, strategy by strategy
+    Replay(replay::ReplayTrace),
     /// Check and score a plan file, by code that shares nothing with the planner
     Check(check::Check),
     /// List every adapter, what it can do, and which one `auto` takes
@@ -52,12 +56,91 @@ struct Part {
 
 impl Part {
     fn read(&self, loads: &std::path::Path) -> Result<crate::Loads, Error> {
-        let history = LoadHistory::read(loads)?;
-        match &self.layers {
-            Some(range) => history.select_layers(range.clone())?.loads(self.window),
-            None => history.loads(self.window),
+        self.history(loads)?.loads(self.window)
+    }
+
+    /// All windows of the file.
+    fn history(&self, loads: &std::path::Path) -> Result<LoadHistory, Error> {
+        read_layers(loads, self.layers.as_ref())
+    }
+}
+
+/// The layers of a file, all where no range is given.
+fn read_layers(
+    loads: &std::path::Path,
+    layers: Option<&std::ops::Range<usize>>,
+) -> Result<LoadHistory, Error> {
+    let history = LoadHistory::read(loads)?;
+    match layers {
+        Some(range) => history.select_layers(range.clone()),
+        None => Ok(history),
+    }
+}
+
+/// How a plan may move away from the one before.
+#[derive(Args)]
+struct Limits {
+    /// The most slots that may move, all layers together
+    #[arg(long)]
+    max_moves: Option<usize>,
+    /// The most slots of a layer that may move
+    #[arg(long)]
+    max_moves_per_layer: Option<usize>,
+    /// What moving all slots of a layer must bring, as a part of its objective: 0.08 is 8 %
+    #[arg(long, value_parser = parse_part)]
+    min_gain: Option<u32>,
+    /// How much worse than a fresh plan a layer may stay: 0.005 is 0.5 %
+    #[arg(long, value_parser = parse_part)]
+    max_loss: Option<u32>,
+    /// Leave layers alone whose balancedness is at least this
+    #[arg(long, value_parser = parse_part)]
+    skip_if_balanced: Option<u32>,
+}
+
+impl Limits {
+    fn limits(&self) -> MoveLimits {
+        let default = MoveLimits::default();
+        MoveLimits {
+            max_moves: self.max_moves,
+            max_moves_per_layer: self.max_moves_per_layer,
+            min_gain_ppm: self.min_gain.unwrap_or(default.min_gain_ppm),
+            max_loss_ppm: self.max_loss.unwrap_or(default.max_loss_ppm),
+            skip_if_balanced_ppm: self.skip_if_balanced,
         }
     }
+}
+
+/// What the next window is planned from.
+#[derive(Args)]
+struct Outlook {
+    /// Windows that `scenarios` plans on
+    #[arg(long)]
+    windows: Option<usize>,
+    /// What a window weighs of the one after it, under `scenarios`
+    #[arg(long)]
+    decay: Option<f64>,
+    /// Windows that `auto` tries the strategies on
+    #[arg(long)]
+    backtest: Option<usize>,
+}
+
+impl Outlook {
+    fn options(&self, limits: MoveLimits) -> RebalanceOptions {
+        let default = RebalanceOptions::default();
+        RebalanceOptions {
+            windows: self.windows.unwrap_or(default.windows),
+            decay: self.decay.unwrap_or(default.decay),
+            backtest: self.backtest.unwrap_or(default.backtest),
+            limits,
+            ..default
+        }
+    }
+}
+
+/// A part of one, in millionths.
+fn parse_part(text: &str) -> Result<u32, String> {
+    let part = text.parse::<f64>().ok().filter(|part| (0.0..=1.0).contains(part));
+    part.map(|part| (part * 1e6).round() as u32).ok_or_else(|| "is not between 0 and 1".to_string())
 }
 
 fn parse_range(text: &str) -> Result<std::ops::Range<usize>, String> {
@@ -79,6 +162,7 @@ pub fn main() -> ExitCode {
     };
     let done = match command.verb {
         Verb::Plan(verb) => verb.run(),
+        Verb::Replay(verb) => verb.run(),
         Verb::Check(verb) => verb.run(),
         Verb::Devices(verb) => verb.run(),
         Verb::Bench(verb) => verb.run(),

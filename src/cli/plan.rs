@@ -4,17 +4,36 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::{Part, percent, print, table};
+use super::{Limits, Outlook, Part, percent, print, table};
 use crate::check::Quality;
-use crate::trace::{plan_json, write_whole};
-use crate::{Cluster, DeviceChoice, Duplicates, Error, PlanOptions, Planner, Preset};
+use crate::rebalance::{Backtest, Proposal, RebalanceOptions, Rebalancer, Strategy};
+use crate::trace::{PlanFile, Window, plan_json, write_whole};
+use crate::{
+    Cluster, DeviceChoice, Duplicates, Error, Loads, Placement, PlanOptions, Planner, Preset, Replan,
+};
 
 #[derive(Args)]
 pub struct Plan {
-    /// Load file: .json, .npy or .csv
-    loads: Option<PathBuf>,
+    /// Load file: .json, .npy or .csv; one plan for all of them where there are several
+    loads: Vec<PathBuf>,
+    /// Weights of several load files, in their order: 1,2,1
+    #[arg(long, value_delimiter = ',')]
+    weights: Option<Vec<f64>>,
+    /// What the windows of the file say about the next one: last, scenarios, forecast or auto
+    #[arg(long, conflicts_with_all = ["window", "weights"])]
+    strategy: Option<Strategy>,
+    #[command(flatten)]
+    outlook: Outlook,
+    /// Plan file of the plan that runs: the new one starts from it
+    #[arg(long)]
+    previous: Option<PathBuf>,
+    #[command(flatten)]
+    limits: Limits,
+    /// Bytes of an expert's weights, to tell what must be transferred
+    #[arg(long, default_value_t = 0)]
+    expert_bytes: u64,
     #[command(flatten)]
     part: Part,
     /// Replicas of a layer
@@ -35,9 +54,10 @@ pub struct Plan {
     /// auto, cpu, gpu, an index or a part of a name (see `eplb devices`)
     #[arg(long, default_value = "auto")]
     device: DeviceChoice,
-    /// default, fast, thorough, gen00..gen19, rec1..rec5; help lists them
-    #[arg(long, default_value = "default")]
-    preset: String,
+    /// default, fast, thorough, scenarios, gen00..gen19, rec1..rec5; help lists them. Where none is given:
+    /// default for one window, scenarios for several
+    #[arg(long)]
+    preset: Option<String>,
     /// Restarts instead of the preset's
     #[arg(long)]
     restarts: Option<u32>,
@@ -58,18 +78,25 @@ pub struct Plan {
     json: bool,
 }
 
+/// A plan, and how it came about.
+struct Made {
+    replan: Replan,
+    strategy: Option<(Strategy, Vec<Backtest>)>,
+}
+
 impl Plan {
     pub fn run(self) -> Result<ExitCode, Error> {
-        if self.preset == "help" {
+        if self.preset.as_deref() == Some("help") {
             let line = |preset: Preset| format!("{:9} {}", preset.name(), preset.summary());
             print(&Preset::all().map(line).collect::<Vec<_>>().join("\n"));
             return Ok(ExitCode::SUCCESS);
         }
         let missing = |field: &str| Error::invalid(field, "(none)", "is needed");
-        let file = self.loads.as_ref().ok_or_else(|| missing("LOADS"))?;
+        if self.loads.is_empty() {
+            return Err(missing("LOADS"));
+        }
         let replicas = self.replicas.ok_or_else(|| missing("--replicas"))?;
         let gpus = self.gpus.ok_or_else(|| missing("--gpus"))?;
-        let options = self.options()?;
         let cluster = match self.slots_per_gpu {
             Some(slots) => Cluster::with_slots_per_gpu(replicas, self.groups, self.nodes, gpus, slots)?,
             None => Cluster::new(replicas, self.groups, self.nodes, gpus)?,
@@ -77,14 +104,15 @@ impl Plan {
         if let Some(out) = &self.out {
             check_writable(out)?;
         }
-        let loads = self.part.read(file)?;
-        let planner = Planner::new(self.device.clone())?;
-        let plan = planner.plan(&loads, &cluster, &options)?;
+        let previous = self.previous.as_deref().map(|path| read_previous(path, &cluster)).transpose()?;
+        let made = self.make(&cluster, previous.as_ref())?;
+        let plan = made.replan.plan();
         // What DeepSeek's rule gives, for comparison, by the CPU backend.
         let greedy: Preset = "gen00".parse()?;
-        let greedy = Planner::new(DeviceChoice::Cpu)?.plan(&loads, &cluster, &greedy.options())?;
+        let mean = Loads::from_f64(plan.layers(), plan.experts(), plan.loads().values())?;
+        let greedy = Planner::new(DeviceChoice::Cpu)?.plan(&mean, &cluster, &greedy.options())?;
         if let Some(out) = &self.out {
-            let mut bytes = plan_json(&plan).to_string().into_bytes();
+            let mut bytes = plan_json(plan).to_string().into_bytes();
             bytes.push(b'\n');
             write_whole(out, &bytes)?;
         }
@@ -92,15 +120,57 @@ impl Plan {
             eprintln!("eplb: warning: {warning}");
         }
         print(&if self.json {
-            json_report(&plan, greedy.quality())
+            self.json_report(&made, greedy.quality())?.to_string()
         } else {
-            report(&plan, greedy.quality())
+            self.report(&made, greedy.quality())?
         });
         Ok(ExitCode::SUCCESS)
     }
 
-    fn options(&self) -> Result<PlanOptions, Error> {
-        let mut options = self.preset.parse::<Preset>()?.options();
+    /// The plan, from the previous one if there is one.
+    fn make(&self, cluster: &Cluster, previous: Option<&Placement>) -> Result<Made, Error> {
+        let planner = Planner::new(self.device.clone())?;
+        let limits = self.limits.limits();
+        if let Some(strategy) = self.strategy {
+            let [file] = self.loads.as_slice() else {
+                let rule = "is for the windows of one load file";
+                return Err(Error::invalid("strategy", strategy, rule));
+            };
+            let options = RebalanceOptions { strategy, ..self.outlook.options(limits) };
+            let options = RebalanceOptions {
+                plan: self.options(options.plan.clone())?,
+                scenario_plan: self.options(options.scenario_plan.clone())?,
+                ..options
+            };
+            let history = self.part.history(file)?;
+            let mut rebalancer = Rebalancer::new(planner, cluster.clone(), options)?;
+            for window in 0..history.windows() {
+                rebalancer.observe(history.loads(Window::Index(window))?)?;
+            }
+            if let Some(previous) = previous {
+                rebalancer.apply(previous.clone())?;
+            }
+            let Proposal { replan, strategy, backtests, .. } = rebalancer.propose()?;
+            return Ok(Made { replan, strategy: Some((strategy, backtests)) });
+        }
+        let windows = self.loads.iter().map(|file| self.part.read(file)).collect::<Result<Vec<_>, _>>()?;
+        let weights = self.weights.clone().unwrap_or_else(|| vec![1.0; windows.len()]);
+        let loads = Loads::from_windows(&windows, &weights)?;
+        let preset = if windows.len() > 1 { Preset::scenarios().options() } else { PlanOptions::default() };
+        let options = self.options(preset)?;
+        let replan = match previous {
+            Some(previous) => planner.replan(&loads, cluster, previous, &options, &limits)?,
+            None => Replan::from(planner.plan(&loads, cluster, &options)?),
+        };
+        Ok(Made { replan, strategy: None })
+    }
+
+    /// The preset's options, or these where none is given, with what the flags change.
+    fn options(&self, default: PlanOptions) -> Result<PlanOptions, Error> {
+        let mut options = match &self.preset {
+            Some(name) => name.parse::<Preset>()?.options(),
+            None => default,
+        };
         options.seed = self.seed;
         options.restarts = self.restarts.unwrap_or(options.restarts);
         options.kicks = self.kicks.unwrap_or(options.kicks);
@@ -109,6 +179,102 @@ impl Plan {
         }
         Ok(options)
     }
+
+    fn json_report(&self, made: &Made, greedy: &Quality) -> Result<Value, Error> {
+        let plan = made.replan.plan();
+        let mut report = json_report(plan, greedy);
+        let windows = plan.window_quality()?;
+        if windows.len() > 1 {
+            report["windows"] = windows
+                .iter()
+                .zip(plan.loads().window_weights())
+                .map(|(window, weight)| {
+                    json!({ "weight": weight, "balancedness": window.balancedness(), "mean_gap": window.mean_gap() })
+                })
+                .collect();
+        }
+        if let Some((strategy, backtests)) = &made.strategy {
+            report["strategy"] = json!(strategy.name());
+            report["backtests"] = backtests
+                .iter()
+                .map(|b| json!({ "strategy": b.strategy.name(), "balancedness": b.balancedness, "windows": b.windows }))
+                .collect();
+        }
+        if self.previous.is_some() {
+            let moves = made.replan.moves();
+            report["moves"] = json!({
+                "changed_slots": moves.changed_slots, "received": moves.received, "slots": moves.slots,
+                "share": moves.share(),
+                "bytes": u64::try_from(moves.bytes(self.expert_bytes)).unwrap_or(u64::MAX),
+                "layers_to_move": made.replan.layers_to_move(),
+                "layers": made.replan.layers().iter().map(|layer| json!({
+                    "received": layer.received, "gain": layer.gain, "loss": layer.loss, "fresh": layer.fresh,
+                })).collect::<Vec<_>>(),
+            });
+        }
+        Ok(report)
+    }
+
+    fn report(&self, made: &Made, greedy: &Quality) -> Result<String, Error> {
+        let plan = made.replan.plan();
+        let mut rows = report(plan, greedy);
+        let windows = plan.window_quality()?;
+        if windows.len() > 1 {
+            rows.insert(
+                3,
+                ("loads", format!("{} at once; what follows is of their weighted mean", windows.len())),
+            );
+        }
+        let name = |i: usize| match (self.loads.get(i), self.loads.len()) {
+            (Some(file), 2..) => file.display().to_string(),
+            _ if i + 1 == windows.len() => "last window".to_string(),
+            _ => format!("{} windows before", windows.len() - 1 - i),
+        };
+        if windows.len() > 1 {
+            for (i, (window, weight)) in windows.iter().zip(plan.loads().window_weights()).enumerate() {
+                let text = format!("{:.5}   weight {weight:.3}, {}", window.balancedness(), name(i));
+                rows.push(("balancedness alone", text));
+            }
+        }
+        if let Some((strategy, backtests)) = &made.strategy {
+            let score = |b: &Backtest| match b.balancedness {
+                Some(score) => format!("{} {score:.4}", b.strategy),
+                None => format!("{} untried", b.strategy),
+            };
+            let tried = backtests.iter().map(score).collect::<Vec<_>>().join(", ");
+            let why = match backtests.first() {
+                Some(b) => format!("{strategy}   (on the last {} windows: {tried})", b.windows),
+                None => strategy.to_string(),
+            };
+            rows.push(("planned from", why));
+        }
+        if self.previous.is_some() {
+            let moves = made.replan.moves();
+            let first: Vec<String> =
+                made.replan.layers_to_move().iter().take(5).map(usize::to_string).collect();
+            let share = percent(moves.share());
+            rows.push(("slots that move", format!("{} of {}, {share}", moves.received, moves.slots)));
+            rows.push(("slots that change", moves.changed_slots.to_string()));
+            if self.expert_bytes > 0 {
+                rows.push(("bytes to transfer", moves.bytes(self.expert_bytes).to_string()));
+            }
+            rows.push((
+                "layers to move first",
+                if first.is_empty() { "none".into() } else { first.join(", ") },
+            ));
+        }
+        Ok(table(&rows))
+    }
+}
+
+/// The placement of a plan file, which must be of this cluster.
+fn read_previous(path: &Path, cluster: &Cluster) -> Result<Placement, Error> {
+    let file = PlanFile::read(path)?;
+    if file.cluster != *cluster {
+        let reason = format!("its cluster {:?} is not the one asked for, {cluster:?}", file.cluster);
+        return Err(Error::Read { path: path.to_path_buf(), reason });
+    }
+    Ok(file.placement)
 }
 
 /// Fails before any work where the plan could not be written after it.
@@ -121,7 +287,7 @@ fn check_writable(path: &Path) -> Result<(), Error> {
     tempfile::tempfile_in(folder).map(drop).map_err(|error| refuse(error.to_string()))
 }
 
-fn json_report(plan: &crate::Plan, greedy: &Quality) -> String {
+fn json_report(plan: &crate::Plan, greedy: &Quality) -> Value {
     let quality = plan.quality();
     json!({
         "balancedness": quality.balancedness(),
@@ -143,10 +309,9 @@ fn json_report(plan: &crate::Plan, greedy: &Quality) -> String {
         "greedy_balancedness": greedy.balancedness(),
         "warnings": plan.warnings(),
     })
-    .to_string()
 }
 
-fn report(plan: &crate::Plan, greedy: &Quality) -> String {
+fn report(plan: &crate::Plan, greedy: &Quality) -> Vec<(&'static str, String)> {
     let quality = plan.quality();
     let cluster = plan.cluster();
     let shape = format!(
@@ -158,7 +323,7 @@ fn report(plan: &crate::Plan, greedy: &Quality) -> String {
         cluster.policy().name()
     );
     let worst = format!("{} (layer {})", percent(quality.worst_gap()), quality.worst_layer().unwrap_or(0));
-    table(&[
+    vec![
         ("plan", shape),
         ("device", format!("{} ({})", plan.device(), plan.backend())),
         ("time", format!("{:.1} ms", plan.elapsed().as_secs_f64() * 1e3)),
@@ -171,5 +336,5 @@ fn report(plan: &crate::Plan, greedy: &Quality) -> String {
         ),
         ("layers without load", quality.layers_without_load().to_string()),
         ("fingerprint", format!("{:016x}", plan.fingerprint())),
-    ])
+    ]
 }

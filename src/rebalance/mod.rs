@@ -97,8 +97,9 @@ impl Default for RebalanceOptions {
             decay: 0.7,
             forecast_windows: 16,
             backtest: 8,
-            plan: PlanOptions::default(),
-            scenario_plan: Preset::scenarios().options(),
+            // The counts of the greedy rule hold up better on the next window than noisy ones that win here.
+            plan: PlanOptions { count_noise: false, ..PlanOptions::default() },
+            scenario_plan: PlanOptions { restarts: 1, kicks: 0, ..Preset::scenarios().options() },
             limits: MoveLimits::default(),
             fresh: false,
         }
@@ -112,7 +113,11 @@ impl RebalanceOptions {
     /// [`Error::Invalid`] with the field, its value and the rule.
     pub fn check(&self) -> Result<(), Error> {
         if self.windows == 0 || self.windows > MAX_WINDOWS {
-            return Err(Error::invalid("windows", self.windows, format!("is not between 1 and {MAX_WINDOWS}")));
+            return Err(Error::invalid(
+                "windows",
+                self.windows,
+                format!("is not between 1 and {MAX_WINDOWS}"),
+            ));
         }
         if !(self.decay > 0.0 && self.decay <= 1.0) {
             return Err(Error::invalid("decay", self.decay, "is not above 0 and at most 1"));

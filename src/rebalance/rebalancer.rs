@@ -74,9 +74,18 @@ pub struct Rebalancer {
     observed: usize,
     /// What each strategy's plan scored on a window, by the window's number.
     scores: BTreeMap<usize, Vec<f64>>,
-    /// Plans by strategy for the window that comes next.
-    drafts: BTreeMap<usize, Vec<Plan>>,
+    /// What each strategy would do for a window, by the window's number.
+    drafts: BTreeMap<usize, Vec<Draft>>,
     running: Option<Placement>,
+}
+
+/// What a strategy would do for one window.
+#[derive(Clone)]
+struct Draft {
+    /// Its fresh plan.
+    fresh: Plan,
+    /// The plan that would run, had this strategy been followed all along.
+    running: Placement,
 }
 
 impl Rebalancer {
@@ -160,7 +169,7 @@ impl Rebalancer {
         };
         let loads = self.loads_for(strategy, self.history.len())?;
         let fresh = match self.drafts.get(&self.observed) {
-            Some(plans) => plans[TRIED.iter().position(|s| *s == strategy).unwrap_or(0)].clone(),
+            Some(drafts) => drafts[TRIED.iter().position(|s| *s == strategy).unwrap_or(0)].fresh.clone(),
             None => self.plan_fresh(&loads)?,
         };
         let running = self.running.as_ref().filter(|_| !self.options.fresh);
@@ -197,8 +206,8 @@ impl Rebalancer {
         backtests.into_iter().reduce(better).map_or(Strategy::Scenarios, |b| b.strategy)
     }
 
-    /// Scores every strategy on the last windows (each planned from those before it), and drafts its plan for
-    /// the next one.
+    /// Scores every strategy on the last windows, and drafts what it would do for the next one: each plans from
+    /// the windows before, and starts from its own plan before, under the same limits.
     fn try_strategies(&mut self) -> Result<(), Error> {
         let known = self.history.len();
         // Windows by number: history[i] is number `first + i`; a draft is named by the window it is for.
@@ -209,23 +218,30 @@ impl Rebalancer {
                 continue;
             }
             if !self.drafts.contains_key(&number) {
-                let mut plans = Vec::with_capacity(TRIED.len());
-                for strategy in TRIED {
-                    plans.push(self.plan_fresh(&self.loads_for(strategy, end)?)?);
-                }
-                self.drafts.insert(number, plans);
+                let before = self.drafts.values().next_back();
+                let drafts = TRIED.iter().enumerate().map(|(i, &strategy)| {
+                    let fresh = self.plan_fresh(&self.loads_for(strategy, end)?)?;
+                    let before = before.map(|drafts| &drafts[i].running).filter(|_| !self.options.fresh);
+                    let replan = self.planner.replan_from(fresh.clone(), before, &self.options.limits)?;
+                    Ok(Draft { fresh, running: replan.plan().placement().clone() })
+                });
+                let drafts = drafts.collect::<Result<Vec<Draft>, Error>>()?;
+                self.drafts.insert(number, drafts);
             }
-            if let (Some(window), Some(plans)) = (self.history.get(end), self.drafts.get(&number)) {
-                let score = |plan: &Plan| {
-                    check::score(window, &self.cluster, plan.physical_to_logical()).map(|q| q.balancedness())
+            if let (Some(window), Some(drafts)) = (self.history.get(end), self.drafts.get(&number)) {
+                let score = |draft: &Draft| {
+                    let map = draft.running.physical_to_logical();
+                    check::score(window, &self.cluster, map).map(|q| q.balancedness())
                 };
-                let scores = plans.iter().map(score).collect::<Result<Vec<f64>, Error>>()?;
+                let scores = drafts.iter().map(score).collect::<Result<Vec<f64>, Error>>()?;
                 self.scores.insert(number, scores);
-                self.drafts.remove(&number);
             }
         }
         while self.scores.len() > self.options.backtest {
             self.scores.pop_first();
+        }
+        while self.drafts.len() > 1 {
+            self.drafts.pop_first();
         }
         Ok(())
     }

@@ -1,0 +1,191 @@
+//! `eplb replay`
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Value, json};
+
+use super::{Limits, Outlook, print, read_layers};
+use crate::rebalance::{RebalanceOptions, Replay, Row, Series, Strategy, replay};
+use crate::trace::Window;
+use crate::{Cluster, DeviceChoice, Error, Loads, Planner};
+
+#[derive(Args)]
+pub struct ReplayTrace {
+    /// Load file with several windows: .json or .npy
+    trace: PathBuf,
+    /// Layers of the file, as A..B
+    #[arg(long, value_parser = super::parse_range)]
+    layers: Option<std::ops::Range<usize>>,
+    /// Replicas of a layer
+    #[arg(long)]
+    replicas: usize,
+    /// GPUs
+    #[arg(long)]
+    gpus: usize,
+    /// Groups of experts that are routed together
+    #[arg(long, default_value_t = 1)]
+    groups: usize,
+    /// Nodes
+    #[arg(long, default_value_t = 1)]
+    nodes: usize,
+    /// Slots on a GPU, where some may stay free
+    #[arg(long)]
+    slots_per_gpu: Option<usize>,
+    /// Strategies to replay: last, scenarios, forecast, auto
+    #[arg(long, value_delimiter = ',', default_value = "last,scenarios,forecast,auto")]
+    strategy: Vec<Strategy>,
+    /// A new plan every so many windows
+    #[arg(long, default_value_t = 1)]
+    interval: usize,
+    /// Plan anew each time instead of from the plan that runs
+    #[arg(long)]
+    fresh: bool,
+    #[command(flatten)]
+    outlook: Outlook,
+    #[command(flatten)]
+    limits: Limits,
+    /// auto, cpu, gpu, an index or a part of a name
+    #[arg(long, default_value = "auto")]
+    device: DeviceChoice,
+    /// Print one JSON object
+    #[arg(long, conflicts_with = "csv")]
+    json: bool,
+    /// Print comma-separated values
+    #[arg(long)]
+    csv: bool,
+}
+
+impl ReplayTrace {
+    pub fn run(self) -> Result<ExitCode, Error> {
+        let history = read_layers(&self.trace, self.layers.as_ref())?;
+        let windows: Vec<Loads> =
+            (0..history.windows()).map(|w| history.loads(Window::Index(w))).collect::<Result<_, _>>()?;
+        let cluster = match self.slots_per_gpu {
+            Some(slots) => {
+                Cluster::with_slots_per_gpu(self.replicas, self.groups, self.nodes, self.gpus, slots)?
+            }
+            None => Cluster::new(self.replicas, self.groups, self.nodes, self.gpus)?,
+        };
+        let planner = Planner::new(self.device.clone())?;
+        let options = RebalanceOptions { fresh: self.fresh, ..self.outlook.options(self.limits.limits()) };
+        let setup = Replay { strategies: self.strategy.clone(), interval: self.interval, options };
+        // The oracle, the greedy rule and the plan that never moves come after the strategies.
+        let steps = (self.strategy.len() + 3) * windows.len().saturating_sub(1);
+        let style = ProgressStyle::with_template("{bar:40} {pos}/{len} windows, {eta} left");
+        let bar = ProgressBar::new(steps as u64);
+        let bar = match style {
+            Ok(style) => bar.with_style(style),
+            Err(_) => bar,
+        };
+        let rows = replay(&planner, &windows, &cluster, &setup, || bar.inc(1));
+        bar.finish_and_clear();
+        let rows = rows?;
+        print(&if self.json {
+            self.json_report(&windows, &rows).to_string()
+        } else if self.csv {
+            csv(&rows)
+        } else {
+            self.report(&windows, &rows)
+        });
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn report(&self, windows: &[Loads], rows: &[Row]) -> String {
+        let mut lines = vec![
+            format!(
+                "{}: {} windows of {} layers x {} experts; {} replicas on {} GPUs in {} nodes; {}, a plan every {} windows",
+                self.trace.display(),
+                windows.len(),
+                windows[0].layers(),
+                windows[0].experts(),
+                self.replicas,
+                self.gpus,
+                self.nodes,
+                if self.fresh { "fresh plans" } else { "from the plan that runs" },
+                self.interval,
+            ),
+            "scores are of the window after those a plan was made from".to_string(),
+            format!(
+                "{:<11} {:>8} {:>8} {:>8} {:>9} {:>8} {:>8} {:>8} {:>9}",
+                "", "balance", "worst", "p5", "replicas", "worst", "p5", "moved", "ms a plan"
+            ),
+        ];
+        for row in rows {
+            let (gpus, replicas) = (&row.balancedness, &row.replica_balancedness);
+            lines.push(format!(
+                "{:<11} {:>8.4} {:>8.4} {:>8.4} {:>9.4} {:>8.4} {:>8.4} {:>6.1} % {:>9.1}",
+                row.name,
+                gpus.mean(),
+                gpus.worst(),
+                gpus.quantile(0.05),
+                replicas.mean(),
+                replicas.worst(),
+                replicas.quantile(0.05),
+                row.moved.mean() * 100.0,
+                row.milliseconds.mean(),
+            ));
+            if !row.taken.is_empty() {
+                let taken = row.taken.iter().map(|(strategy, times)| format!("{strategy} {times} times"));
+                lines.push(format!("            took {}", taken.collect::<Vec<_>>().join(", ")));
+            }
+        }
+        lines.join("\n")
+    }
+
+    fn json_report(&self, windows: &[Loads], rows: &[Row]) -> Value {
+        let scores = |series: &Series| {
+            json!({
+                "mean": series.mean(), "worst": series.worst(), "p5": series.quantile(0.05),
+                "windows": series.scores,
+            })
+        };
+        let row = |row: &Row| {
+            json!({
+                "name": row.name,
+                "balancedness": scores(&row.balancedness),
+                "replica_balancedness": scores(&row.replica_balancedness),
+                "moved": row.moved.mean(),
+                "plan_ms": row.milliseconds.mean(),
+                "taken": row.taken.iter().map(|(s, n)| (s.name().to_string(), json!(n)))
+                    .collect::<serde_json::Map<_, _>>(),
+            })
+        };
+        json!({
+            "trace": self.trace.display().to_string(),
+            "windows": windows.len(),
+            "layers": windows[0].layers(),
+            "experts": windows[0].experts(),
+            "interval": self.interval,
+            "fresh": self.fresh,
+            "rows": rows.iter().map(row).collect::<Vec<_>>(),
+        })
+    }
+}
+
+/// One line a row, with the means.
+fn csv(rows: &[Row]) -> String {
+    let mut lines = vec![
+        "name,balancedness,balancedness_worst,balancedness_p5,replica_balancedness,replica_balancedness_worst,\
+         replica_balancedness_p5,moved,plan_ms"
+            .to_string(),
+    ];
+    for row in rows {
+        let (gpus, replicas) = (&row.balancedness, &row.replica_balancedness);
+        lines.push(format!(
+            "{},{},{},{},{},{},{},{},{}",
+            row.name,
+            gpus.mean(),
+            gpus.worst(),
+            gpus.quantile(0.05),
+            replicas.mean(),
+            replicas.worst(),
+            replicas.quantile(0.05),
+            row.moved.mean(),
+            row.milliseconds.mean(),
+        ));
+    }
+    lines.join("\n")
+}
