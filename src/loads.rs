@@ -158,13 +158,16 @@ impl Loads {
             return Ok(first.clone());
         }
         let weights: Vec<u32> = weights.iter().map(|w| (w / total * f64::from(FIXED_TOTAL)) as u32).collect();
+        let scale_layer = |(row, weight): (&[u32], u32)| -> Vec<u32> {
+            let total: u64 = row.iter().map(|&load| u64::from(load)).sum();
+            let scale = |&load: &u32| u64::from(load) * u64::from(weight) / total.max(1);
+            row.iter().map(|load| scale(load) as u32).collect()
+        };
         let fixed: Vec<u32> = windows
             .iter()
             .zip(&weights)
-            .flat_map(|(window, &weight)| {
-                let scale = move |&load: &u32| u64::from(load) * u64::from(weight) / u64::from(FIXED_TOTAL);
-                window.fixed.iter().map(move |load| scale(load) as u32)
-            })
+            .flat_map(|(window, &weight)| window.fixed.chunks_exact(experts).map(move |row| (row, weight)))
+            .flat_map(scale_layer)
             .collect();
         let len = layers * experts;
         let mean = (0..len).map(|at| fixed.iter().skip(at).step_by(len).sum()).collect();

@@ -1,0 +1,353 @@
+//! Plans for several windows, plans from a previous plan, and replays: on generated loads, by the public API.
+
+use eplb_wgpu::rebalance::{RebalanceOptions, Rebalancer, Replay, Strategy, forecast, replay};
+use eplb_wgpu::trace::{Family, Generate, Window};
+use eplb_wgpu::{
+    Cluster, DeviceChoice, Duplicates, Loads, MoveLimits, Moves, Placement, PlanOptions, Planner, Preset,
+    check,
+};
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+
+fn planner() -> Planner {
+    Planner::new(DeviceChoice::Cpu).expect("the CPU backend is always there")
+}
+
+/// `windows` windows of drifting loads.
+fn drifting(windows: usize, layers: usize, experts: usize, drift: f64, seed: u64) -> Vec<Loads> {
+    let family = Family::Lognormal(1.0);
+    let trace = Generate { family, windows, layers, experts, drift, seed, ..Generate::default() };
+    let trace = trace.history().expect("the sizes are valid");
+    (0..windows).map(|w| trace.loads(Window::Index(w)).expect("the window is there")).collect()
+}
+
+/// The objective of several windows, layer by layer, from the loads as given: the weighted mean of the heaviest
+/// GPU's share.
+fn objective(loads: &Loads, cluster: &Cluster, map: &[i32]) -> Vec<f64> {
+    let mut sums = vec![0.0; loads.layers()];
+    for (window, weight) in loads.windows().zip(loads.window_weights()) {
+        let quality = check::score(window, cluster, map).expect("the plan is valid");
+        for (sum, layer) in sums.iter_mut().zip(&quality.layers) {
+            let total = layer.mean_gpu_load * cluster.num_gpus() as f64;
+            *sum += if total > 0.0 { weight * layer.max_gpu_load / total } else { 0.0 };
+        }
+    }
+    sums
+}
+
+#[test]
+fn one_window_is_planned_as_ever() {
+    let window = drifting(1, 3, 32, 0.0, 1).remove(0);
+    let cluster = Cluster::new(48, 4, 2, 8).unwrap();
+    let one = Loads::from_windows(std::slice::from_ref(&window), &[0.3]).unwrap();
+    let options = PlanOptions::default();
+    let (a, b) = (planner().plan(&window, &cluster, &options), planner().plan(&one, &cluster, &options));
+    assert_eq!(a.unwrap().fingerprint(), b.unwrap().fingerprint());
+}
+
+/// All maps of 4 experts on 3 GPUs of 2 slots.
+fn best_of_all(loads: &Loads, cluster: &Cluster) -> f64 {
+    let mut best = f64::INFINITY;
+    for code in 0..4usize.pow(6) {
+        let map: Vec<i32> = (0..6).map(|slot| (code / 4usize.pow(slot) % 4) as i32).collect();
+        if (0..4).all(|e| map.contains(&e)) {
+            best = best.min(objective(loads, cluster, &map)[0]);
+        }
+    }
+    best
+}
+
+#[test]
+fn tiny_calls_of_several_windows_come_close_to_the_best_of_all_plans() {
+    let cluster = Cluster::new(6, 1, 1, 3).unwrap();
+    let options = PlanOptions {
+        duplicates: Duplicates::Allow,
+        restarts: 16,
+        count_noise: true,
+        ..Preset::scenarios().options()
+    };
+    let (mut met, mut worst) = (0, 0.0f64);
+    for seed in 0..60 {
+        let loads = Loads::from_windows(&drifting(3, 1, 4, 0.8, seed), &[1.0, 2.0, 4.0]).unwrap();
+        let best = best_of_all(&loads, &cluster);
+        let plan = planner().plan(&loads, &cluster, &options).unwrap();
+        let reached = objective(&loads, &cluster, plan.physical_to_logical())[0];
+        assert!(reached >= best * (1.0 - 1e-6), "seed {seed}: {reached} is below the best of all, {best}");
+        met += usize::from(reached <= best * (1.0 + 1e-6));
+        worst = worst.max(reached / best);
+    }
+    assert!(met >= 50 && worst < 1.1, "the best of all plans is met {met} times of 60, at worst {worst}");
+}
+
+#[test]
+fn one_plan_for_many_workloads_beats_the_plan_of_their_sum() {
+    // Workloads that have nothing in common but the shape.
+    let workloads: Vec<Loads> = (0..4).map(|seed| drifting(1, 4, 64, 0.0, 40 + seed).remove(0)).collect();
+    let values: Vec<f64> =
+        (0..4 * 64).map(|i| workloads.iter().map(|loads| loads.values()[i]).sum()).collect();
+    let sum = Loads::from_f64(4, 64, &values).unwrap();
+    let all = Loads::from_windows(&workloads, &[1.0; 4]).unwrap();
+    for cluster in [Cluster::new(80, 8, 2, 16).unwrap(), Cluster::new(80, 1, 1, 16).unwrap()] {
+        let for_all = planner().plan(&all, &cluster, &Preset::scenarios().options()).unwrap();
+        let for_sum = planner().plan(&sum, &cluster, &PlanOptions::default()).unwrap();
+        let mean = |map: &[i32]| {
+            let score = |loads| check::score(loads, &cluster, map).unwrap().balancedness();
+            workloads.iter().map(score).sum::<f64>() / 4.0
+        };
+        let (a, b) = (mean(for_all.physical_to_logical()), mean(for_sum.physical_to_logical()));
+        assert!(a > b + 0.04, "{a} with all workloads, {b} with their sum");
+        assert_eq!(for_all.quality().same_gpu_duplicates(), 0);
+        assert_eq!(for_all.window_quality().unwrap().len(), 4);
+    }
+}
+
+#[test]
+fn windows_that_break_a_rule_are_refused() {
+    let window = |experts: usize| Loads::from_counts(1, experts, &vec![1; experts]).unwrap();
+    let error = |windows: &[Loads], weights: &[f64]| {
+        Loads::from_windows(windows, weights).unwrap_err().to_string()
+    };
+    assert_eq!(error(&[], &[]), "number of windows 0 is not between 1 and 16");
+    assert_eq!(error(&[window(2), window(2)], &[1.0]), "number of weights 1 is not the number of windows 2");
+    assert!(error(&[window(2), window(3)], &[1.0; 2]).starts_with("shape of window 1: 1 layers x 3 experts"));
+    assert!(error(&[window(2), window(2)], &[1.0, -1.0]).starts_with("weight of window 1: -1"));
+    assert!(error(&[window(2), window(2)], &[0.0, 0.0]).starts_with("sum of weights 0"));
+    let two = Loads::from_windows(&[window(2), window(2)], &[1.0, 1.0]).unwrap();
+    assert!(error(&[two, window(2)], &[1.0; 2]).starts_with("window 0 several windows"));
+}
+
+/// No drift, no limits and no start may make a plan worse than it was, or pass a limit.
+#[test]
+fn plans_from_a_previous_one_keep_their_promises() {
+    let mut runner = TestRunner::new_with_rng(
+        Config { cases: 60, ..Config::default() },
+        TestRng::deterministic_rng(RngAlgorithm::ChaCha),
+    );
+    let clusters = [
+        Cluster::new(48, 4, 2, 8).unwrap(),
+        Cluster::new(40, 1, 1, 8).unwrap(),
+        Cluster::new(32, 1, 1, 16).unwrap(),
+        Cluster::with_slots_per_gpu(42, 4, 2, 6, 8).unwrap(),
+    ];
+    let cases = (
+        (0..4usize, 0..1000u64, 0..3usize, 1..6usize),
+        (proptest::option::of(0..60usize), proptest::option::of(0..20usize)),
+        (0..200_000u32, 0..50_000u32, proptest::option::of(500_000..1_000_000u32)),
+    );
+    let planner = planner();
+    let check = |((cluster, seed, drift, windows), (max_moves, per_layer), (gain, loss, skip))| {
+        let cluster = &clusters[cluster];
+        let trace = drifting(windows + 1, 3, 32, [0.05, 0.4, 2.0][drift], seed);
+        let limits = MoveLimits {
+            max_moves,
+            max_moves_per_layer: per_layer,
+            min_gain_ppm: gain,
+            max_loss_ppm: loss,
+            skip_if_balanced_ppm: skip,
+        };
+        let options = PlanOptions { restarts: 2, kicks: 1, ..Preset::scenarios().options() };
+        let before = planner.plan(&trace[0], cluster, &options).unwrap();
+        let loads = Loads::from_windows(&trace[1..], &vec![1.0; windows]).unwrap();
+        let replan = planner.replan(&loads, cluster, before.placement(), &options, &limits).unwrap();
+        let now = replan.plan();
+        let moves = Moves::between(cluster, before.placement(), now.placement()).unwrap();
+        assert_eq!(moves, *replan.moves());
+        // Slots are relabelled so that only moved ones change, and those that become free.
+        let free = cluster.num_slots() > cluster.num_replicas();
+        assert!(moves.changed_slots == moves.received || (free && moves.changed_slots > moves.received));
+        assert!(max_moves.is_none_or(|most| moves.received <= most), "{moves:?} passes {max_moves:?}");
+        let slots = cluster.num_slots();
+        let rows = before.physical_to_logical().chunks(slots).zip(now.physical_to_logical().chunks(slots));
+        let was = objective(&loads, cluster, before.physical_to_logical());
+        let is = objective(&loads, cluster, now.physical_to_logical());
+        for (layer, (old, new)) in rows.enumerate() {
+            let one = |map: &[i32]| Placement::new(32, slots, map.to_vec()).unwrap();
+            let moved = Moves::between(cluster, &one(old), &one(new)).unwrap().received;
+            assert_eq!(moved, replan.layers()[layer].received);
+            assert!(per_layer.is_none_or(|most| moved <= most));
+            assert!(is[layer] <= was[layer] * (1.0 + 1e-6), "layer {layer}: {} after {}", is[layer], was[layer]);
+            let balanced = 1.0 / (cluster.num_gpus() as f64 * was[layer]);
+            if skip.is_some_and(|ppm| balanced >= f64::from(ppm) / 1e6 + 1e-6) {
+                assert_eq!(moved, 0, "layer {layer} is balanced: {balanced}");
+            }
+            let gain = 1.0 - is[layer] / was[layer];
+            assert!((gain - replan.layers()[layer].gain).abs() < 1e-5);
+        }
+        let order = replan.layers_to_move();
+        let worth = |&l: &usize| replan.layers()[l].gain / replan.layers()[l].received as f64;
+        assert!(order.is_sorted_by(|a, b| worth(a) >= worth(b)));
+        assert_eq!(order.len(), replan.layers().iter().filter(|layer| layer.received > 0).count());
+        Ok(())
+    };
+    runner.run(&cases, check).unwrap();
+}
+
+#[test]
+fn noise_moves_little_and_keeps_the_balance() {
+    // DeepSeek-V3's cluster; loads times lognormal(0, 0.02).
+    let trace = drifting(4, 8, 256, 0.02, 5);
+    for cluster in [Cluster::new(288, 8, 4, 32).unwrap(), Cluster::new(288, 1, 1, 32).unwrap()] {
+        let planner = planner();
+        let mut running = planner.plan(&trace[0], &cluster, &PlanOptions::default()).unwrap();
+        for window in &trace[1..] {
+            let options = PlanOptions::default();
+            let fresh = planner.plan(window, &cluster, &options).unwrap();
+            let limits = MoveLimits::default();
+            let replan = planner.replan(window, &cluster, running.placement(), &options, &limits).unwrap();
+            let (reached, best) = (replan.plan().quality().balancedness(), fresh.quality().balancedness());
+            assert!(reached >= best * 0.99, "{reached} of {best}");
+            assert!(replan.moves().share() <= 0.1, "{:?}", replan.moves());
+            running = replan.plan().clone();
+        }
+    }
+}
+
+#[test]
+fn a_fresh_plan_is_taken_where_the_start_is_too_far_off() {
+    let (before, now) = (drifting(1, 3, 64, 0.0, 1).remove(0), drifting(1, 3, 64, 0.0, 2).remove(0));
+    let cluster = Cluster::new(96, 8, 4, 16).unwrap();
+    let (planner, options) = (planner(), PlanOptions::default());
+    let running = planner.plan(&before, &cluster, &options).unwrap();
+    let fresh = planner.plan(&now, &cluster, &options).unwrap();
+    let limits = MoveLimits { min_gain_ppm: 0, max_loss_ppm: 0, ..MoveLimits::default() };
+    let replan = planner.replan(&now, &cluster, running.placement(), &options, &limits).unwrap();
+    let (reached, best) = (replan.plan().quality().balancedness(), fresh.quality().balancedness());
+    assert!(reached >= best * (1.0 - 1e-6), "{reached} of {best}");
+    // Relabelled: fewer slots move than between the plans as they are.
+    let raw = Moves::between(&cluster, running.placement(), fresh.placement()).unwrap();
+    assert!(replan.moves().received < raw.received, "{:?} {raw:?}", replan.moves());
+}
+
+#[test]
+fn a_relabelled_plan_needs_no_move() {
+    let loads = drifting(1, 2, 64, 0.0, 3).remove(0);
+    let cluster = Cluster::new(96, 8, 4, 16).unwrap();
+    let (planner, options) = (planner(), PlanOptions::default());
+    let plan = planner.plan(&loads, &cluster, &options).unwrap();
+    // Nodes in another order, GPUs of each in reverse, slots of each rotated.
+    let (slots, per_gpu) = (cluster.num_slots(), cluster.slots_per_gpu());
+    let mut map = Vec::new();
+    for layer in plan.physical_to_logical().chunks(slots) {
+        for node in [2, 0, 3, 1] {
+            for gpu in (node * 4..node * 4 + 4).rev() {
+                let mut held = layer[gpu * per_gpu..(gpu + 1) * per_gpu].to_vec();
+                held.rotate_left(1);
+                map.extend(held);
+            }
+        }
+    }
+    let running = Placement::new(64, slots, map).unwrap();
+    let limits = MoveLimits { min_gain_ppm: 0, max_loss_ppm: 0, ..MoveLimits::default() };
+    let replan = planner.replan(&loads, &cluster, &running, &options, &limits).unwrap();
+    assert_eq!((replan.moves().received, replan.moves().changed_slots), (0, 0));
+    assert_eq!(replan.plan().placement(), &running);
+}
+
+#[test]
+fn a_previous_plan_of_another_shape_is_refused() {
+    let loads = drifting(1, 2, 16, 0.0, 1).remove(0);
+    let cluster = Cluster::new(24, 1, 1, 8).unwrap();
+    let planner = planner();
+    let error = |previous: &Placement| {
+        let (options, limits) = (PlanOptions::default(), MoveLimits::default());
+        planner.replan(&loads, &cluster, previous, &options, &limits).unwrap_err().to_string()
+    };
+    let few = Placement::new(16, 24, (0..24).map(|s| s % 16).collect()).unwrap();
+    assert_eq!(error(&few), "layers of the previous plan 1 is not the number of layers, 2");
+    let other = Placement::new(15, 24, (0..48).map(|s| s % 15).collect()).unwrap();
+    assert_eq!(error(&other), "experts of the previous plan 15 is not the number of experts, 16");
+    let missing = Placement::new(16, 24, (0..48).map(|s| s % 15).collect()).unwrap();
+    assert!(error(&missing).contains("expert 15"), "{}", error(&missing));
+}
+
+#[test]
+fn the_rebalancer_repeats_itself_and_tells_why() {
+    let trace = drifting(8, 2, 32, 0.3, 9);
+    let cluster = Cluster::new(40, 1, 1, 8).unwrap();
+    let run = || {
+        let mut rebalancer =
+            Rebalancer::new(planner(), cluster.clone(), RebalanceOptions::default()).unwrap();
+        let error = rebalancer.propose().unwrap_err().to_string();
+        assert_eq!(error, "windows observed 0 is not at least 1");
+        let mut prints = Vec::new();
+        for window in &trace {
+            rebalancer.observe(window.clone()).unwrap();
+            let proposal = rebalancer.propose().unwrap();
+            assert_ne!(proposal.strategy, Strategy::Auto);
+            rebalancer.apply(proposal.plan().placement().clone()).unwrap();
+            prints.push((proposal.plan().fingerprint(), proposal.strategy, proposal.backtests));
+        }
+        let (_, strategy, backtests) = prints.last().unwrap().clone();
+        // Seven windows have been scored, and none of the tried was better than the one taken.
+        assert!(backtests.iter().all(|b| b.windows == 7));
+        let taken = backtests.iter().find(|b| b.strategy == strategy).unwrap().balancedness;
+        assert!(backtests.iter().all(|b| b.balancedness <= taken));
+        prints
+    };
+    assert_eq!(run(), run());
+    let mut rebalancer = Rebalancer::new(planner(), cluster.clone(), RebalanceOptions::default()).unwrap();
+    rebalancer.observe(trace[0].clone()).unwrap();
+    assert!(rebalancer.observe(drifting(1, 3, 32, 0.0, 1).remove(0)).is_err());
+    for bad in [
+        RebalanceOptions { windows: 17, ..RebalanceOptions::default() },
+        RebalanceOptions { decay: 0.0, ..RebalanceOptions::default() },
+        RebalanceOptions { backtest: 0, ..RebalanceOptions::default() },
+    ] {
+        assert!(Rebalancer::new(planner(), cluster.clone(), bad).is_err());
+    }
+}
+
+/// What a backtest says is what a replay of the strategy alone comes to.
+#[test]
+fn backtests_are_replays() {
+    let trace = drifting(7, 2, 32, 0.3, 21);
+    let cluster = Cluster::new(40, 1, 1, 8).unwrap();
+    let setup = |strategies| Replay { strategies, interval: 1, options: RebalanceOptions::default() };
+    let strategies = vec![Strategy::Scenarios, Strategy::Forecast, Strategy::Last];
+    let rows = replay(&planner(), &trace, &cluster, &setup(strategies), || {}).unwrap();
+    let mut rebalancer = Rebalancer::new(planner(), cluster, RebalanceOptions::default()).unwrap();
+    for window in trace {
+        rebalancer.observe(window).unwrap();
+    }
+    let proposal = rebalancer.propose().unwrap();
+    for (backtest, row) in proposal.backtests.iter().zip(&rows) {
+        assert_eq!(backtest.strategy.name(), row.name);
+        let balancedness = backtest.balancedness.unwrap();
+        assert!((balancedness - row.balancedness.mean()).abs() < 1e-12, "{backtest:?} {row:?}");
+    }
+}
+
+#[test]
+fn replays_compare_with_an_oracle_the_greedy_rule_and_staying() {
+    let trace = drifting(6, 2, 32, 0.3, 33);
+    let cluster = Cluster::new(40, 1, 1, 8).unwrap();
+    let mut setup = Replay {
+        strategies: vec![Strategy::Last],
+        interval: 2,
+        options: RebalanceOptions { fresh: true, ..RebalanceOptions::default() },
+    };
+    let mut steps = 0;
+    let rows = replay(&planner(), &trace, &cluster, &setup, || steps += 1).unwrap();
+    let names: Vec<&str> = rows.iter().map(|row| row.name.as_str()).collect();
+    assert_eq!(names, ["last", "oracle", "greedy", "never move"]);
+    assert_eq!(steps, 4 * 5);
+    for row in &rows {
+        assert_eq!(row.balancedness.scores.len(), 5);
+        assert!(rows[1].balancedness.mean() >= row.balancedness.mean(), "{} beats the oracle", row.name);
+    }
+    // Plans after windows 0, 2 and 4, the first of which moves nothing.
+    assert_eq!((rows[0].milliseconds.scores.len(), rows[0].moved.scores.len()), (3, 2));
+    assert!(rows[3].moved.scores.is_empty() && rows[2].moved.mean() > 0.3);
+    setup.interval = 0;
+    assert!(replay(&planner(), &trace, &cluster, &setup, || {}).is_err());
+    setup.interval = 1;
+    assert!(replay(&planner(), &trace[..1], &cluster, &setup, || {}).is_err());
+}
+
+#[test]
+fn forecasts_keep_the_shape_and_refuse_another() {
+    let trace = drifting(5, 3, 16, 0.2, 2);
+    let next = forecast(&trace).unwrap();
+    assert_eq!((next.layers(), next.experts()), (3, 16));
+    let other = drifting(1, 3, 8, 0.0, 2).remove(0);
+    assert!(forecast(&[other, trace[0].clone()]).is_err());
+}
