@@ -103,9 +103,8 @@ fn one_plan_for_many_workloads_beats_the_plan_of_their_sum() {
 #[test]
 fn windows_that_break_a_rule_are_refused() {
     let window = |experts: usize| Loads::from_counts(1, experts, &vec![1; experts]).unwrap();
-    let error = |windows: &[Loads], weights: &[f64]| {
-        Loads::from_windows(windows, weights).unwrap_err().to_string()
-    };
+    let error =
+        |windows: &[Loads], weights: &[f64]| Loads::from_windows(windows, weights).unwrap_err().to_string();
     assert_eq!(error(&[], &[]), "number of windows 0 is not between 1 and 16");
     assert_eq!(error(&[window(2), window(2)], &[1.0]), "number of weights 1 is not the number of windows 2");
     assert!(error(&[window(2), window(3)], &[1.0; 2]).starts_with("shape of window 1: 1 layers x 3 experts"));
@@ -164,7 +163,12 @@ fn plans_from_a_previous_one_keep_their_promises() {
             let moved = Moves::between(cluster, &one(old), &one(new)).unwrap().received;
             assert_eq!(moved, replan.layers()[layer].received);
             assert!(per_layer.is_none_or(|most| moved <= most));
-            assert!(is[layer] <= was[layer] * (1.0 + 1e-6), "layer {layer}: {} after {}", is[layer], was[layer]);
+            assert!(
+                is[layer] <= was[layer] * (1.0 + 1e-6),
+                "layer {layer}: {} after {}",
+                is[layer],
+                was[layer]
+            );
             let balanced = 1.0 / (cluster.num_gpus() as f64 * was[layer]);
             if skip.is_some_and(|ppm| balanced >= f64::from(ppm) / 1e6 + 1e-6) {
                 assert_eq!(moved, 0, "layer {layer} is balanced: {balanced}");

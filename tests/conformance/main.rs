@@ -5,6 +5,7 @@
 //! `-- --nocapture` prints the tables.
 
 mod golden;
+mod moving;
 mod replicas;
 
 use std::sync::LazyLock;
