@@ -3,6 +3,8 @@
 
 #[path = "cli/files.rs"]
 mod files;
+#[path = "cli/moving.rs"]
+mod moving;
 
 use std::path::Path;
 use std::process::{Command, Output};
