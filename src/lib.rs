@@ -52,7 +52,7 @@ pub use loads::Loads;
 pub use moves::{MoveLimits, Moves};
 pub use options::{Duplicates, GroupRule, Objective, PlanOptions, Search};
 pub use plan::{Placement, Plan, Stop};
-pub use planner::{LayerMoves, Planner, Replan};
+pub use planner::{Fallback, LayerMoves, Planner, Replan};
 pub use presets::Preset;
 
 // The device suite is compiled into the unit tests, to see single stages; its helpers name the crate.

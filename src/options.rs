@@ -1,5 +1,14 @@
 //! What a caller may choose: the budget, the move set, the rules, and presets of them.
 
+/// The most restarts a (layer, node).
+pub const MAX_RESTARTS: u32 = 1 << 16;
+
+/// The most kicks a restart.
+pub const MAX_KICKS: u32 = 1 << 16;
+
+/// The most group assignments tried a layer.
+pub const MAX_ASSIGNMENTS: u32 = 1 << 10;
+
 /// How groups are given to nodes (hierarchical policy only).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -67,11 +76,13 @@ pub struct Search {
 pub struct PlanOptions {
     /// Seed of every choice that is drawn; equal seeds give equal plans.
     pub seed: u64,
-    /// Independent candidates a (layer, node); the first is built without noise. At least 1.
+    /// Independent candidates a (layer, node); the first is built without noise. From 1 to
+    /// [`MAX_RESTARTS`].
     pub restarts: u32,
-    /// Perturbations a restart may try after its first descent.
+    /// Perturbations a restart may try after its first descent, at most [`MAX_KICKS`].
     pub kicks: u32,
-    /// Group assignments tried a layer, best first (with [`GroupRule::BestFirst`]). At least 1.
+    /// Group assignments tried a layer, best first (with [`GroupRule::BestFirst`]). From 1 to
+    /// [`MAX_ASSIGNMENTS`].
     pub assignments: u32,
     /// How groups are given to nodes.
     pub groups: GroupRule,
@@ -120,6 +131,34 @@ impl Default for PlanOptions {
             duplicates: Duplicates::Avoid,
             stop_gap_ppm: 40,
             count_margin_ppm: 0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Cluster, DeviceChoice, Loads, Planner};
+
+    #[test]
+    fn budgets_past_their_limits_are_refused_by_name() {
+        let planner = Planner::new(DeviceChoice::Cpu).unwrap();
+        let (loads, cluster) =
+            (Loads::from_counts(1, 2, &[3, 1]).unwrap(), Cluster::new(4, 1, 1, 2).unwrap());
+        let said = |restarts, kicks, assignments| {
+            let options = PlanOptions { restarts, kicks, assignments, ..PlanOptions::default() };
+            planner.plan(&loads, &cluster, &options).err().map(|error| error.to_string())
+        };
+        assert_eq!(said(MAX_RESTARTS, MAX_KICKS, MAX_ASSIGNMENTS), None);
+        for (found, rule) in [
+            (said(MAX_RESTARTS + 1, 0, 1), "restarts 65537 is not between 1 and 65536"),
+            (said(u32::MAX, 0, 1), "restarts 4294967295 is not between 1 and 65536"),
+            (said(0, 0, 1), "restarts 0 is not between 1 and 65536"),
+            (said(1, MAX_KICKS + 1, 1), "kicks 65537 is not between 0 and 65536"),
+            (said(1, 0, 0), "assignments 0 is not between 1 and 1024"),
+            (said(1, 0, MAX_ASSIGNMENTS + 1), "assignments 1025 is not between 1 and 1024"),
+        ] {
+            assert_eq!(found.as_deref(), Some(rule));
         }
     }
 }

@@ -3,7 +3,9 @@
 use crate::cluster::Cluster;
 use crate::error::Error;
 use crate::loads::Loads;
-use crate::options::{Duplicates, GroupRule, Objective, PlanOptions, Search};
+use crate::options::{
+    Duplicates, GroupRule, MAX_ASSIGNMENTS, MAX_KICKS, MAX_RESTARTS, Objective, PlanOptions, Search,
+};
 
 /// A slot that holds no replica, in the planner's own maps.
 pub const FREE: u32 = u32::MAX;
@@ -160,9 +162,14 @@ impl Params {
     /// The numbers for `loads` on `cluster` with `options`, or the rule they break together.
     pub fn new(loads: &Loads, cluster: &Cluster, options: &PlanOptions) -> Result<Self, Error> {
         cluster.check_experts(loads.experts())?;
-        for (field, value) in [("restarts", options.restarts), ("assignments", options.assignments)] {
-            if value == 0 {
-                return Err(Error::invalid(field, value, "is not at least 1"));
+        let bounded = [
+            ("restarts", options.restarts, 1, MAX_RESTARTS),
+            ("kicks", options.kicks, 0, MAX_KICKS),
+            ("assignments", options.assignments, 1, MAX_ASSIGNMENTS),
+        ];
+        for (field, value, least, most) in bounded {
+            if !(least..=most).contains(&value) {
+                return Err(Error::invalid(field, value, format!("is not between {least} and {most}")));
             }
         }
         let (groups, nodes) = (cluster.planned_groups() as u32, cluster.planned_nodes() as u32);

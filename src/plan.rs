@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use crate::bound;
 use crate::check::{self, Quality};
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, MAX_SLOTS};
 use crate::error::Error;
-use crate::loads::Loads;
+use crate::loads::{Loads, MAX_EXPERTS};
 use crate::options::PlanOptions;
 
 /// Why the search of a layer ended.
@@ -52,11 +52,23 @@ pub struct Placement {
 impl Placement {
     /// The placement that `physical_to_logical` (`[layers][slots]`, -1 for a free slot) describes.
     ///
+    /// The padded lists of slots take `experts` times the memory of `physical_to_logical` where one expert has
+    /// nearly all slots, and a small multiple of it in any useful plan.
+    ///
     /// # Errors
-    /// [`Error::Invalid`] where the number of entries is not a multiple of `slots`, [`Error::InvalidPlan`]
-    /// where an entry is not an expert.
+    /// [`Error::Invalid`] where the number of entries is not a multiple of `slots`, there are more experts than
+    /// slots, more than [`MAX_EXPERTS`] or [`MAX_SLOTS`] of them, or the lists do not fit the memory; [`Error::InvalidPlan`] where an
+    /// entry is not an expert.
     pub fn new(experts: usize, slots: usize, physical_to_logical: Vec<i32>) -> Result<Self, Error> {
-        if slots == 0 || !physical_to_logical.len().is_multiple_of(slots) {
+        for (field, value, most) in [("experts", experts, MAX_EXPERTS), ("slots", slots, MAX_SLOTS)] {
+            if value == 0 || value > most {
+                return Err(Error::invalid(field, value, format!("is not between 1 and {most}")));
+            }
+        }
+        if experts > slots {
+            return Err(Error::invalid("experts", experts, format!("is more than slots {slots}")));
+        }
+        if !physical_to_logical.len().is_multiple_of(slots) {
             let rule = format!("is not a multiple of the number of slots {slots}");
             return Err(Error::invalid("length of physical_to_logical", physical_to_logical.len(), rule));
         }
@@ -74,7 +86,12 @@ impl Placement {
             }
         }
         let max_replicas = replica_counts.iter().copied().max().unwrap_or(0) as usize;
-        let mut logical_to_physical = vec![-1; layers * experts * max_replicas];
+        let length = (layers * experts).saturating_mul(max_replicas);
+        let mut logical_to_physical = Vec::new();
+        if logical_to_physical.try_reserve_exact(length).is_err() {
+            return Err(Error::invalid("length of logical_to_physical", length, "does not fit the memory"));
+        }
+        logical_to_physical.resize(length, -1);
         let mut filled = vec![0usize; layers * experts];
         for (at, &expert) in physical_to_logical.iter().enumerate() {
             if let Ok(expert) = usize::try_from(expert) {
@@ -253,5 +270,31 @@ impl Plan {
     #[must_use]
     pub fn warnings(&self) -> &[String] {
         &self.warnings
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_checked_before_memory_is_taken() {
+        let said = |experts, slots, map: &[i32]| {
+            Placement::new(experts, slots, map.to_vec()).map_err(|error| error.to_string()).err()
+        };
+        let huge = usize::MAX;
+        for (experts, slots, rule) in [
+            (huge, 2, format!("experts {huge} is not between 1 and 4096")),
+            (4097, 8192, "experts 4097 is not between 1 and 4096".into()),
+            (0, 2, "experts 0 is not between 1 and 4096".into()),
+            (1, huge, format!("slots {huge} is not between 1 and 16384")),
+            (1, 0, "slots 0 is not between 1 and 16384".into()),
+            (3, 2, "experts 3 is more than slots 2".into()),
+            (2, 3, "length of physical_to_logical 2 is not a multiple of the number of slots 3".into()),
+        ] {
+            assert_eq!(said(experts, slots, &[0, 1]), Some(rule));
+        }
+        assert_eq!(said(4096, 16_384, &[]), None);
+        assert_eq!(said(2, 2, &[0, 1]), None);
     }
 }

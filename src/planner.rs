@@ -12,8 +12,8 @@ use std::time::Instant;
 
 use crate::check;
 use crate::cluster::Cluster;
-use crate::engine::device::{self, DeviceChoice, DeviceInfo};
-use crate::engine::gpu::Gpu;
+use crate::engine::device::{DeviceChoice, DeviceInfo, Opening};
+use crate::engine::keeper::Keeper;
 use crate::error::Error;
 use crate::loads::Loads;
 use crate::mirror::s5_refine::End;
@@ -37,16 +37,36 @@ use crate::plan::{Placement, Plan, Stop};
 #[derive(Clone)]
 pub struct Planner {
     inner: Arc<Inner>,
+    fallback: Fallback,
+}
+
+/// What a planner does where its device fails: is lost, hangs, lacks memory, or refuses the work.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Fallback {
+    /// The CPU backend makes the same plan, and [`Plan::warnings`] names the cause.
+    #[default]
+    Cpu,
+    /// The call ends with [`Error::Device`].
+    Never,
 }
 
 /// What all clones of a planner share.
 struct Inner {
-    gpu: Option<Gpu>,
+    backend: Backend,
     info: DeviceInfo,
 }
 
+enum Backend {
+    Cpu,
+    Device(Box<Keeper>),
+    /// `Auto` means a device that cannot be opened.
+    Refused(Error),
+}
+
 impl Planner {
-    /// Opens the device of a choice.
+    /// Opens the device of a choice. Where `Auto` means a device that its driver refuses to open, that is a
+    /// fault of the device in every plan: see [`Fallback`].
     ///
     /// # Errors
     /// [`Error::NoDevice`] where no adapter fits the choice (with those found), [`Error::Device`] where the
@@ -60,12 +80,40 @@ impl Planner {
     /// # Errors
     /// As for [`Planner::new`].
     pub async fn new_async(choice: DeviceChoice) -> Result<Self, Error> {
-        let Some(open) = device::open(&choice).await? else {
-            return Ok(Self { inner: Arc::new(Inner { gpu: None, info: DeviceInfo::cpu() }) });
+        Self::open(Opening::new(choice)).await
+    }
+
+    /// [`Planner::new`] with a say in how.
+    pub(crate) async fn open(opening: Opening) -> Result<Self, Error> {
+        let auto = opening.choice == DeviceChoice::Auto;
+        Self::on(Keeper::open(opening, gpu::shaders()).await, auto)
+    }
+
+    /// The planner on what opening a device has come to.
+    pub(crate) fn on(opened: Result<Option<Keeper>, Error>, auto: bool) -> Result<Self, Error> {
+        let (backend, info) = match opened {
+            Ok(Some(keeper)) => {
+                let info = keeper.info().clone();
+                (Backend::Device(Box::new(keeper)), info)
+            }
+            Ok(None) => (Backend::Cpu, DeviceInfo::cpu()),
+            Err(error @ Error::Device { .. }) if auto => (Backend::Refused(error), DeviceInfo::cpu()),
+            Err(error) => return Err(error),
         };
-        let info = open.info.clone();
-        let gpu = Some(Gpu::new(open, &gpu::shaders())?);
-        Ok(Self { inner: Arc::new(Inner { gpu, info }) })
+        Ok(Self { inner: Arc::new(Inner { backend, info }), fallback: Fallback::default() })
+    }
+
+    /// The same planner, on the same device, with another rule for its faults.
+    ///
+    /// ```
+    /// use eplb_wgpu::{DeviceChoice, Fallback, Planner};
+    /// let planner = Planner::new(DeviceChoice::Auto)?.with_fallback(Fallback::Never);
+    /// # Ok::<(), eplb_wgpu::Error>(())
+    /// ```
+    #[must_use]
+    pub fn with_fallback(mut self, fallback: Fallback) -> Self {
+        self.fallback = fallback;
+        self
     }
 
     /// The device that makes the plans.
@@ -74,29 +122,45 @@ impl Planner {
         &self.inner.info
     }
 
-    /// The device's engine, for tests of single stages.
+    /// The device's engine, for tests of single stages. It is never closed.
     #[cfg(test)]
-    pub(crate) fn gpu(&self) -> Option<&Gpu> {
-        self.inner.gpu.as_ref()
+    pub(crate) fn gpu(&self) -> Option<&'static crate::engine::gpu::Gpu> {
+        self.lend().map(|gpu| &**Box::leak(Box::new(gpu)))
+    }
+
+    /// The device's engine, to be ill-treated.
+    #[cfg(test)]
+    pub(crate) fn lend(&self) -> Option<Arc<crate::engine::gpu::Gpu>> {
+        match &self.inner.backend {
+            Backend::Device(keeper) => Some(keeper.lend().expect("the device opens")),
+            _ => None,
+        }
     }
 
     /// Plans all layers of `loads` on `cluster`.
     ///
     /// The plan depends on loads, cluster and options alone: not on the device, the number of threads, or
     /// which other layers are in the call. Where the device fails, the CPU backend makes the same plan and
-    /// [`Plan::warnings`] says so.
+    /// [`Plan::warnings`] says so, or with [`Fallback::Never`] the call fails. A device that is lost is opened
+    /// again by the next call, up to three times between two plans that it makes.
     ///
     /// # Errors
-    /// [`Error::Invalid`] where loads, cluster and options break a rule together.
+    /// [`Error::Invalid`] where loads, cluster and options break a rule together; [`Error::Device`] only with
+    /// [`Fallback::Never`].
     pub fn plan(&self, loads: &Loads, cluster: &Cluster, options: &PlanOptions) -> Result<Plan, Error> {
         let start = Instant::now();
         let params = Params::new(loads, cluster, options)?;
         let mut warnings = Vec::new();
         let mut made_by = self.inner.info.clone();
-        let on_gpu = self.inner.gpu.as_ref().map(|gpu| gpu::plan(gpu, &params, loads.fixed()));
+        let on_device = match &self.inner.backend {
+            Backend::Cpu => None,
+            Backend::Device(keeper) => Some(keeper.with(|gpu| gpu::plan(gpu, &params, loads.fixed()))),
+            Backend::Refused(error) => Some(Err(error.clone())),
+        };
         let on_cpu = || cpu::plan(&params, loads.fixed(), loads.fixed_windows());
-        let planned = match on_gpu {
+        let planned = match on_device {
             Some(Ok(planned)) => planned,
+            Some(Err(error)) if self.fallback == Fallback::Never => return Err(error),
             Some(Err(error)) => {
                 warnings.push(format!("{error}; the CPU backend made the plan"));
                 made_by = DeviceInfo::cpu();

@@ -8,6 +8,7 @@
 use std::fmt;
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use crate::error::Error;
 
@@ -157,7 +158,10 @@ impl DeviceInfo {
 /// Every adapter here, in the order that [`DeviceChoice::Index`] counts: real GPUs first.
 #[must_use]
 pub fn devices() -> Vec<DeviceInfo> {
-    pollster::block_on(found()).into_iter().map(|(info, _)| info).collect()
+    pollster::block_on(found(wgpu::MemoryBudgetThresholds::default()))
+        .into_iter()
+        .map(|(info, _)| info)
+        .collect()
 }
 
 /// The device that [`DeviceChoice::Auto`] means here.
@@ -177,100 +181,153 @@ pub(crate) struct OpenDevice {
     pub queue: wgpu::Queue,
     /// What it is.
     pub info: DeviceInfo,
-    /// The first thing that went wrong outside an error scope: a lost device, or work that wgpu refused. Once
-    /// it is set, nothing this device computes can be trusted.
+    /// What went wrong outside an error scope. What a call computes while it is set cannot be trusted.
     pub fault: Fault,
+    /// How long to wait for one submission.
+    pub patience: Duration,
 }
 
-/// Where the callbacks of a device leave what went wrong; clones share it.
+/// Where the callbacks of a device leave what went wrong; clones share it. Of each kind the first reason is
+/// kept: those after it follow from it.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Fault(Arc<Mutex<Option<String>>>);
+pub(crate) struct Fault(Arc<Mutex<Reasons>>);
+
+#[derive(Debug, Default)]
+struct Reasons {
+    lost: Option<String>,
+    refused: Option<String>,
+}
 
 impl Fault {
+    /// The device is lost, for good.
+    pub fn lose(&self, reason: String) {
+        self.reasons().lost.get_or_insert(reason);
+    }
+
+    /// The device refused some work: memory it has not got, or what wgpu finds invalid.
+    pub fn refuse(&self, reason: String) {
+        self.reasons().refused.get_or_insert(reason);
+    }
+
+    /// Forgets what was refused: that was the business of an earlier call.
+    pub fn forgive(&self) {
+        self.reasons().refused = None;
+    }
+
+    /// Why the device is lost, if it is.
+    pub fn lost(&self) -> Option<String> {
+        self.reasons().lost.clone()
+    }
+
     /// The reason, if anything went wrong.
     pub fn get(&self) -> Option<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let reasons = self.reasons();
+        reasons.lost.as_ref().or(reasons.refused.as_ref()).cloned()
     }
 
-    /// Keeps the first reason: those after it follow from it.
-    pub fn set(&self, reason: String) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(reason);
+    fn reasons(&self) -> std::sync::MutexGuard<'_, Reasons> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Opens the device that `choice` means; `None` is the CPU backend. [`DeviceChoice::Cpu`] loads no driver.
-///
-/// # Errors
-/// [`Error::NoDevice`] where nothing here fits the choice, [`Error::Device`] where what fits cannot run the
-/// shaders or its driver refuses to open it.
-pub(crate) async fn open(choice: &DeviceChoice) -> Result<Option<OpenDevice>, Error> {
-    open_with(choice, wgpu::Features::empty()).await
+/// How long a device may take over one submission, a few hundred short dispatches, before it is given up as
+/// hung. Slow software drivers on busy machines take seconds.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// How to open a device; tests ask for devices that fail.
+#[derive(Clone, Debug)]
+pub(crate) struct Opening {
+    /// Which.
+    pub choice: DeviceChoice,
+    /// Features to have where the adapter has them.
+    pub features: wgpu::Features,
+    /// Limits, where not all that the adapter offers.
+    pub limits: Option<wgpu::Limits>,
+    /// At which share of the memory the device refuses buffers, or is lost.
+    pub memory: wgpu::MemoryBudgetThresholds,
+    /// How long to wait for one submission.
+    pub patience: Duration,
 }
 
-/// The same, with timestamp queries where the adapter has them.
+impl Opening {
+    /// The device of a choice, with all it offers.
+    pub fn new(choice: DeviceChoice) -> Self {
+        Self {
+            choice,
+            features: wgpu::Features::empty(),
+            limits: None,
+            memory: wgpu::MemoryBudgetThresholds::default(),
+            patience: PATIENCE,
+        }
+    }
+
+    /// Opens it; `None` is the CPU backend. [`DeviceChoice::Cpu`] loads no driver.
+    ///
+    /// # Errors
+    /// [`Error::NoDevice`] where nothing here fits the choice, [`Error::Device`] where what fits cannot run the
+    /// shaders or its driver refuses to open it.
+    pub async fn open(&self) -> Result<Option<OpenDevice>, Error> {
+        if self.choice == DeviceChoice::Cpu {
+            return Ok(None);
+        }
+        let mut found = found(self.memory).await;
+        let infos: Vec<DeviceInfo> = found.iter().map(|(info, _)| info.clone()).collect();
+        match select(&self.choice, &infos, named_adapter().as_deref())? {
+            Some(at) => {
+                let (info, adapter) = found.swap_remove(at);
+                self.open_adapter(info, &adapter).await.map(Some)
+            }
+            None => Ok(None),
+        }
+    }
+
+    async fn open_adapter(&self, info: DeviceInfo, adapter: &wgpu::Adapter) -> Result<OpenDevice, Error> {
+        let request = adapter.request_device(&wgpu::DeviceDescriptor {
+            label: Some("eplb"),
+            required_features: adapter.features() & self.features,
+            required_limits: self.limits.clone().unwrap_or_else(|| adapter.limits()),
+            experimental_features: wgpu::ExperimentalFeatures::disabled(),
+            // A plan needs some MiB; the other hint reserves hundreds for each device.
+            memory_hints: wgpu::MemoryHints::MemoryUsage,
+            trace: wgpu::Trace::Off,
+        });
+        let (device, queue) = request
+            .await
+            .map_err(|error| Error::Device { device: info.label(), reason: one_line(&error.to_string()) })?;
+        let fault = Fault::default();
+        // wgpu's own handler of errors panics.
+        let seen = fault.clone();
+        device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
+            seen.refuse(one_line(&error.to_string()))
+        }));
+        let seen = fault.clone();
+        device.set_device_lost_callback(move |reason, message| {
+            let destroyed = reason == wgpu::DeviceLostReason::Destroyed;
+            let message = if destroyed { "it was destroyed" } else { &message };
+            seen.lose(one_line(&format!("device lost: {message}")));
+        });
+        Ok(OpenDevice { device, queue, info, fault, patience: self.patience })
+    }
+}
+
+/// Opens the device that `choice` means, with timestamp queries where it has them.
 ///
 /// # Errors
-/// As for [`open`].
+/// As for [`Opening::open`].
 pub(crate) async fn open_timed(choice: &DeviceChoice) -> Result<Option<OpenDevice>, Error> {
-    open_with(choice, wgpu::Features::TIMESTAMP_QUERY).await
-}
-
-/// Opens a device with those of `wanted` that it has.
-async fn open_with(choice: &DeviceChoice, wanted: wgpu::Features) -> Result<Option<OpenDevice>, Error> {
-    if *choice == DeviceChoice::Cpu {
-        return Ok(None);
-    }
-    let mut found = found().await;
-    let infos: Vec<DeviceInfo> = found.iter().map(|(info, _)| info.clone()).collect();
-    match select(choice, &infos, named_adapter().as_deref())? {
-        Some(at) => {
-            let (info, adapter) = found.swap_remove(at);
-            open_adapter(info, &adapter, wanted).await.map(Some)
-        }
-        None => Ok(None),
-    }
-}
-
-async fn open_adapter(
-    info: DeviceInfo,
-    adapter: &wgpu::Adapter,
-    wanted: wgpu::Features,
-) -> Result<OpenDevice, Error> {
-    let request = adapter.request_device(&wgpu::DeviceDescriptor {
-        label: Some("eplb"),
-        required_features: adapter.features() & wanted,
-        required_limits: adapter.limits(),
-        experimental_features: wgpu::ExperimentalFeatures::disabled(),
-        // A plan needs some MiB; the other hint reserves hundreds for each device.
-        memory_hints: wgpu::MemoryHints::MemoryUsage,
-        trace: wgpu::Trace::Off,
-    });
-    let (device, queue) = request
-        .await
-        .map_err(|error| Error::Device { device: info.label(), reason: one_line(&error.to_string()) })?;
-    let fault = Fault::default();
-    // wgpu's own handler of errors panics.
-    let seen = fault.clone();
-    device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| seen.set(one_line(&error.to_string()))));
-    let seen = fault.clone();
-    device.set_device_lost_callback(move |reason, message| {
-        // Dropping a device ends here too, and is no fault.
-        if reason != wgpu::DeviceLostReason::Destroyed {
-            seen.set(one_line(&format!("device lost: {message}")));
-        }
-    });
-    Ok(OpenDevice { device, queue, info, fault })
+    Opening { features: wgpu::Features::TIMESTAMP_QUERY, ..Opening::new(choice.clone()) }.open().await
 }
 
 /// Error messages are one line; wgpu's are indented paragraphs.
-fn one_line(text: &str) -> String {
+pub(super) fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// The adapters, described and in order. The bus and the name settle what kind and API leave open, so that
 /// equal GPUs keep their positions from run to run.
-async fn found() -> Vec<(DeviceInfo, wgpu::Adapter)> {
+async fn found(memory: wgpu::MemoryBudgetThresholds) -> Vec<(DeviceInfo, wgpu::Adapter)> {
     let mut desc = wgpu::InstanceDescriptor::new_without_display_handle();
+    desc.memory_budget_thresholds = memory;
     // Without validation layers and their complaints of not being installed, unless the environment asks.
     desc.flags = wgpu::InstanceFlags::empty();
     let mut desc = desc.with_env();

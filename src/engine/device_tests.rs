@@ -133,18 +133,25 @@ fn choices_are_read_as_they_are_written() {
 }
 
 #[test]
-fn the_first_fault_is_kept() {
+fn of_each_kind_the_first_fault_is_kept_and_a_loss_is_for_good() {
     let fault = Fault::default();
-    assert_eq!(fault.get(), None);
+    assert_eq!((fault.get(), fault.lost()), (None, None));
     let shared = fault.clone();
-    std::thread::spawn(move || shared.set("lost".to_string())).join().unwrap();
-    fault.set("refused".to_string());
-    assert_eq!(fault.get(), Some("lost".to_string()));
+    std::thread::spawn(move || shared.refuse("no memory".to_string())).join().unwrap();
+    fault.refuse("no buffer".to_string());
+    assert_eq!((fault.get().as_deref(), fault.lost()), (Some("no memory"), None));
+    fault.forgive();
+    assert_eq!(fault.get(), None);
+    fault.refuse("refused".to_string());
+    fault.lose("lost".to_string());
+    fault.lose("lost again".to_string());
+    fault.forgive();
+    assert_eq!((fault.get().as_deref(), fault.lost().as_deref()), (Some("lost"), Some("lost")));
 }
 
 /// The adapter that `gpu` means. Its absence is a failure unless the environment allows it, as in `tests/device`.
 fn open_gpu() -> Option<OpenDevice> {
-    match pollster::block_on(open(&DeviceChoice::Gpu)) {
+    match pollster::block_on(Opening::new(DeviceChoice::Gpu).open()) {
         Ok(open) => Some(open.expect("gpu is never the CPU backend")),
         Err(error) if std::env::var("EPLB_ALLOW_NO_ADAPTER").as_deref() == Ok("1") => {
             eprintln!("not run: {error}");
@@ -170,14 +177,15 @@ fn refused_work_is_recorded_instead_of_a_panic() {
 }
 
 #[test]
-fn a_device_that_is_dropped_has_no_fault() {
+fn a_device_that_is_destroyed_is_lost() {
     let Some(open) = open_gpu() else { return };
     open.device.destroy();
     open.device.poll(wgpu::PollType::Poll).unwrap();
-    assert_eq!(open.fault.get(), None);
+    let reason = open.fault.lost().expect("the callback has been called");
+    assert!(reason.starts_with("device lost: "), "{reason}");
 }
 
 #[test]
 fn cpu_opens_no_device() {
-    assert!(pollster::block_on(open(&DeviceChoice::Cpu)).unwrap().is_none());
+    assert!(pollster::block_on(Opening::new(DeviceChoice::Cpu).open()).unwrap().is_none());
 }

@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 use std::num::NonZeroU64;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Mutex, PoisonError};
 
 use super::clock::Clock;
-use super::device::OpenDevice;
+use super::device::{OpenDevice, one_line};
 use super::recording::{BINDINGS, BindingKind, Dispatch, GRID_BINDINGS, Grid, Kernel, LANES, Recording};
 use crate::error::Error;
 use crate::layout::{GpuParams, Layout};
@@ -61,18 +62,31 @@ pub struct ShaderSource {
 /// Words of the grids a device sizes by itself: (x, y, z) for [`Grid::Queued`], then [`Grid::QueuedExperts`].
 const GRIDS: [(Grid, u64); 2] = [(Grid::Queued, 0), (Grid::QueuedExperts, 12)];
 
-/// A device with its pipelines, and the buffers of the last call.
+/// A device with its shaders, and what earlier calls made on it.
 pub struct Gpu {
     open: OpenDevice,
     bindings: wgpu::BindGroupLayout,
-    pipelines: HashMap<Kernel, OnceLock<wgpu::ComputePipeline>>,
-    modules: HashMap<&'static str, (wgpu::ShaderModule, wgpu::PipelineLayout)>,
+    modules: HashMap<&'static str, Module>,
     grids: wgpu::Buffer,
     grids_group: wgpu::BindGroup,
     /// Where the device was opened for timing.
     clock: Option<Clock>,
-    /// One call at a time uses the buffers.
-    buffers: Mutex<Buffers>,
+    /// One call at a time.
+    made: Mutex<Made>,
+}
+
+/// A shader on the device.
+struct Module {
+    shader: wgpu::ShaderModule,
+    layout: wgpu::PipelineLayout,
+    entries: &'static [&'static str],
+}
+
+/// What calls make and leave to the next; all of it goes where a call fails, so that no half-made thing stays.
+#[derive(Default)]
+struct Made {
+    pipelines: HashMap<Kernel, wgpu::ComputePipeline>,
+    buffers: Buffers,
 }
 
 /// Buffers grow to the largest call so far.
@@ -118,27 +132,18 @@ impl Gpu {
             entries: &[wgpu::BindGroupEntry { binding: 0, resource: grids.as_entire_binding() }],
         });
         let mut modules = HashMap::new();
-        let mut pipelines = HashMap::new();
         for shader in shaders {
             let source = wgpu::ShaderSource::Wgsl(shader.wgsl.as_str().into());
             let descriptor = wgpu::ShaderModuleDescriptor { label: Some(shader.stem), source };
             let layout = if shader.sizes_grids { &with_grids } else { &plain };
-            modules.insert(shader.stem, (device.create_shader_module(descriptor), layout.clone()));
-            for entry in shader.entries {
-                pipelines.insert(Kernel { stem: shader.stem, entry }, OnceLock::new());
-            }
+            let module = device.create_shader_module(descriptor);
+            modules.insert(
+                shader.stem,
+                Module { shader: module, layout: layout.clone(), entries: shader.entries },
+            );
         }
         let clock = Clock::new(device, &open.queue);
-        let gpu = Self {
-            open,
-            clock,
-            bindings,
-            pipelines,
-            modules,
-            grids,
-            grids_group,
-            buffers: Mutex::new(Buffers::default()),
-        };
+        let gpu = Self { open, clock, bindings, modules, grids, grids_group, made: Mutex::default() };
         gpu.check_fault()?;
         Ok(gpu)
     }
@@ -148,6 +153,23 @@ impl Gpu {
         let limits = self.open.device.limits();
         // 128 MiB, WebGPU's default, is enough for any sensible batch.
         limits.max_storage_buffer_binding_size.min(limits.max_buffer_size).min(128 << 20) / 4
+    }
+
+    /// Why the device is lost, if it is: then every call fails. Other faults cost the call that meets them.
+    pub fn lost(&self) -> Option<String> {
+        self.open.fault.lost()
+    }
+
+    /// The device, to be ill-treated.
+    #[cfg(test)]
+    pub fn device(&self) -> &wgpu::Device {
+        &self.open.device
+    }
+
+    /// What went wrong on it, to be added to.
+    #[cfg(test)]
+    pub fn fault(&self) -> &super::device::Fault {
+        &self.open.fault
     }
 
     /// Runs a recording and reads a part of a buffer.
@@ -162,14 +184,50 @@ impl Gpu {
         arena_words: u64,
         part: Part,
     ) -> Result<Vec<u32>, Error> {
-        let mut buffers = self.buffers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        self.open.fault.forgive();
+        self.check_fault()?;
+        let result = self.guarded(|| self.run_with(&mut made, recording, layout, problem, arena_words, part));
+        if result.is_err() {
+            *made = Made::default();
+        }
+        result
+    }
+
+    /// The result of `work`, where wgpu does not panic: it does when a driver reports in a wait that the device
+    /// is lost.
+    fn guarded<T>(&self, work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+        catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("wgpu panicked");
+            self.open.fault.lose(one_line(text));
+            self.check_fault().and(Err(self.error(text)))
+        })
+    }
+
+    /// [`Gpu::run`] with what earlier calls made.
+    fn run_with(
+        &self,
+        made: &mut Made,
+        recording: &Recording,
+        layout: &Layout,
+        problem: &[u32],
+        arena_words: u64,
+        part: Part,
+    ) -> Result<Vec<u32>, Error> {
+        let Made { pipelines, buffers } = made;
         let (device, queue) = (&self.open.device, &self.open.queue);
+        for Dispatch { kernel, .. } in &recording.dispatches {
+            if !pipelines.contains_key(kernel) {
+                pipelines.insert(*kernel, self.pipeline(*kernel)?);
+            }
+        }
         let stride = self.params_stride();
         let mut params = vec![0u8; recording.dispatches.len() * stride];
         for (block, dispatch) in params.chunks_exact_mut(stride).zip(&recording.dispatches) {
             block[..size_of::<GpuParams>()].copy_from_slice(bytemuck::bytes_of(&dispatch.params));
         }
-        self.fit(&mut buffers, params.len() as u64 / 4, layout, arena_words, part.words());
+        self.fit(buffers, params.len() as u64 / 4, layout, arena_words, part.words());
         let (source, begin, words) = match part {
             Part::Kept { begin, words } => (&buffers.kept, begin, words),
             #[cfg(test)]
@@ -185,6 +243,7 @@ impl Gpu {
         queue.write_buffer(params_buffer, 0, &params);
         queue.write_buffer(problem_buffer, 0, bytemuck::cast_slice(problem));
         let mut offset = 0;
+        let mut submitted = Vec::new();
         let submissions = recording.dispatches.chunks(DISPATCHES_PER_SUBMISSION);
         let mut timing = self.clock.as_ref().map(|clock| clock.start(device, submissions.len()));
         for dispatches in submissions {
@@ -197,22 +256,25 @@ impl Gpu {
                 let descriptor = wgpu::ComputePassDescriptor { label: None, timestamp_writes };
                 let mut pass = encoder.begin_compute_pass(&descriptor);
                 for dispatch in *dispatches {
-                    self.encode(&mut pass, dispatch, bind_group, offset)?;
+                    let Some(pipeline) = pipelines.get(&dispatch.kernel) else { continue };
+                    pass.set_pipeline(pipeline);
+                    pass.set_bind_group(0, bind_group, &[offset]);
+                    self.encode(&mut pass, dispatch.grid);
                     offset += stride as u32;
                 }
             }
             if let Some(timing) = &mut timing {
                 timing.resolve(&mut encoder, passes.iter().map(|pass| pass[0].kernel.stem).collect());
             }
-            queue.submit([encoder.finish()]);
+            submitted.push(queue.submit([encoder.finish()]));
         }
         let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         encoder.copy_buffer_to_buffer(source, begin * 4, staging, 0, words * 4);
         let stamps = timing.as_ref().map(|timing| timing.copy(device, &mut encoder));
-        queue.submit([encoder.finish()]);
-        let result = self.read(staging, words)?;
+        submitted.push(queue.submit([encoder.finish()]));
+        let result = self.read(staging, words, &submitted)?;
         if let (Some(timing), Some((stamps, words))) = (timing, stamps) {
-            timing.add(&self.read(&stamps, words)?);
+            timing.add(&self.read(&stamps, words, &submitted)?);
         }
         Ok(result)
     }
@@ -224,23 +286,15 @@ impl Gpu {
 
     /// Bytes of all buffers that are held.
     pub fn bytes(&self) -> u64 {
-        let buffers = self.buffers.lock().unwrap_or_else(PoisonError::into_inner);
-        let Buffers { params, problem, groups, kept, arena, queue, staging, bind_group: _ } = &*buffers;
+        let made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        let Buffers { params, problem, groups, kept, arena, queue, staging, bind_group: _ } = &made.buffers;
         let held = [params, problem, groups, kept, arena, queue, staging];
         held.into_iter().flatten().map(wgpu::Buffer::size).sum::<u64>() + self.grids.size()
     }
 
-    /// Adds a dispatch to a pass.
-    fn encode(
-        &self,
-        pass: &mut wgpu::ComputePass<'_>,
-        dispatch: &Dispatch,
-        bind_group: &wgpu::BindGroup,
-        offset: u32,
-    ) -> Result<(), Error> {
-        pass.set_pipeline(self.pipeline(dispatch.kernel)?);
-        pass.set_bind_group(0, bind_group, &[offset]);
-        match dispatch.grid {
+    /// Adds a dispatch of the pipeline and buffers that are set.
+    fn encode(&self, pass: &mut wgpu::ComputePass<'_>, grid: Grid) {
+        match grid {
             Grid::Lanes(lanes) => {
                 // Only kernels that size grids see this group.
                 pass.set_bind_group(1, &self.grids_group, &[]);
@@ -253,23 +307,33 @@ impl Gpu {
                 pass.dispatch_workgroups_indirect(&self.grids, at);
             }
         }
-        Ok(())
     }
 
-    /// Maps a buffer and copies its first words.
-    fn read(&self, staging: &wgpu::Buffer, words: u64) -> Result<Vec<u32>, Error> {
+    /// Maps a buffer and copies its first words, once all that was submitted has ended.
+    fn read(
+        &self,
+        staging: &wgpu::Buffer,
+        words: u64,
+        submitted: &[wgpu::SubmissionIndex],
+    ) -> Result<Vec<u32>, Error> {
         let slice = staging.slice(..words * 4);
         let (send, receive) = std::sync::mpsc::channel();
         slice.map_async(wgpu::MapMode::Read, move |result| {
             // The receiver is gone only where this call has failed already.
             let _ = send.send(result);
         });
-        self.open.device.poll(wgpu::PollType::wait_indefinitely()).map_err(|e| self.error(&e.to_string()))?;
-        self.check_fault()?;
+        // One after the other: a device is hung where it does not get on, however long the whole takes.
+        for submission in submitted {
+            self.wait(submission)?;
+        }
+        let lost = |reason: String| {
+            self.open.fault.lose(reason);
+            self.check_fault()
+        };
         match receive.try_recv() {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => return Err(self.error(&error.to_string())),
-            Err(_) => return Err(self.error("the result was never mapped")),
+            Ok(Err(error)) => lost(error.to_string())?,
+            Err(_) => lost("the result was never mapped".into())?,
         }
         let view = slice.get_mapped_range().map_err(|e| self.error(&e.to_string()))?;
         let result = bytemuck::pod_collect_to_vec::<u8, u32>(&view);
@@ -278,26 +342,47 @@ impl Gpu {
         Ok(result)
     }
 
-    /// The pipeline of a kernel, made on first use.
-    fn pipeline(&self, kernel: Kernel) -> Result<&wgpu::ComputePipeline, Error> {
-        let (Some(cell), Some((module, layout))) =
-            (self.pipelines.get(&kernel), self.modules.get(kernel.stem))
-        else {
+    /// Waits for a submission, as long as the device may take over one.
+    fn wait(&self, submission: &wgpu::SubmissionIndex) -> Result<(), Error> {
+        let OpenDevice { device, fault, patience, .. } = &self.open;
+        let submission_index = Some(submission.clone());
+        let waited = device.poll(wgpu::PollType::Wait { submission_index, timeout: Some(*patience) });
+        // Drivers that do the work while it is submitted are never late.
+        #[cfg(test)]
+        let waited = if patience.is_zero() { Err(wgpu::PollError::Timeout) } else { waited };
+        match waited {
+            Ok(_) => {}
+            Err(wgpu::PollError::Timeout) => {
+                fault.lose(format!("it is hung: a submission did not end within {patience:?}"));
+            }
+            Err(error) => {
+                // A lost device takes no submissions, so that one cannot be waited for. Its callback, which
+                // knows the cause, comes with a look at it.
+                let _ = device.poll(wgpu::PollType::Poll);
+                self.check_fault()?;
+                fault.lose(error.to_string());
+            }
+        }
+        self.check_fault()
+    }
+
+    /// The pipeline of a kernel.
+    fn pipeline(&self, kernel: Kernel) -> Result<wgpu::ComputePipeline, Error> {
+        let module = self.modules.get(kernel.stem).filter(|module| module.entries.contains(&kernel.entry));
+        let Some(Module { shader, layout, .. }) = module else {
             return Err(self.error(&format!("kernel {kernel:?} is missing")));
         };
-        Ok(cell.get_or_init(|| {
-            self.open.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-                label: Some(kernel.entry),
-                layout: Some(layout),
-                module,
-                entry_point: Some(kernel.entry),
-                compilation_options: wgpu::PipelineCompilationOptions {
-                    constants: &[],
-                    // No shader uses workgroup memory.
-                    zero_initialize_workgroup_memory: false,
-                },
-                cache: None,
-            })
+        Ok(self.open.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label: Some(kernel.entry),
+            layout: Some(layout),
+            module: shader,
+            entry_point: Some(kernel.entry),
+            compilation_options: wgpu::PipelineCompilationOptions {
+                constants: &[],
+                // No shader uses workgroup memory.
+                zero_initialize_workgroup_memory: false,
+            },
+            cache: None,
         }))
     }
 
@@ -396,4 +481,32 @@ fn layout_of(device: &wgpu::Device, kinds: &[BindingKind]) -> wgpu::BindGroupLay
     };
     let entries: Vec<_> = (0..).zip(kinds).map(entry).collect();
     device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: None, entries: &entries })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::device::{DeviceChoice, Opening};
+
+    /// The unit tests of `device` fail where no adapter is found.
+    fn gpu() -> Option<Gpu> {
+        let open = pollster::block_on(Opening::new(DeviceChoice::Gpu).open()).ok().flatten()?;
+        Some(Gpu::new(open, &[]).unwrap())
+    }
+
+    #[test]
+    fn a_panic_of_wgpu_is_a_lost_device() {
+        let Some(gpu) = gpu() else { return };
+        let result = gpu.guarded(|| -> Result<(), Error> { panic!("Error in Device::poll:\n  lost {}", 7) });
+        let error = result.unwrap_err().to_string();
+        assert!(error.ends_with("failed: Error in Device::poll: lost 7"), "{error}");
+        assert_eq!(gpu.lost().as_deref(), Some("Error in Device::poll: lost 7"));
+    }
+
+    #[test]
+    fn a_kernel_that_is_not_there_is_an_error() {
+        let Some(gpu) = gpu() else { return };
+        assert!(gpu.pipeline(Kernel { stem: "s9_none", entry: "none" }).is_err());
+        assert_eq!(gpu.lost(), None);
+    }
 }

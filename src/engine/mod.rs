@@ -7,4 +7,5 @@ pub mod budget;
 pub mod clock;
 pub mod device;
 pub mod gpu;
+pub mod keeper;
 pub mod recording;

@@ -4,6 +4,7 @@
 //! is found it fails, unless `EPLB_ALLOW_NO_ADAPTER=1`. `EPLB_TEST_SHORT=1` takes a shorter list of cases.
 
 mod common;
+mod faults;
 mod s1_group_loads;
 mod s2_groups_to_nodes;
 mod s3_replicate;
