@@ -4,6 +4,8 @@
 //! `DESIGN.md` apply: slot `s` sits on GPU `s / slots_per_gpu`, nodes are contiguous runs of GPUs, groups are
 //! contiguous runs of experts.
 
+use rayon::prelude::*;
+
 use crate::cluster::{Cluster, Policy};
 use crate::error::Error;
 use crate::loads::Loads;
@@ -143,7 +145,7 @@ pub fn score(loads: &Loads, cluster: &Cluster, physical_to_logical: &[i32]) -> R
         let rule = format!("is not layers {} x slots {slots}", loads.layers());
         return Err(Error::invalid("length of physical_to_logical", physical_to_logical.len(), rule));
     }
-    let layers = physical_to_logical.chunks_exact(slots).enumerate().map(|(layer, row)| {
+    let layers = physical_to_logical.par_chunks_exact(slots).enumerate().map(|(layer, row)| {
         let experts = experts_of_slots(row, loads.experts());
         experts
             .and_then(|experts| {
@@ -152,7 +154,9 @@ pub fn score(loads: &Loads, cluster: &Cluster, physical_to_logical: &[i32]) -> R
             })
             .map_err(|rule| Error::InvalidPlan { layer, rule })
     });
-    Ok(Quality { layers: layers.collect::<Result<_, _>>()? })
+    // In order, so that the first layer that breaks a rule is the one named.
+    let layers: Vec<Result<LayerQuality, Error>> = layers.collect();
+    Ok(Quality { layers: layers.into_iter().collect::<Result<_, _>>()? })
 }
 
 /// One row of `physical_to_logical` with free slots as `None`, or the rule it breaks.

@@ -269,35 +269,33 @@ pub fn mul_high(a: u32, b: u32) -> u32 {
 /// All ways to give `groups` groups to `nodes` equal nodes, nodes not told apart; empty where there are more
 /// than [`MAX_ENUMERATED`]. Each is the groups node after node, nodes by their first group.
 pub fn enumerate_assignments(groups: u32, nodes: u32) -> Vec<Vec<u32>> {
-    let room = (groups / nodes) as usize;
+    let room = groups / nodes;
     let mut found = Vec::new();
-    // The lowest group left opens each node, so every assignment is met once.
-    fn extend(nodes: &mut Vec<Vec<u32>>, room: usize, groups: u32, found: &mut Vec<Vec<u32>>) {
+    // `places` is filled node after node; the lowest group left opens each node, so every assignment is met once.
+    fn extend(places: &mut Vec<u32>, used: &mut [bool], room: u32, found: &mut Vec<Vec<u32>>) {
         if found.len() > MAX_ENUMERATED {
             return;
         }
-        let used = |g: u32| nodes.iter().any(|node| node.contains(&g));
-        match nodes.last() {
-            Some(node) if node.len() < room => {
-                let after = node[node.len() - 1] + 1;
-                let free: Vec<u32> = (after..groups).filter(|&g| !used(g)).collect();
-                for g in free {
-                    let last = nodes.len() - 1;
-                    nodes[last].push(g);
-                    extend(nodes, room, groups, found);
-                    nodes[last].pop();
-                }
+        if places.len() == used.len() {
+            found.push(places.clone());
+            return;
+        }
+        let opens = places.len() as u32 % room == 0;
+        let first = if opens { 0 } else { places.last().map_or(0, |&group| group + 1) };
+        for group in first..used.len() as u32 {
+            if used[group as usize] {
+                continue;
             }
-            _ => match (0..groups).find(|&g| !used(g)) {
-                Some(g) => {
-                    nodes.push(vec![g]);
-                    extend(nodes, room, groups, found);
-                    nodes.pop();
-                }
-                None => found.push(nodes.concat()),
-            },
+            used[group as usize] = true;
+            places.push(group);
+            extend(places, used, room, found);
+            places.pop();
+            used[group as usize] = false;
+            if opens {
+                break;
+            }
         }
     }
-    extend(&mut Vec::new(), room, groups, &mut found);
+    extend(&mut Vec::new(), &mut vec![false; groups as usize], room, &mut found);
     if found.len() > MAX_ENUMERATED { Vec::new() } else { found }
 }

@@ -118,7 +118,8 @@ fn take_over(
     for (load, expert) in items {
         let on = |gpu: usize| node[gpu * slots..(gpu + 1) * slots].contains(&(expert as u32));
         let gpu = (0..gpus)
-            .filter(|&gpu| !vacant[gpu].is_empty() && !(params.avoid_duplicates && on(gpu)))
+            .filter(|&gpu| !vacant[gpu].is_empty())
+            .filter(|&gpu| !params.avoid_duplicates || !on(gpu))
             .min_by_key(|&gpu| (gpu_load[gpu], gpu))?;
         let slot = vacant[gpu].remove(0);
         node[slot] = expert as u32;
