@@ -97,8 +97,14 @@ impl Default for RebalanceOptions {
             decay: 0.7,
             forecast_windows: 16,
             backtest: 8,
-            // The counts of the greedy rule hold up better on the next window than noisy ones that win here.
-            plan: PlanOptions { count_noise: false, ..PlanOptions::default() },
+            // The counts of the greedy rule hold up better on the next window than noisy ones that win here, and
+            // what is closer to the bound than this makes no difference there.
+            plan: PlanOptions {
+                restarts: 8,
+                count_noise: false,
+                stop_gap_ppm: 500,
+                ..PlanOptions::default()
+            },
             scenario_plan: PlanOptions { restarts: 1, kicks: 0, ..Preset::scenarios().options() },
             limits: MoveLimits::default(),
             fresh: false,

@@ -14,7 +14,7 @@ use crate::planner::{Planner, Replan};
 const TRIED: [Strategy; 3] = [Strategy::Scenarios, Strategy::Forecast, Strategy::Last];
 
 /// `auto` takes [`Strategy::Scenarios`] until this many windows were tried.
-const LEAST_TRIED: usize = 2;
+const LEAST_TRIED: usize = 3;
 
 /// What plans of one strategy scored on the windows after those they were made from.
 #[derive(Clone, Debug, PartialEq)]
