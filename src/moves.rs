@@ -11,6 +11,13 @@ use crate::cluster::Cluster;
 use crate::error::Error;
 use crate::plan::Placement;
 
+/// GPUs of a node up to which the best relabelling is found; beyond, where the assignment problem would take
+/// minutes, the largest overlaps are taken first.
+const MOST_ASSIGNED: usize = 512;
+
+/// Nodes up to which every pair is weighed by its best relabelling of GPUs; beyond, by what the two have in common.
+const MOST_PAIRED: usize = 32;
+
 /// Parts of a million.
 const MILLION: u64 = 1_000_000;
 
@@ -185,26 +192,49 @@ pub(crate) fn relabel_layer(cluster: &Cluster, old: &[u32], new: &[u32]) -> Vec<
     let slots = cluster.slots_per_gpu();
     let nodes = cluster.planned_nodes();
     let gpus = cluster.num_gpus() / nodes;
-    let gpu = |map: &'_ [u32], node: usize, gpu: usize| -> std::ops::Range<usize> {
-        let begin = (node * gpus + gpu) * slots;
-        debug_assert!(begin + slots <= map.len());
-        begin..begin + slots
-    };
+    let gpu = |node: usize, gpu: usize| (node * gpus + gpu) * slots..(node * gpus + gpu + 1) * slots;
     // How the GPUs of an old node are best taken by those of a new one.
     let pair = |a: usize, b: usize| {
-        let weight = |(i, j)| overlap(&old[gpu(old, a, i)], &new[gpu(new, b, j)]) as i64;
-        kuhn_munkres(&Matrix::from_fn(gpus, gpus, weight))
+        let weight = |(i, j): (usize, usize)| overlap(&old[gpu(a, i)], &new[gpu(b, j)]) as i64;
+        assign(gpus, weight)
     };
-    let pairs: Vec<Vec<(i64, Vec<usize>)>> =
-        (0..nodes).map(|a| (0..nodes).map(|b| pair(a, b)).collect()).collect();
-    let (_, node_of) = kuhn_munkres(&Matrix::from_fn(nodes, nodes, |(a, b)| pairs[a][b].0));
+    let node = |node: usize| node * gpus * slots..(node + 1) * gpus * slots;
+    let weight = |(a, b): (usize, usize)| match nodes {
+        ..=MOST_PAIRED => pair(a, b).0,
+        _ => overlap(&old[node(a)], &new[node(b)]) as i64,
+    };
+    let (_, node_of) = assign(nodes, weight);
     let mut out = Vec::with_capacity(new.len());
     for (a, &b) in node_of.iter().enumerate() {
-        for (i, &j) in pairs[a][b].1.iter().enumerate() {
-            out.extend(in_place(&old[gpu(old, a, i)], &new[gpu(new, b, j)]));
+        for (i, &j) in pair(a, b).1.iter().enumerate() {
+            out.extend(in_place(&old[gpu(a, i)], &new[gpu(b, j)]));
         }
     }
     out
+}
+
+/// For each of `n` rows another of `n` columns, so that the weights sum to the most; and that sum.
+fn assign(n: usize, weight: impl Fn((usize, usize)) -> i64) -> (i64, Vec<usize>) {
+    if n <= MOST_ASSIGNED {
+        return kuhn_munkres(&Matrix::from_fn(n, n, weight));
+    }
+    let mut cells: Vec<(i64, usize, usize)> = (0..n)
+        .flat_map(|i| (0..n).map(move |j| (i, j)))
+        .map(|(i, j)| (weight((i, j)), i, j))
+        .filter(|(weight, ..)| *weight > 0)
+        .collect();
+    cells.sort_by_key(|&(weight, i, j)| (-weight, i, j));
+    let (mut row, mut taken, mut sum) = (vec![None; n], vec![false; n], 0);
+    for (weight, i, j) in cells {
+        if row[i].is_none() && !taken[j] {
+            row[i] = Some(j);
+            taken[j] = true;
+            sum += weight;
+        }
+    }
+    let mut free = (0..n).filter(|&j| !taken[j]);
+    let columns = row.into_iter().map(|column| column.or_else(|| free.next()).unwrap_or(0)).collect();
+    (sum, columns)
 }
 
 /// The replicas of `new` in an order in which those that `old` holds keep their slots.
@@ -214,4 +244,19 @@ pub(crate) fn in_place(old: &[u32], new: &[u32]) -> Vec<u32> {
         old.iter().map(|expert| rest.iter().position(|e| e == expert).map(|at| rest.remove(at))).collect();
     let mut rest = rest.into_iter();
     kept.into_iter().map(|slot| slot.or_else(|| rest.next()).unwrap_or(crate::params::FREE)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_gpus_than_can_be_assigned_are_matched_by_overlap() {
+        let n = MOST_ASSIGNED + 88;
+        let cluster = Cluster::new(2 * n, 1, 1, n).unwrap();
+        let old: Vec<u32> = (0..2 * n as u32).collect();
+        // The GPUs in reverse order, each with its slots exchanged.
+        let new: Vec<u32> = old.chunks(2).rev().flat_map(|gpu| [gpu[1], gpu[0]]).collect();
+        assert_eq!(relabel_layer(&cluster, &old, &new), old);
+    }
 }

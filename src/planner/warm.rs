@@ -45,7 +45,7 @@ pub fn paths(
     limits: &MoveLimits,
 ) -> Vec<Path> {
     // Nodes are searched with the layer's own expert numbers; an expert without a replica there is elsewhere.
-    let node = Params { node_experts: params.experts, work_limit: u32::MAX, ..params.clone() };
+    let node = Params { node_experts: params.experts, ..params.clone() };
     let slots = cluster.num_slots();
     let rows = previous.par_chunks_exact(slots).zip(fresh.par_chunks_exact(slots)).enumerate();
     rows.map_init(Candidate::default, |candidate, (layer, (previous, fresh))| {
@@ -177,21 +177,28 @@ impl Search<'_> {
             .collect();
         let mut at = vec![0; paths.len()];
         loop {
-            let state = |at: &[usize]| paths.iter().zip(at).map(|(path, &i)| &path[i]).collect::<Vec<_>>();
-            let now = state(&at);
+            let now: Vec<&NodePoint> = paths.iter().zip(&at).map(|(path, &i)| &path[i]).collect();
             let moves: usize = now.iter().map(|node| node.moves).sum();
-            let slots = now.iter().flat_map(|node| node.slots.iter().copied()).collect();
-            let here = Point { moves, value: value(now), slots, fresh: false };
+            let here = Point {
+                moves,
+                value: value(now.iter().copied()),
+                slots: now.iter().flat_map(|node| node.slots.iter().copied()).collect(),
+                fresh: false,
+            };
             let value_now = here.value;
             if moves <= most {
                 points.push(here);
             }
             let mut steepest: Option<(f64, usize, usize)> = None;
             for (node, path) in paths.iter().enumerate() {
+                let others = now.iter().enumerate().filter(|(other, _)| *other != node);
+                let others = others.map(|(_, point)| point.heaviest.clone()).reduce(larger_of);
                 for next in at[node] + 1..path.len() {
-                    let mut then = at.clone();
-                    then[node] = next;
-                    let gain = i64::from(value_now) - i64::from(value(state(&then)));
+                    let heaviest = path[next].heaviest.iter().enumerate();
+                    let with = |(q, &load): (usize, &Quad)| {
+                        sum(others.as_ref().map_or(load, |others| larger(others[q], load)))
+                    };
+                    let gain = i64::from(value_now) - i64::from(heaviest.map(with).sum::<u32>());
                     let cost = path[next].moves.saturating_sub(path[at[node]].moves).max(1);
                     let slope = gain as f64 / cost as f64;
                     if gain > 0 && steepest.is_none_or(|(most, ..)| slope > most) {
@@ -210,9 +217,10 @@ impl Search<'_> {
         let home = Home { previous, slots: params.slots_per_gpu as usize };
         let mut path = vec![self.node_of(slots, previous)];
         let mut moved = path[0].moves as i64;
+        self.candidate.work = 0;
         for _ in 0..params.search.steps {
             let value = self.candidate.value();
-            if value <= target {
+            if value <= target || self.candidate.work >= params.work_limit {
                 break;
             }
             let Some((found, cost)) = best_move(params, self.loads, value, &home, self.candidate) else {
@@ -332,27 +340,30 @@ pub fn choose(params: &Params, paths: &[Path], limits: &MoveLimits) -> Vec<usize
     let Some(most) = limits.max_moves.filter(|&most| moves(&best) > most) else { return best };
     let mut chosen = vec![0; paths.len()];
     let mut left = most;
+    // The steepest way from a layer's chosen point to another one that fits, not past what is worth it.
+    let steepest = |layer: usize, chosen: usize, left: usize| -> Option<(f64, usize)> {
+        let points = &paths[layer].points;
+        let from = &points[chosen];
+        let fits = |to: &Point| {
+            to.value < from.value && to.moves <= points[best[layer]].moves && to.moves <= from.moves + left
+        };
+        let slope =
+            |to: &Point| f64::from(from.value - to.value) / to.moves.saturating_sub(from.moves).max(1) as f64;
+        let ways = points.iter().enumerate().filter(|(_, to)| fits(to)).map(|(i, to)| (slope(to), i));
+        ways.reduce(|a, b| if b.0 > a.0 { b } else { a })
+    };
+    let mut ways: Vec<Option<(f64, usize)>> = (0..paths.len()).map(|l| steepest(l, 0, left)).collect();
     loop {
-        // The steepest way from a chosen point to another one that still fits, not past what is worth it.
-        let mut steepest: Option<(f64, usize, usize)> = None;
-        for (layer, path) in paths.iter().enumerate() {
-            let from = &path.points[chosen[layer]];
-            for (index, to) in path.points.iter().enumerate() {
-                let fits = to.moves <= path.points[best[layer]].moves && to.moves <= from.moves + left;
-                if to.value >= from.value || !fits {
-                    continue;
-                }
-                let cost = to.moves.saturating_sub(from.moves).max(1);
-                let slope = f64::from(from.value - to.value) / cost as f64;
-                if steepest.is_none_or(|(most, ..)| slope > most) {
-                    steepest = Some((slope, layer, index));
-                }
-            }
+        let open =
+            ways.iter().enumerate().filter_map(|(layer, way)| way.map(|(slope, to)| (slope, layer, to)));
+        let Some((_, layer, to)) = open.reduce(|a, b| if b.0 > a.0 { b } else { a }) else { return chosen };
+        let points = &paths[layer].points;
+        // What fitted once may not any more: then the layer looks again.
+        if points[to].moves <= points[chosen[layer]].moves + left {
+            left = (left + points[chosen[layer]].moves).saturating_sub(points[to].moves);
+            chosen[layer] = to;
         }
-        let Some((_, layer, index)) = steepest else { return chosen };
-        let (from, to) = (&paths[layer].points[chosen[layer]], &paths[layer].points[index]);
-        left = (left + from.moves).saturating_sub(to.moves);
-        chosen[layer] = index;
+        ways[layer] = steepest(layer, chosen[layer], left);
     }
 }
 
