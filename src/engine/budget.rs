@@ -30,3 +30,7 @@ const FUEL_LEAST: u32 = 1_000;
 pub fn ranges(count: u32, size: u32) -> impl Iterator<Item = (u32, u32)> {
     (0..count).step_by(size.max(1) as usize).map(move |begin| (begin, (begin + size).min(count)))
 }
+
+#[cfg(test)]
+#[path = "budget_tests.rs"]
+mod tests;

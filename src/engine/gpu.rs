@@ -184,6 +184,9 @@ impl Gpu {
         arena_words: u64,
         part: Part,
     ) -> Result<Vec<u32>, Error> {
+        if recording.is_cut() {
+            return Err(self.error("the plan takes more dispatches than a recording may have"));
+        }
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         self.open.fault.forgive();
         self.check_fault()?;

@@ -60,14 +60,25 @@ pub struct Dispatch {
     pub params: GpuParams,
 }
 
+/// The most dispatches of a recording: WebGPU's default of 256 MiB a buffer for their uniform blocks, at the usual
+/// 256 bytes from one to the next.
+const MOST: usize = 1 << 20;
+
 /// Dispatches in order. Each sees what those before it wrote.
 #[derive(Debug, Default, Clone)]
 pub struct Recording {
     /// In order.
     pub dispatches: Vec<Dispatch>,
+    /// Whether there were more than [`MOST`].
+    is_cut: bool,
 }
 
 impl Recording {
+    /// Whether dispatches are missing, because there would be too many: it cannot be run.
+    pub fn is_cut(&self) -> bool {
+        self.is_cut
+    }
+
     /// Adds a dispatch, if it has lanes.
     pub fn dispatch(&mut self, kernel: Kernel, grid: Grid, params: GpuParams) {
         let lanes = match grid {
@@ -75,6 +86,27 @@ impl Recording {
             Grid::Lanes(lanes) => lanes,
             Grid::Queued | Grid::QueuedExperts => 0,
         };
+        if self.dispatches.len() == MOST {
+            self.is_cut = true;
+            return;
+        }
         self.dispatches.push(Dispatch { kernel, grid, params: GpuParams { lanes, ..params } });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_recording_takes_bounded_memory_and_says_where_it_is_cut() {
+        let kernel = Kernel { stem: "s9_none", entry: "none" };
+        let mut recording = Recording::default();
+        (0..MOST).for_each(|_| recording.dispatch(kernel, Grid::Queued, GpuParams::default()));
+        recording.dispatch(kernel, Grid::Lanes(0), GpuParams::default());
+        assert!(!recording.is_cut());
+        recording.dispatch(kernel, Grid::Lanes(1), GpuParams::default());
+        assert!(recording.is_cut());
+        assert_eq!(recording.dispatches.len(), MOST);
     }
 }

@@ -12,7 +12,7 @@ use crate::stages::{
 };
 
 /// The arena of a batch may take this many words (64 MiB) at most, if one restart of one layer fits.
-const ARENA_WORDS: u64 = 16 << 20;
+pub const ARENA_WORDS: u64 = 16 << 20;
 
 /// The shaders a device must have.
 pub fn shaders() -> Vec<ShaderSource> {
@@ -73,7 +73,7 @@ fn plan_layers(
 }
 
 /// The whole plan as one recording, and the words of the arena it needs.
-fn record(params: &Params, layout: &Layout, most_arena: u64) -> (Recording, u64) {
+pub fn record(params: &Params, layout: &Layout, most_arena: u64) -> (Recording, u64) {
     let base = &layout.base;
     let rounds = params.rounds();
     let mut recording = Recording::default();

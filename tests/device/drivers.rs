@@ -8,6 +8,7 @@ fn plan_without_driver(device: &str) -> Output {
     Command::new(env!("CARGO_BIN_EXE_eplb"))
         .args(["plan", loads, "--replicas", "288", "--groups", "8", "--nodes", "4", "--gpus", "32"])
         .args(["--restarts", "1", "--kicks", "0", "--json", "--device", device])
+        .env("NODEVICE_SELECT", "1")
         .env("WGPU_BACKEND", "vulkan")
         .env("VK_DRIVER_FILES", "/no/such/driver.json")
         .env("VK_ICD_FILENAMES", "/no/such/driver.json")

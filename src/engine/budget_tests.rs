@@ -1,0 +1,299 @@
+//! What every dispatch of whole plans costs, at worst, for the largest shapes: loop trips by a model of its own,
+//! read off the shaders and sharing nothing with what cuts the dispatches.
+
+use std::collections::{BTreeMap, HashMap};
+
+use crate::engine::recording::{Dispatch, Kernel, Recording};
+use crate::layout::{GpuParams, Layout};
+use crate::params::{Params, enumerate_assignments};
+use crate::planner::gpu;
+use crate::{Cluster, Loads, PlanOptions, Preset};
+
+/// Trips after which llvmpipe and lavapipe end every loop of a vector of lanes.
+const LIMIT: u64 = 65_535;
+
+/// Lanes of a vector. Where lanes go their own ways their trips add up, at worst.
+const VECTOR: u64 = 8;
+
+/// A loop of so many trips: to leave it takes one more.
+fn of(trips: u64) -> u64 {
+    trips + 1
+}
+
+fn blocks(n: u64) -> u64 {
+    n.div_ceil(4)
+}
+
+/// The sizes that loops depend on.
+struct Sizes {
+    gpus: u64,
+    /// Slots a GPU.
+    k: u64,
+    slots: u64,
+    experts: u64,
+    nodes: u64,
+    groups: u64,
+    node_groups: u64,
+    assignments: u64,
+    /// Steps of this dispatch.
+    steps: u64,
+    lightest: u64,
+    avoids: bool,
+}
+
+impl Sizes {
+    fn new(p: &GpuParams) -> Self {
+        let wide = u64::from;
+        Self {
+            gpus: wide(p.node_gpus),
+            k: wide(p.slots_per_gpu),
+            slots: wide(p.node_slots),
+            experts: wide(p.node_experts),
+            nodes: wide(p.nodes),
+            groups: wide(p.groups),
+            node_groups: wide(p.node_groups),
+            assignments: wide(p.assignments),
+            steps: wide(p.end.saturating_sub(p.begin)),
+            lightest: wide(p.lightest),
+            avoids: p.avoid_duplicates == 1,
+        }
+    }
+}
+
+/// Trips in one dispatch of a vector of so many lanes.
+fn trips(kernel: Kernel, p: &GpuParams, lanes: u64) -> u64 {
+    let s = Sizes::new(p);
+    match kernel.entry {
+        "sum_groups" => of(blocks(p.group_size.into())),
+        "rank_groups" => of(blocks(s.groups)),
+        "build" => of(3 * s.nodes) + of(s.steps) + s.steps * of(s.nodes),
+        "swap_groups" => of(s.nodes) + group_swap(&s, s.groups),
+        "share" => of(s.groups),
+        "walk" => {
+            let candidates = if p.enumerated > 0 { p.enumerated } else { p.samples };
+            of(candidates.into()) + exact_bound(&s) + of(s.assignments)
+        }
+        "choose" => exact_bound(&s) + 2 * of(s.groups),
+        "repair" => {
+            let sums = of(s.nodes) + s.nodes * of(s.node_groups);
+            sums + group_swap(&s, s.node_groups) + exact_bound(&s) + 2 * of(s.groups)
+        }
+        "start" => of(s.nodes) + of(s.experts),
+        "replicate" => of(s.steps) + s.steps * of(s.experts),
+        "order" => of(blocks(s.experts)) + of(p.max_count.into()),
+        "pack" => {
+            let clear = if p.begin == 0 { of(blocks(s.slots)) + of(s.gpus) } else { 0 };
+            // Each slot of the GPU that makes room is looked for among what the other GPU has, less than k; a
+            // lane finds each at another place, and of lanes together one may always find it last.
+            let found = if lanes == 1 { (1..s.k).map(of).sum() } else { (s.k - 1) * of(s.k - 1) };
+            let room = of(s.gpus) + of(s.k) + of(s.k - 1) + found;
+            clear + of(s.steps) + s.steps * (of(s.gpus) + if s.avoids { room } else { 0 })
+        }
+        "refine" => lanes * refine(p, &s),
+        "choose_restart" => of(p.restart_count.into()),
+        "settle_layer" => 2 * of(s.nodes),
+        "open" | "tally" | "weigh" | "gather" | "copy_node" | "copy_plan" => 0,
+        entry => panic!("{entry} has no model"),
+    }
+}
+
+/// The best swap of a group of one node with those at `places` places.
+fn group_swap(s: &Sizes, places: u64) -> u64 {
+    of(s.groups) + places * of(s.node_groups)
+}
+
+/// The bisection in every node. A node's load over its GPUs is no more than the start; so many doublings reach
+/// the load itself, where one replica of each expert will do. Loads are at most 2^30.
+fn exact_bound(s: &Sizes) -> u64 {
+    let doublings = u64::from(s.gpus.next_power_of_two().ilog2());
+    let halvings = if doublings == 0 { 0 } else { 30 };
+    let looks = doublings + 1 + halvings;
+    of(s.nodes) + s.nodes * (of(doublings) + of(halvings) + looks * of(blocks(s.experts)))
+}
+
+/// A piece of the search's machine: its trips at worst, and the work it charges.
+#[derive(Clone, Copy, Debug, Default)]
+struct Piece {
+    trips: u64,
+    work: u64,
+}
+
+impl std::ops::Add for Piece {
+    type Output = Self;
+    fn add(self, other: Self) -> Self {
+        piece(self.trips + other.trips, self.work + other.work)
+    }
+}
+
+impl std::ops::Mul<Piece> for u64 {
+    type Output = Piece;
+    fn mul(self, one: Piece) -> Piece {
+        piece(self * one.trips, self * one.work)
+    }
+}
+
+fn piece(trips: u64, work: u64) -> Piece {
+    Piece { trips, work }
+}
+
+/// All pieces that a search of these moves can come to. `TURN` is 16.
+fn pieces(p: &GpuParams, s: &Sizes) -> Vec<Piece> {
+    let &Sizes { gpus, k, slots, experts, lightest, .. } = s;
+    let holds = piece(of(blocks(k)), blocks(k));
+    let when = |on: bool, some: Piece| if on { some } else { Piece::default() };
+    let copies = when(!s.avoids, holds);
+    let find_heaviest = piece(of(blocks(gpus - 1)), blocks(gpus));
+    let transfer = piece(of(blocks(slots)), 1 + blocks(slots));
+    // `duplicates_on` and `read_items`: so many slots of one GPU, so many of another.
+    let twins = |n: u64| when(s.avoids, piece(of(n) + of(k) + k * of(blocks(n)), n + k * (1 + blocks(n))));
+    let items = |a: u64, b: u64| twins(a) + twins(b) + piece(of(a) + of(b), 0);
+
+    // Around each move: a trip of the outer loop, and a look at each of its seven inner loops; then what a move
+    // does once where it is dearer than it charges.
+    let turn = piece(8, 0);
+    let mut step = turn + piece(0, 64) + find_heaviest;
+    let marks = p.heaviest != 1 || p.lightest != 0;
+    let partners = piece(of(lightest) + lightest * of(gpus), lightest * (1 + gpus));
+    let begin_swaps =
+        piece(0, 1 + blocks(gpus)) + when(marks, piece(of(gpus), gpus)) + when(lightest < gpus, partners);
+    let begin_transfers = piece(of(blocks(experts)) + of(k), 2 + blocks(gpus) + blocks(experts) + k);
+    let begin_bipartition = piece(of(gpus - 1), 2 + blocks(gpus) + gpus);
+    for (on, once) in [(1, begin_swaps), (4, begin_bipartition), (8, begin_transfers), (8, transfer)] {
+        if p.moves & on != 0 && once.trips > once.work {
+            step = step + once;
+        }
+    }
+    let save = turn + piece(of(blocks(slots)), 64 + blocks(slots));
+    let recount = turn + piece(of(blocks(experts)) + of(blocks(slots)), 64 + blocks(experts) + blocks(slots));
+    let kick_swap = piece(0, 1) + find_heaviest + when(s.avoids, 2 * holds);
+    let kick_transfer = piece(0, 1) + find_heaviest + when(s.avoids, holds) + transfer;
+    let kick = turn + piece(of(3), 64) + 3 * kick_swap + kick_transfer;
+    let mut pieces = vec![step, save, recount, kick];
+
+    let one = piece(1, 16);
+    if p.moves & 1 != 0 {
+        pieces.push(one + piece(of(gpus), gpus));
+        pieces.extend([begin_swaps].into_iter().filter(|once| once.trips <= once.work));
+        let tile = k.min(32);
+        for (a, b) in [(tile, tile), (1, tile), (tile, 1), (1, 1)] {
+            pieces.push(one + items(a, b) + piece(of(b) + b * of(blocks(a)), a + b * (1 + blocks(a))));
+        }
+    }
+    if p.moves & 2 != 0 {
+        let n = k.min(16);
+        let pairs = n * (n - 1) / 2;
+        let sums = piece(of(n) + pairs + n, n + pairs);
+        let weigh = piece(pairs * of(blocks(pairs)), pairs * (1 + blocks(pairs)));
+        pieces.push(one + items(n, n) + 2 * sums + weigh + piece(of(n), 0));
+    }
+    if p.moves & 4 != 0 && (2..=10).contains(&k) {
+        let splits = one + piece(of(32), 2 * k + 32);
+        let twin = piece(of(k) + k * of(k), k * (1 + k));
+        let make = piece(2 * of(2 * k), 4 * k);
+        pieces.extend([splits, splits + 32 * twin, splits + 32 * twin + make]);
+    }
+    if p.moves & 8 != 0 {
+        pieces.push(one + piece(of(k), k) + k * copies);
+        pieces.push(one + piece(of(64), 64) + copies);
+        pieces.push(one + when(s.avoids, holds) + copies + piece(of(k), k) + k * copies);
+    }
+    pieces
+}
+
+/// A lane starts pieces until it has charged its fuel: what those cost for their work, and the last one whole.
+fn refine(p: &GpuParams, s: &Sizes) -> u64 {
+    let pieces = pieces(p, s);
+    let spent = pieces.iter().map(|piece| (u64::from(p.fuel) * piece.trips).div_ceil(piece.work)).max();
+    let last = pieces.iter().map(|piece| piece.trips).max();
+    spent.unwrap_or(0) + last.unwrap_or(0)
+}
+
+type Shape = (usize, usize, usize, usize, usize, usize);
+
+fn params(shape: Shape, options: &PlanOptions) -> Params {
+    let (layers, experts, groups, nodes, gpus, replicas) = shape;
+    let loads = Loads::from_counts(layers, experts, &vec![1; layers * experts]).unwrap();
+    Params::new(&loads, &Cluster::new(replicas, groups, nodes, gpus).unwrap(), options).unwrap()
+}
+
+fn record(shape: Shape, options: &PlanOptions) -> Recording {
+    let params = params(shape, options);
+    let table = enumerate_assignments(params.groups, params.nodes);
+    gpu::record(&params, &Layout::new(&params, table.len() as u32), gpu::ARENA_WORDS).0
+}
+
+/// The dearest dispatch of each kernel, for a vector of so many lanes.
+fn dearest(recording: &Recording, lanes: u64) -> BTreeMap<&'static str, u64> {
+    let mut known = HashMap::new();
+    let mut dearest = BTreeMap::new();
+    for Dispatch { kernel, params: p, .. } in &recording.dispatches {
+        let key = (kernel.entry, p.begin == 0, p.end.saturating_sub(p.begin), p.fuel, p.restart_count);
+        let cost = *known.entry(key).or_insert_with(|| trips(*kernel, p, lanes));
+        let most = dearest.entry(kernel.entry).or_insert(0);
+        *most = cost.max(*most);
+    }
+    dearest
+}
+
+/// Layers, experts, groups, nodes, GPUs, replicas.
+const LARGEST: [Shape; 9] = [
+    (94, 128, 1, 1, 32, 160),
+    (61, 384, 1, 1, 64, 448),
+    (61, 384, 8, 8, 64, 448),
+    (48, 512, 1, 1, 64, 576),
+    (48, 512, 16, 8, 64, 576),
+    (64, 1024, 1, 1, 128, 1152),
+    (64, 1024, 32, 16, 128, 1152),
+    (256, 256, 8, 4, 32, 288),
+    (256, 256, 1, 1, 144, 288),
+];
+
+/// The limits of what a cluster may be.
+const LIMITS: [Shape; 5] = [
+    (1, 4096, 1, 1, 64, 16_384),
+    (1, 4096, 8, 4, 64, 16_384),
+    (1, 4096, 64, 64, 64, 16_384),
+    (1, 4096, 1, 1, 1024, 16_384),
+    (1, 4096, 1, 1, 16_384, 16_384),
+];
+
+#[test]
+fn no_dispatch_of_the_largest_shapes_passes_the_limit() {
+    for shape in LARGEST {
+        for preset in Preset::all() {
+            let recording = record(shape, &preset.options());
+            assert!(!recording.is_cut(), "{shape:?} {preset}");
+            for (entry, cost) in dearest(&recording, VECTOR) {
+                assert!(cost < LIMIT, "{shape:?} {preset}: {entry} takes {cost} trips");
+            }
+        }
+    }
+}
+
+/// At the limits this holds for a lane, which is what a watchdog sees. Eight lanes that never walk together could
+/// pass the limit of llvmpipe where a GPU has 256 slots (at worst 69,830 trips of `pack`, 69,368 of `refine`).
+#[test]
+fn no_lane_of_the_limits_passes_the_limit() {
+    for shape in LIMITS {
+        for name in ["default", "fast", "gen00", "gen14", "gen17", "rec2", "rec3"] {
+            let options = PlanOptions { restarts: 1, kicks: 1, ..name.parse::<Preset>().unwrap().options() };
+            for (entry, cost) in dearest(&record(shape, &options), 1) {
+                assert!(cost < LIMIT, "{shape:?} {name}: {entry} takes {cost} trips");
+            }
+        }
+    }
+}
+
+/// The model sees what cutting is for: construction in one piece would pass the limit many times over.
+#[test]
+fn work_that_is_not_cut_passes_the_limit() {
+    let recording = record((61, 384, 1, 1, 64, 448), &PlanOptions::default());
+    let uncut = |entry: &str, p: &dyn Fn(GpuParams) -> GpuParams| {
+        let found = recording.dispatches.iter().find(|dispatch| dispatch.kernel.entry == entry).unwrap();
+        trips(found.kernel, &p(found.params), VECTOR)
+    };
+    let whole = |p: GpuParams| GpuParams { end: p.node_replicas, ..p };
+    assert!(uncut("pack", &whole) > LIMIT);
+    assert!(uncut("replicate", &|p| GpuParams { end: p.node_replicas - p.node_experts, ..p }) < LIMIT);
+    assert!(uncut("refine", &|p| GpuParams { fuel: p.work_limit, ..p }) > 100 * LIMIT);
+}
