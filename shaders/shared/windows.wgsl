@@ -2,6 +2,13 @@
 // other; windows past the last are zero. What runs often is written out for up to 4 quads: a short loop inside
 // others would multiply the trips that software drivers count.
 
+// Words of the control block that only this search has.
+const C_WINDOW: u32 = 16u;
+const C_SCAN: u32 = 17u;
+const C_VALUE: u32 = 18u;
+const C_SLOT: u32 = 19u;
+const C_KICKS_NEXT: u32 = 20u;
+
 fn quad_at(part: u32, index: u32, q: u32) -> vec4<u32> {
     let at = word_at(part, (index * params.quads + q) * 4u);
     let step = params.candidates;

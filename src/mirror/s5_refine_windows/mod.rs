@@ -181,6 +181,11 @@ impl Candidate {
         }
     }
 
+    /// Whether the budget is passed: a scan then ends with what it has found.
+    pub fn is_spent(&self, params: &Params) -> bool {
+        self.work > params.work_limit
+    }
+
     /// Adds to the work done.
     pub fn charge(&mut self, work: u32) {
         self.work = self.work.saturating_add(work);

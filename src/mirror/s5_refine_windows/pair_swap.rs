@@ -24,6 +24,9 @@ fn best_of<const Q: usize>(params: &Params, value: u32, candidate: &mut Candidat
         let Some(heavy) = candidate.proposer(params, window) else { continue };
         let first = heavy * slots;
         for gpu in 0..params.node_gpus as usize {
+            if candidate.is_spent(params) {
+                return best.found();
+            }
             let pair = Pair::<Q>::new(candidate, heavy, gpu);
             let twins = candidate.twins(params, first..first + n, gpu);
             // One piece of the shader's machine is one slot of the partner with those after it.

@@ -18,6 +18,9 @@ fn best_of<const Q: usize>(params: &Params, value: u32, candidate: &mut Candidat
     for window in 0..params.windows {
         let Some(heavy) = candidate.proposer(params, window) else { continue };
         for gpu in 0..params.node_gpus as usize {
+            if candidate.is_spent(params) {
+                return best.found();
+            }
             let pair = Pair::<Q>::new(candidate, heavy, gpu);
             for heavy_tile in (0..slots).step_by(tile) {
                 for other_tile in (0..slots).step_by(tile) {

@@ -26,11 +26,21 @@ fn best_of<const Q: usize>(
     for window in 0..params.windows {
         let Some(heavy) = candidate.proposer(params, window) else { continue };
         candidate.charge(blocks(params.node_experts) + params.slots_per_gpu);
+        let mut spent = false;
         for slot in heavy * slots..(heavy + 1) * slots {
-            replace(params, loads, candidate, slot, &mut best);
+            spent |= candidate.is_spent(params);
+            if !spent {
+                replace(params, loads, candidate, slot, &mut best);
+            }
         }
         for slot in 0..params.node_slots as usize {
-            replicate(params, loads, candidate, heavy, slot, &mut best);
+            spent |= candidate.is_spent(params);
+            if !spent {
+                replicate(params, loads, candidate, heavy, slot, &mut best);
+            }
+        }
+        if spent {
+            break;
         }
     }
     best.found().filter(|found| found.value < value)
