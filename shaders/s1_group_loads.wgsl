@@ -1,5 +1,5 @@
 // Stage 1: the load of each group, and its rank among its layer's groups.
-// One lane a (layer, group). Reads `problem`; writes `groups`.
+// One lane a (layer, group), in `sum_window_groups` a (layer, group, quad). Reads `problem`; writes `groups`.
 
 @compute @workgroup_size(64)
 fn sum_groups(
@@ -26,6 +26,31 @@ fn load_or_zero(first: u32, i: u32) -> u32 {
         return problem[first + i];
     }
     return 0u;
+}
+
+// The load of each group in four windows.
+@compute @workgroup_size(64)
+fn sum_window_groups(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) grid: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let lane = lane_of(workgroup, grid, local);
+    if lane >= params.lanes {
+        return;
+    }
+    let first = lane / params.quads * params.group_size;
+    let q = lane % params.quads;
+    var sum = vec4<u32>(0u);
+    for (var i = 0u; i < params.group_size; i += 1u) {
+        let at = params.at_windows + ((first + i) * params.quads + q) * 4u;
+        sum += vec4<u32>(problem[at], problem[at + 1u], problem[at + 2u], problem[at + 3u]);
+    }
+    let to = params.at_window_groups + lane * 4u;
+    groups[to] = sum.x;
+    groups[to + 1u] = sum.y;
+    groups[to + 2u] = sum.z;
+    groups[to + 3u] = sum.w;
 }
 
 // How many groups of the layer come before it: those with more load, then those with a lower index.

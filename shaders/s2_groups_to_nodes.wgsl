@@ -3,10 +3,12 @@
 // build        one lane a (layer, sample): LPT, the groups of ranks begin..end; the last sample is DeepSeek's
 // swap_groups  one lane a (layer, sample): one swap between the heaviest node and another
 // share        one lane a (layer, candidate): its largest node load per GPU
+// add_share    one lane a (layer, candidate): with several windows, the sum of that over four more
 // walk         one lane a layer: weigh the next candidate, by share, exactly
 // choose       one lane a (layer, assignment): write the assignments chosen
 // repair       one lane a layer: the assignment after one swap that relieves the heaviest GPU's node
 // gather       one lane a (layer, expert): start an assignment: its nodes' loads, and clean states
+// floors       one lane a (layer, quad): of several windows, the largest node load per GPU of an assignment
 
 const RULE_LPT: u32 = 0u;
 const RULE_LPT_VARIANCE: u32 = 1u;
@@ -189,6 +191,39 @@ fn node_share(layer: u32, candidate: u32) -> u32 {
     return (largest + params.node_gpus - 1u) / params.node_gpus;
 }
 
+// Four windows, of which `params.begin` is the quad.
+@compute @workgroup_size(64)
+fn add_share(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) grid: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let lane = lane_of(workgroup, grid, local);
+    if lane >= params.lanes {
+        return;
+    }
+    let count = candidate_count();
+    let layer = lane / count;
+    var largest = vec4<u32>(0u);
+    var sum = vec4<u32>(0u);
+    for (var place = 0u; place < params.groups; place += 1u) {
+        if place % params.node_groups == 0u {
+            sum = vec4<u32>(0u);
+        }
+        sum += group_quad(layer, candidate_group(layer, lane % count, place), params.begin);
+        largest = max(largest, sum);
+    }
+    let shares = (largest + params.node_gpus - 1u) / params.node_gpus;
+    let before = select(groups[params.at_shares + lane], 0u, params.begin == 0u);
+    groups[params.at_shares + lane] = before + shares.x + shares.y + shares.z + shares.w;
+}
+
+// Loads of a group in four windows.
+fn group_quad(layer: u32, group: u32, q: u32) -> vec4<u32> {
+    let at = params.at_window_groups + ((layer * params.groups + group) * params.quads + q) * 4u;
+    return vec4<u32>(groups[at], groups[at + 1u], groups[at + 2u], groups[at + 3u]);
+}
+
 @compute @workgroup_size(64)
 fn walk(
     @builtin(workgroup_id) workgroup: vec3<u32>,
@@ -256,8 +291,12 @@ fn next_candidate(layer: u32, state: u32) -> u32 {
     return next;
 }
 
-// The larger of `share` and the heaviest replica of any node under the counts that keep it lightest.
+// The larger of `share` and the heaviest replica of any node under the counts that keep it lightest; with
+// several windows the share alone, since replicas are heaviest on different GPUs in each.
 fn exact_bound(layer: u32, candidate: u32, share: u32) -> u32 {
+    if params.windows > 1u {
+        return share;
+    }
     var bound = share;
     for (var node = 0u; node < params.nodes; node += 1u) {
         bound = lightest_heaviest(layer, candidate, node, bound);
@@ -404,7 +443,12 @@ fn gather(
     let chosen = chosen_at(layer, params.assignment);
     if groups[chosen] != NONE {
         let group = groups[chosen + 1u + expert / params.group_size];
-        kept[lane] = problem[layer * params.experts + group * params.group_size + expert % params.group_size];
+        let source = layer * params.experts + group * params.group_size + expert % params.group_size;
+        kept[lane] = problem[source];
+        let each = select(0u, 4u * params.quads, params.windows > 1u);
+        for (var i = 0u; i < each; i += 1u) {
+            kept[params.at_node_windows + lane * each + i] = problem[params.at_windows + source * each + i];
+        }
     }
     if expert < params.nodes {
         let state = node_state_at(layer, expert);
@@ -420,4 +464,33 @@ fn gather(
         kept[layer_state_at(layer) + LAYER_TAKE] = 0u;
         kept[layer_state_at(layer) + LAYER_CHOSEN] = 0u;
     }
+}
+
+@compute @workgroup_size(64)
+fn floors(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) grid: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let lane = lane_of(workgroup, grid, local);
+    if lane >= params.lanes {
+        return;
+    }
+    let layer = lane / params.quads;
+    let chosen = chosen_at(layer, params.assignment);
+    var largest = vec4<u32>(0u);
+    var sum = vec4<u32>(0u);
+    for (var place = 0u; place < params.groups; place += 1u) {
+        if place % params.node_groups == 0u {
+            sum = vec4<u32>(0u);
+        }
+        sum += group_quad(layer, groups[chosen + 1u + place], lane % params.quads);
+        largest = max(largest, sum);
+    }
+    let shares = (largest + params.node_gpus - 1u) / params.node_gpus;
+    let to = params.at_floors + lane * 4u;
+    kept[to] = shares.x;
+    kept[to + 1u] = shares.y;
+    kept[to + 2u] = shares.z;
+    kept[to + 3u] = shares.w;
 }

@@ -34,7 +34,8 @@ fn replicate(
     }
 }
 
-// Only the nodes that decide the layer go on, and only while the stop load is not reached.
+// Only the nodes that decide the layer go on, and only while the stop load is not reached. With several windows
+// each node decides some of them, so all that have not reached it go on.
 fn start_candidate() {
     let chosen = chosen_at(my_layer, params.assignment);
     let bound = groups[chosen];
@@ -46,8 +47,9 @@ fn start_candidate() {
     for (var node = 0u; node < params.nodes; node += 1u) {
         deciding = max(deciding, kept[node_state_at(my_layer, node) + NODE_VALUE]);
     }
-    let decides = kept[node_state_at(my_layer, my_node) + NODE_VALUE] == deciding;
-    if !worth_trying || !decides || deciding <= stop_load(bound) {
+    let value = kept[node_state_at(my_layer, my_node) + NODE_VALUE];
+    let decides = value == deciding || params.windows > 1u;
+    if !worth_trying || !decides || value <= stop_load(bound) {
         set_control(C_END, END_IDLE);
         return;
     }

@@ -32,13 +32,13 @@ macro_rules! gpu_params {
 
 gpu_params! {
     layers, experts, groups, nodes, group_size, node_groups, node_experts, node_replicas, node_gpus,
-    slots_per_gpu, node_slots, max_count,
+    slots_per_gpu, node_slots, max_count, windows, quads,
     avoid_duplicates, seed_low, seed_high, kicks, count_noise, packing_noise, objective, heaviest, lightest,
     moves, steps, stop_fraction, margin_fraction, work_limit, assignments, group_rule, enumerated, samples,
     lanes, fuel, begin, end, assignment, layer_begin, layer_count, restart_begin, restart_count, candidates, turn,
     at_group_rank, at_built, at_build_state, at_shares, at_chosen, at_walk, at_node_state, at_node_slots,
     at_layer_state, at_plan, at_control, at_expert, at_load, at_snapshot, at_counts, at_gpu_load, at_marks,
-    at_scratch, at_tables, at_enumerated,
+    at_scratch, at_tables, at_enumerated, at_windows, at_window_groups, at_node_windows, at_floors, at_tops,
 }
 
 /// The buffers of one call, in words, and the parts in them.
@@ -88,6 +88,9 @@ impl Layout {
         problem.take(layers * experts);
         let at_tables = problem.take((NORMAL.len() + COUNT_NOISE.len()) as u64);
         let at_enumerated = problem.take(wide(enumerated) * groups);
+        // Words of the loads of one expert in all windows; none where there is one window.
+        let several = if params.windows > 1 { 4 * wide(params.quads()) } else { 0 };
+        let at_windows = problem.take(layers * experts * several);
 
         let mut group = Parts(0);
         group.take(layers * groups);
@@ -97,12 +100,15 @@ impl Layout {
         let at_shares = group.take(layers * wide(enumerated + samples));
         let at_chosen = group.take(layers * (assignments + 2) * (groups + 1));
         let at_walk = group.take(layers * (wide(WALK_WORDS) + 2 * assignments));
+        let at_window_groups = group.take(layers * groups * several);
 
         let slots = nodes * wide(params.node_slots);
         let mut kept = Parts(0);
         kept.take(layers * experts);
         let at_node_state = kept.take(layers * nodes * wide(NODE_WORDS));
         let at_node_slots = kept.take(layers * slots);
+        let at_node_windows = kept.take(layers * experts * several);
+        let at_floors = kept.take(layers * several);
         let result_begin = kept.0;
         let at_layer_state = kept.take(layers * wide(LAYER_WORDS));
         let at_plan = kept.take(layers * slots);
@@ -112,13 +118,21 @@ impl Layout {
             (wide(params.node_slots), wide(params.node_gpus), wide(params.node_experts));
         let at_control = arena.take(wide(CONTROL_WORDS));
         let at_expert = arena.take(node_slots);
-        let at_load = arena.take(node_slots);
+        let at_load = arena.take(node_slots * several.max(1));
         let at_snapshot = arena.take(node_slots);
         let at_counts = arena.take(node_experts);
-        let at_gpu_load = arena.take(node_gpus);
+        let at_gpu_load = arena.take(node_gpus * several.max(1));
         let at_marks = arena.take(node_gpus);
-        // Replication: 2 an expert; packing: 1 an expert and 2 a GPU; transfers: 4 an expert.
-        let at_scratch = arena.take((4 * node_experts).max(node_experts + 2 * node_gpus));
+        // Replication: 2 an expert; packing: 1 an expert and 2 a GPU; transfers: 4 an expert. With several
+        // windows, packing: 1 an expert, 3 a GPU, and the heaviest load of each window; transfers: 1 an expert,
+        // and the loads of two GPUs.
+        let at_scratch = arena.take(if params.windows == 1 {
+            (4 * node_experts).max(node_experts + 2 * node_gpus)
+        } else {
+            (2 * node_experts).max(node_experts + 3 * node_gpus + several).max(node_experts + 2 * several)
+        });
+        // The three heaviest GPUs of each window and their loads.
+        let at_tops = arena.take(6 * several);
 
         let search = &params.search;
         let moves = [search.swaps, search.pair_swaps, search.bipartition, search.transfers];
@@ -135,6 +149,8 @@ impl Layout {
             slots_per_gpu: params.slots_per_gpu,
             node_slots: params.node_slots,
             max_count: params.max_count,
+            windows: params.windows,
+            quads: params.quads(),
             avoid_duplicates: u32::from(params.avoid_duplicates),
             seed_low: params.seed[0],
             seed_high: params.seed[1],
@@ -181,6 +197,11 @@ impl Layout {
             at_scratch,
             at_tables,
             at_enumerated,
+            at_windows,
+            at_window_groups,
+            at_node_windows,
+            at_floors,
+            at_tops,
             ..GpuParams::default()
         };
         Self {
@@ -193,12 +214,29 @@ impl Layout {
         }
     }
 
-    /// What the problem buffer holds at the start.
-    pub fn problem(&self, loads: &[u32], table: &[Vec<u32>]) -> Vec<u32> {
+    /// What the problem buffer holds at the start; `windows` as [`window_quads`] lays them out.
+    pub fn problem(&self, loads: &[u32], windows: &[u32], table: &[Vec<u32>]) -> Vec<u32> {
         let mut words = Vec::with_capacity(self.problem_words as usize);
         words.extend_from_slice(loads);
         words.extend(NORMAL.iter().chain(&COUNT_NOISE).map(|&n| n as u32));
         words.extend(table.iter().take(self.base.enumerated as usize).flatten());
+        words.extend_from_slice(windows);
         words
     }
+}
+
+/// Loads of several windows as shaders read them, `[layers][experts][4 * quads]`, from
+/// `[windows][layers][experts]`; nothing where there is one window.
+pub fn window_quads(params: &Params, windows: &[u32]) -> Vec<u32> {
+    if params.windows == 1 {
+        return Vec::new();
+    }
+    let (rows, each) = (params.layers as usize * params.experts as usize, 4 * params.quads() as usize);
+    let mut words = vec![0; rows * each];
+    for (window, loads) in windows.chunks_exact(rows).enumerate() {
+        for (words, &load) in words.chunks_exact_mut(each).zip(loads) {
+            words[window] = load;
+        }
+    }
+    words
 }

@@ -33,6 +33,12 @@ pub const WINDOW_TILE: u32 = 16;
 /// With several windows, 2-for-2 swaps look at the first this many slots of a GPU: 66 pairs.
 pub const WINDOW_PAIR_SLOTS: u32 = 12;
 
+/// With several windows, transfers look at this many GPUs, and weigh this many experts for a slot, between two
+/// looks at the budget of a dispatch.
+pub const WINDOW_GPUS: u32 = 32;
+/// See [`WINDOW_GPUS`].
+pub const WINDOW_EXPERTS: u32 = 256;
+
 /// The load a replica that must not move is given while moves are weighed (negative on the giving side): no
 /// swap wants it, and sums of two stay within `i32`.
 pub const NEVER: i32 = 1 << 30;
@@ -183,12 +189,19 @@ impl Params {
         let avoidable = u64::from(node_experts) * u64::from(node_gpus) >= u64::from(node_replicas);
         let avoid_duplicates = options.duplicates == Duplicates::Avoid && avoidable;
         let search = options.search.clone().unwrap_or(Search { steps: 0, ..Search::SWAPS });
-        let looks = if avoid_duplicates { 3 } else { 1 };
-        let scan = node_gpus * (TURN + slots_per_gpu * (1 + blocks(slots_per_gpu)) * looks);
-        let scans = u64::from(SCANS_BASE) + u64::from(SCANS_PER_KICK) * u64::from(options.kicks);
         let hierarchical = groups > 1;
         let windows = loads.windows().len() as u32;
         let one_window = windows == 1;
+        let scan = if one_window {
+            let looks = if avoid_duplicates { 3 } else { 1 };
+            node_gpus * (TURN + slots_per_gpu * (1 + blocks(slots_per_gpu)) * looks)
+        } else {
+            // Every critical GPU is compared with all others, slot by slot.
+            let looks = if avoid_duplicates { 2 * (2 + blocks(slots_per_gpu)) } else { 0 };
+            let critical = windows.min(node_gpus);
+            critical * node_gpus * (TURN + slots_per_gpu * (2 + slots_per_gpu + looks))
+        };
+        let scans = u64::from(SCANS_BASE) + u64::from(SCANS_PER_KICK) * u64::from(options.kicks);
         Ok(Self {
             layers: loads.layers() as u32,
             experts,

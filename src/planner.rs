@@ -154,7 +154,9 @@ impl Planner {
         let mut made_by = self.inner.info.clone();
         let on_device = match &self.inner.backend {
             Backend::Cpu => None,
-            Backend::Device(keeper) => Some(keeper.with(|gpu| gpu::plan(gpu, &params, loads.fixed()))),
+            Backend::Device(keeper) => {
+                Some(keeper.with(|gpu| gpu::plan(gpu, &params, loads.fixed(), loads.fixed_windows())))
+            }
             Backend::Refused(error) => Some(Err(error.clone())),
         };
         let on_cpu = || cpu::plan(&params, loads.fixed(), loads.fixed_windows());

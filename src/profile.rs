@@ -52,7 +52,7 @@ impl Profiler {
     /// As for [`crate::Planner::plan`], and [`Error::Device`] where the device fails.
     pub fn plan(&self, loads: &Loads, cluster: &Cluster, options: &PlanOptions) -> Result<StageTimes, Error> {
         let params = Params::new(loads, cluster, options)?;
-        pipeline::plan(&self.gpu, &params, loads.fixed())?;
+        pipeline::plan(&self.gpu, &params, loads.fixed(), loads.fixed_windows())?;
         Ok(self.times())
     }
 
@@ -91,9 +91,12 @@ impl Batch {
     /// The batch of a call.
     ///
     /// # Errors
-    /// As for [`crate::Planner::plan`].
+    /// As for [`crate::Planner::plan`], and [`Error::Invalid`] where the loads have several windows.
     pub fn new(loads: &Loads, cluster: &Cluster, options: &PlanOptions) -> Result<Self, Error> {
         let params = Params::new(loads, cluster, options)?;
+        if params.windows > 1 {
+            return Err(Error::invalid("windows of a batch", params.windows, "are not one window"));
+        }
         let table = enumerate_assignments(params.groups, params.nodes);
         let layout = Layout::new(&params, table.len() as u32);
         Ok(Self { params, table, layout, loads: loads.fixed().to_vec() })
@@ -112,7 +115,7 @@ impl Batch {
     pub fn on_cpu(&self) -> (StageTimes, u64) {
         let params = &self.params;
         let mut times: StageTimes =
-            stages::STAGES.iter().skip(1).map(|stage| (stage.stem, Duration::ZERO)).collect();
+            stages::STAGES[1..7].iter().map(|stage| (stage.stem, Duration::ZERO)).collect();
         let mut evaluations = 0;
         let mut candidate = Candidate::default();
         let (mut group_loads, mut node_loads) = (Vec::new(), Vec::new());
@@ -175,7 +178,7 @@ impl Batch {
         stages::s4_pack::record(&mut recording, base, &batch);
         stages::s5_refine::record(&mut recording, base, &batch);
         stages::s6_select::record(&mut recording, base, &batch);
-        let problem = self.layout.problem(&self.loads, &self.table);
+        let problem = self.layout.problem(&self.loads, &[], &self.table);
         let part = Part::Kept { begin: 0, words: 1 };
         let start = Instant::now();
         profiler.gpu.run(&recording, &self.layout, &problem, arena, part)?;

@@ -19,6 +19,8 @@ struct Params {
     slots_per_gpu: u32,
     node_slots: u32,
     max_count: u32,
+    windows: u32,
+    quads: u32,
     // rules and budget
     avoid_duplicates: u32,
     seed_low: u32,
@@ -71,14 +73,21 @@ struct Params {
     at_scratch: u32,
     at_tables: u32,
     at_enumerated: u32,
+    at_windows: u32,
+    at_window_groups: u32,
+    at_node_windows: u32,
+    at_floors: u32,
+    at_tops: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
-// loads [layers][experts], the noise tables, all balanced assignments [enumerated][groups]
+// loads [layers][experts], the noise tables, all balanced assignments [enumerated][groups]; of several windows
+// the loads [layers][experts][4 * quads]
 @group(0) @binding(1) var<storage, read> problem: array<u32>;
-// stages 1 and 2: group loads, ranks, assignments
+// stages 1 and 2: group loads, ranks, assignments; of several windows the group loads [layers][groups][4 * quads]
 @group(0) @binding(2) var<storage, read_write> groups: array<u32>;
-// what is kept of each node and layer: node loads, node state and slots, layer state, the plan
+// what is kept of each node and layer: node loads, node state and slots, layer state, the plan; of several
+// windows the node loads [layers][experts][4 * quads] and floors [layers][4 * quads]
 @group(0) @binding(3) var<storage, read_write> kept: array<u32>;
 // candidates, [word][candidate]
 @group(0) @binding(4) var<storage, read_write> arena: array<u32>;

@@ -102,7 +102,7 @@ fn plan_node(
 }
 
 /// The loads of a node's experts in all windows, in quads.
-fn quads(params: &Params, groups: &[u32], node: u32, rows: &[&[u32]], out: &mut Vec<Quad>) {
+pub fn quads(params: &Params, groups: &[u32], node: u32, rows: &[&[u32]], out: &mut Vec<Quad>) {
     let quads = params.quads() as usize;
     out.clear();
     out.resize(params.node_experts as usize * quads, Quad::default());

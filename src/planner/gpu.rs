@@ -3,12 +3,13 @@
 use crate::engine::gpu::{Gpu, Part, ShaderSource};
 use crate::engine::recording::Recording;
 use crate::error::Error;
-use crate::layout::{GpuParams, LAYER_WORDS, Layout};
+use crate::layout::{GpuParams, LAYER_WORDS, Layout, window_quads};
 use crate::mirror::s5_refine::End;
 use crate::params::{Params, enumerate_assignments};
 use crate::planner::cpu::Planned;
 use crate::stages::{
-    Batch, STAGES, queue, s1_group_loads, s2_groups_to_nodes, s3_replicate, s4_pack, s5_refine, s6_select,
+    Batch, STAGES, queue, s1_group_loads, s2_groups_to_nodes, s3_replicate, s4_pack, s4_pack_windows,
+    s5_refine, s5_refine_windows, s6_select,
 };
 
 /// The arena of a batch may take this many words (64 MiB) at most, if one restart of one layer fits.
@@ -25,11 +26,12 @@ pub fn shaders() -> Vec<ShaderSource> {
     STAGES.iter().map(shader).collect()
 }
 
-/// Plans all layers, in as few calls of [`plan_layers`] as the device's largest buffer allows.
+/// Plans all layers, in as few calls of [`plan_layers`] as the device's largest buffer allows. `windows` is
+/// `[windows][layers][experts]`, and `loads` its sum.
 ///
 /// # Errors
 /// [`Error::Device`] where the device fails.
-pub fn plan(gpu: &Gpu, params: &Params, loads: &[u32]) -> Result<Planned, Error> {
+pub fn plan(gpu: &Gpu, params: &Params, loads: &[u32], windows: &[u32]) -> Result<Planned, Error> {
     let table = enumerate_assignments(params.groups, params.nodes);
     let most = gpu.max_buffer_words();
     let mut planned = Planned { slots: Vec::new(), ends: Vec::new() };
@@ -42,9 +44,13 @@ pub fn plan(gpu: &Gpu, params: &Params, loads: &[u32]) -> Result<Planned, Error>
         }
         layers = layers.div_ceil(2);
     }
-    for loads in loads.chunks((layers * params.experts) as usize) {
+    let quads = window_quads(params, windows);
+    let each = (layers * params.experts) as usize;
+    let mut quads = quads.chunks((each * 4 * params.quads() as usize).max(1));
+    for loads in loads.chunks(each) {
         let layers = loads.len() as u32 / params.experts;
-        plan_layers(gpu, &Params { layers, ..params.clone() }, &table, loads, &mut planned)?;
+        let quads = quads.next().unwrap_or_default();
+        plan_layers(gpu, &Params { layers, ..params.clone() }, &table, loads, quads, &mut planned)?;
     }
     Ok(planned)
 }
@@ -55,13 +61,14 @@ fn plan_layers(
     params: &Params,
     table: &[Vec<u32>],
     loads: &[u32],
+    quads: &[u32],
     planned: &mut Planned,
 ) -> Result<(), Error> {
     let layout = Layout::new(params, table.len() as u32);
     let arena = ARENA_WORDS.min(gpu.max_buffer_words());
     let (recording, arena_words) = record(params, &layout, arena);
     let part = Part::Kept { begin: layout.result_begin, words: layout.kept_words - layout.result_begin };
-    let result = gpu.run(&recording, &layout, &layout.problem(loads, table), arena_words, part)?;
+    let result = gpu.run(&recording, &layout, &layout.problem(loads, quads, table), arena_words, part)?;
     let (states, plan) = result.split_at((params.layers * LAYER_WORDS) as usize);
     planned.slots.extend_from_slice(plan);
     planned.ends.extend(states.chunks_exact(LAYER_WORDS as usize).map(|state| match state[1] {
@@ -104,8 +111,13 @@ pub fn record(params: &Params, layout: &Layout, most_arena: u64) -> (Recording, 
 /// s3 to s6 for a batch.
 fn record_batch(recording: &mut Recording, base: &GpuParams, batch: &Batch) {
     s3_replicate::record(recording, base, batch);
-    s4_pack::record(recording, base, batch);
-    s5_refine::record(recording, base, batch);
+    if base.windows == 1 {
+        s4_pack::record(recording, base, batch);
+        s5_refine::record(recording, base, batch);
+    } else {
+        s4_pack_windows::record(recording, base, batch);
+        s5_refine_windows::record(recording, base, batch);
+    }
     s6_select::record(recording, base, batch);
 }
 

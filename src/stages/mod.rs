@@ -6,7 +6,9 @@ pub mod s1_group_loads;
 pub mod s2_groups_to_nodes;
 pub mod s3_replicate;
 pub mod s4_pack;
+pub mod s4_pack_windows;
 pub mod s5_refine;
+pub mod s5_refine_windows;
 pub mod s6_select;
 
 use crate::layout::GpuParams;
@@ -23,8 +25,8 @@ pub struct Stage {
     pub entries: &'static [&'static str],
 }
 
-/// The queue, then all stages in the order they run.
-pub const STAGES: [Stage; 7] = [
+/// The queue, then all stages in the order they run, then those that several windows have in place of some.
+pub const STAGES: [Stage; 9] = [
     queue::STAGE,
     s1_group_loads::STAGE,
     s2_groups_to_nodes::STAGE,
@@ -32,12 +34,15 @@ pub const STAGES: [Stage; 7] = [
     s4_pack::STAGE,
     s5_refine::STAGE,
     s6_select::STAGE,
+    s4_pack_windows::STAGE,
+    s5_refine_windows::STAGE,
 ];
 
 const PROBLEM: &str = include_str!("../../shaders/shared/problem.wgsl");
 const WIDE_U64: &str = include_str!("../../shaders/shared/wide_u64.wgsl");
 const RNG: &str = include_str!("../../shaders/shared/rng.wgsl");
 const CANDIDATE: &str = include_str!("../../shaders/shared/candidate.wgsl");
+const WINDOWS: &str = include_str!("../../shaders/shared/windows.wgsl");
 
 impl Stage {
     /// The whole shader: its sources, then the constants of `params.rs` that shaders share.
@@ -54,6 +59,10 @@ impl Stage {
             ("BIPARTITION_CHUNK", params::BIPARTITION_CHUNK),
             ("SPLIT_ITEMS", 2 * params::BIPARTITION_SLOTS),
             ("TRANSFER_CHUNK", params::TRANSFER_CHUNK),
+            ("WINDOW_TILE", params::WINDOW_TILE),
+            ("WINDOW_PAIR_SLOTS", params::WINDOW_PAIR_SLOTS),
+            ("WINDOW_GPUS", params::WINDOW_GPUS),
+            ("WINDOW_EXPERTS", params::WINDOW_EXPERTS),
         ];
         let mut wgsl = self.sources.concat();
         wgsl.push_str("\n// Constants of src/params.rs.\n");

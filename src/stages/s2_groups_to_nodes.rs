@@ -10,7 +10,7 @@ use crate::params::{ASSIGNMENT_WALK, GROUP_SWAP_PAIRS, GROUP_SWAP_STEPS};
 pub const STAGE: Stage = Stage {
     stem: "s2_groups_to_nodes",
     sources: &[include_str!("../../shaders/s2_groups_to_nodes.wgsl"), PROBLEM, WIDE_U64, RNG, CANDIDATE],
-    entries: &["build", "swap_groups", "share", "walk", "choose", "repair", "gather"],
+    entries: &["build", "swap_groups", "share", "add_share", "walk", "choose", "repair", "gather", "floors"],
 };
 
 const BEST_FIRST: u32 = 2;
@@ -32,8 +32,19 @@ pub fn record(recording: &mut Recording, base: &GpuParams) {
     for _ in 0..if swaps { GROUP_SWAP_STEPS } else { 0 } {
         recording.dispatch(kernel("swap_groups"), Grid::Lanes(built), *base);
     }
-    recording.dispatch(kernel("share"), Grid::Lanes(base.layers * (base.enumerated + base.samples)), *base);
-    for begin in 0..ASSIGNMENT_WALK.max(base.assignments).min(base.enumerated + base.samples) {
+    let candidates = base.enumerated + base.samples;
+    let lanes = Grid::Lanes(base.layers * candidates);
+    let mut weighed = ASSIGNMENT_WALK.max(base.assignments).min(candidates);
+    if base.windows == 1 {
+        recording.dispatch(kernel("share"), lanes, *base);
+    } else {
+        for begin in 0..base.quads {
+            recording.dispatch(kernel("add_share"), lanes, GpuParams { begin, ..*base });
+        }
+        // The share is all there is to weigh.
+        weighed = 1;
+    }
+    for begin in 0..weighed {
         recording.dispatch(kernel("walk"), Grid::Lanes(base.layers), GpuParams { begin, ..*base });
     }
     recording.dispatch(kernel("choose"), Grid::Lanes(base.layers * (base.assignments + 1)), *base);
@@ -43,6 +54,9 @@ pub fn record(recording: &mut Recording, base: &GpuParams) {
 pub fn record_gather(recording: &mut Recording, base: &GpuParams, assignment: u32) {
     let params = GpuParams { assignment, ..*base };
     recording.dispatch(kernel("gather"), Grid::Lanes(base.layers * base.experts), params);
+    if base.windows > 1 {
+        recording.dispatch(kernel("floors"), Grid::Lanes(base.layers * base.quads), params);
+    }
 }
 
 /// The repaired assignment of all layers.

@@ -12,17 +12,31 @@ pub const STAGE: Stage = Stage {
     entries: &["weigh", "order", "pack"],
 };
 
+fn kernel(entry: &'static str) -> Kernel {
+    Kernel { stem: STAGE.stem, entry }
+}
+
 /// Packings of all candidates of a batch.
 pub fn record(recording: &mut Recording, base: &GpuParams, batch: &Batch) {
+    record_order(recording, base, batch);
+    record_pack(recording, base, batch, kernel("pack"));
+}
+
+/// The order of packing.
+pub fn record_order(recording: &mut Recording, base: &GpuParams, batch: &Batch) {
     let params = batch.params(base);
-    let kernel = |entry| Kernel { stem: STAGE.stem, entry };
     recording.dispatch(kernel("weigh"), Grid::QueuedExperts, params);
     recording.dispatch(kernel("order"), Grid::QueuedExperts, params);
+}
+
+/// The packing, by a kernel that places the items of its range.
+pub fn record_pack(recording: &mut Recording, base: &GpuParams, batch: &Batch, pack: Kernel) {
+    let params = batch.params(base);
     // A replica looks at every GPU, and where it must make room at two GPUs' slots.
     let k = u64::from(base.slots_per_gpu);
     let room = if base.avoid_duplicates == 1 { u64::from(base.node_gpus) + k * (k + 1) } else { 0 };
     let items = budget::steps_per_dispatch(u64::from(base.node_gpus) + 2 + room);
     for (begin, end) in budget::ranges(base.node_replicas, items) {
-        recording.dispatch(kernel("pack"), Grid::Queued, GpuParams { begin, end, ..params });
+        recording.dispatch(pack, Grid::Queued, GpuParams { begin, end, ..params });
     }
 }

@@ -29,10 +29,22 @@ pub const STAGE: Stage = Stage {
 /// The search of all candidates of a batch: as many dispatches as the budget of a restart could need. Those
 /// after the last candidate ends are empty.
 pub fn record(recording: &mut Recording, base: &GpuParams, batch: &Batch) {
-    let params = GpuParams { fuel: budget::fuel(largest_piece(base)), ..batch.params(base) };
     let kernel = Kernel { stem: STAGE.stem, entry: "refine" };
+    record_turns(recording, base, batch, kernel, largest_piece(base), last_step(base));
+}
+
+/// The turns of a kernel that works in pieces of at most `piece`, and passes its budget by at most `last_step`.
+pub fn record_turns(
+    recording: &mut Recording,
+    base: &GpuParams,
+    batch: &Batch,
+    kernel: Kernel,
+    piece: u32,
+    last_step: u64,
+) {
+    let params = GpuParams { fuel: budget::fuel(piece), ..batch.params(base) };
     let limit = if base.steps == 0 { 0 } else { base.work_limit };
-    let work = u64::from(limit) + last_step(base);
+    let work = u64::from(limit) + last_step;
     for turn in (0..work.div_ceil(u64::from(params.fuel)) + 1).map(|i| (i % 2) as u32) {
         recording.dispatch(kernel, Grid::Queued, GpuParams { turn, ..params });
         queue::record_tally(recording, &GpuParams { turn: 1 - turn, ..params });

@@ -9,21 +9,25 @@ mod s1_group_loads;
 mod s2_groups_to_nodes;
 mod s3_replicate;
 mod s4_pack;
+mod s4_pack_windows;
 mod s5_refine;
+mod s5_refine_windows;
 mod s6_select;
 mod whole_plan;
 
-use crate::cases::{Case, random_case};
+use crate::cases::{Case, random_case, random_windows_case};
 use crate::engine::gpu::{Gpu, Part};
 use crate::engine::recording::Recording;
-use crate::layout::Layout;
+use crate::layout::{Layout, window_quads};
 use crate::mirror::s2_groups_to_nodes::Assignment;
 use crate::mirror::s5_refine::Candidate;
+use crate::mirror::s5_refine_windows as windows;
 use crate::mirror::{
     rng, s1_group_loads as mirror_s1, s2_groups_to_nodes as mirror_s2, s3_replicate as mirror_s3,
-    s4_pack as mirror_s4,
+    s4_pack as mirror_s4, s4_pack_windows as mirror_s4_windows,
 };
 use crate::params::{Params, enumerate_assignments};
+use crate::planner::cpu_windows;
 use crate::stages::{self, Batch};
 use crate::{DeviceChoice, Planner};
 
@@ -45,7 +49,15 @@ pub struct Bench {
 
 impl Bench {
     pub fn new(seed: u64) -> Self {
-        let mut case = random_case(seed, 1 << 14);
+        Self::of(random_case(seed, 1 << 14))
+    }
+
+    /// With several windows.
+    pub fn with_windows(seed: u64) -> Self {
+        Self::of(random_windows_case(seed, 1 << 14))
+    }
+
+    fn of(mut case: Case) -> Self {
         case.options.restarts = case.options.restarts.min(9);
         let params = Params::new(&case.loads, &case.cluster, &case.options).expect("the case is valid");
         let table = enumerate_assignments(params.groups, params.nodes);
@@ -62,7 +74,11 @@ impl Bench {
     /// Runs a recording on the device and reads a part of a buffer.
     pub fn run(&self, gpu: &Gpu, recording: &Recording, part: Part) -> Vec<u32> {
         let candidates = u64::from(self.batch.params(&self.layout.base).candidates);
-        let problem = self.layout.problem(self.case.loads.fixed(), &self.table);
+        let problem = self.layout.problem(
+            self.case.loads.fixed(),
+            &window_quads(&self.params, self.case.loads.fixed_windows()),
+            &self.table,
+        );
         let arena = candidates * self.layout.candidate_words;
         gpu.run(recording, &self.layout, &problem, arena, part).expect("the device works")
     }
@@ -80,6 +96,54 @@ impl Bench {
     pub fn arena(&self, begin: u32, words: u32) -> Part {
         let candidates = u64::from(self.batch.params(&self.layout.base).candidates);
         Part::Arena { begin: u64::from(begin) * candidates, words: u64::from(words) * candidates }
+    }
+
+    /// The windows' loads of a layer.
+    pub fn rows(&self, layer: u32) -> Vec<&[u32]> {
+        let experts = self.params.experts as usize;
+        let windows = self.case.loads.fixed_windows().chunks_exact(self.params.layers as usize * experts);
+        windows.map(|window| &window[layer as usize * experts..(layer as usize + 1) * experts]).collect()
+    }
+
+    /// What the mirror chooses for a layer with several windows, and its floors.
+    pub fn windows_assignment(&self, layer: u32) -> (Assignment, Vec<windows::Quad>) {
+        let group_loads = |loads: &[u32]| {
+            let mut out = Vec::new();
+            mirror_s1::group_loads(&self.params, loads, &mut out);
+            out
+        };
+        let each: Vec<Vec<u32>> = self.rows(layer).into_iter().map(group_loads).collect();
+        let mean = group_loads(self.loads(layer));
+        let assignment = mirror_s2::choose_windows(&self.params, &self.table, &mean, &each);
+        let floors = cpu_windows::floors(&self.params, &assignment, &each);
+        (assignment, floors)
+    }
+
+    /// As [`Bench::each_candidate`], with several windows.
+    pub fn each_windows_candidate(
+        &self,
+        mut check: impl FnMut(usize, &[windows::Quad], u32, u32, &mut windows::Candidate),
+    ) {
+        let mut number = 0;
+        for layer in 0..self.params.layers {
+            let (assignment, floors) = self.windows_assignment(layer);
+            let (mut mean, mut loads) = (Vec::new(), Vec::new());
+            for node in 0..self.params.nodes {
+                mirror_s2::node_loads(&self.params, &assignment.groups, node, self.loads(layer), &mut mean);
+                cpu_windows::quads(&self.params, &assignment.groups, node, &self.rows(layer), &mut loads);
+                for restart in 0..self.params.restarts {
+                    let key = rng::key(&self.params, node, restart);
+                    let mut candidate = windows::Candidate::default();
+                    candidate.floors.clone_from(&floors);
+                    let windows::Candidate { counts, scratch, .. } = &mut candidate;
+                    mirror_s3::replicate(&self.params, key, restart, &mean, counts, scratch);
+                    mirror_s4_windows::pack(&self.params, key, restart, &mean, &loads, &mut candidate);
+                    let stop = self.params.stop_load(assignment.bound);
+                    check(number, &loads, key, stop, &mut candidate);
+                    number += 1;
+                }
+            }
+        }
     }
 
     /// What the mirror chooses for a layer.

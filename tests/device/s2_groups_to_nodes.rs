@@ -47,3 +47,37 @@ fn chosen_assignments_and_node_loads_equal_the_mirror() {
         assert_same("node loads", bench.case.seed, &expected_loads, &node_loads);
     }
 }
+
+#[test]
+fn assignments_floors_and_node_loads_of_several_windows_equal_the_mirror() {
+    let Some(gpu) = planner().and_then(Planner::gpu) else { return };
+    for seed in 0..cases(40) {
+        let bench = Bench::with_windows(1100 + seed);
+        let base = &bench.layout.base;
+        let recording = bench.record_to_nodes();
+        let (groups, each) = (base.groups as usize, 4 * base.quads as usize);
+        let words = u64::from(base.layers) * 3 * (groups as u64 + 1);
+        let chosen = bench.run(gpu, &recording, Part::Groups { begin: u64::from(base.at_chosen), words });
+        let words = u64::from(base.layers * base.experts) * each as u64;
+        let node_loads =
+            bench.run(gpu, &recording, Part::Kept { begin: u64::from(base.at_node_windows), words });
+        let words = u64::from(base.layers) * each as u64;
+        let floors = bench.run(gpu, &recording, Part::Kept { begin: u64::from(base.at_floors), words });
+        let (mut expected_loads, mut expected_floors) = (Vec::new(), Vec::new());
+        for layer in 0..base.layers {
+            let (assignment, floors) = bench.windows_assignment(layer);
+            let expected: Vec<u32> =
+                [assignment.bound].into_iter().chain(assignment.groups.clone()).collect();
+            let found = &chosen[layer as usize * 3 * (groups + 1)..];
+            assert_same("assignment", bench.case.seed, &expected, &found[..groups + 1]);
+            expected_floors.extend(floors.into_flattened());
+            for node in 0..base.nodes {
+                let mut loads = Vec::new();
+                cpu_windows::quads(&bench.params, &assignment.groups, node, &bench.rows(layer), &mut loads);
+                expected_loads.extend(loads.into_flattened());
+            }
+        }
+        assert_same("floors", bench.case.seed, &expected_floors, &floors);
+        assert_same("node loads of windows", bench.case.seed, &expected_loads, &node_loads);
+    }
+}

@@ -9,7 +9,9 @@ fn the_plan_kept_equals_the_mirror_for_every_budget() {
         for restarts in [1, 7, 9, 40] {
             let params = Params { restarts, ..bench.params.clone() };
             let expected = cpu::plan(&params, bench.case.loads.fixed(), bench.case.loads.fixed_windows());
-            let found = gpu::plan(device, &params, bench.case.loads.fixed()).expect("the device works");
+            let found =
+                gpu::plan(device, &params, bench.case.loads.fixed(), bench.case.loads.fixed_windows())
+                    .expect("the device works");
             assert_same("plan", bench.case.seed, &expected.slots, &found.slots);
             assert_eq!(expected.ends, found.ends, "ends, seed {}", bench.case.seed);
         }

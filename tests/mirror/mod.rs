@@ -2,3 +2,4 @@
 
 mod moves;
 mod plans;
+mod windows;

@@ -71,6 +71,29 @@ pub fn random_case(seed: u64, size: usize) -> Case {
     }
 }
 
+/// A random case of 2 to 16 windows, of any weights.
+pub fn random_windows_case(seed: u64, size: usize) -> Case {
+    let case = random_case(seed, size);
+    let mut random = Random(!seed);
+    let (layers, experts) = (case.loads.layers(), case.loads.experts());
+    // The windows of some cases are alike, as those of one day are, so that one GPU is heaviest in many.
+    let alike = random.below(2) == 0;
+    let base = random_counts(&mut random, layers, experts);
+    let windows: Vec<Loads> = (0..2 + random.below(15))
+        .map(|_| {
+            let counts: Vec<u64> = match alike {
+                true => base.iter().map(|&count| count + random.next() % (count / 4 + 1)).collect(),
+                false => random_counts(&mut random, layers, experts),
+            };
+            Loads::from_counts(layers, experts, &counts).expect("shape is right")
+        })
+        .collect();
+    let weights: Vec<f64> = windows.iter().map(|_| [1.0, 1.0, 2.5, 0.0][random.below(4)]).collect();
+    let weights = if weights.iter().sum::<f64>() > 0.0 { weights } else { vec![1.0; windows.len()] };
+    let loads = Loads::from_windows(&windows, &weights).expect("windows are alike in shape");
+    Case { loads, ..case }
+}
+
 fn random_counts(random: &mut Random, layers: usize, experts: usize) -> Vec<u64> {
     let mut counts = Vec::with_capacity(layers * experts);
     for _ in 0..layers {

@@ -19,11 +19,21 @@ use crate::params::{FREE, Params, TURN, blocks};
 /// Loads of four windows.
 pub type Quad = [u32; 4];
 
-/// The most quads of a call.
-pub const MAX_QUADS: usize = crate::loads::MAX_WINDOWS / 4;
+/// Loads of all windows, where their number of quads is known.
+pub type Loads<const Q: usize> = [Quad; Q];
 
-/// Loads of all windows, padded.
-pub type Vector = [Quad; MAX_QUADS];
+/// Calls a function for the number of quads of a call, which is then known when it is compiled.
+macro_rules! by_quads {
+    ($params:expr, $function:ident($($argument:expr),*)) => {
+        match $params.quads() {
+            1 => $function::<1>($($argument),*),
+            2 => $function::<2>($($argument),*),
+            3 => $function::<3>($($argument),*),
+            _ => $function::<4>($($argument),*),
+        }
+    };
+}
+use by_quads;
 
 /// The two heaviest GPUs of a window besides the first, and the first: GPU and load.
 type Top = [(u32, u32); 3];
@@ -173,6 +183,11 @@ impl Candidate {
         }
     }
 
+    /// Whether the budget is passed: a scan then ends with what it has found.
+    pub fn is_spent(&self, params: &Params) -> bool {
+        self.work > params.work_limit
+    }
+
     /// Adds to the work done.
     pub fn charge(&mut self, work: u32) {
         self.work = self.work.saturating_add(work);
@@ -180,7 +195,7 @@ impl Candidate {
 
     /// Finds the heaviest GPUs of each window. Valid until a move is made.
     pub fn find_tops(&mut self, params: &Params) {
-        self.charge(4 * TURN + 4 * params.quads() * params.node_gpus);
+        self.charge(4 * TURN + params.quads() * (TURN + blocks(params.node_gpus)));
         let quads = params.quads() as usize;
         self.tops.clear();
         self.tops.resize(4 * quads, [(FREE, 0); 3]);
@@ -229,32 +244,26 @@ impl Candidate {
         self.tops[window as usize][0].1 > self.floors[window as usize / 4][window as usize % 4]
     }
 
+    /// [`Candidate::critical`], as the search asks window by window. Charges the look.
+    fn proposer(&mut self, params: &Params, window: u32) -> Option<usize> {
+        self.charge(TURN + params.windows);
+        self.critical(window)
+    }
+
     /// The floors.
-    pub fn floor(&self) -> Vector {
-        let mut floor = Vector::default();
-        floor[..self.floors.len()].copy_from_slice(&self.floors);
-        floor
+    pub fn floor<const Q: usize>(&self) -> Loads<Q> {
+        std::array::from_fn(|q| self.floors[q])
     }
 
     /// The windows' heaviest loads among the GPUs other than `a` and `b`, not below the floors.
-    pub fn without(&self, a: usize, b: usize) -> Vector {
-        let mut base = Vector::default();
-        for (window, top) in self.tops.iter().enumerate() {
-            let other = top.iter().find(|(gpu, _)| *gpu as usize != a && *gpu as usize != b);
-            let load = other.map_or(0, |(_, load)| *load);
-            base[window / 4][window % 4] = load.max(self.floors[window / 4][window % 4]);
-        }
-        base
-    }
-
-    /// Loads of a GPU.
-    pub fn on_gpu(&self, quads: usize, gpu: usize) -> &[Quad] {
-        &self.gpu_load[gpu * quads..(gpu + 1) * quads]
-    }
-
-    /// Loads of a slot's replica.
-    pub fn in_slot(&self, quads: usize, slot: usize) -> &[Quad] {
-        &self.load[slot * quads..(slot + 1) * quads]
+    pub fn without<const Q: usize>(&self, a: usize, b: usize) -> Loads<Q> {
+        let other = |top: &Top| {
+            let [first, second, third] = *top;
+            let out = |gpu: u32| (gpu as usize == a) | (gpu as usize == b);
+            let later = if out(second.0) { third.1 } else { second.1 };
+            if out(first.0) { later } else { first.1 }
+        };
+        std::array::from_fn(|q| std::array::from_fn(|i| other(&self.tops[4 * q + i]).max(self.floors[q][i])))
     }
 
     /// How many replicas the expert in a slot has; 0 for a free slot.
@@ -267,17 +276,24 @@ impl Candidate {
 
     /// Whether `gpu` holds `expert`. Charges the look.
     pub fn holds(&mut self, params: &Params, gpu: usize, expert: u32) -> bool {
-        self.charge(blocks(params.slots_per_gpu));
+        self.charge(1 + blocks(params.slots_per_gpu));
+        self.copies(params, gpu, expert) > 0
+    }
+
+    /// How many replicas of `expert` are on `gpu`.
+    fn copies(&self, params: &Params, gpu: usize, expert: u32) -> u32 {
         let slots = params.slots_per_gpu as usize;
-        self.expert[gpu * slots..(gpu + 1) * slots].contains(&expert)
+        self.expert[gpu * slots..(gpu + 1) * slots].iter().map(|&e| u32::from(e == expert)).sum()
     }
 
     /// Whether the replica in `slot` would be a duplicate on `gpu`.
     pub fn is_twin(&self, params: &Params, slot: usize, gpu: usize) -> bool {
-        let slots = params.slots_per_gpu as usize;
-        params.avoid_duplicates
-            && self.count_at(slot) > 1
-            && self.expert[gpu * slots..(gpu + 1) * slots].contains(&self.expert[slot])
+        params.avoid_duplicates && self.count_at(slot) > 1 && self.copies(params, gpu, self.expert[slot]) > 0
+    }
+
+    /// Which of the slots, at most 32, hold a replica that would be a duplicate on `gpu`, as bits.
+    fn twins(&self, params: &Params, slots: std::ops::Range<usize>, gpu: usize) -> u32 {
+        (0..).zip(slots).map(|(i, slot)| u32::from(self.is_twin(params, slot, gpu)) << i).sum()
     }
 
     /// No replica in any slot.
@@ -325,7 +341,7 @@ impl Candidate {
 
     /// Goes back to the placement remembered.
     fn restore(&mut self, params: &Params, loads: &[Quad]) {
-        self.charge(8 * TURN + blocks(params.node_experts) + 2 * params.node_slots);
+        self.charge(8 * TURN + blocks(params.node_experts) + 2 * blocks(params.node_slots));
         let snapshot = std::mem::take(&mut self.snapshot);
         self.place(params, loads, &snapshot);
         self.snapshot = snapshot;

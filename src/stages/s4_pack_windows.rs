@@ -1,0 +1,25 @@
+//! Stage 4 where there are several windows: replicas to GPUs.
+
+use super::{Batch, CANDIDATE, PROBLEM, RNG, Stage, WIDE_U64, WINDOWS, s4_pack};
+use crate::engine::recording::{Kernel, Recording};
+use crate::layout::GpuParams;
+
+/// The shader.
+pub const STAGE: Stage = Stage {
+    stem: "s4_pack_windows",
+    sources: &[
+        include_str!("../../shaders/s4_pack_windows.wgsl"),
+        WINDOWS,
+        PROBLEM,
+        WIDE_U64,
+        RNG,
+        CANDIDATE,
+    ],
+    entries: &["pack"],
+};
+
+/// Packings of all candidates of a batch, in the order of their mean loads.
+pub fn record(recording: &mut Recording, base: &GpuParams, batch: &Batch) {
+    s4_pack::record_order(recording, base, batch);
+    s4_pack::record_pack(recording, base, batch, Kernel { stem: STAGE.stem, entry: "pack" });
+}

@@ -1,0 +1,24 @@
+use super::*;
+
+#[test]
+fn packings_over_several_windows_equal_the_mirror() {
+    let Some(gpu) = planner().and_then(Planner::gpu) else { return };
+    for seed in 0..cases(40) {
+        let bench = Bench::with_windows(6000 + seed);
+        let base = &bench.layout.base;
+        let mut recording = bench.record_to_nodes();
+        stages::s3_replicate::record(&mut recording, base, &bench.batch);
+        stages::s4_pack_windows::record(&mut recording, base, &bench.batch);
+        // Expert and loads of each slot lie behind each other.
+        let each = 4 * base.quads;
+        let slots = bench.run(gpu, &recording, bench.arena(base.at_expert, (1 + each) * base.node_slots));
+        let gpus = bench.run(gpu, &recording, bench.arena(base.at_gpu_load, each * base.node_gpus));
+        let candidates = bench.batch.params(base).candidates as usize;
+        bench.each_windows_candidate(|number, _, _, _, candidate| {
+            let expected = [candidate.expert.as_slice(), candidate.load.as_flattened()].concat();
+            assert_same("slots", bench.case.seed, &expected, &of_candidate(&slots, candidates, number));
+            let found = of_candidate(&gpus, candidates, number);
+            assert_same("GPU loads", bench.case.seed, candidate.gpu_load.as_flattened(), &found);
+        });
+    }
+}
