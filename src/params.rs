@@ -297,7 +297,7 @@ pub fn enumerate_assignments(groups: u32, nodes: u32) -> Vec<Vec<u32>> {
             found.push(places.clone());
             return;
         }
-        let opens = places.len() as u32 % room == 0;
+        let opens = (places.len() as u32).is_multiple_of(room);
         let first = if opens { 0 } else { places.last().map_or(0, |&group| group + 1) };
         for group in first..used.len() as u32 {
             if used[group as usize] {
