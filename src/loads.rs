@@ -133,11 +133,7 @@ impl Loads {
             return Err(Error::invalid("number of weights", weights.len(), rule));
         }
         if let Some((i, w)) = weights.iter().enumerate().find(|(_, w)| !(w.is_finite() && **w >= 0.0)) {
-            return Err(Error::invalid(
-                format!("weight of window {i}:"),
-                w,
-                "is not a finite number, at least 0",
-            ));
+            return Err(Error::invalid(format!("weight of window {i}:"), w, "is not a finite number, at least 0"));
         }
         let total: f64 = weights.iter().sum();
         if !(total > 0.0 && total.is_finite()) {
@@ -157,7 +153,8 @@ impl Loads {
         if windows.len() == 1 {
             return Ok(first.clone());
         }
-        let weights: Vec<u32> = weights.iter().map(|w| (w / total * f64::from(FIXED_TOTAL)) as u32).collect();
+        let weights: Vec<u32> =
+            weights.iter().map(|w| (w / total * f64::from(FIXED_TOTAL)) as u32).collect();
         let fixed: Vec<u32> = windows
             .iter()
             .zip(&weights)

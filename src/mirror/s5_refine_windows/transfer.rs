@@ -115,9 +115,7 @@ fn replace(
     if least > best.value {
         return;
     }
-    candidate.charge(
-        TRANSFER_CHUNK * (1 + if params.avoid_duplicates { blocks(params.slots_per_gpu) } else { 0 }),
-    );
+    candidate.charge(TRANSFER_CHUNK * (1 + if params.avoid_duplicates { blocks(params.slots_per_gpu) } else { 0 }));
     for expert in begin..(begin + TRANSFER_CHUNK).min(params.node_experts) {
         let count = candidate.counts[expert as usize];
         if expert == candidate.expert[slot] || count == 0 || count >= params.max_count {
@@ -130,8 +128,8 @@ fn replace(
             value += sum(larger(fixed[q], here));
             local += sum(larger(near[q], here));
         }
-        let twin =
-            params.avoid_duplicates && candidate.expert[heavy * slots..(heavy + 1) * slots].contains(&expert);
+        let twin = params.avoid_duplicates
+            && candidate.expert[heavy * slots..(heavy + 1) * slots].contains(&expert);
         if !twin {
             best.offer(u32::MAX, 0, Move { value, local, kind: Kind::Transfer(slot, expert) });
         }
