@@ -14,7 +14,7 @@ mod common;
 use std::future::Future;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use eplb_wgpu::{Cluster, DeviceChoice, DeviceInfo, Loads, PlanOptions, Planner};
 
@@ -86,7 +86,7 @@ fn settled(threads: usize) -> Held {
         if held().threads <= threads {
             break;
         }
-        std::thread::sleep(std::time::Duration::from_millis(10));
+        std::thread::sleep(Duration::from_millis(10));
     }
     held()
 }
@@ -115,15 +115,20 @@ fn threads_on_one_planner(planner: &Planner, threads: usize, plans: usize) {
         planner.device().label(),
         start.elapsed().as_secs_f64()
     );
-    assert_flat("a plan", warm, after, 8 << 10);
+    assert_flat("plans", warm, after);
 }
 
-/// Memory may grow by so many KiB, allocators being what they are; threads and files not at all.
+/// Allocators and drivers take memory in steps: the most that was seen is 6 MiB, in the short form, and 0.1 MiB in
+/// the full one. A planner that is kept takes 35, on
+/// lavapipe.
+const SLACK_KIB: u64 = 16 << 10;
+
+/// Nothing is kept: memory within the slack, threads and files to the last one.
 #[track_caller]
-fn assert_flat(what: &str, before: Held, after: Held, kib: u64) {
-    assert!(after.kib <= before.kib + kib, "{what} keeps memory: {before:?}, then {after:?}");
-    assert!(after.threads <= before.threads, "{what} keeps threads: {before:?}, then {after:?}");
-    assert!(after.files <= before.files, "{what} keeps files open: {before:?}, then {after:?}");
+fn assert_flat(what: &str, before: Held, after: Held) {
+    assert!(after.kib <= before.kib + SLACK_KIB, "{what} keep memory: {before:?}, then {after:?}");
+    assert!(after.threads <= before.threads, "{what} keep threads: {before:?}, then {after:?}");
+    assert!(after.files <= before.files, "{what} keep files open: {before:?}, then {after:?}");
 }
 
 /// Planners that are made, used and dropped, after some that warm the driver up.
@@ -131,7 +136,11 @@ fn planners_come_and_go(device: &DeviceInfo) {
     let choice = DeviceChoice::Name(format!("{} {}", device.name, device.backend));
     let cases = cases();
     let open_and_drop = || plan(&Planner::new(choice.clone()).unwrap(), &cases[1]);
-    let (warm_up, planners) = if is_full() { (10, 50) } else { (2, 4) };
+    let (warm_up, planners) = match (is_full(), common::is_short()) {
+        (true, _) => (10, 50),
+        (false, true) => (2, 2),
+        (false, false) => (4, 8),
+    };
     let first = held();
     (0..warm_up).for_each(|_| open_and_drop());
     let warm = settled(first.threads);
@@ -143,7 +152,7 @@ fn planners_come_and_go(device: &DeviceInfo) {
         device.label(),
         start.elapsed().as_secs_f64()
     );
-    assert_flat("a planner", warm, after, (1 << 10) * planners as u64);
+    assert_flat("planners", warm, after);
 }
 
 /// A future that is polled once and dropped: its plan ends unseen, and the planner goes on.

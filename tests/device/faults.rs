@@ -72,7 +72,8 @@ fn a_device_lost_in_mid_plan_is_opened_again_by_the_next_call() {
     let planner = open(opening);
     assert_on_device(&plan(&planner).unwrap());
     let mut fell_back = 0;
-    for delay in [0, 1, 2, 5, 10, 20, 40, 80] {
+    let delays: &[u64] = if is_short() { &[0, 5] } else { &[0, 1, 2, 5, 10, 20, 40, 80] };
+    for &delay in delays {
         let gpu = planner.lend().unwrap();
         let destroyer = std::thread::spawn(move || {
             std::thread::sleep(Duration::from_millis(delay));
