@@ -57,8 +57,7 @@ fn assignments_floors_and_node_loads_of_several_windows_equal_the_mirror() {
         let recording = bench.record_to_nodes();
         let (groups, each) = (base.groups as usize, 4 * base.quads as usize);
         let words = u64::from(base.layers) * 3 * (groups as u64 + 1);
-        let chosen =
-            bench.run(gpu, &recording, Part::Groups { begin: u64::from(base.at_chosen), words });
+        let chosen = bench.run(gpu, &recording, Part::Groups { begin: u64::from(base.at_chosen), words });
         let words = u64::from(base.layers * base.experts) * each as u64;
         let node_loads =
             bench.run(gpu, &recording, Part::Kept { begin: u64::from(base.at_node_windows), words });
@@ -67,7 +66,8 @@ fn assignments_floors_and_node_loads_of_several_windows_equal_the_mirror() {
         let (mut expected_loads, mut expected_floors) = (Vec::new(), Vec::new());
         for layer in 0..base.layers {
             let (assignment, floors) = bench.windows_assignment(layer);
-            let expected: Vec<u32> = [assignment.bound].into_iter().chain(assignment.groups.clone()).collect();
+            let expected: Vec<u32> =
+                [assignment.bound].into_iter().chain(assignment.groups.clone()).collect();
             let found = &chosen[layer as usize * 3 * (groups + 1)..];
             assert_same("assignment", bench.case.seed, &expected, &found[..groups + 1]);
             expected_floors.extend(floors.into_flattened());
