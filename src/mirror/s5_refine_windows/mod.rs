@@ -158,7 +158,9 @@ impl Candidate {
             }
             let found = None
                 .or_else(|| if params.search.swaps { swap::best(params, value, self) } else { None })
-                .or_else(|| if params.search.pair_swaps { pair_swap::best(params, value, self) } else { None })
+                .or_else(
+                    || if params.search.pair_swaps { pair_swap::best(params, value, self) } else { None },
+                )
                 .or_else(|| {
                     if params.search.transfers { transfer::best(params, loads, value, self) } else { None }
                 });
@@ -286,9 +288,7 @@ impl Candidate {
 
     /// Whether the replica in `slot` would be a duplicate on `gpu`.
     pub fn is_twin(&self, params: &Params, slot: usize, gpu: usize) -> bool {
-        params.avoid_duplicates
-            && self.count_at(slot) > 1
-            && self.copies(params, gpu, self.expert[slot]) > 0
+        params.avoid_duplicates && self.count_at(slot) > 1 && self.copies(params, gpu, self.expert[slot]) > 0
     }
 
     /// Which of the slots, at most 32, hold a replica that would be a duplicate on `gpu`, as bits.
