@@ -240,10 +240,8 @@ fn assign(n: usize, weight: impl Fn((usize, usize)) -> i64) -> (i64, Vec<usize>)
 /// The replicas of `new` in an order in which those that `old` holds keep their slots.
 pub(crate) fn in_place(old: &[u32], new: &[u32]) -> Vec<u32> {
     let mut rest = new.to_vec();
-    let kept: Vec<Option<u32>> = old
-        .iter()
-        .map(|expert| rest.iter().position(|e| e == expert).map(|at| rest.remove(at)))
-        .collect();
+    let kept: Vec<Option<u32>> =
+        old.iter().map(|expert| rest.iter().position(|e| e == expert).map(|at| rest.remove(at))).collect();
     let mut rest = rest.into_iter();
     kept.into_iter().map(|slot| slot.or_else(|| rest.next()).unwrap_or(crate::params::FREE)).collect()
 }

@@ -11,7 +11,14 @@ use crate::params::{FREE, Params};
 ///
 /// `mean` is the loads that decided the counts, by which the replicas are ordered; `loads` has
 /// `params.quads()` quads an expert. Reads `candidate.counts` and `floors`; writes its placement.
-pub fn pack(params: &Params, key: u32, restart: u32, mean: &[u32], loads: &[Quad], candidate: &mut Candidate) {
+pub fn pack(
+    params: &Params,
+    key: u32,
+    restart: u32,
+    mean: &[u32],
+    loads: &[Quad],
+    candidate: &mut Candidate,
+) {
     let noisy = params.packing_noise && restart > 0;
     let (gpus, slots, quads) =
         (params.node_gpus as usize, params.slots_per_gpu as usize, params.quads() as usize);
@@ -24,7 +31,8 @@ pub fn pack(params: &Params, key: u32, restart: u32, mean: &[u32], loads: &[Quad
         let word = rng::draw(key, rng::PACKING + item);
         let mut best: Option<(u32, u32, usize)> = None;
         for gpu in 0..gpus {
-            if candidate.used[gpu] as usize == slots || (params.avoid_duplicates && candidate.last[gpu] == e) {
+            if candidate.used[gpu] as usize == slots || (params.avoid_duplicates && candidate.last[gpu] == e)
+            {
                 continue;
             }
             let noise = if noisy { gpu_noise(word, gpu as u32, replica) } else { 0 };

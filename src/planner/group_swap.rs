@@ -59,11 +59,18 @@ pub fn best(params: &Params, cluster: &Cluster, loads: &[Quad], previous: &[u32]
     if after >= now {
         return None;
     }
-    let mean: Vec<u32> = (0..params.experts as usize).map(|e| (0..windows).map(|w| load(e, w)).sum()).collect();
+    let mean: Vec<u32> =
+        (0..params.experts as usize).map(|e| (0..windows).map(|w| load(e, w)).sum()).collect();
     let mut swapped = previous.to_vec();
     for (out, back) in [(x, y), (y, x)] {
         let node = node_of[out] * slots..(node_of[out] + 1) * slots;
-        take_over(params, &mean, back * size..(back + 1) * size, out * size..(out + 1) * size, &mut swapped[node])?;
+        take_over(
+            params,
+            &mean,
+            back * size..(back + 1) * size,
+            out * size..(out + 1) * size,
+            &mut swapped[node],
+        )?;
     }
     Some(swapped)
 }

@@ -92,8 +92,15 @@ impl Search<'_> {
         let fresh_nodes = self.nodes_of(fresh);
         let fresh_value = value(&fresh_nodes);
         let start = self.nodes_of(self.previous);
-        let mut path =
-            Path { points: vec![Point { moves: 0, value: value(&start), slots: self.previous.to_vec(), fresh: false }], fresh_value };
+        let mut path = Path {
+            points: vec![Point {
+                moves: 0,
+                value: value(&start),
+                slots: self.previous.to_vec(),
+                fresh: false,
+            }],
+            fresh_value,
+        };
         let even = self.loads.iter().flatten().sum::<u32>() / (self.params.node_gpus * self.params.nodes);
         if self.limits.is_balanced(even, path.points[0].value) {
             return path;
@@ -364,4 +371,3 @@ pub fn choose(params: &Params, paths: &[Path], limits: &MoveLimits) -> Vec<usize
 pub fn to_map(slots: &[u32]) -> impl Iterator<Item = i32> + '_ {
     slots.iter().map(|&e| if e == FREE { -1 } else { e as i32 })
 }
-

@@ -51,7 +51,8 @@ fn forecast_layer(rows: &[&[u32]], counts: &mut Vec<u64>) {
     let n = rows.len() as i128;
     let experts = rows[0].len();
     let at = |t: usize, e: usize| i128::from(rows[t][e]);
-    let means: Vec<i128> = (0..experts).map(|e| (0..rows.len()).map(|t| at(t, e)).sum::<i128>() / n).collect();
+    let means: Vec<i128> =
+        (0..experts).map(|e| (0..rows.len()).map(|t| at(t, e)).sum::<i128>() / n).collect();
     let (mut covariance, mut variance) = (0, 0);
     for (e, mean) in means.iter().enumerate() {
         for t in 1..rows.len() {

@@ -119,7 +119,11 @@ impl RebalanceOptions {
     /// [`Error::Invalid`] with the field, its value and the rule.
     pub fn check(&self) -> Result<(), Error> {
         if self.windows == 0 || self.windows > MAX_WINDOWS {
-            return Err(Error::invalid("windows", self.windows, format!("is not between 1 and {MAX_WINDOWS}")));
+            return Err(Error::invalid(
+                "windows",
+                self.windows,
+                format!("is not between 1 and {MAX_WINDOWS}"),
+            ));
         }
         if !(self.decay > 0.0 && self.decay <= 1.0) {
             return Err(Error::invalid("decay", self.decay, "is not above 0 and at most 1"));

@@ -5,15 +5,25 @@ use crate::planner::{cpu, gpu};
 fn the_plan_kept_equals_the_mirror_for_every_budget() {
     let Some(device) = planner().and_then(Planner::gpu) else { return };
     for seed in 0..cases(30) {
-        let bench = Bench::new(5000 + seed);
-        for restarts in [1, 7, 9, 40] {
-            let params = Params { restarts, ..bench.params.clone() };
-            let expected = cpu::plan(&params, bench.case.loads.fixed(), bench.case.loads.fixed_windows());
-            let found =
-                gpu::plan(device, &params, bench.case.loads.fixed(), bench.case.loads.fixed_windows())
-                    .expect("the device works");
-            assert_same("plan", bench.case.seed, &expected.slots, &found.slots);
-            assert_eq!(expected.ends, found.ends, "ends, seed {}", bench.case.seed);
-        }
+        assert_equal_plans(device, &Bench::new(5000 + seed), &[1, 7, 9, 40]);
+    }
+}
+
+#[test]
+fn the_plan_over_several_windows_equals_the_mirror_for_every_budget() {
+    let Some(device) = planner().and_then(Planner::gpu) else { return };
+    for seed in 0..cases(15) {
+        assert_equal_plans(device, &Bench::with_windows(5100 + seed), &[1, 3, 9]);
+    }
+}
+
+fn assert_equal_plans(device: &Gpu, bench: &Bench, budgets: &[u32]) {
+    for &restarts in budgets {
+        let params = Params { restarts, ..bench.params.clone() };
+        let expected = cpu::plan(&params, bench.case.loads.fixed(), bench.case.loads.fixed_windows());
+        let found = gpu::plan(device, &params, bench.case.loads.fixed(), bench.case.loads.fixed_windows())
+            .expect("the device works");
+        assert_same("plan", bench.case.seed, &expected.slots, &found.slots);
+        assert_eq!(expected.ends, found.ends, "ends, seed {}", bench.case.seed);
     }
 }

@@ -37,17 +37,16 @@ fn random_clusters_give_equal_plans_at_every_restart_count() {
 }
 
 #[test]
-fn several_windows_give_equal_plans_at_every_restart_count() {
+fn several_windows_give_equal_plans_and_one_window_the_plain_plan() {
     let Some(planner) = planner() else { return };
-    for seed in 0..cases(40) {
-        let case = random_windows_case(12_000 + seed, 1 << 12);
-        for restarts in [1, 3, 9] {
-            let options = PlanOptions { restarts, ..case.options.clone() };
-            assert_equal_plans(planner, case.seed, &case.loads, &case.cluster, &options);
-        }
+    for seed in 0..cases(10) {
+        let case = random_windows_case(12_000 + seed, 1 << 9);
+        let search = case.options.search.map(|search| crate::Search { steps: search.steps.min(8), ..search });
+        let case = Case { options: PlanOptions { search, ..case.options }, ..case };
+        let options = PlanOptions { restarts: 3, ..case.options.clone() };
+        assert_equal_plans(planner, case.seed, &case.loads, &case.cluster, &options);
         let windows: Vec<Loads> = case.loads.windows().take(1).cloned().collect();
         let one = Loads::from_windows(&windows, &[2.0]).unwrap();
-        let options = PlanOptions { restarts: 3, ..case.options };
         assert_equal_plans(planner, case.seed, &one, &case.cluster, &options);
         let plain = planner.plan(&windows[0], &case.cluster, &options).unwrap();
         assert_eq!(plain.fingerprint(), planner.plan(&one, &case.cluster, &options).unwrap().fingerprint());

@@ -158,7 +158,9 @@ impl Candidate {
             }
             let found = None
                 .or_else(|| if params.search.swaps { swap::best(params, value, self) } else { None })
-                .or_else(|| if params.search.pair_swaps { pair_swap::best(params, value, self) } else { None })
+                .or_else(
+                    || if params.search.pair_swaps { pair_swap::best(params, value, self) } else { None },
+                )
                 .or_else(|| {
                     if params.search.transfers { transfer::best(params, loads, value, self) } else { None }
                 });
