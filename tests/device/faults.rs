@@ -170,8 +170,7 @@ fn refused_memory_costs_one_call() {
     let gpu = planner.lend().unwrap();
     let words = gpu.device().limits().max_buffer_size / 4 + 1;
     let run = |arena: u64| {
-        let problem =
-            bench.layout.problem(bench.case.loads.fixed(), bench.case.loads.fixed_windows(), &bench.table);
+        let problem = bench.layout.problem(bench.case.loads.fixed(), &[], &bench.table);
         let part = Part::Groups { begin: 0, words: 1 };
         gpu.run(&bench.record_to_nodes(), &bench.layout, &problem, arena, part)
     };
