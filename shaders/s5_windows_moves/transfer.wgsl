@@ -81,7 +81,7 @@ fn look_at_gone() {
     let slot = transfer_slot();
     let home = slot / params.slots_per_gpu;
     let end = min(cursor + WINDOW_GPUS, params.node_gpus);
-    work += TURN + (end - cursor) * (2u + blocks(params.slots_per_gpu));
+    work += TURN + (end - cursor) * (3u + params.quads + blocks(params.slots_per_gpu));
     if cursor == 0u {
         for (var q = 0u; q < params.quads; q += 1u) {
             set_quad_at(gone_part(), GONE_NEAR, q, floor_quad(q));
@@ -90,15 +90,8 @@ fn look_at_gone() {
     for (var gpu = cursor; gpu < end; gpu += 1u) {
         let copies = copies_on(gpu, slot_expert(slot));
         if copies > 0u {
-            lose(gpu, copies, slot, home, 0u);
-            if params.quads > 1u {
-                lose(gpu, copies, slot, home, 1u);
-            }
-            if params.quads > 2u {
-                lose(gpu, copies, slot, home, 2u);
-            }
-            if params.quads > 3u {
-                lose(gpu, copies, slot, home, 3u);
+            for (var q = 0u; q < params.quads; q += 1u) {
+                lose(gpu, copies, slot, home, q);
             }
         }
     }
@@ -231,27 +224,24 @@ fn replicating_quad(source: u32, expert: u32, count: u32, q: u32) -> Wide {
     return outcome(q, max(relieved, quad_at(gone_part(), GONE_HERE, q) + load));
 }
 
-// Turns `slot` into a replica of `expert`.
-fn transfer(slot: u32, expert: u32) {
-    work += 1u + blocks(params.node_slots);
-    let old = slot_expert(slot);
-    arena[word_at(params.at_expert, slot)] = expert;
-    set_count(old, count_of(old) - 1u);
-    set_count(expert, count_of(expert) + 1u);
-    for (var at = 0u; at < params.node_slots; at += 4u) {
-        reweigh(at, old, expert);
-        reweigh(at + 1u, old, expert);
-        reweigh(at + 2u, old, expert);
-        reweigh(at + 3u, old, expert);
+// Turns slot `move_from` into a replica of `move_to`, and weighs some slots anew; `move_to_2` holds what was there.
+fn transfer() {
+    if cursor == 0u {
+        move_to_2 = slot_expert(move_from);
+        arena[word_at(params.at_expert, move_from)] = move_to;
+        set_count(move_to_2, count_of(move_to_2) - 1u);
+        set_count(move_to, count_of(move_to) + 1u);
     }
-}
-
-fn reweigh(at: u32, old: u32, expert: u32) {
-    if at >= params.node_slots {
-        return;
+    let end = min(cursor + WINDOW_SLOTS, params.node_slots);
+    work += TURN + (end - cursor) * (2u + params.quads);
+    for (var slot = cursor; slot < end; slot += 1u) {
+        let held = slot_expert(slot);
+        if held == move_to_2 || held == move_to {
+            weigh_slot(slot);
+        }
     }
-    let held = slot_expert(at);
-    if held == old || held == expert {
-        weigh_slot(at);
+    cursor = end;
+    if end == params.node_slots {
+        begin_step(0u);
     }
 }

@@ -48,7 +48,7 @@ fn best_of<const Q: usize>(
 
 /// Turns `slot` into a replica of `expert`.
 pub fn apply(params: &Params, loads: &[Quad], candidate: &mut Candidate, slot: usize, expert: u32) {
-    candidate.charge(1 + blocks(params.node_slots));
+    candidate.charge_slots(params, 2 + params.quads());
     let quads = params.quads() as usize;
     let old = candidate.expert[slot];
     candidate.expert[slot] = expert;
@@ -90,7 +90,8 @@ impl<const Q: usize> Gone<Q> {
         heavy: usize,
     ) -> Self {
         let gpus = params.node_gpus;
-        candidate.charge(gpus.div_ceil(WINDOW_GPUS) * TURN + gpus * (2 + blocks(params.slots_per_gpu)));
+        candidate
+            .charge(gpus.div_ceil(WINDOW_GPUS) * TURN + gpus * (3 + Q as u32 + blocks(params.slots_per_gpu)));
         let slots = params.slots_per_gpu as usize;
         let expert = candidate.expert[slot];
         let count = candidate.counts[expert as usize];
