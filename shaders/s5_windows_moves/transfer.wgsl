@@ -134,7 +134,7 @@ fn read_gone(home: u32) {
 fn weigh_replacements() {
     let slot = transfer_slot();
     let end = min(cursor + WINDOW_EXPERTS, params.node_experts);
-    work += TURN + end - cursor;
+    work += TURN + (end - cursor) * (2u + params.quads);
     read_gone(heavy);
     for (var expert = cursor; expert < end; expert += 1u) {
         let count = count_of(expert);
@@ -153,21 +153,12 @@ fn weigh_replacements() {
 }
 
 fn after_replacing(expert: u32, count: u32) -> Wide {
-    var found = replacing_quad(expert, count, 0u);
-    if params.quads > 1u {
-        found = plus(found, replacing_quad(expert, count, 1u));
-    }
-    if params.quads > 2u {
-        found = plus(found, replacing_quad(expert, count, 2u));
-    }
-    if params.quads > 3u {
-        found = plus(found, replacing_quad(expert, count, 3u));
+    var found = Wide(0u, 0u);
+    for (var q = 0u; q < params.quads; q += 1u) {
+        let load = weight_quad(expert, q) / count;
+        found = plus(found, outcome(q, quad_at(gone_part(), GONE_HERE, q) + load));
     }
     return found;
-}
-
-fn replacing_quad(expert: u32, count: u32, q: u32) -> Wide {
-    return outcome(q, quad_at(gone_part(), GONE_HERE, q) + weight_quad(expert, q) / count);
 }
 
 fn offer_transfer(slot: u32, expert: u32, found: Wide) {
@@ -184,7 +175,7 @@ fn weigh_replications() {
     let slot = transfer_slot();
     let home = slot / k;
     let end = min(cursor + WINDOW_TILE, k);
-    work += TURN + (end - cursor) * (3u + blocks(k));
+    work += TURN + (end - cursor) * (4u + params.quads + blocks(k));
     read_gone(home);
     for (var i = cursor; i < end; i += 1u) {
         let source = heavy * k + i;
@@ -205,23 +196,13 @@ fn weigh_replications() {
 }
 
 fn after_replicating(source: u32, expert: u32, count: u32) -> Wide {
-    var found = replicating_quad(source, expert, count, 0u);
-    if params.quads > 1u {
-        found = plus(found, replicating_quad(source, expert, count, 1u));
-    }
-    if params.quads > 2u {
-        found = plus(found, replicating_quad(source, expert, count, 2u));
-    }
-    if params.quads > 3u {
-        found = plus(found, replicating_quad(source, expert, count, 3u));
+    var found = Wide(0u, 0u);
+    for (var q = 0u; q < params.quads; q += 1u) {
+        let load = weight_quad(expert, q) / count;
+        let relieved = gpu_quad(heavy, q) - (slot_quad(source, q) - load) * held_by_heavy(expert);
+        found = plus(found, outcome(q, max(relieved, quad_at(gone_part(), GONE_HERE, q) + load)));
     }
     return found;
-}
-
-fn replicating_quad(source: u32, expert: u32, count: u32, q: u32) -> Wide {
-    let load = weight_quad(expert, q) / count;
-    let relieved = gpu_quad(heavy, q) - (slot_quad(source, q) - load) * held_by_heavy(expert);
-    return outcome(q, max(relieved, quad_at(gone_part(), GONE_HERE, q) + load));
 }
 
 // Turns slot `move_from` into a replica of `move_to`, and weighs some slots anew; `move_to_2` holds what was there.

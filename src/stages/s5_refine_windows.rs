@@ -50,8 +50,8 @@ fn largest_piece(base: &GpuParams) -> u32 {
     let tops = 4 * TURN + blocks(gpus);
     let window = base.windows + blocks(experts) + k;
     let gone = WINDOW_GPUS.min(gpus) * (3 + base.quads + look);
-    let replace = WINDOW_EXPERTS.min(experts);
-    let replicate = WINDOW_TILE.min(k) * (3 + look);
+    let replace = WINDOW_EXPERTS.min(experts) * (2 + base.quads);
+    let replicate = WINDOW_TILE.min(k) * (4 + base.quads + look);
     let slots = WINDOW_SLOTS.min(base.node_slots) * (4 + 3 * base.quads);
     let ended = 4 * TURN + blocks(base.node_slots) + blocks(experts);
     let kick = 4 * TURN + 6 * (1 + look);
@@ -69,8 +69,8 @@ fn last_step(base: &GpuParams) -> u64 {
     let pairs = wide(WINDOW_PAIR_SLOTS) * wide(pair_work(base));
     let windows = 3 * wide(base.windows * (TURN + base.windows));
     let gone = gpus.div_ceil(WINDOW_GPUS) * TURN + gpus * (3 + base.quads + blocks(k));
-    let replace = experts.div_ceil(WINDOW_EXPERTS) * TURN + experts;
-    let replicate = k.div_ceil(WINDOW_TILE) * TURN + k * (3 + blocks(k));
+    let replace = experts.div_ceil(WINDOW_EXPERTS) * TURN + experts * (2 + base.quads);
+    let replicate = k.div_ceil(WINDOW_TILE) * TURN + k * (4 + base.quads + blocks(k));
     let tops = 4 * TURN + base.quads * (TURN + blocks(gpus));
     // Two transfers and a way back.
     let slots = 3 * wide(base.node_slots.div_ceil(WINDOW_SLOTS) * TURN)

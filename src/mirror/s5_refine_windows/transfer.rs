@@ -160,7 +160,7 @@ fn replace<const Q: usize>(
         return;
     }
     let experts = params.node_experts;
-    candidate.charge(experts.div_ceil(WINDOW_EXPERTS) * TURN + experts);
+    candidate.charge(experts.div_ceil(WINDOW_EXPERTS) * TURN + experts * (2 + Q as u32));
     for expert in 0..experts {
         let count = candidate.counts[expert as usize];
         if expert == candidate.expert[slot] || count == 0 || count >= params.max_count {
@@ -195,7 +195,7 @@ fn replicate<const Q: usize>(
         return;
     }
     let k = params.slots_per_gpu;
-    candidate.charge(k.div_ceil(WINDOW_TILE) * TURN + k * (3 + blocks(k)));
+    candidate.charge(k.div_ceil(WINDOW_TILE) * TURN + k * (4 + Q as u32 + blocks(k)));
     for from in heavy * slots..(heavy + 1) * slots {
         let expert = candidate.expert[from];
         if expert == FREE || expert == candidate.expert[slot] {
