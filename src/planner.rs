@@ -93,8 +93,9 @@ impl Planner {
         let params = Params::new(loads, cluster, options)?;
         let mut warnings = Vec::new();
         let mut made_by = self.inner.info.clone();
-        let on_gpu = self.inner.gpu.as_ref().map(|gpu| gpu::plan(gpu, &params, loads.fixed(), loads.fixed_windows()));
-        let on_cpu = || cpu::plan(&params, loads.fixed(), loads.fixed_windows());
+        let (fixed, windows) = (loads.fixed(), loads.fixed_windows());
+        let on_gpu = self.inner.gpu.as_ref().map(|gpu| gpu::plan(gpu, &params, fixed, windows));
+        let on_cpu = || cpu::plan(&params, fixed, windows);
         let planned = match on_gpu {
             Some(Ok(planned)) => planned,
             Some(Err(error)) => {
