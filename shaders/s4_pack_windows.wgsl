@@ -61,7 +61,10 @@ fn clear() {
         clear_slot(slot + 3u);
     }
     for (var gpu = 0u; gpu < params.node_gpus; gpu += 1u) {
-        empty_gpu(gpu);
+        clear_quad(params.at_gpu_load, gpu, 0u);
+        clear_quad(params.at_gpu_load, gpu, 1u);
+        clear_quad(params.at_gpu_load, gpu, 2u);
+        clear_quad(params.at_gpu_load, gpu, 3u);
         set_scratch(used_at(gpu), 0u);
         set_scratch(last_at(gpu), FREE);
         set_scratch(mean_at(gpu), 0u);
@@ -80,7 +83,17 @@ fn clear() {
 
 fn clear_slot(slot: u32) {
     if slot < params.node_slots {
-        empty_slot(slot);
+        arena[word_at(params.at_expert, slot)] = FREE;
+        clear_quad(params.at_load, slot, 0u);
+        clear_quad(params.at_load, slot, 1u);
+        clear_quad(params.at_load, slot, 2u);
+        clear_quad(params.at_load, slot, 3u);
+    }
+}
+
+fn clear_quad(part: u32, index: u32, q: u32) {
+    if q < params.quads {
+        set_quad_at(part, index, q, vec4<u32>(0u));
     }
 }
 

@@ -16,9 +16,10 @@ const PHASE_REPLACE: u32 = 6u;       // transfers: some experts for a slot of th
 const PHASE_REPLICATE: u32 = 7u;     // transfers: some experts of the proposing GPU for a slot elsewhere
 const PHASE_RESTORE: u32 = 8u;       // back to the best placement, after its counts
 const PHASE_KICK: u32 = 9u;
-const PHASE_REACHED: u32 = 10u;      // the descent ended
-const PHASE_STUCK: u32 = 11u;
-const PHASE_SPENT: u32 = 12u;
+const PHASE_TRANSFER: u32 = 10u;     // a transfer is made: the loads of some slots
+const PHASE_REACHED: u32 = 11u;      // the descent ended
+const PHASE_STUCK: u32 = 12u;
+const PHASE_SPENT: u32 = 13u;
 
 const SCAN_SWAPS: u32 = 0u;
 const SCAN_PAIRS: u32 = 1u;
@@ -85,13 +86,17 @@ fn refine(
                 weigh_replications();
             }
         }
+        while phase == PHASE_TRANSFER && work < until {
+            transfer();
+        }
+        while phase == PHASE_RESTORE && work < until {
+            restore();
+        }
         if work >= until {
             break;
         }
         if phase >= PHASE_REACHED {
             running = end_descent();
-        } else if phase == PHASE_RESTORE {
-            restore();
         } else if phase == PHASE_KICK {
             kick_candidate();
         }
@@ -301,15 +306,15 @@ fn end_scan() {
         begin_scan(scan + 1u);
         return;
     }
+    begin_step(0u);
     if scan == SCAN_TRANSFERS {
-        transfer(move_from, move_to);
-    } else {
-        exchange_slots(move_from, move_to);
+        phase = PHASE_TRANSFER;
+        return;
     }
+    exchange_slots(move_from, move_to);
     if scan == SCAN_PAIRS {
         exchange_slots(move_from_2, move_to_2);
     }
-    begin_step(0u);
 }
 
 // The heaviest GPUs anew, then a kick or the next move.
@@ -339,6 +344,7 @@ fn end_descent() -> bool {
     } else if goes_on {
         recount();
         phase = PHASE_RESTORE;
+        cursor = 0u;
     }
     return goes_on;
 }
@@ -360,7 +366,7 @@ fn save_slot(slot: u32) {
     }
 }
 
-// The counts of the placement remembered, and no load on any GPU.
+// The counts of the placement remembered.
 fn recount() {
     work += 4u * TURN + blocks(params.node_experts) + blocks(params.node_slots);
     for (var expert = 0u; expert < params.node_experts; expert += 4u) {
@@ -377,16 +383,25 @@ fn recount() {
     }
 }
 
-// The rest of the placement remembered.
+// Some slots of the placement remembered.
 fn restore() {
-    work += 4u * TURN + blocks(params.node_slots);
-    for (var slot = 0u; slot < params.node_slots; slot += 4u) {
-        restore_slot(slot);
-        restore_slot(slot + 1u);
-        restore_slot(slot + 2u);
-        restore_slot(slot + 3u);
+    let end = min(cursor + WINDOW_SLOTS, params.node_slots);
+    work += TURN + (end - cursor) * (4u + 3u * params.quads);
+    for (var slot = cursor; slot < end; slot += 1u) {
+        if slot % params.slots_per_gpu == 0u {
+            empty_gpu(slot / params.slots_per_gpu);
+        }
+        empty_slot(slot);
+        let expert = snapshot(slot);
+        if expert != FREE {
+            arena[word_at(params.at_expert, slot)] = expert;
+            weigh_slot(slot);
+        }
     }
-    begin_step(1u);
+    cursor = end;
+    if end == params.node_slots {
+        begin_step(1u);
+    }
 }
 
 fn clear_count(expert: u32) {
@@ -399,24 +414,9 @@ fn count_slot(slot: u32) {
     if slot >= params.node_slots {
         return;
     }
-    empty_slot(slot);
-    if slot % params.slots_per_gpu == 0u {
-        empty_gpu(slot / params.slots_per_gpu);
-    }
     let expert = snapshot(slot);
     if expert != FREE {
         set_count(expert, count_of(expert) + 1u);
-    }
-}
-
-fn restore_slot(slot: u32) {
-    if slot >= params.node_slots {
-        return;
-    }
-    let expert = snapshot(slot);
-    if expert != FREE {
-        arena[word_at(params.at_expert, slot)] = expert;
-        weigh_slot(slot);
     }
 }
 

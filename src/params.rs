@@ -38,6 +38,8 @@ pub const WINDOW_PAIR_SLOTS: u32 = 12;
 pub const WINDOW_GPUS: u32 = 32;
 /// See [`WINDOW_GPUS`].
 pub const WINDOW_EXPERTS: u32 = 256;
+/// With several windows, this many slots are weighed anew between two looks at the budget of a dispatch.
+pub const WINDOW_SLOTS: u32 = 256;
 
 /// The load a replica that must not move is given while moves are weighed (negative on the giving side): no
 /// swap wants it, and sums of two stay within `i32`.

@@ -59,7 +59,9 @@ fn kick_transfer(key: u32, kick: u32) {
     if params.avoid_duplicates != 0u && holds(slot / params.slots_per_gpu, expert) {
         return;
     }
-    transfer(slot, expert);
+    move_from = slot;
+    move_to = expert;
+    phase = PHASE_TRANSFER;
 }
 
 fn holds(gpu: u32, expert: u32) -> bool {

@@ -26,7 +26,7 @@ fn weigh_pair_swaps() {
 fn weigh_pairs(gpu: u32, c: u32, n: u32) {
     let here = heavy * params.slots_per_gpu;
     let there = gpu * params.slots_per_gpu;
-    work += (n - 1u - c) * (2u + 2u * n + n * (n - 1u) / 2u);
+    work += (n - 1u - c) * (3u + params.quads + 2u * n + n * (n - 1u) / 2u);
     let here_twins = twins_on(gpu, here, n);
     let there_twins = twins_on(heavy, there, n);
     if ((there_twins >> c) & 1u) == 1u {
@@ -57,15 +57,8 @@ fn both(a: u32, b: u32, q: u32) -> vec4<u32> {
 }
 
 fn receive_both(a: u32, b: u32) {
-    receive_quad(0u, both(a, b, 0u));
-    if params.quads > 1u {
-        receive_quad(1u, both(a, b, 1u));
-    }
-    if params.quads > 2u {
-        receive_quad(2u, both(a, b, 2u));
-    }
-    if params.quads > 3u {
-        receive_quad(3u, both(a, b, 3u));
+    for (var q = 0u; q < params.quads; q += 1u) {
+        receive_quad(q, both(a, b, q));
     }
 }
 

@@ -11,28 +11,17 @@ var<private> pair_least: Wide;    // what no exchange between the two can go bel
 fn read_pair(gpu: u32) {
     pair_local = 0u;
     pair_least = Wide(0u, 0u);
-    read_pair_quad(gpu, 0u);
-    if params.quads > 1u {
-        read_pair_quad(gpu, 1u);
+    for (var q = 0u; q < params.quads; q += 1u) {
+        let a = gpu_quad(heavy, q);
+        let b = gpu_quad(gpu, q);
+        on_heavy[q] = a;
+        on_gpu[q] = b;
+        others[q] = top_without(heavy, gpu, q);
+        near[q] = floor_quad(q);
+        pair_local += sum_of(max(near[q], max(a, b)));
+        // Both equally loaded.
+        pair_least = plus(pair_least, outcome(q, (a + b + 1u) / 2u));
     }
-    if params.quads > 2u {
-        read_pair_quad(gpu, 2u);
-    }
-    if params.quads > 3u {
-        read_pair_quad(gpu, 3u);
-    }
-}
-
-fn read_pair_quad(gpu: u32, q: u32) {
-    let a = gpu_quad(heavy, q);
-    let b = gpu_quad(gpu, q);
-    on_heavy[q] = a;
-    on_gpu[q] = b;
-    others[q] = top_without(heavy, gpu, q);
-    near[q] = floor_quad(q);
-    pair_local += sum_of(max(near[q], max(a, b)));
-    // Both equally loaded.
-    pair_least = plus(pair_least, outcome(q, (a + b + 1u) / 2u));
 }
 
 fn exchange_quad(q: u32, out: vec4<u32>) -> Wide {
@@ -73,7 +62,7 @@ fn weigh_tiles(gpu: u32, heavy_skip: u32, skip: u32) {
     let there = gpu * k + skip;
     let here_count = min(WINDOW_TILE, k - heavy_skip);
     let there_count = min(WINDOW_TILE, k - skip);
-    work += there_count * (2u + here_count);
+    work += there_count * (3u + params.quads + here_count);
     let here_twins = twins_on(gpu, here, here_count);
     let there_twins = twins_on(heavy, there, there_count);
     for (var j = 0u; j < there_count; j += 1u) {
@@ -94,15 +83,8 @@ fn weigh_tiles(gpu: u32, heavy_skip: u32, skip: u32) {
 
 // The heavy GPU receives what is in a slot of the other.
 fn receive(slot: u32) {
-    receive_quad(0u, slot_quad(slot, 0u));
-    if params.quads > 1u {
-        receive_quad(1u, slot_quad(slot, 1u));
-    }
-    if params.quads > 2u {
-        receive_quad(2u, slot_quad(slot, 2u));
-    }
-    if params.quads > 3u {
-        receive_quad(3u, slot_quad(slot, 3u));
+    for (var q = 0u; q < params.quads; q += 1u) {
+        receive_quad(q, slot_quad(slot, q));
     }
 }
 

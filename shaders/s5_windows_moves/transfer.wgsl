@@ -81,7 +81,7 @@ fn look_at_gone() {
     let slot = transfer_slot();
     let home = slot / params.slots_per_gpu;
     let end = min(cursor + WINDOW_GPUS, params.node_gpus);
-    work += TURN + (end - cursor) * (2u + blocks(params.slots_per_gpu));
+    work += TURN + (end - cursor) * (3u + params.quads + blocks(params.slots_per_gpu));
     if cursor == 0u {
         for (var q = 0u; q < params.quads; q += 1u) {
             set_quad_at(gone_part(), GONE_NEAR, q, floor_quad(q));
@@ -90,15 +90,8 @@ fn look_at_gone() {
     for (var gpu = cursor; gpu < end; gpu += 1u) {
         let copies = copies_on(gpu, slot_expert(slot));
         if copies > 0u {
-            lose(gpu, copies, slot, home, 0u);
-            if params.quads > 1u {
-                lose(gpu, copies, slot, home, 1u);
-            }
-            if params.quads > 2u {
-                lose(gpu, copies, slot, home, 2u);
-            }
-            if params.quads > 3u {
-                lose(gpu, copies, slot, home, 3u);
+            for (var q = 0u; q < params.quads; q += 1u) {
+                lose(gpu, copies, slot, home, q);
             }
         }
     }
@@ -141,7 +134,7 @@ fn read_gone(home: u32) {
 fn weigh_replacements() {
     let slot = transfer_slot();
     let end = min(cursor + WINDOW_EXPERTS, params.node_experts);
-    work += TURN + end - cursor;
+    work += TURN + (end - cursor) * (2u + params.quads);
     read_gone(heavy);
     for (var expert = cursor; expert < end; expert += 1u) {
         let count = count_of(expert);
@@ -160,21 +153,12 @@ fn weigh_replacements() {
 }
 
 fn after_replacing(expert: u32, count: u32) -> Wide {
-    var found = replacing_quad(expert, count, 0u);
-    if params.quads > 1u {
-        found = plus(found, replacing_quad(expert, count, 1u));
-    }
-    if params.quads > 2u {
-        found = plus(found, replacing_quad(expert, count, 2u));
-    }
-    if params.quads > 3u {
-        found = plus(found, replacing_quad(expert, count, 3u));
+    var found = Wide(0u, 0u);
+    for (var q = 0u; q < params.quads; q += 1u) {
+        let load = weight_quad(expert, q) / count;
+        found = plus(found, outcome(q, quad_at(gone_part(), GONE_HERE, q) + load));
     }
     return found;
-}
-
-fn replacing_quad(expert: u32, count: u32, q: u32) -> Wide {
-    return outcome(q, quad_at(gone_part(), GONE_HERE, q) + weight_quad(expert, q) / count);
 }
 
 fn offer_transfer(slot: u32, expert: u32, found: Wide) {
@@ -191,7 +175,7 @@ fn weigh_replications() {
     let slot = transfer_slot();
     let home = slot / k;
     let end = min(cursor + WINDOW_TILE, k);
-    work += TURN + (end - cursor) * (3u + blocks(k));
+    work += TURN + (end - cursor) * (4u + params.quads + blocks(k));
     read_gone(home);
     for (var i = cursor; i < end; i += 1u) {
         let source = heavy * k + i;
@@ -212,46 +196,33 @@ fn weigh_replications() {
 }
 
 fn after_replicating(source: u32, expert: u32, count: u32) -> Wide {
-    var found = replicating_quad(source, expert, count, 0u);
-    if params.quads > 1u {
-        found = plus(found, replicating_quad(source, expert, count, 1u));
-    }
-    if params.quads > 2u {
-        found = plus(found, replicating_quad(source, expert, count, 2u));
-    }
-    if params.quads > 3u {
-        found = plus(found, replicating_quad(source, expert, count, 3u));
+    var found = Wide(0u, 0u);
+    for (var q = 0u; q < params.quads; q += 1u) {
+        let load = weight_quad(expert, q) / count;
+        let relieved = gpu_quad(heavy, q) - (slot_quad(source, q) - load) * held_by_heavy(expert);
+        found = plus(found, outcome(q, max(relieved, quad_at(gone_part(), GONE_HERE, q) + load)));
     }
     return found;
 }
 
-fn replicating_quad(source: u32, expert: u32, count: u32, q: u32) -> Wide {
-    let load = weight_quad(expert, q) / count;
-    let relieved = gpu_quad(heavy, q) - (slot_quad(source, q) - load) * held_by_heavy(expert);
-    return outcome(q, max(relieved, quad_at(gone_part(), GONE_HERE, q) + load));
-}
-
-// Turns `slot` into a replica of `expert`.
-fn transfer(slot: u32, expert: u32) {
-    work += 1u + blocks(params.node_slots);
-    let old = slot_expert(slot);
-    arena[word_at(params.at_expert, slot)] = expert;
-    set_count(old, count_of(old) - 1u);
-    set_count(expert, count_of(expert) + 1u);
-    for (var at = 0u; at < params.node_slots; at += 4u) {
-        reweigh(at, old, expert);
-        reweigh(at + 1u, old, expert);
-        reweigh(at + 2u, old, expert);
-        reweigh(at + 3u, old, expert);
+// Turns slot `move_from` into a replica of `move_to`, and weighs some slots anew; `move_to_2` holds what was there.
+fn transfer() {
+    if cursor == 0u {
+        move_to_2 = slot_expert(move_from);
+        arena[word_at(params.at_expert, move_from)] = move_to;
+        set_count(move_to_2, count_of(move_to_2) - 1u);
+        set_count(move_to, count_of(move_to) + 1u);
     }
-}
-
-fn reweigh(at: u32, old: u32, expert: u32) {
-    if at >= params.node_slots {
-        return;
+    let end = min(cursor + WINDOW_SLOTS, params.node_slots);
+    work += TURN + (end - cursor) * (2u + params.quads);
+    for (var slot = cursor; slot < end; slot += 1u) {
+        let held = slot_expert(slot);
+        if held == move_to_2 || held == move_to {
+            weigh_slot(slot);
+        }
     }
-    let held = slot_expert(at);
-    if held == old || held == expert {
-        weigh_slot(at);
+    cursor = end;
+    if end == params.node_slots {
+        begin_step(0u);
     }
 }

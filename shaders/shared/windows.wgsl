@@ -1,6 +1,5 @@
 // Loads of several windows, where there are any: a vec4 for four windows, `params.quads` of them behind each
-// other; windows past the last are zero. What runs often is written out for up to 4 quads: a short loop inside
-// others would multiply the trips that software drivers count.
+// other; windows past the last are zero. What runs most is written out for up to 4 quads.
 
 // Words of the control block that only this search has.
 const C_WINDOW: u32 = 16u;
@@ -61,52 +60,27 @@ fn sum_of(a: vec4<u32>) -> u32 {
 // Nothing in a slot of a GPU whose loads are set anew.
 fn empty_slot(slot: u32) {
     arena[word_at(params.at_expert, slot)] = FREE;
-    set_slot_quad(slot, 0u, vec4<u32>(0u));
-    if params.quads > 1u {
-        set_slot_quad(slot, 1u, vec4<u32>(0u));
-    }
-    if params.quads > 2u {
-        set_slot_quad(slot, 2u, vec4<u32>(0u));
-    }
-    if params.quads > 3u {
-        set_slot_quad(slot, 3u, vec4<u32>(0u));
+    for (var q = 0u; q < params.quads; q += 1u) {
+        set_slot_quad(slot, q, vec4<u32>(0u));
     }
 }
 
 fn empty_gpu(gpu: u32) {
-    set_gpu_quad(gpu, 0u, vec4<u32>(0u));
-    if params.quads > 1u {
-        set_gpu_quad(gpu, 1u, vec4<u32>(0u));
-    }
-    if params.quads > 2u {
-        set_gpu_quad(gpu, 2u, vec4<u32>(0u));
-    }
-    if params.quads > 3u {
-        set_gpu_quad(gpu, 3u, vec4<u32>(0u));
+    for (var q = 0u; q < params.quads; q += 1u) {
+        set_gpu_quad(gpu, q, vec4<u32>(0u));
     }
 }
 
 // The loads of a slot as its expert and the counts are, its GPU's with them.
 fn weigh_slot(slot: u32) {
+    let gpu = slot / params.slots_per_gpu;
     let expert = slot_expert(slot);
     let count = max(count_of(expert), 1u);
-    weigh_slot_quad(slot, expert, count, 0u);
-    if params.quads > 1u {
-        weigh_slot_quad(slot, expert, count, 1u);
+    for (var q = 0u; q < params.quads; q += 1u) {
+        let load = weight_quad(expert, q) / count;
+        set_gpu_quad(gpu, q, gpu_quad(gpu, q) - slot_quad(slot, q) + load);
+        set_slot_quad(slot, q, load);
     }
-    if params.quads > 2u {
-        weigh_slot_quad(slot, expert, count, 2u);
-    }
-    if params.quads > 3u {
-        weigh_slot_quad(slot, expert, count, 3u);
-    }
-}
-
-fn weigh_slot_quad(slot: u32, expert: u32, count: u32, q: u32) {
-    let gpu = slot / params.slots_per_gpu;
-    let load = weight_quad(expert, q) / count;
-    set_gpu_quad(gpu, q, gpu_quad(gpu, q) - slot_quad(slot, q) + load);
-    set_slot_quad(slot, q, load);
 }
 
 // Exchanges what two slots of different GPUs hold.

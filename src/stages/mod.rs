@@ -63,6 +63,7 @@ impl Stage {
             ("WINDOW_PAIR_SLOTS", params::WINDOW_PAIR_SLOTS),
             ("WINDOW_GPUS", params::WINDOW_GPUS),
             ("WINDOW_EXPERTS", params::WINDOW_EXPERTS),
+            ("WINDOW_SLOTS", params::WINDOW_SLOTS),
         ];
         let mut wgsl = self.sources.concat();
         wgsl.push_str("\n// Constants of src/params.rs.\n");

@@ -3,7 +3,9 @@
 use super::{Batch, CANDIDATE, PROBLEM, RNG, Stage, WIDE_U64, WINDOWS, s5_refine};
 use crate::engine::recording::{Kernel, Recording};
 use crate::layout::GpuParams;
-use crate::params::{self, TURN, WINDOW_EXPERTS, WINDOW_GPUS, WINDOW_PAIR_SLOTS, WINDOW_TILE, blocks};
+use crate::params::{
+    self, TURN, WINDOW_EXPERTS, WINDOW_GPUS, WINDOW_PAIR_SLOTS, WINDOW_SLOTS, WINDOW_TILE, blocks,
+};
 
 /// The shader: the machine first, then its moves.
 pub const STAGE: Stage = Stage {
@@ -32,13 +34,13 @@ pub fn record(recording: &mut Recording, base: &GpuParams, batch: &Batch) {
 /// The most work of one tile of a 1-1 swap.
 fn tile_work(base: &GpuParams) -> u32 {
     let tile = WINDOW_TILE.min(base.slots_per_gpu);
-    TURN + tile * (2 + tile) + 2 * tile * (2 + blocks(base.slots_per_gpu))
+    TURN + tile * (3 + base.quads + tile) + 2 * tile * (2 + blocks(base.slots_per_gpu))
 }
 
 /// The most work of one piece of a 2-for-2 swap.
 fn pair_work(base: &GpuParams) -> u32 {
     let n = WINDOW_PAIR_SLOTS.min(base.slots_per_gpu);
-    TURN + n * (2 + 2 * n + params::pairs(n)) + 2 * n * (2 + blocks(base.slots_per_gpu))
+    TURN + n * (3 + base.quads + 2 * n + params::pairs(n)) + 2 * n * (2 + blocks(base.slots_per_gpu))
 }
 
 /// The most work of one piece of a phase (one turn of the machine).
@@ -47,14 +49,14 @@ fn largest_piece(base: &GpuParams) -> u32 {
     let look = blocks(k);
     let tops = 4 * TURN + blocks(gpus);
     let window = base.windows + blocks(experts) + k;
-    let gone = WINDOW_GPUS.min(gpus) * (2 + look);
-    let replace = WINDOW_EXPERTS.min(experts);
-    let replicate = WINDOW_TILE.min(k) * (3 + look);
-    // The last piece of a scan makes the move.
-    let transfer = gone.max(replace).max(replicate) + 1 + blocks(base.node_slots);
+    let gone = WINDOW_GPUS.min(gpus) * (3 + base.quads + look);
+    let replace = WINDOW_EXPERTS.min(experts) * (2 + base.quads);
+    let replicate = WINDOW_TILE.min(k) * (4 + base.quads + look);
+    let slots = WINDOW_SLOTS.min(base.node_slots) * (4 + 3 * base.quads);
     let ended = 4 * TURN + blocks(base.node_slots) + blocks(experts);
-    let kick = 4 * TURN + 6 * (1 + look) + 1 + blocks(base.node_slots);
-    let pieces = [tops, window, tile_work(base), pair_work(base), transfer, ended, kick];
+    let kick = 4 * TURN + 6 * (1 + look);
+    let pieces =
+        [tops, window, tile_work(base), pair_work(base), gone, replace, replicate, slots, ended, kick];
     TURN + pieces.into_iter().max().unwrap_or(0)
 }
 
@@ -66,9 +68,17 @@ fn last_step(base: &GpuParams) -> u64 {
     let tiles = wide(k.div_ceil(WINDOW_TILE)).pow(2) * wide(tile_work(base));
     let pairs = wide(WINDOW_PAIR_SLOTS) * wide(pair_work(base));
     let windows = 3 * wide(base.windows * (TURN + base.windows));
-    let gone = gpus.div_ceil(WINDOW_GPUS) * TURN + gpus * (2 + blocks(k));
-    let replace = experts.div_ceil(WINDOW_EXPERTS) * TURN + experts;
-    let replicate = k.div_ceil(WINDOW_TILE) * TURN + k * (3 + blocks(k));
+    let gone = gpus.div_ceil(WINDOW_GPUS) * TURN + gpus * (3 + base.quads + blocks(k));
+    let replace = experts.div_ceil(WINDOW_EXPERTS) * TURN + experts * (2 + base.quads);
+    let replicate = k.div_ceil(WINDOW_TILE) * TURN + k * (4 + base.quads + blocks(k));
     let tops = 4 * TURN + base.quads * (TURN + blocks(gpus));
-    windows + tiles + pairs + wide(gone + replace + replicate + 2 * tops) + 6 * wide(largest_piece(base))
+    // Two transfers and a way back.
+    let slots = 3 * wide(base.node_slots.div_ceil(WINDOW_SLOTS) * TURN)
+        + wide(base.node_slots) * wide(8 + 5 * base.quads);
+    slots
+        + windows
+        + tiles
+        + pairs
+        + wide(gone + replace + replicate + 2 * tops)
+        + 6 * wide(largest_piece(base))
 }

@@ -14,7 +14,7 @@ pub mod swap;
 pub mod transfer;
 
 use super::s5_refine::{End, Outcome};
-use crate::params::{FREE, Params, TURN, blocks};
+use crate::params::{FREE, Params, TURN, WINDOW_SLOTS, blocks};
 
 /// Loads of four windows.
 pub type Quad = [u32; 4];
@@ -193,6 +193,11 @@ impl Candidate {
         self.work = self.work.saturating_add(work);
     }
 
+    /// Charges the work of going over all slots, some at a time.
+    fn charge_slots(&mut self, params: &Params, each: u32) {
+        self.charge(params.node_slots.div_ceil(WINDOW_SLOTS) * TURN + params.node_slots * each);
+    }
+
     /// Finds the heaviest GPUs of each window. Valid until a move is made.
     pub fn find_tops(&mut self, params: &Params) {
         self.charge(4 * TURN + params.quads() * (TURN + blocks(params.node_gpus)));
@@ -341,7 +346,8 @@ impl Candidate {
 
     /// Goes back to the placement remembered.
     fn restore(&mut self, params: &Params, loads: &[Quad]) {
-        self.charge(8 * TURN + blocks(params.node_experts) + 2 * blocks(params.node_slots));
+        self.charge(4 * TURN + blocks(params.node_experts) + blocks(params.node_slots));
+        self.charge_slots(params, 4 + 3 * params.quads());
         let snapshot = std::mem::take(&mut self.snapshot);
         self.place(params, loads, &snapshot);
         self.snapshot = snapshot;

@@ -36,7 +36,7 @@ fn best_of<const Q: usize>(params: &Params, value: u32, candidate: &mut Candidat
                     continue;
                 }
                 let rest = (n - 1 - c) as u32;
-                candidate.charge(rest * (2 + 2 * n as u32 + pairs(n as u32)));
+                candidate.charge(rest * (3 + Q as u32 + 2 * n as u32 + pairs(n as u32)));
                 if params.avoid_duplicates {
                     candidate.charge(2 * n as u32 * (2 + blocks(params.slots_per_gpu)));
                 }

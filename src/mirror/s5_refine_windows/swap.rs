@@ -49,7 +49,7 @@ fn weigh<const Q: usize>(
     best: &mut Move,
 ) {
     let (here, there) = (from.len() as u32, to.len() as u32);
-    candidate.charge(there * (2 + here));
+    candidate.charge(there * (3 + Q as u32 + here));
     if params.avoid_duplicates {
         candidate.charge((here + there) * (2 + blocks(params.slots_per_gpu)));
     }

@@ -48,7 +48,7 @@ fn best_of<const Q: usize>(
 
 /// Turns `slot` into a replica of `expert`.
 pub fn apply(params: &Params, loads: &[Quad], candidate: &mut Candidate, slot: usize, expert: u32) {
-    candidate.charge(1 + blocks(params.node_slots));
+    candidate.charge_slots(params, 2 + params.quads());
     let quads = params.quads() as usize;
     let old = candidate.expert[slot];
     candidate.expert[slot] = expert;
@@ -90,7 +90,8 @@ impl<const Q: usize> Gone<Q> {
         heavy: usize,
     ) -> Self {
         let gpus = params.node_gpus;
-        candidate.charge(gpus.div_ceil(WINDOW_GPUS) * TURN + gpus * (2 + blocks(params.slots_per_gpu)));
+        candidate
+            .charge(gpus.div_ceil(WINDOW_GPUS) * TURN + gpus * (3 + Q as u32 + blocks(params.slots_per_gpu)));
         let slots = params.slots_per_gpu as usize;
         let expert = candidate.expert[slot];
         let count = candidate.counts[expert as usize];
@@ -159,7 +160,7 @@ fn replace<const Q: usize>(
         return;
     }
     let experts = params.node_experts;
-    candidate.charge(experts.div_ceil(WINDOW_EXPERTS) * TURN + experts);
+    candidate.charge(experts.div_ceil(WINDOW_EXPERTS) * TURN + experts * (2 + Q as u32));
     for expert in 0..experts {
         let count = candidate.counts[expert as usize];
         if expert == candidate.expert[slot] || count == 0 || count >= params.max_count {
@@ -194,7 +195,7 @@ fn replicate<const Q: usize>(
         return;
     }
     let k = params.slots_per_gpu;
-    candidate.charge(k.div_ceil(WINDOW_TILE) * TURN + k * (3 + blocks(k)));
+    candidate.charge(k.div_ceil(WINDOW_TILE) * TURN + k * (4 + Q as u32 + blocks(k)));
     for from in heavy * slots..(heavy + 1) * slots {
         let expert = candidate.expert[from];
         if expert == FREE || expert == candidate.expert[slot] {
