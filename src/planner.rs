@@ -170,7 +170,7 @@ impl Planner {
             }
             None => on_cpu(),
         };
-        let slots = planned.slots.iter().map(|&e| if e == FREE { -1 } else { e as i32 }).collect();
+        let slots = to_map(&planned.slots).collect();
         let placement = Placement::new(loads.experts(), cluster.num_slots(), slots)?;
         check::score(loads, cluster, placement.physical_to_logical())?;
         Ok(Plan {
@@ -231,12 +231,9 @@ impl Planner {
         };
         let start = Instant::now();
         let params = Params::new(&fresh.loads, &fresh.cluster, &fresh.options)?;
-        let map = |placement: &Placement| -> Vec<u32> {
-            placement.physical_to_logical().iter().map(|&e| u32::try_from(e).unwrap_or(FREE)).collect()
-        };
-        let before = map(previous);
-        let paths =
-            warm::paths(&params, &fresh.cluster, &fresh.loads, &before, &map(&fresh.placement), limits);
+        let before = from_map(previous.physical_to_logical());
+        let after = from_map(fresh.physical_to_logical());
+        let paths = warm::paths(&params, &fresh.cluster, &fresh.loads, &before, &after, limits);
         let chosen = warm::choose(&params, &paths, limits);
         let mut slots = Vec::with_capacity(before.len());
         let mut layers = Vec::with_capacity(paths.len());
@@ -244,7 +241,7 @@ impl Planner {
         for ((path, &index), old) in paths.iter().zip(&chosen).zip(before.chunks_exact(previous.slots())) {
             let point = &path.points[index];
             for (old, new) in old.chunks_exact(per_gpu).zip(point.slots.chunks_exact(per_gpu)) {
-                slots.extend(warm::to_map(&moves::in_place(old, new)));
+                slots.extend(to_map(&moves::in_place(old, new)));
             }
             let ratio = |a: u32, b: u32| if b == 0 { 0.0 } else { f64::from(a) / f64::from(b) - 1.0 };
             layers.push(LayerMoves {
@@ -318,6 +315,16 @@ impl Planner {
         })
         .await
     }
+}
+
+/// The planner's slots as maps have them: -1 for a free one.
+fn to_map(slots: &[u32]) -> impl Iterator<Item = i32> + '_ {
+    slots.iter().map(|&e| if e == FREE { -1 } else { e as i32 })
+}
+
+/// A map as the planner has it.
+fn from_map(map: &[i32]) -> Vec<u32> {
+    map.iter().map(|&e| u32::try_from(e).unwrap_or(FREE)).collect()
 }
 
 /// A plan made from a previous one, and what it moves.

@@ -1,5 +1,7 @@
 //! Stage 2, the mirror of `shaders/s2_groups_to_nodes.wgsl`: which groups each node holds.
 
+use std::borrow::Cow;
+
 use crate::mirror::rng;
 use crate::options::GroupRule;
 use crate::params::{
@@ -22,19 +24,7 @@ pub struct Assignment {
 /// `table` holds all balanced assignments where they could be enumerated (see
 /// [`crate::params::enumerate_assignments`]).
 pub fn choose(params: &Params, table: &[Vec<u32>], loads: &[u32], group_loads: &[u32]) -> Vec<Assignment> {
-    let built: Vec<Vec<u32>>;
-    let candidates: &[Vec<u32>] = match params.group_rule {
-        GroupRule::BestFirst if !table.is_empty() => table,
-        GroupRule::BestFirst => {
-            let samples = 0..SAMPLED_ASSIGNMENTS;
-            built = samples.map(|sample| build(params, params.group_rule, group_loads, sample)).collect();
-            &built
-        }
-        GroupRule::Lpt | GroupRule::LptVariance => {
-            built = vec![build(params, params.group_rule, group_loads, 0)];
-            &built
-        }
-    };
+    let candidates = candidates(params, table, group_loads);
     // Cheap scores first; the exact score, which can only be larger, in their order while it can matter.
     let mut order: Vec<(u32, usize)> =
         (0..candidates.len()).map(|i| (node_share(params, &candidates[i], group_loads), i)).collect();
@@ -63,18 +53,20 @@ pub fn choose_windows(
     mean_group_loads: &[u32],
     group_loads: &[Vec<u32>],
 ) -> Assignment {
-    let built: Vec<Vec<u32>>;
-    let candidates: &[Vec<u32>] = match params.group_rule {
-        GroupRule::BestFirst if !table.is_empty() => table,
-        rule => {
-            let samples = if rule == GroupRule::BestFirst { SAMPLED_ASSIGNMENTS } else { 1 };
-            built = (0..samples).map(|sample| build(params, rule, mean_group_loads, sample)).collect();
-            &built
-        }
-    };
+    let candidates = candidates(params, table, mean_group_loads);
     let score = |groups: &Vec<u32>| group_loads.iter().map(|loads| node_share(params, groups, loads)).sum();
     let best = candidates.iter().map(|groups| (score(groups), groups)).min_by_key(|(bound, _)| *bound);
     best.map(|(bound, groups)| Assignment { groups: groups.clone(), bound }).unwrap_or_default()
+}
+
+/// The assignments to choose from: all there are, or those built by the rule.
+fn candidates<'a>(params: &Params, table: &'a [Vec<u32>], group_loads: &[u32]) -> Cow<'a, [Vec<u32>]> {
+    let samples = match params.group_rule {
+        GroupRule::BestFirst if !table.is_empty() => return Cow::Borrowed(table),
+        GroupRule::BestFirst => SAMPLED_ASSIGNMENTS,
+        GroupRule::Lpt | GroupRule::LptVariance => 1,
+    };
+    (0..samples).map(|sample| build(params, params.group_rule, group_loads, sample)).collect()
 }
 
 /// DeepSeek's assignment: a plan is never worse than the greedy one, so its assignment is tried last where

@@ -109,8 +109,6 @@ pub fn quads(params: &Params, groups: &[u32], node: u32, rows: &[&[u32]], out: &
     let mut loads = Vec::new();
     for (window, row) in rows.iter().enumerate() {
         s2_groups_to_nodes::node_loads(params, groups, node, row, &mut loads);
-        for (expert, &load) in loads.iter().enumerate() {
-            out[expert * quads + window / 4][window % 4] = load;
-        }
+        s5_refine_windows::lay_window(quads, window, &loads, out);
     }
 }

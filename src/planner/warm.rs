@@ -9,7 +9,7 @@ use super::group_swap;
 use crate::cluster::Cluster;
 use crate::loads::Loads;
 use crate::mirror::s5_refine_windows::{
-    Candidate, Kind, Move, Quad, divided, larger, pair_swap, plus, sum, swap, transfer,
+    Candidate, Kind, Move, Quad, divided, larger, lay_window, pair_swap, plus, sum, swap, transfer,
 };
 use crate::moves::{self, MoveLimits};
 use crate::params::{FREE, Params};
@@ -62,9 +62,7 @@ fn quads(params: &Params, loads: &Loads, layer: usize) -> Vec<Quad> {
     let mut out = vec![Quad::default(); experts * quads];
     let windows = loads.fixed_windows().chunks_exact(loads.layers() * experts);
     for (window, loads) in windows.enumerate() {
-        for (expert, &load) in loads[layer * experts..(layer + 1) * experts].iter().enumerate() {
-            out[expert * quads + window / 4][window % 4] = load;
-        }
+        lay_window(quads, window, &loads[layer * experts..(layer + 1) * experts], &mut out);
     }
     out
 }
@@ -365,9 +363,4 @@ pub fn choose(params: &Params, paths: &[Path], limits: &MoveLimits) -> Vec<usize
         }
         ways[layer] = steepest(layer, chosen[layer], left);
     }
-}
-
-/// -1 for a free slot, as maps have it.
-pub fn to_map(slots: &[u32]) -> impl Iterator<Item = i32> + '_ {
-    slots.iter().map(|&e| if e == FREE { -1 } else { e as i32 })
 }

@@ -238,10 +238,9 @@ impl Candidate {
     /// The GPU that `window` lets propose moves: its heaviest, unless that is light enough already or an
     /// earlier window's.
     pub fn critical(&self, window: u32) -> Option<usize> {
-        let [(gpu, load), ..] = self.tops[window as usize];
-        let floor = self.floors[window as usize / 4][window as usize % 4];
+        let gpu = self.top(window);
         let earlier = (0..window).any(|w| self.top(w) == gpu && self.is_critical(w));
-        (load > floor && !earlier).then_some(gpu as usize)
+        (self.is_critical(window) && !earlier).then_some(gpu as usize)
     }
 
     /// Whether the heaviest GPU of a window is above the window's floor.
@@ -369,6 +368,13 @@ impl Candidate {
 fn refill<T: Clone>(array: &mut Vec<T>, len: usize, value: T) {
     array.clear();
     array.resize(len, value);
+}
+
+/// Lays the loads of one window into the quads of its experts, `quads` an expert.
+pub fn lay_window(quads: usize, window: usize, loads: &[u32], out: &mut [Quad]) {
+    for (expert, &load) in out.chunks_exact_mut(quads).zip(loads) {
+        expert[window / 4][window % 4] = load;
+    }
 }
 
 /// Window by window.
