@@ -203,19 +203,23 @@ fn add_share(
         return;
     }
     let count = candidate_count();
-    let layer = lane / count;
+    let before = select(groups[params.at_shares + lane], 0u, params.begin == 0u);
+    groups[params.at_shares + lane] = before + quad_share(lane / count, lane % count, params.begin);
+}
+
+// The sum over four windows of the largest node load over GPUs a node, rounded up.
+fn quad_share(layer: u32, candidate: u32, q: u32) -> u32 {
     var largest = vec4<u32>(0u);
     var sum = vec4<u32>(0u);
     for (var place = 0u; place < params.groups; place += 1u) {
         if place % params.node_groups == 0u {
             sum = vec4<u32>(0u);
         }
-        sum += group_quad(layer, candidate_group(layer, lane % count, place), params.begin);
+        sum += group_quad(layer, candidate_group(layer, candidate, place), q);
         largest = max(largest, sum);
     }
     let shares = (largest + params.node_gpus - 1u) / params.node_gpus;
-    let before = select(groups[params.at_shares + lane], 0u, params.begin == 0u);
-    groups[params.at_shares + lane] = before + shares.x + shares.y + shares.z + shares.w;
+    return shares.x + shares.y + shares.z + shares.w;
 }
 
 // Loads of a group in four windows.
@@ -304,6 +308,18 @@ fn exact_bound(layer: u32, candidate: u32, share: u32) -> u32 {
     return bound;
 }
 
+// The bound of a candidate that is not among those walked.
+fn bound_of(layer: u32, candidate: u32) -> u32 {
+    if params.windows == 1u {
+        return exact_bound(layer, candidate, node_share(layer, candidate));
+    }
+    var bound = 0u;
+    for (var q = 0u; q < params.quads; q += 1u) {
+        bound += quad_share(layer, candidate, q);
+    }
+    return bound;
+}
+
 // The least t >= floor such that counts exist under which no replica is heavier than t, by bisection.
 fn lightest_heaviest(layer: u32, candidate: u32, node: u32, floor: u32) -> u32 {
     var low = max(floor, 1u);
@@ -364,16 +380,25 @@ fn choose(
     let assignment = lane % (params.assignments + 1u);
     let state = params.at_walk + layer * (WALK_LIST + 2u * params.assignments);
     let chosen = chosen_at(layer, assignment);
+    let listed = state + WALK_LIST + 2u * assignment;
     var candidate = greedy_candidate();
-    if assignment < params.assignments {
-        if assignment >= groups[state + WALK_KEPT] {
-            groups[chosen] = NONE;
-            return;
-        }
-        groups[chosen] = groups[state + WALK_LIST + 2u * assignment];
-        candidate = groups[state + WALK_LIST + 2u * assignment + 1u];
-    } else {
-        groups[chosen] = exact_bound(layer, candidate, node_share(layer, candidate));
+    var bound = NONE;
+    if assignment == 0u || assignment == params.assignments {
+        bound = bound_of(layer, candidate);
+    }
+    // DeepSeek's assignment takes the first place if none is better, and is then not tried again.
+    let first = params.group_rule == RULE_BEST_FIRST && bound <= groups[state + WALK_LIST];
+    if assignment == params.assignments {
+        bound = select(bound, NONE, first);
+    } else if assignment >= groups[state + WALK_KEPT] {
+        bound = NONE;
+    } else if assignment > 0u || !first {
+        bound = groups[listed];
+        candidate = groups[listed + 1u];
+    }
+    groups[chosen] = bound;
+    if bound == NONE {
+        return;
     }
     for (var place = 0u; place < params.groups; place += 1u) {
         groups[chosen + 1u + place] = candidate_group(layer, candidate, place);
@@ -416,7 +441,7 @@ fn repair(
     groups[to] = NONE;
     if best_group_swap(layer, list, state, heavy, light) {
         let candidate = greedy_candidate();
-        groups[to] = exact_bound(layer, candidate, node_share(layer, candidate));
+        groups[to] = bound_of(layer, candidate);
         for (var place = 0u; place < params.groups; place += 1u) {
             groups[to + 1u + place] = groups[list + place];
         }

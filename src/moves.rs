@@ -32,6 +32,8 @@ const MILLION: u64 = 1_000_000;
 pub struct MoveLimits {
     /// The most slots that may move, in all layers together: a hard bound. `None`: no bound.
     pub max_moves: Option<usize>,
+    /// The same in millionths of all slots.
+    pub max_moves_ppm: Option<u32>,
     /// The most slots of a layer that may move: a hard bound. `None`: no bound.
     pub max_moves_per_layer: Option<usize>,
     /// What moving all slots of a layer must bring at least, in millionths of its objective as it stands; each
@@ -47,6 +49,7 @@ impl Default for MoveLimits {
     fn default() -> Self {
         Self {
             max_moves: None,
+            max_moves_ppm: None,
             max_moves_per_layer: None,
             min_gain_ppm: 80_000,
             max_loss_ppm: 2_000,
@@ -56,6 +59,26 @@ impl Default for MoveLimits {
 }
 
 impl MoveLimits {
+    /// Limits for a loop that plans at every window: at most 15 % of all slots move at a step, and a moved slot
+    /// costs an eighth of what it costs by default. A step is then judged by what the transfers may take, and what
+    /// does not fit is left to the next.
+    ///
+    /// ```
+    /// use eplb_wgpu::MoveLimits;
+    /// assert_eq!(MoveLimits::each_window().max_moves_ppm, Some(150_000));
+    /// ```
+    #[must_use]
+    pub fn each_window() -> Self {
+        Self { max_moves_ppm: Some(150_000), min_gain_ppm: 10_000, ..Self::default() }
+    }
+
+    /// The most of `slots` that may move, all layers together.
+    pub(crate) fn most_moves(&self, slots: usize) -> Option<usize> {
+        let part = |ppm: u32| usize::try_from(slots as u128 * u128::from(ppm) / u128::from(MILLION));
+        let part = self.max_moves_ppm.map(|ppm| part(ppm).unwrap_or(usize::MAX));
+        self.max_moves.into_iter().chain(part).min()
+    }
+
     /// Whether a layer of this objective is left untouched; `even` is what an even spread would give.
     pub(crate) fn is_balanced(&self, even: u32, value: u32) -> bool {
         let enough = |ppm: u32| u64::from(even) * MILLION >= u64::from(value) * u64::from(ppm);

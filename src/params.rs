@@ -224,7 +224,10 @@ impl Params {
             kicks: if search.steps == 0 { 0 } else { options.kicks },
             assignments: if hierarchical && one_window { options.assignments } else { 1 },
             group_rule: options.groups,
-            repair: options.repair && hierarchical && one_window,
+            repair: options.repair
+                && hierarchical
+                && one_window
+                && groups / nodes * groups <= GROUP_SWAP_PAIRS,
             count_noise: options.count_noise,
             packing_noise: options.packing_noise,
             search,

@@ -129,15 +129,20 @@ fn plans_from_a_previous_one_keep_their_promises() {
     ];
     let cases = (
         (0..4usize, 0..1000u64, 0..3usize, 1..6usize),
-        (proptest::option::of(0..60usize), proptest::option::of(0..20usize)),
+        (
+            proptest::option::of(0..60usize),
+            proptest::option::of(0..500_000u32),
+            proptest::option::of(0..20usize),
+        ),
         (0..200_000u32, 0..50_000u32, proptest::option::of(500_000..1_000_000u32)),
     );
     let planner = planner();
-    let check = |((cluster, seed, drift, windows), (max_moves, per_layer), (gain, loss, skip))| {
+    let check = |((cluster, seed, drift, windows), (max_moves, part, per_layer), (gain, loss, skip))| {
         let cluster = &clusters[cluster];
         let trace = drifting(windows + 1, 3, 32, [0.05, 0.4, 2.0][drift], seed);
         let limits = MoveLimits {
             max_moves,
+            max_moves_ppm: part,
             max_moves_per_layer: per_layer,
             min_gain_ppm: gain,
             max_loss_ppm: loss,
@@ -154,6 +159,7 @@ fn plans_from_a_previous_one_keep_their_promises() {
         let free = cluster.num_slots() > cluster.num_replicas();
         assert!(moves.changed_slots == moves.received || (free && moves.changed_slots > moves.received));
         assert!(max_moves.is_none_or(|most| moves.received <= most), "{moves:?} passes {max_moves:?}");
+        assert!(part.is_none_or(|part| moves.share() <= f64::from(part) / 1e6), "{moves:?} passes {part:?}");
         let slots = cluster.num_slots();
         let rows = before.physical_to_logical().chunks(slots).zip(now.physical_to_logical().chunks(slots));
         let was = objective(&loads, cluster, before.physical_to_logical());

@@ -80,9 +80,9 @@ fn read_layers(
 /// How a plan may move away from the one before.
 #[derive(Args)]
 struct Limits {
-    /// The most slots that may move, all layers together
-    #[arg(long)]
-    max_moves: Option<usize>,
+    /// The most slots that may move, all layers together: a number, or a part of all slots as in 15%
+    #[arg(long, value_parser = parse_most)]
+    max_moves: Option<Most>,
     /// The most slots of a layer that may move
     #[arg(long)]
     max_moves_per_layer: Option<usize>,
@@ -97,11 +97,25 @@ struct Limits {
     skip_if_balanced: Option<u32>,
 }
 
+/// The most slots that may move.
+#[derive(Clone, Copy)]
+enum Most {
+    Slots(usize),
+    /// Millionths of all slots.
+    Part(u32),
+}
+
 impl Limits {
-    fn limits(&self) -> MoveLimits {
-        let default = MoveLimits::default();
+    /// What the flags change of some limits.
+    fn limits(&self, default: &MoveLimits) -> MoveLimits {
+        let (max_moves, max_moves_ppm) = match self.max_moves {
+            Some(Most::Slots(slots)) => (Some(slots), None),
+            Some(Most::Part(part)) => (None, Some(part)),
+            None => (default.max_moves, default.max_moves_ppm),
+        };
         MoveLimits {
-            max_moves: self.max_moves,
+            max_moves,
+            max_moves_ppm,
             max_moves_per_layer: self.max_moves_per_layer,
             min_gain_ppm: self.min_gain.unwrap_or(default.min_gain_ppm),
             max_loss_ppm: self.max_loss.unwrap_or(default.max_loss_ppm),
@@ -134,6 +148,15 @@ impl Outlook {
             limits,
             ..default
         }
+    }
+}
+
+fn parse_most(text: &str) -> Result<Most, String> {
+    let rule = "is neither a number of slots nor a part as in 15%";
+    match text.strip_suffix('%').map(str::parse::<f64>) {
+        None => text.parse().map(Most::Slots).map_err(|_| rule.to_string()),
+        Some(Ok(percent)) => parse_part(&(percent / 100.0).to_string()).map(Most::Part),
+        Some(Err(_)) => Err(rule.to_string()),
     }
 }
 

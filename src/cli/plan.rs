@@ -11,7 +11,8 @@ use crate::check::Quality;
 use crate::rebalance::{Backtest, Proposal, RebalanceOptions, Rebalancer, Strategy};
 use crate::trace::{PlanFile, Window, plan_json, write_whole};
 use crate::{
-    Cluster, DeviceChoice, Duplicates, Error, Loads, Placement, PlanOptions, Planner, Preset, Replan,
+    Cluster, DeviceChoice, Duplicates, Error, Loads, MoveLimits, Placement, PlanOptions, Planner, Preset,
+    Replan,
 };
 
 #[derive(Args)]
@@ -130,12 +131,12 @@ impl Plan {
     /// The plan, from the previous one if there is one.
     fn make(&self, cluster: &Cluster, previous: Option<&Placement>) -> Result<Made, Error> {
         let planner = Planner::new(self.device.clone())?;
-        let limits = self.limits.limits();
         if let Some(strategy) = self.strategy {
             let [file] = self.loads.as_slice() else {
                 let rule = "is for the windows of one load file";
                 return Err(Error::invalid("strategy", strategy, rule));
             };
+            let limits = self.limits.limits(&MoveLimits::each_window());
             let options = RebalanceOptions { strategy, ..self.outlook.options(limits) };
             let options = RebalanceOptions {
                 plan: self.options(options.plan.clone())?,
@@ -159,7 +160,10 @@ impl Plan {
         let preset = if windows.len() > 1 { Preset::scenarios().options() } else { PlanOptions::default() };
         let options = self.options(preset)?;
         let replan = match previous {
-            Some(previous) => planner.replan(&loads, cluster, previous, &options, &limits)?,
+            Some(previous) => {
+                let limits = self.limits.limits(&MoveLimits::default());
+                planner.replan(&loads, cluster, previous, &options, &limits)?
+            }
             None => Replan::from(planner.plan(&loads, cluster, &options)?),
         };
         Ok(Made { replan, strategy: None })

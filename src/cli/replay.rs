@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::{Limits, Outlook, print, read_layers};
 use crate::rebalance::{RebalanceOptions, Replay, Row, Series, Strategy, replay};
 use crate::trace::Window;
-use crate::{Cluster, DeviceChoice, Error, Loads, Planner};
+use crate::{Cluster, DeviceChoice, Error, Loads, MoveLimits, Planner};
 
 #[derive(Args)]
 pub struct ReplayTrace {
@@ -70,7 +70,8 @@ impl ReplayTrace {
             None => Cluster::new(self.replicas, self.groups, self.nodes, self.gpus)?,
         };
         let planner = Planner::new(self.device.clone())?;
-        let options = RebalanceOptions { fresh: self.fresh, ..self.outlook.options(self.limits.limits()) };
+        let limits = self.limits.limits(&MoveLimits::each_window());
+        let options = RebalanceOptions { fresh: self.fresh, ..self.outlook.options(limits) };
         let setup = Replay { strategies: self.strategy.clone(), interval: self.interval, options };
         // The oracle, the greedy rule and the plan that never moves come after the strategies.
         let steps = (self.strategy.len() + 3) * windows.len().saturating_sub(1);

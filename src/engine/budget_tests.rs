@@ -35,6 +35,7 @@ struct Sizes {
     groups: u64,
     node_groups: u64,
     assignments: u64,
+    quads: u64,
     /// Steps of this dispatch.
     steps: u64,
     lightest: u64,
@@ -53,6 +54,7 @@ impl Sizes {
             groups: wide(p.groups),
             node_groups: wide(p.node_groups),
             assignments: wide(p.assignments),
+            quads: wide(p.quads),
             steps: wide(p.end.saturating_sub(p.begin)),
             lightest: wide(p.lightest),
             avoids: p.avoid_duplicates == 1,
@@ -73,10 +75,10 @@ fn trips(kernel: Kernel, p: &GpuParams, lanes: u64) -> u64 {
             let candidates = if p.enumerated > 0 { p.enumerated } else { p.samples };
             of(candidates.into()) + exact_bound(&s) + of(s.assignments)
         }
-        "choose" => exact_bound(&s) + 2 * of(s.groups),
+        "choose" => bound(&s) + of(s.groups),
         "repair" => {
             let sums = of(s.nodes) + s.nodes * of(s.node_groups);
-            sums + group_swap(&s, s.node_groups) + exact_bound(&s) + 2 * of(s.groups)
+            sums + group_swap(&s, s.node_groups) + bound(&s) + of(s.groups)
         }
         "start" => of(s.nodes) + of(s.experts),
         "replicate" => of(s.steps) + s.steps * of(s.experts),
@@ -100,6 +102,11 @@ fn trips(kernel: Kernel, p: &GpuParams, lanes: u64) -> u64 {
 /// The best swap of a group of one node with those at `places` places.
 fn group_swap(s: &Sizes, places: u64) -> u64 {
     of(s.groups) + places * of(s.node_groups)
+}
+
+/// An assignment's share and bisection; or its share in every quad of windows.
+fn bound(s: &Sizes) -> u64 {
+    (of(s.groups) + exact_bound(s)).max(of(s.quads) + s.quads * of(s.groups))
 }
 
 /// The bisection in every node. A node's load over its GPUs is no more than the start; so many doublings reach

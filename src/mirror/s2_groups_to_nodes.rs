@@ -21,6 +21,9 @@ pub struct Assignment {
 
 /// The best assignments of one layer, best first, at most `params.assignments` and at least one.
 ///
+/// Many assignments are equally good by their busiest node alone. Under [`GroupRule::BestFirst`] the first is
+/// DeepSeek's if none is better: it spreads the other nodes as well, which the next window repays.
+///
 /// `table` holds all balanced assignments where they could be enumerated (see
 /// [`crate::params::enumerate_assignments`]).
 pub fn choose(params: &Params, table: &[Vec<u32>], loads: &[u32], group_loads: &[u32]) -> Vec<Assignment> {
@@ -40,11 +43,24 @@ pub fn choose(params: &Params, table: &[Vec<u32>], loads: &[u32], group_loads: &
         best.insert(at, (bound, i));
         best.truncate(wanted);
     }
-    best.into_iter().map(|(bound, i)| Assignment { groups: candidates[i].clone(), bound }).collect()
+    let mut chosen: Vec<Assignment> =
+        best.into_iter().map(|(bound, i)| Assignment { groups: candidates[i].clone(), bound }).collect();
+    if params.group_rule == GroupRule::BestFirst {
+        prefer(greedy(params, loads, group_loads), &mut chosen[0]);
+    }
+    chosen
+}
+
+/// Puts an assignment in the place of one that is not better.
+fn prefer(assignment: Assignment, place: &mut Assignment) {
+    if assignment.bound <= place.bound {
+        *place = assignment;
+    }
 }
 
 /// The best assignment of one layer for several windows: the least sum over windows of the busiest node's
-/// share, its bound; ties to the first candidate. Candidates are built from the mean loads.
+/// share, its bound; ties to DeepSeek's assignment (under [`GroupRule::BestFirst`]), then to the first candidate.
+/// Candidates, DeepSeek's among them, are built from the mean loads.
 ///
 /// `mean_group_loads` is `[groups]`, `group_loads` has a row for each window.
 pub fn choose_windows(
@@ -56,7 +72,13 @@ pub fn choose_windows(
     let candidates = candidates(params, table, mean_group_loads);
     let score = |groups: &Vec<u32>| group_loads.iter().map(|loads| node_share(params, groups, loads)).sum();
     let best = candidates.iter().map(|groups| (score(groups), groups)).min_by_key(|(bound, _)| *bound);
-    best.map(|(bound, groups)| Assignment { groups: groups.clone(), bound }).unwrap_or_default()
+    let mut chosen =
+        best.map(|(bound, groups)| Assignment { groups: groups.clone(), bound }).unwrap_or_default();
+    if params.group_rule == GroupRule::BestFirst {
+        let groups = build(params, GroupRule::Lpt, mean_group_loads, 0);
+        prefer(Assignment { bound: score(&groups), groups }, &mut chosen);
+    }
+    chosen
 }
 
 /// The assignments to choose from: all there are, or those built by the rule.
@@ -69,8 +91,8 @@ fn candidates<'a>(params: &Params, table: &'a [Vec<u32>], group_loads: &[u32]) -
     (0..samples).map(|sample| build(params, params.group_rule, group_loads, sample)).collect()
 }
 
-/// DeepSeek's assignment: a plan is never worse than the greedy one, so its assignment is tried last where
-/// it could still win.
+/// DeepSeek's assignment. A plan is never worse than the greedy one, so this is tried last where it was not chosen
+/// and could still win.
 pub fn greedy(params: &Params, loads: &[u32], group_loads: &[u32]) -> Assignment {
     let groups = build(params, GroupRule::Lpt, group_loads, 0);
     let bound = exact_bound(params, &groups, node_share(params, &groups, group_loads), loads);

@@ -55,7 +55,7 @@ fn plan_layer(params: &Params, table: &[Vec<u32>], loads: &[u32], scratch: &mut 
     }
     if params.tries_greedy_assignment() {
         let greedy = s2_groups_to_nodes::greedy(params, loads, &scratch.group_loads);
-        if greedy.bound < best.max {
+        if greedy != assignments[0] && greedy.bound < best.max {
             best.offer(params, &greedy, &plan_nodes(params, &greedy, &rounds[..1], loads, scratch));
         }
     }

@@ -327,15 +327,16 @@ impl Home<'_> {
     }
 }
 
-/// Chooses a point of each path: the one that is worth its moves; where at most `limits.max_moves` slots may
-/// change in all, none that costs more, by falling gain for a slot over all layers.
+/// Chooses a point of each path: the one that is worth its moves; where only so many slots may change in all,
+/// none that costs more, by falling gain for a slot over all layers.
 pub fn choose(params: &Params, paths: &[Path], limits: &MoveLimits) -> Vec<usize> {
     let slots = params.node_slots * params.nodes;
     let best: Vec<usize> = paths.iter().map(|path| path.best(slots, limits)).collect();
     let moves = |chosen: &[usize]| -> usize {
         paths.iter().zip(chosen).map(|(path, &index)| path.points[index].moves).sum()
     };
-    let Some(most) = limits.max_moves.filter(|&most| moves(&best) > most) else { return best };
+    let most = limits.most_moves(slots as usize * paths.len());
+    let Some(most) = most.filter(|&most| moves(&best) > most) else { return best };
     let mut chosen = vec![0; paths.len()];
     let mut left = most;
     // The steepest way from a layer's chosen point to another one that fits, not past what is worth it.

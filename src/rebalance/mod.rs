@@ -83,7 +83,7 @@ pub struct RebalanceOptions {
     pub plan: PlanOptions,
     /// How several windows are planned.
     pub scenario_plan: PlanOptions,
-    /// How far a plan may move from the one that runs.
+    /// How far a plan may move from the one that runs; [`MoveLimits::each_window`] by default.
     pub limits: MoveLimits,
     /// Plan anew each time, whatever runs.
     pub fresh: bool,
@@ -106,7 +106,7 @@ impl Default for RebalanceOptions {
                 ..PlanOptions::default()
             },
             scenario_plan: PlanOptions { restarts: 1, kicks: 0, ..Preset::scenarios().options() },
-            limits: MoveLimits::default(),
+            limits: MoveLimits::each_window(),
             fresh: false,
         }
     }

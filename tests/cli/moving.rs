@@ -80,6 +80,8 @@ fn a_previous_plan_is_moved_from_within_its_limits() {
     assert!(!moves["layers_to_move"].as_array().unwrap().is_empty());
     let few = json(&plan_args(&trace, &[&free[..], &["--max-moves", "3"]].concat()));
     assert!(few["moves"]["received"].as_u64().unwrap() <= 3);
+    let part = json(&plan_args(&trace, &[&free[..], &["--max-moves", "13%"]].concat()));
+    assert!(part["moves"]["received"].as_u64().unwrap() <= 3);
     let none = json(&plan_args(&trace, &[&free[..], &["--skip-if-balanced", "0"]].concat()));
     assert_eq!(none["fingerprint"], first["fingerprint"]);
     let text = stdout(&eplb(&plan_args(&trace, &free)));
@@ -87,7 +89,9 @@ fn a_previous_plan_is_moved_from_within_its_limits() {
     let other = ["plan", &trace, "--previous", &file, "--replicas", "16", "--gpus", "4", "--device", "cpu"];
     assert_refused(&other, "its cluster");
     assert_refused(&plan_args(&trace, &["--previous", &trace]), "not a plan file");
-    assert_eq!(eplb(&plan_args(&trace, &["--max-loss", "2"])).status.code(), Some(2));
+    for refused in [["--max-loss", "2"], ["--max-moves", "101%"], ["--max-moves", "few"]] {
+        assert_eq!(eplb(&plan_args(&trace, &refused)).status.code(), Some(2), "{refused:?}");
+    }
 }
 
 #[test]

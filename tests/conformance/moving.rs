@@ -81,10 +81,9 @@ fn fresh_plans_for_the_next_window_beat_greedy_ones() {
 fn plans_from_the_one_that_runs_move_little_and_serve_as_well_as_greedy_ones() {
     for (name, [auto, _, greedy]) in rows(false) {
         assert!(auto.moved.mean() <= 0.15, "{name}: {} of the slots move", auto.moved.mean());
-        // With groups whole in their nodes, on the series that drifts most, it stays half a point behind.
-        let least = if name.ends_with("4 nodes") { -0.007 } else { -0.001 };
         let gain = auto.balancedness.mean() - greedy.balancedness.mean();
-        assert!(gain >= least, "{name}: {gain}");
+        // Some layers of a model stand for it here, and stray from its mean.
+        assert!(gain >= -0.001, "{name}: {gain}");
     }
 }
 

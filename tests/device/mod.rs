@@ -29,7 +29,7 @@ use crate::mirror::{
 use crate::params::{Params, enumerate_assignments};
 use crate::planner::cpu_windows;
 use crate::stages::{self, Batch};
-use crate::{DeviceChoice, Planner};
+use crate::{DeviceChoice, GroupRule, Planner};
 
 pub use common::{is_short, planner};
 

@@ -19,18 +19,18 @@ fn chosen_assignments_and_node_loads_equal_the_mirror() {
             let mut group_loads = Vec::new();
             mirror_s1::group_loads(&bench.params, bench.loads(layer), &mut group_loads);
             let assignments = bench.assignments(layer);
-            let greedy = mirror_s2::greedy(&bench.params, bench.loads(layer), &group_loads);
+            let mut greedy = mirror_s2::greedy(&bench.params, bench.loads(layer), &group_loads);
+            if bench.params.group_rule == GroupRule::BestFirst && greedy == assignments[0] {
+                // Not tried twice.
+                greedy = Assignment { groups: Vec::new(), bound: u32::MAX };
+            }
             let found = &chosen[layer as usize * lists * each..(layer as usize + 1) * lists * each];
             let places = (0..assignments.len()).chain([base.assignments as usize]);
             for (place, assignment) in places.zip(assignments.iter().chain([&greedy])) {
                 let expected: Vec<u32> =
                     [assignment.bound].iter().chain(&assignment.groups).copied().collect();
-                assert_same(
-                    "assignment",
-                    bench.case.seed,
-                    &expected,
-                    &found[place * each..(place + 1) * each],
-                );
+                let found = &found[place * each..][..expected.len()];
+                assert_same("assignment", bench.case.seed, &expected, found);
             }
             for node in 0..base.nodes {
                 let mut loads = Vec::new();
