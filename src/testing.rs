@@ -1,10 +1,13 @@
 //! What the project's own tests need to see of its inside. No part of the API: anything here may change.
 
 use crate::engine::recording::{BINDINGS, GRID_BINDINGS, LANES};
-use crate::layout::GpuParams;
+use crate::layout::{GpuParams, LAYER_WORDS, Layout, window_quads};
+use crate::params::{Params, enumerate_assignments};
+use crate::planner::gpu;
 use crate::stages::{STAGES, Stage, queue};
+use crate::{Cluster, Error, Loads, PlanOptions, Stop};
 
-pub use crate::engine::recording::BindingKind;
+pub use crate::engine::recording::{BindingKind, Grid};
 
 /// One buffer that a pipeline binds, as the host's tables say it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -64,5 +67,71 @@ fn unit(stage: &Stage, entry_point: &'static str) -> ShaderUnit {
         bindings,
         uniform_layout: GpuParams::MEMBERS.iter().map(|&(name, at)| (name, at as u32)).collect(),
         uniform_size: size_of::<GpuParams>() as u32,
+    }
+}
+
+/// All that a device is given to make one plan, as data: for an implementation of WebGPU other than wgpu.
+#[derive(Clone, Debug)]
+pub struct Replay {
+    /// In order.
+    pub dispatches: Vec<ReplayDispatch>,
+    /// What the problem buffer holds.
+    pub problem: Vec<u32>,
+    /// Words of the groups buffer, the kept buffer, the arena and the queue.
+    pub words: [u64; 4],
+    /// Where the result begins in the kept buffer, and its words.
+    pub result: (u64, u64),
+    layers: usize,
+}
+
+/// One dispatch of a [`Replay`].
+#[derive(Clone, Debug)]
+pub struct ReplayDispatch {
+    /// The stage and its entry point.
+    pub kernel: (&'static str, &'static str),
+    /// How many lanes.
+    pub grid: Grid,
+    /// The uniform block.
+    pub params: Vec<u32>,
+}
+
+impl Replay {
+    /// The recording of a call that fits one: small ones do.
+    ///
+    /// # Errors
+    /// As for [`crate::Planner::plan`].
+    pub fn new(loads: &Loads, cluster: &Cluster, options: &PlanOptions) -> Result<Self, Error> {
+        let params = Params::new(loads, cluster, options)?;
+        let table = enumerate_assignments(params.groups, params.nodes);
+        let layout = Layout::new(&params, table.len() as u32);
+        let (recording, arena) = gpu::record(&params, &layout, gpu::ARENA_WORDS);
+        let dispatch = |dispatch: &crate::engine::recording::Dispatch| ReplayDispatch {
+            kernel: (dispatch.kernel.stem, dispatch.kernel.entry),
+            grid: dispatch.grid,
+            params: bytemuck::cast_slice(&[dispatch.params]).to_vec(),
+        };
+        let queue = 2 + 2 * arena / layout.candidate_words;
+        Ok(Self {
+            dispatches: recording.dispatches.iter().map(dispatch).collect(),
+            problem: layout.problem(loads.fixed(), &window_quads(&params, loads.fixed_windows()), &table),
+            words: [layout.groups_words, layout.kept_words, arena, queue],
+            result: (layout.result_begin, layout.kept_words - layout.result_begin),
+            layers: loads.layers(),
+        })
+    }
+
+    /// The plan in a result: expert of each slot, -1 for a free one, and how the search of each layer ended.
+    #[must_use]
+    pub fn plan(&self, result: &[u32]) -> (Vec<i32>, Vec<Stop>) {
+        let (states, slots) = result.split_at(self.layers * LAYER_WORDS as usize);
+        let stop = |state: &[u32]| match state[1] {
+            1 => Stop::BoundReached,
+            2 => Stop::NoMoveLeft,
+            _ => Stop::BudgetSpent,
+        };
+        (
+            slots.iter().map(|&expert| expert as i32).collect(),
+            states.chunks_exact(LAYER_WORDS as usize).map(stop).collect(),
+        )
     }
 }

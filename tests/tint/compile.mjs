@@ -1,16 +1,8 @@
 // Compiles WGSL with Tint, by Dawn: a JSON array of {place, source, entry_point, constants} on stdin, one complaint
-// a line on stdout. Any Vulkan driver will do for the pipelines; the text is judged before a driver sees it.
-import { readFileSync } from 'node:fs';
-import { create, globals } from 'webgpu';
+// a line on stdout. The text is judged before a driver sees it.
+import { device, input } from './dawn.mjs';
 
-Object.assign(globalThis, globals);
-const gpu = create([]);
-const adapter = await gpu.requestAdapter();
-if (!adapter) throw new Error('Dawn finds no adapter');
-const device = await adapter.requestDevice();
-
-const units = JSON.parse(readFileSync(0, 'utf8'));
-for (const { place, source, entry_point, constants } of units) {
+for (const { place, source, entry_point, constants } of input) {
   device.pushErrorScope('validation');
   const module = device.createShaderModule({ code: source });
   for (const { type, lineNum, linePos, message } of (await module.getCompilationInfo()).messages) {
@@ -24,6 +16,6 @@ for (const { place, source, entry_point, constants } of units) {
   const said = refused ?? (await device.popErrorScope());
   if (said) console.log(`${place}: ${said.message.split('\n')[0]}`);
 }
-console.log(`compiled ${units.length}`);
+console.log(`compiled ${input.length}`);
 device.destroy();
 process.exit(0);
