@@ -82,6 +82,20 @@ fn a_record_tells_the_device_and_what_it_did() {
 }
 
 #[test]
+fn a_record_that_cannot_be_written_is_refused_before_the_suite_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let missing = folder.path().join("missing/record.json");
+    for out in [folder.path(), &missing] {
+        let output = eplb(&["bench", "--device", "cpu", "--out", out.to_str().unwrap()]);
+        let error = String::from_utf8(output.stderr.clone()).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{error}");
+        assert!(error.contains("cannot write"), "{error}");
+        // The table is printed before the record is written.
+        assert_eq!(stdout(&output), "");
+    }
+}
+
+#[test]
 fn equal_plans_are_shown_as_equal() {
     let record = record();
     let records = [record.to_string(), elsewhere(&record).to_string()];

@@ -127,6 +127,10 @@ fn wrong_things_give_one_line_and_no_file() {
     wrong(&["--replicas", "12", "--gpus", "4", "--restarts", "0"], "restarts 0 is not between 1 and 65536");
     wrong(&["--replicas", "12", "--gpus", "4", "--out", "/nowhere/plan.json"], "cannot write");
     assert_refused(&["plan", &good, "--replicas", "12", "--gpus", "4", "--device", "no such"], "found:");
+    let output = eplb(&plan_args(&good, &["--fallback", "gpu"]));
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{error}");
+    assert!(error.contains("'gpu' for '--fallback <FALLBACK>': is not cpu or never"), "{error}");
     assert!(!Path::new(out).exists());
 }
 

@@ -9,6 +9,7 @@ mod plan;
 mod replay;
 
 use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
@@ -55,21 +56,18 @@ struct Part {
 }
 
 impl Part {
-    fn read(&self, loads: &std::path::Path) -> Result<crate::Loads, Error> {
+    fn read(&self, loads: &Path) -> Result<crate::Loads, Error> {
         self.history(loads)?.loads(self.window)
     }
 
     /// All windows of the file.
-    fn history(&self, loads: &std::path::Path) -> Result<LoadHistory, Error> {
+    fn history(&self, loads: &Path) -> Result<LoadHistory, Error> {
         read_layers(loads, self.layers.as_ref())
     }
 }
 
 /// The layers of a file, all where no range is given.
-fn read_layers(
-    loads: &std::path::Path,
-    layers: Option<&std::ops::Range<usize>>,
-) -> Result<LoadHistory, Error> {
+fn read_layers(loads: &Path, layers: Option<&std::ops::Range<usize>>) -> Result<LoadHistory, Error> {
     let history = LoadHistory::read(loads)?;
     match layers {
         Some(range) => history.select_layers(range.clone()),
@@ -169,6 +167,16 @@ fn parse_part(text: &str) -> Result<u32, String> {
 fn parse_range(text: &str) -> Result<std::ops::Range<usize>, String> {
     let parts = text.split_once("..").and_then(|(a, b)| Some(a.parse().ok()?..b.parse().ok()?));
     parts.ok_or_else(|| "is not A..B".to_string())
+}
+
+/// Fails before any work where its result could not be written after it.
+fn check_writable(path: &Path) -> Result<(), Error> {
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let refuse = |reason: String| Error::Write { path: path.to_path_buf(), reason };
+    if path.is_dir() {
+        return Err(refuse("it is a folder".into()));
+    }
+    tempfile::tempfile_in(folder).map(drop).map_err(|error| refuse(error.to_string()))
 }
 
 /// Runs the command with the process's arguments.

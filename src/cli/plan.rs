@@ -6,13 +6,13 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::{Limits, Outlook, Part, percent, print, table};
+use super::{Limits, Outlook, Part, check_writable, percent, print, table};
 use crate::check::Quality;
 use crate::rebalance::{Backtest, Proposal, RebalanceOptions, Rebalancer, Strategy};
 use crate::trace::{PlanFile, Window, plan_json, write_whole};
 use crate::{
-    Cluster, DeviceChoice, Duplicates, Error, Loads, MoveLimits, Placement, PlanOptions, Planner, Preset,
-    Replan,
+    Cluster, DeviceChoice, Duplicates, Error, Fallback, Loads, MoveLimits, Placement, PlanOptions, Planner,
+    Preset, Replan,
 };
 
 #[derive(Args)]
@@ -55,6 +55,9 @@ pub struct Plan {
     /// auto, cpu, gpu, an index or a part of a name (see `eplb devices`)
     #[arg(long, default_value = "auto")]
     device: DeviceChoice,
+    /// Where the device fails: cpu has the CPU backend make the same plan, with a warning; never fails
+    #[arg(long, default_value = "cpu", value_parser = parse_fallback)]
+    fallback: Fallback,
     /// default, fast, thorough, scenarios, gen00..gen19, rec1..rec5; help lists them. Where none is given:
     /// default for one window, scenarios for several
     #[arg(long)]
@@ -130,7 +133,7 @@ impl Plan {
 
     /// The plan, from the previous one if there is one.
     fn make(&self, cluster: &Cluster, previous: Option<&Placement>) -> Result<Made, Error> {
-        let planner = Planner::new(self.device.clone())?;
+        let planner = Planner::new(self.device.clone())?.with_fallback(self.fallback);
         if let Some(strategy) = self.strategy {
             let [file] = self.loads.as_slice() else {
                 let rule = "is for the windows of one load file";
@@ -281,14 +284,12 @@ fn read_previous(path: &Path, cluster: &Cluster) -> Result<Placement, Error> {
     Ok(file.placement)
 }
 
-/// Fails before any work where the plan could not be written after it.
-fn check_writable(path: &Path) -> Result<(), Error> {
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let refuse = |reason: String| Error::Write { path: path.to_path_buf(), reason };
-    if path.is_dir() {
-        return Err(refuse("it is a folder".into()));
+fn parse_fallback(text: &str) -> Result<Fallback, String> {
+    match text {
+        "cpu" => Ok(Fallback::Cpu),
+        "never" => Ok(Fallback::Never),
+        _ => Err("is not cpu or never".to_string()),
     }
-    tempfile::tempfile_in(folder).map(drop).map_err(|error| refuse(error.to_string()))
 }
 
 fn json_report(plan: &crate::Plan, greedy: &Quality) -> Value {

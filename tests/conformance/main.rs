@@ -4,6 +4,7 @@
 //! and `.ci/run` sets it. Without it these tests say so and pass; with it a missing file is a failure.
 //! `-- --nocapture` prints the tables.
 
+mod devices;
 mod golden;
 mod moving;
 mod replicas;
@@ -168,43 +169,4 @@ fn table(case: &Case, ours: &Quality) -> String {
     };
     let lines: Vec<String> = rows.iter().map(line).collect();
     format!("\n{}\n{}", case.name, lines.join("\n"))
-}
-
-/// The device that `EPLB_TEST_DEVICE` names, or any, makes the CPU backend's plan of every case, byte for byte.
-/// Where there is none it fails, unless `EPLB_ALLOW_NO_ADAPTER=1`.
-#[test]
-fn the_device_makes_the_same_plan_of_every_case_at_every_restart_count() {
-    if cases().is_empty() {
-        return;
-    }
-    let choice = std::env::var("EPLB_TEST_DEVICE").map_or(Ok(DeviceChoice::Gpu), |name| name.parse());
-    let device = match choice.and_then(Planner::new) {
-        Ok(device) => device,
-        Err(error) if std::env::var("EPLB_ALLOW_NO_ADAPTER").as_deref() == Ok("1") => {
-            return eprintln!("not run: {error}");
-        }
-        Err(error) => panic!("{error}"),
-    };
-    let mut complaints = Vec::new();
-    for case in cases() {
-        for restarts in [1, 7, 32, 100] {
-            // The whole default budget at its own number of restarts, one kick at the others.
-            let kicks = if restarts == 32 { PlanOptions::default().kicks } else { 1 };
-            for options in [
-                PlanOptions { restarts, kicks, ..PlanOptions::default() },
-                PlanOptions { restarts, ..gen00() },
-            ] {
-                let (expected, _) = plan(case, &options);
-                let found = device.plan(&case.loads, &case.cluster, &options).unwrap();
-                if found.physical_to_logical() != expected.physical_to_logical()
-                    || found.fingerprint() != expected.fingerprint()
-                    || !found.warnings().is_empty()
-                {
-                    complaints.push(format!("{}, {restarts} restarts: {:?}", case.name, found.warnings()));
-                }
-            }
-        }
-    }
-    println!("\n{} cases on {}", cases().len(), device.device().label());
-    assert_none(&complaints);
 }

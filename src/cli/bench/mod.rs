@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use clap::Args;
 use indicatif::ProgressBar;
 
-use super::print;
+use super::{check_writable, print};
 use crate::trace::write_whole;
 use crate::{Cluster, DeviceChoice, Error};
 
@@ -58,6 +58,8 @@ pub struct Bench {
 
 /// Exit code where fingerprints differ.
 const DIFFERENT: u8 = 1;
+/// Exit code where a device failed; its record says why.
+const FAILED: u8 = 1;
 
 impl Bench {
     pub fn run(self) -> Result<ExitCode, Error> {
@@ -74,7 +76,10 @@ impl Bench {
             print(&if self.json { table.json().to_string() } else { table.markdown() });
             return Ok(table.exit_code());
         }
-        let record = suite::run(self.device)?;
+        if let Some(out) = &self.out {
+            check_writable(out)?;
+        }
+        let (record, failed) = suite::run(self.device)?;
         let text = record.text();
         let table = Table::of(vec![record]);
         // Shown before it is written, so that a full disk does not cost the minutes it took.
@@ -82,7 +87,7 @@ impl Bench {
         if let Some(out) = &self.out {
             write_whole(out, (text + "\n").as_bytes())?;
         }
-        Ok(table.exit_code())
+        Ok(if failed { ExitCode::from(FAILED) } else { table.exit_code() })
     }
 }
 

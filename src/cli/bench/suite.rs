@@ -45,11 +45,12 @@ struct Fixed {
     evaluations: u64,
 }
 
-/// Runs the suite on one device, or on every adapter and the CPU backend.
+/// Runs the suite on one device, or on every adapter and the CPU backend. Says too whether a device failed; its
+/// record says why.
 ///
 /// # Errors
-/// Where the device that was asked for is not there. A device that fails has that in its record.
-pub fn run(choice: Option<DeviceChoice>) -> Result<Record, Error> {
+/// Where the device that was asked for is not there.
+pub fn run(choice: Option<DeviceChoice>) -> Result<(Record, bool), Error> {
     // Of all adapters one may refuse to open; one that was asked for may not.
     let subjects: Vec<(DeviceChoice, Option<DeviceInfo>)> = match choice {
         Some(choice) => vec![(choice, None)],
@@ -65,15 +66,22 @@ pub fn run(choice: Option<DeviceChoice>) -> Result<Record, Error> {
     let (stages, evaluations) = batch.on_cpu();
     let fixed = Fixed { batch, stages, evaluations };
     let progress = progress((subjects.len() * (2 * problems.len() + 1)) as u64);
-    let mut devices = Vec::new();
+    let (mut devices, mut failed) = (Vec::new(), false);
     for (choice, info) in subjects {
-        devices.push(match (measure(&choice, &problems, &fixed, &progress), info) {
-            (Err(error), Some(info)) => Device { error: Some(error.to_string()), ..described(&info) },
+        let device = match (measure(&choice, &problems, &fixed, &progress), &info) {
+            (Err(error), Some(info)) => Device { error: Some(error.to_string()), ..described(info) },
             (device, _) => device?,
-        });
+        };
+        failed |= has_failed(&device, info.as_ref());
+        devices.push(device);
     }
     progress.finish_and_clear();
-    Ok(Record::new(devices))
+    Ok((Record::new(devices), failed))
+}
+
+/// An adapter that was known to lack what every plan needs has not failed.
+fn has_failed(device: &Device, info: Option<&DeviceInfo>) -> bool {
+    device.error.is_some() && info.is_none_or(|info| info.why_not.is_none())
 }
 
 fn problems() -> Result<Vec<Problem>, Error> {
@@ -223,4 +231,22 @@ fn milliseconds(start: Instant) -> f64 {
 /// To a microsecond: more digits are noise.
 fn rounded(ms: f64) -> f64 {
     (ms * 1e3).round() / 1e3
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_that_fails_is_told_from_one_that_cannot_be_used() {
+        let usable = crate::auto_device();
+        let usable = DeviceInfo { why_not: None, ..usable };
+        let unusable = DeviceInfo { why_not: Some("no compute shaders".into()), ..usable.clone() };
+        let broken = Device { error: Some("device lost".into()), ..described(&usable) };
+        assert!(!has_failed(&described(&usable), Some(&usable)));
+        assert!(has_failed(&broken, Some(&usable)));
+        // A device that was asked for by name.
+        assert!(has_failed(&broken, None));
+        assert!(!has_failed(&described(&unusable), Some(&unusable)));
+    }
 }
