@@ -1,10 +1,12 @@
 //! What the project's own tests need to see of its inside. No part of the API: anything here may change.
 
-use crate::engine::recording::{BINDINGS, GRID_BINDINGS, LANES};
+use crate::engine::recording::{BINDINGS, GRID_BINDINGS, LANES, TEAM, team};
 use crate::layout::GpuParams;
-use crate::stages::{STAGES, Stage, queue};
+use crate::stages::{STAGES, Stage, queue, s5_refine};
+
 
 pub use crate::engine::recording::BindingKind;
+pub use crate::stages::s5_refine::Shape;
 
 /// One buffer that a pipeline binds, as the host's tables say it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -44,7 +46,21 @@ pub struct ShaderUnit {
 /// Every pipeline the library can create, in the order of the stages.
 #[must_use]
 pub fn shaders() -> Vec<ShaderUnit> {
-    STAGES.iter().flat_map(|stage| stage.entries.iter().map(|entry| unit(stage, entry))).collect()
+    STAGES.iter().flat_map(|stage| stage.entries.iter().flat_map(|entry| units(stage, entry))).collect()
+}
+
+/// The pipelines of an entry point: one, or one for each size of a team.
+fn units(stage: &Stage, entry: &'static str) -> Vec<ShaderUnit> {
+    if entry != s5_refine::WIDE {
+        return vec![unit(stage, entry)];
+    }
+    let sized = |lanes: u32| ShaderUnit {
+        variant: format!("teams of {lanes}"),
+        workgroup_size: [lanes, 1, 1],
+        constants: vec![(TEAM, f64::from(lanes))],
+        ..unit(stage, entry)
+    };
+    [true, false].map(|is_software| sized(team(is_software))).into()
 }
 
 fn unit(stage: &Stage, entry_point: &'static str) -> ShaderUnit {
