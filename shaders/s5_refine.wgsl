@@ -65,6 +65,7 @@ fn refine(
     // the other phases once a move and not once a piece.
     while running && work < until {
         if phase == PHASE_STEP {
+            find_heaviest();
             next_step(stop);
         }
         if phase == PHASE_BEGIN_SWAPS {
@@ -92,6 +93,9 @@ fn refine(
         }
         if phase == PHASE_BEGIN_TRANSFERS {
             begin_transfers();
+            if phase == PHASE_PEAKS {
+                clear_peaks();
+            }
         }
         while phase == PHASE_PEAKS && work < until {
             find_peaks();
@@ -104,10 +108,19 @@ fn refine(
         }
         if phase >= PHASE_REACHED {
             running = end_descent();
+            if keeps {
+                save();
+            } else if phase == PHASE_RESTORE {
+                recount();
+            }
         } else if phase == PHASE_RESTORE {
+            begin_restore();
             restore();
         } else if phase == PHASE_KICK {
             kick_candidate();
+            if move_from != NONE {
+                transfer(move_from, move_to);
+            }
         }
     }
     suspend();
@@ -155,10 +168,10 @@ fn begin_phase(next: u32) {
     gain = Wide(0u, 0u);
 }
 
-// Between two moves. The descent ends at the stop load or at the end of a budget; else a move is looked for.
+// Between two moves, with the heaviest GPU found. The descent ends at the stop load or at the end of a budget;
+// else a move is looked for.
 fn next_step(stop: u32) {
     work += 4u * TURN + blocks(params.node_gpus);
-    find_heaviest();
     let steps = control(C_STEPS);
     if steps == 0u {
         set_control(C_VARIANCE, select(1u, 0u, params.objective == OBJECTIVE_MAX));
@@ -186,6 +199,9 @@ fn after_swaps() {
     }
 }
 
+// Whether a descent that ended is to be saved.
+var<private> keeps: bool;
+
 // The descent ended: keep what it reached if it is not worse, and kick if a kick is left. Whether to go on.
 fn end_descent() -> bool {
     let reached = gpu_load(top);
@@ -198,19 +214,19 @@ fn end_descent() -> bool {
     if kick == 0u {
         set_control(C_FIRST, reached);
     }
-    if kick == 0u || reached <= control(C_BEST_MAX) {
+    keeps = kick == 0u || reached <= control(C_BEST_MAX);
+    if keeps {
         set_control(C_BEST_MAX, reached);
-        save();
+        work += 4u * TURN + blocks(params.node_slots);
     } else if goes_on {
-        recount();
         phase = PHASE_RESTORE;
+        work += 4u * TURN + blocks(params.node_experts) + blocks(params.node_slots);
     }
     return goes_on;
 }
 
 // Remembers the placement.
 fn save() {
-    work += 4u * TURN + blocks(params.node_slots);
     for (var slot = 0u; slot < params.node_slots; slot += 4u) {
         save_slot(slot);
         save_slot(slot + 1u);
@@ -227,7 +243,6 @@ fn save_slot(slot: u32) {
 
 // The counts of the placement remembered, and no load on any GPU.
 fn recount() {
-    work += 4u * TURN + blocks(params.node_experts) + blocks(params.node_slots);
     for (var expert = 0u; expert < params.node_experts; expert += 4u) {
         clear_count(expert);
         clear_count(expert + 1u);
@@ -242,10 +257,13 @@ fn recount() {
     }
 }
 
-// The rest of the placement remembered.
-fn restore() {
+fn begin_restore() {
     phase = PHASE_KICK;
     work += 4u * TURN + blocks(params.node_slots);
+}
+
+// The rest of the placement remembered.
+fn restore() {
     for (var slot = 0u; slot < params.node_slots; slot += 4u) {
         restore_slot(slot);
         restore_slot(slot + 1u);

@@ -18,7 +18,7 @@ use crate::mirror::{rng, s1_group_loads, s2_groups_to_nodes, s3_replicate, s4_pa
 use crate::options::PlanOptions;
 use crate::params::{Params, enumerate_assignments};
 use crate::planner::gpu as pipeline;
-use crate::stages;
+use crate::stages::{self, s5_refine::Shape};
 
 /// Time of each stage, by the stem of its files (`s4_pack`), in the order they first ran.
 pub type StageTimes = Vec<(&'static str, Duration)>;
@@ -27,6 +27,7 @@ pub type StageTimes = Vec<(&'static str, Duration)>;
 pub struct Profiler {
     gpu: Gpu,
     timed: bool,
+    shape: Option<Shape>,
 }
 
 impl Profiler {
@@ -37,7 +38,14 @@ impl Profiler {
     pub fn new(choice: &DeviceChoice) -> Result<Option<Self>, Error> {
         let Some(open) = pollster::block_on(device::open_timed(choice))? else { return Ok(None) };
         let timed = open.device.features().contains(wgpu::Features::TIMESTAMP_QUERY);
-        Ok(Some(Self { gpu: Gpu::new(open, &pipeline::shaders())?, timed }))
+        Ok(Some(Self { gpu: Gpu::new(open, &pipeline::shaders())?, timed, shape: None }))
+    }
+
+    /// The same with this shape of the search, whatever is best for the device.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn with_shape(self, shape: Shape) -> Self {
+        Self { shape: Some(shape), ..self }
     }
 
     /// Whether the device has timestamp queries; stage times are empty where it has not.
@@ -52,7 +60,7 @@ impl Profiler {
     /// As for [`crate::Planner::plan`], and [`Error::Device`] where the device fails.
     pub fn plan(&self, loads: &Loads, cluster: &Cluster, options: &PlanOptions) -> Result<StageTimes, Error> {
         let params = Params::new(loads, cluster, options)?;
-        pipeline::plan(&self.gpu, &params, loads.fixed(), loads.fixed_windows())?;
+        pipeline::plan_as(&self.gpu, &params, loads.fixed(), loads.fixed_windows(), self.shape)?;
         Ok(self.times())
     }
 
@@ -176,7 +184,10 @@ impl Batch {
         stages::s2_groups_to_nodes::record_gather(&mut recording, base, 0);
         stages::s3_replicate::record(&mut recording, base, &batch);
         stages::s4_pack::record(&mut recording, base, &batch);
-        stages::s5_refine::record(&mut recording, base, &batch);
+        let shape = profiler
+            .shape
+            .unwrap_or_else(|| pipeline::choose_shape(profiler.gpu.is_software(), &self.params, &batch));
+        stages::s5_refine::record(&mut recording, base, &batch, shape);
         stages::s6_select::record(&mut recording, base, &batch);
         let problem = self.layout.problem(&self.loads, &[], &self.table);
         let part = Part::Kept { begin: 0, words: 1 };

@@ -1,13 +1,14 @@
 //! What the project's own tests need to see of its inside. No part of the API: anything here may change.
 
-use crate::engine::recording::{BINDINGS, GRID_BINDINGS, LANES};
+use crate::engine::recording::{BINDINGS, GRID_BINDINGS, LANES, TEAM, team};
 use crate::layout::{GpuParams, LAYER_WORDS, Layout, window_quads};
 use crate::params::{Params, enumerate_assignments};
 use crate::planner::gpu;
-use crate::stages::{STAGES, Stage, queue};
+use crate::stages::{STAGES, Stage, queue, s5_refine};
 use crate::{Cluster, Error, Loads, PlanOptions, Stop};
 
 pub use crate::engine::recording::{BindingKind, Grid};
+pub use crate::stages::s5_refine::Shape;
 
 /// One buffer that a pipeline binds, as the host's tables say it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -47,7 +48,21 @@ pub struct ShaderUnit {
 /// Every pipeline the library can create, in the order of the stages.
 #[must_use]
 pub fn shaders() -> Vec<ShaderUnit> {
-    STAGES.iter().flat_map(|stage| stage.entries.iter().map(|entry| unit(stage, entry))).collect()
+    STAGES.iter().flat_map(|stage| stage.entries.iter().flat_map(|entry| units(stage, entry))).collect()
+}
+
+/// The pipelines of an entry point: one, or one for each size of a team.
+fn units(stage: &Stage, entry: &'static str) -> Vec<ShaderUnit> {
+    if entry != s5_refine::WIDE {
+        return vec![unit(stage, entry)];
+    }
+    let sized = |lanes: u32| ShaderUnit {
+        variant: format!("teams of {lanes}"),
+        workgroup_size: [lanes, 1, 1],
+        constants: vec![(TEAM, f64::from(lanes))],
+        ..unit(stage, entry)
+    };
+    [true, false].map(|is_software| sized(team(is_software))).into()
 }
 
 fn unit(stage: &Stage, entry_point: &'static str) -> ShaderUnit {
@@ -93,22 +108,26 @@ pub struct ReplayDispatch {
     pub grid: Grid,
     /// The uniform block.
     pub params: Vec<u32>,
+    /// The values of the pipeline's `override` constants.
+    pub constants: Vec<(&'static str, f64)>,
 }
 
 impl Replay {
-    /// The recording of a call that fits one: small ones do.
+    /// The recording of a call that fits one (small ones do) on a software driver, with the search in this shape.
     ///
     /// # Errors
     /// As for [`crate::Planner::plan`].
-    pub fn new(loads: &Loads, cluster: &Cluster, options: &PlanOptions) -> Result<Self, Error> {
+    pub fn new(loads: &Loads, cluster: &Cluster, options: &PlanOptions, shape: Shape) -> Result<Self, Error> {
         let params = Params::new(loads, cluster, options)?;
         let table = enumerate_assignments(params.groups, params.nodes);
         let layout = Layout::new(&params, table.len() as u32);
-        let (recording, arena) = gpu::record(&params, &layout, gpu::ARENA_WORDS);
+        let (recording, arena) = gpu::record(&params, &layout, gpu::ARENA_WORDS, &|_| shape);
+        let teams = vec![(TEAM, f64::from(team(true)))];
         let dispatch = |dispatch: &crate::engine::recording::Dispatch| ReplayDispatch {
             kernel: (dispatch.kernel.stem, dispatch.kernel.entry),
             grid: dispatch.grid,
             params: bytemuck::cast_slice(&[dispatch.params]).to_vec(),
+            constants: if dispatch.kernel.entry == s5_refine::WIDE { teams.clone() } else { Vec::new() },
         };
         let queue = 2 + 2 * arena / layout.candidate_words;
         Ok(Self {

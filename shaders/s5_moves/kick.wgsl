@@ -8,6 +8,7 @@ fn kick_draw(key: u32, kick: u32, i: u32) -> u32 {
     return draw(key, DRAW_KICKS + kick * KICK_DRAWS + i);
 }
 
+// All but the transfer, which `move_from` and `move_to` say, as in a descent.
 fn kick_candidate() {
     let kick = control(C_KICK);
     set_control(C_KICK, kick + 1u);
@@ -19,6 +20,7 @@ fn kick_candidate() {
     for (var swap = 0u; swap < swaps; swap += 1u) {
         kick_swap(key, kick, 3u * swap);
     }
+    move_from = NONE;
     if (kick_draw(key, kick, 10u) & 3u) != 0u {
         kick_transfer(key, kick);
     }
@@ -62,7 +64,8 @@ fn kick_transfer(key: u32, kick: u32) {
     if params.avoid_duplicates != 0u && holds(slot / params.slots_per_gpu, expert) {
         return;
     }
-    transfer(slot, expert);
+    move_from = slot;
+    move_to = expert;
 }
 
 // Whether a GPU holds an expert already; a free slot is never in the way.

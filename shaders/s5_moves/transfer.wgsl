@@ -26,6 +26,9 @@ fn begin_transfers() {
     begin_phase(PHASE_PEAKS);
     gain = Wide(gpu_load(top), 0u);
     move_from = NONE;
+}
+
+fn clear_peaks() {
     for (var expert = 0u; expert < params.node_experts; expert += 4u) {
         clear_peak(expert);
         clear_peak(expert + 1u);
@@ -33,10 +36,15 @@ fn begin_transfers() {
         clear_peak(expert + 3u);
     }
     for (var i = 0u; i < params.slots_per_gpu; i += 1u) {
-        let expert = slot_expert(top * params.slots_per_gpu + i);
-        if expert != FREE {
-            set_scratch(4u * expert + 3u, 1u);
-        }
+        mark_held(i);
+    }
+}
+
+// Marks the expert of a slot of the heaviest GPU.
+fn mark_held(i: u32) {
+    let expert = slot_expert(top * params.slots_per_gpu + i);
+    if expert != FREE {
+        set_scratch(4u * expert + 3u, 1u);
     }
 }
 
@@ -121,23 +129,26 @@ fn weigh_replacements() {
     let without = gpu_load(top) - slot_load(slot) + (copies_at(slot) - 1u) * growth(slot);
     work += TRANSFER_CHUNK;
     for (var i = 0u; i < TRANSFER_CHUNK; i += 1u) {
-        let expert = begin + i;
-        if expert >= params.node_experts {
+        if begin + i >= params.node_experts {
             break;
         }
-        let count = count_of(expert);
-        let most = max(others, without + weight(expert) / (count + 1u));
-        if expert == slot_expert(slot) || count >= params.max_count || most >= gain.low {
-            continue;
-        }
-        if params.avoid_duplicates != 0u && scratch(4u * expert + 3u) == 1u {
-            continue;
-        }
-        gain = Wide(most, 0u);
-        move_from = slot;
-        move_to = expert;
+        weigh_replacement(slot, begin + i, others, without);
     }
     cursor += 1u;
+}
+
+fn weigh_replacement(slot: u32, expert: u32, others: u32, without: u32) {
+    let count = count_of(expert);
+    let most = max(others, without + weight(expert) / (count + 1u));
+    if expert == slot_expert(slot) || count >= params.max_count || most >= gain.low {
+        return;
+    }
+    if params.avoid_duplicates != 0u && scratch(4u * expert + 3u) == 1u {
+        return;
+    }
+    gain = Wide(most, 0u);
+    move_from = slot;
+    move_to = expert;
 }
 
 // One GPU's slots to turn into a replica of one expert of the heaviest GPU.
@@ -200,17 +211,23 @@ fn weigh_replication(at: u32, gpu: u32, expert: u32, load: u32, on_heavy: u32) {
 
 // Turns `slot` into a replica of `expert`.
 fn transfer(slot: u32, expert: u32) {
-    work += 1u + blocks(params.node_slots);
-    let old = slot_expert(slot);
-    arena[word_at(params.at_expert, slot)] = expert;
-    set_count(old, count_of(old) - 1u);
-    set_count(expert, count_of(expert) + 1u);
+    let old = begin_transfer(slot, expert);
     for (var at = 0u; at < params.node_slots; at += 4u) {
         reweigh(at, old, expert);
         reweigh(at + 1u, old, expert);
         reweigh(at + 2u, old, expert);
         reweigh(at + 3u, old, expert);
     }
+}
+
+// All but the loads; the expert that the slot held.
+fn begin_transfer(slot: u32, expert: u32) -> u32 {
+    work += 1u + blocks(params.node_slots);
+    let old = slot_expert(slot);
+    arena[word_at(params.at_expert, slot)] = expert;
+    set_count(old, count_of(old) - 1u);
+    set_count(expert, count_of(expert) + 1u);
+    return old;
 }
 
 fn reweigh(at: u32, old: u32, expert: u32) {

@@ -22,6 +22,12 @@ pub fn fuel(piece: u32) -> u32 {
     (TRIPS / VECTOR).saturating_sub(piece).max(FUEL_LEAST)
 }
 
+/// The same for the lanes of a team, which walk in step: their trips do not add up. Work that other lanes did
+/// meanwhile does not count.
+pub fn team_fuel(piece: u32) -> u32 {
+    (TRIPS / 2).saturating_sub(piece).max(FUEL_LEAST)
+}
+
 /// Below this a restart would take too many dispatches. With the largest piece there is (256 slots a GPU) the
 /// trips of a vector still stay below the limit.
 const FUEL_LEAST: u32 = 1_000;

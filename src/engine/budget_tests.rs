@@ -7,6 +7,7 @@ use crate::engine::recording::{Dispatch, Kernel, Recording};
 use crate::layout::{GpuParams, Layout};
 use crate::params::{Params, enumerate_assignments};
 use crate::planner::gpu;
+use crate::stages::s5_refine;
 use crate::{Cluster, Loads, PlanOptions, Preset};
 
 /// Trips after which llvmpipe and lavapipe end every loop of a vector of lanes.
@@ -226,7 +227,8 @@ fn params(shape: Shape, options: &PlanOptions) -> Params {
 fn record(shape: Shape, options: &PlanOptions) -> Recording {
     let params = params(shape, options);
     let table = enumerate_assignments(params.groups, params.nodes);
-    gpu::record(&params, &Layout::new(&params, table.len() as u32), gpu::ARENA_WORDS).0
+    let layout = Layout::new(&params, table.len() as u32);
+    gpu::record(&params, &layout, gpu::ARENA_WORDS, &|_| s5_refine::Shape::Narrow).0
 }
 
 /// The dearest dispatch of each kernel, for a vector of so many lanes.

@@ -7,7 +7,9 @@ use std::sync::{Mutex, PoisonError};
 
 use super::clock::Clock;
 use super::device::{OpenDevice, one_line};
-use super::recording::{BINDINGS, BindingKind, Dispatch, GRID_BINDINGS, Grid, Kernel, LANES, Recording};
+use super::recording::{
+    BINDINGS, BindingKind, Dispatch, GRID_BINDINGS, Grid, Kernel, LANES, Recording, TEAM, team,
+};
 use crate::error::Error;
 use crate::layout::{GpuParams, Layout};
 
@@ -57,10 +59,12 @@ pub struct ShaderSource {
     pub entries: &'static [&'static str],
     /// Whether it sizes the grids of later dispatches.
     pub sizes_grids: bool,
+    /// Whether it has the constant [`TEAM`].
+    pub has_teams: bool,
 }
 
-/// Words of the grids a device sizes by itself: (x, y, z) for [`Grid::Queued`], then [`Grid::QueuedExperts`].
-const GRIDS: [(Grid, u64); 2] = [(Grid::Queued, 0), (Grid::QueuedExperts, 12)];
+/// Where the (x, y, z) of the grids that a device sizes by itself begin, in bytes.
+const GRIDS: [(Grid, u64); 3] = [(Grid::Queued, 0), (Grid::QueuedExperts, 12), (Grid::QueuedTeams, 24)];
 
 /// A device with its shaders, and what earlier calls made on it.
 pub struct Gpu {
@@ -80,6 +84,7 @@ struct Module {
     shader: wgpu::ShaderModule,
     layout: wgpu::PipelineLayout,
     entries: &'static [&'static str],
+    has_teams: bool,
 }
 
 /// What calls make and leave to the next; all of it goes where a call fails, so that no half-made thing stays.
@@ -139,7 +144,12 @@ impl Gpu {
             let module = device.create_shader_module(descriptor);
             modules.insert(
                 shader.stem,
-                Module { shader: module, layout: layout.clone(), entries: shader.entries },
+                Module {
+                    shader: module,
+                    layout: layout.clone(),
+                    entries: shader.entries,
+                    has_teams: shader.has_teams,
+                },
             );
         }
         let clock = Clock::new(device, &open.queue);
@@ -153,6 +163,11 @@ impl Gpu {
         let limits = self.open.device.limits();
         // 128 MiB, WebGPU's default, is enough for any sensible batch.
         limits.max_storage_buffer_binding_size.min(limits.max_buffer_size).min(128 << 20) / 4
+    }
+
+    /// Whether a driver runs the shaders on the processor.
+    pub fn is_software(&self) -> bool {
+        self.open.info.is_software
     }
 
     /// Why the device is lost, if it is: then every call fails. Other faults cost the call that meets them.
@@ -372,17 +387,18 @@ impl Gpu {
     /// The pipeline of a kernel.
     fn pipeline(&self, kernel: Kernel) -> Result<wgpu::ComputePipeline, Error> {
         let module = self.modules.get(kernel.stem).filter(|module| module.entries.contains(&kernel.entry));
-        let Some(Module { shader, layout, .. }) = module else {
+        let Some(Module { shader, layout, has_teams, .. }) = module else {
             return Err(self.error(&format!("kernel {kernel:?} is missing")));
         };
+        let teams = [(TEAM, f64::from(team(self.is_software())))];
         Ok(self.open.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
             label: Some(kernel.entry),
             layout: Some(layout),
             module: shader,
             entry_point: Some(kernel.entry),
             compilation_options: wgpu::PipelineCompilationOptions {
-                constants: &[],
-                // No shader uses workgroup memory.
+                constants: if *has_teams { &teams } else { &[] },
+                // Shaders write workgroup memory before they read it.
                 zero_initialize_workgroup_memory: false,
             },
             cache: None,

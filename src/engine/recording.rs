@@ -38,6 +38,14 @@ pub const GRID_BINDINGS: [BindingKind; 1] = [BindingKind::StorageReadWrite];
 /// Invocations of a workgroup; `LANES` in `problem.wgsl`.
 pub const LANES: u32 = 64;
 
+/// The constant of shaders that work in teams: lanes of a workgroup that share one candidate.
+pub const TEAM: &str = "TEAM";
+
+/// Lanes of a team: as many as a device is likely to run in step, so that few wait. llvmpipe's vectors have 8.
+pub fn team(is_software: bool) -> u32 {
+    if is_software { 8 } else { 32 }
+}
+
 /// How many lanes a dispatch has.
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
 pub enum Grid {
@@ -47,6 +55,8 @@ pub enum Grid {
     Queued,
     /// One a queued candidate and expert.
     QueuedExperts,
+    /// A team of lanes, one workgroup, a queued candidate.
+    QueuedTeams,
 }
 
 /// One dispatch: a kernel over a grid, with its uniform block.
@@ -84,7 +94,7 @@ impl Recording {
         let lanes = match grid {
             Grid::Lanes(0) => return,
             Grid::Lanes(lanes) => lanes,
-            Grid::Queued | Grid::QueuedExperts => 0,
+            Grid::Queued | Grid::QueuedExperts | Grid::QueuedTeams => 0,
         };
         if self.dispatches.len() == MOST {
             self.is_cut = true;

@@ -7,6 +7,7 @@ use crate::layout::{GpuParams, LAYER_WORDS, Layout, window_quads};
 use crate::mirror::s5_refine::End;
 use crate::params::{Params, enumerate_assignments};
 use crate::planner::cpu::Planned;
+use crate::stages::s5_refine::Shape;
 use crate::stages::{
     Batch, STAGES, queue, s1_group_loads, s2_groups_to_nodes, s3_replicate, s4_pack, s4_pack_windows,
     s5_refine, s5_refine_windows, s6_select,
@@ -22,6 +23,7 @@ pub fn shaders() -> Vec<ShaderSource> {
         wgsl: stage.wgsl(),
         entries: stage.entries,
         sizes_grids: stage.stem == queue::STAGE.stem,
+        has_teams: stage.stem == s5_refine::STAGE.stem,
     };
     STAGES.iter().map(shader).collect()
 }
@@ -32,6 +34,20 @@ pub fn shaders() -> Vec<ShaderSource> {
 /// # Errors
 /// [`Error::Device`] where the device fails.
 pub fn plan(gpu: &Gpu, params: &Params, loads: &[u32], windows: &[u32]) -> Result<Planned, Error> {
+    plan_as(gpu, params, loads, windows, None)
+}
+
+/// [`plan`] with a say in the shape of the search.
+///
+/// # Errors
+/// As for [`plan`].
+pub fn plan_as(
+    gpu: &Gpu,
+    params: &Params,
+    loads: &[u32],
+    windows: &[u32],
+    shape: Option<Shape>,
+) -> Result<Planned, Error> {
     let table = enumerate_assignments(params.groups, params.nodes);
     let most = gpu.max_buffer_words();
     let mut planned = Planned { slots: Vec::new(), ends: Vec::new() };
@@ -50,7 +66,7 @@ pub fn plan(gpu: &Gpu, params: &Params, loads: &[u32], windows: &[u32]) -> Resul
     for loads in loads.chunks(each) {
         let layers = loads.len() as u32 / params.experts;
         let quads = quads.next().unwrap_or_default();
-        plan_layers(gpu, &Params { layers, ..params.clone() }, &table, loads, quads, &mut planned)?;
+        plan_layers(gpu, &Params { layers, ..params.clone() }, &table, (loads, quads), shape, &mut planned)?;
     }
     Ok(planned)
 }
@@ -60,13 +76,14 @@ fn plan_layers(
     gpu: &Gpu,
     params: &Params,
     table: &[Vec<u32>],
-    loads: &[u32],
-    quads: &[u32],
+    (loads, quads): (&[u32], &[u32]),
+    shape: Option<Shape>,
     planned: &mut Planned,
 ) -> Result<(), Error> {
     let layout = Layout::new(params, table.len() as u32);
     let arena = ARENA_WORDS.min(gpu.max_buffer_words());
-    let (recording, arena_words) = record(params, &layout, arena);
+    let shape = |batch: &Batch| shape.unwrap_or_else(|| choose_shape(gpu.is_software(), params, batch));
+    let (recording, arena_words) = record(params, &layout, arena, &shape);
     let part = Part::Kept { begin: layout.result_begin, words: layout.kept_words - layout.result_begin };
     let result = gpu.run(&recording, &layout, &layout.problem(loads, quads, table), arena_words, part)?;
     let (states, plan) = result.split_at((params.layers * LAYER_WORDS) as usize);
@@ -80,7 +97,12 @@ fn plan_layers(
 }
 
 /// The whole plan as one recording, and the words of the arena it needs.
-pub fn record(params: &Params, layout: &Layout, most_arena: u64) -> (Recording, u64) {
+pub fn record(
+    params: &Params,
+    layout: &Layout,
+    most_arena: u64,
+    shape: &dyn Fn(&Batch) -> Shape,
+) -> (Recording, u64) {
     let base = &layout.base;
     let rounds = params.rounds();
     let mut recording = Recording::default();
@@ -91,7 +113,7 @@ pub fn record(params: &Params, layout: &Layout, most_arena: u64) -> (Recording, 
         s2_groups_to_nodes::record_gather(recording, base, assignment);
         for batch in batches(params, layout, most_arena, assignment, rounds) {
             arena = arena.max(u64::from(batch.params(base).candidates) * layout.candidate_words);
-            record_batch(recording, base, &batch);
+            record_batch(recording, base, &batch, shape(&batch));
         }
         s6_select::record_settle(recording, base, assignment);
     };
@@ -108,12 +130,17 @@ pub fn record(params: &Params, layout: &Layout, most_arena: u64) -> (Recording, 
     (recording, arena)
 }
 
+/// The shape of the search for a batch.
+pub fn choose_shape(_is_software: bool, _params: &Params, _batch: &Batch) -> Shape {
+    Shape::Narrow
+}
+
 /// s3 to s6 for a batch.
-fn record_batch(recording: &mut Recording, base: &GpuParams, batch: &Batch) {
+fn record_batch(recording: &mut Recording, base: &GpuParams, batch: &Batch, shape: Shape) {
     s3_replicate::record(recording, base, batch);
     if base.windows == 1 {
         s4_pack::record(recording, base, batch);
-        s5_refine::record(recording, base, batch);
+        s5_refine::record(recording, base, batch, shape);
     } else {
         s4_pack_windows::record(recording, base, batch);
         s5_refine_windows::record(recording, base, batch);

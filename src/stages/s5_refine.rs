@@ -8,6 +8,11 @@ use crate::params::{
     self, BIPARTITION_CHUNK, BIPARTITION_SLOTS, PAIR_SLOTS, TILE, TRANSFER_CHUNK, TURN, blocks,
 };
 
+/// The entry point of the narrow shape, and of the wide one.
+const NARROW: &str = "refine";
+/// See [`NARROW`].
+pub const WIDE: &str = "refine_wide";
+
 /// The shader: the machine first, then its moves.
 pub const STAGE: Stage = Stage {
     stem: "s5_refine",
@@ -18,19 +23,41 @@ pub const STAGE: Stage = Stage {
         include_str!("../../shaders/s5_moves/bipartition.wgsl"),
         include_str!("../../shaders/s5_moves/transfer.wgsl"),
         include_str!("../../shaders/s5_moves/kick.wgsl"),
+        include_str!("../../shaders/s5_wide/team.wgsl"),
+        include_str!("../../shaders/s5_wide/rounds.wgsl"),
         PROBLEM,
         WIDE_U64,
         RNG,
         CANDIDATE,
     ],
-    entries: &["refine"],
+    entries: &[NARROW, WIDE],
 };
+
+/// How the lanes of a device are spread over the search. Either shape computes the same, and may go on where the
+/// other stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    /// One lane a candidate.
+    Narrow,
+    /// One workgroup a candidate.
+    Wide,
+}
 
 /// The search of all candidates of a batch: as many dispatches as the budget of a restart could need. Those
 /// after the last candidate ends are empty.
-pub fn record(recording: &mut Recording, base: &GpuParams, batch: &Batch) {
-    let kernel = Kernel { stem: STAGE.stem, entry: "refine" };
-    record_turns(recording, base, batch, kernel, largest_piece(base), last_step(base));
+pub fn record(recording: &mut Recording, base: &GpuParams, batch: &Batch, shape: Shape) {
+    let (piece, last_step) = (largest_piece(base), last_step(base));
+    match shape {
+        Shape::Narrow => {
+            let kernel = Kernel { stem: STAGE.stem, entry: NARROW };
+            record_turns(recording, base, batch, kernel, piece, last_step);
+        }
+        Shape::Wide => {
+            let kernel = Kernel { stem: STAGE.stem, entry: WIDE };
+            let turns = (kernel, Grid::QueuedTeams, budget::team_fuel(piece));
+            record_turns_of(recording, base, batch, turns, last_step);
+        }
+    }
 }
 
 /// The turns of a kernel that works in pieces of at most `piece`, and passes its budget by at most `last_step`.
@@ -42,11 +69,21 @@ pub fn record_turns(
     piece: u32,
     last_step: u64,
 ) {
-    let params = GpuParams { fuel: budget::fuel(piece), ..batch.params(base) };
+    record_turns_of(recording, base, batch, (kernel, Grid::Queued, budget::fuel(piece)), last_step);
+}
+
+fn record_turns_of(
+    recording: &mut Recording,
+    base: &GpuParams,
+    batch: &Batch,
+    (kernel, grid, fuel): (Kernel, Grid, u32),
+    last_step: u64,
+) {
+    let params = GpuParams { fuel, ..batch.params(base) };
     let limit = if base.steps == 0 { 0 } else { base.work_limit };
     let work = u64::from(limit) + last_step;
     for turn in (0..work.div_ceil(u64::from(params.fuel)) + 1).map(|i| (i % 2) as u32) {
-        recording.dispatch(kernel, Grid::Queued, GpuParams { turn, ..params });
+        recording.dispatch(kernel, grid, GpuParams { turn, ..params });
         queue::record_tally(recording, &GpuParams { turn: 1 - turn, ..params });
     }
 }

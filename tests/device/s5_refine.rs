@@ -1,5 +1,6 @@
 use super::*;
 use crate::mirror::s5_refine::refine;
+use crate::stages::s5_refine::Shape;
 
 /// Words of the control block, as in `candidate.wgsl`.
 const END: usize = 0;
@@ -10,13 +11,13 @@ const FIRST: usize = 7;
 #[test]
 fn placements_work_and_ends_of_every_restart_equal_the_mirror() {
     let Some(gpu) = planner().and_then(Planner::gpu) else { return };
-    for seed in 0..cases(60) {
+    for (seed, shape) in (0..cases(60)).flat_map(|seed| [(seed, Shape::Narrow), (seed, Shape::Wide)]) {
         let bench = Bench::new(4000 + seed);
         let base = &bench.layout.base;
         let mut recording = bench.record_to_nodes();
         stages::s3_replicate::record(&mut recording, base, &bench.batch);
         stages::s4_pack::record(&mut recording, base, &bench.batch);
-        stages::s5_refine::record(&mut recording, base, &bench.batch);
+        stages::s5_refine::record(&mut recording, base, &bench.batch, shape);
         let control = bench.run(gpu, &recording, bench.arena(base.at_control, 8));
         let snapshots = bench.run(gpu, &recording, bench.arena(base.at_snapshot, base.node_slots));
         let candidates = bench.batch.params(base).candidates as usize;

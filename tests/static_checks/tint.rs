@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-use eplb_wgpu::testing::{Grid, Replay, ShaderUnit, shaders};
+use eplb_wgpu::testing::{Grid, Replay, ShaderUnit, Shape, shaders};
 use eplb_wgpu::{Cluster, DeviceChoice, Loads, PlanOptions, Planner, Preset};
 use serde_json::{Value, json};
 
@@ -66,13 +66,14 @@ fn sources() -> Sources {
 /// The names of the cases whose plans by Dawn, from these shaders, are not those of the CPU backend.
 fn differing(cases: &[Case], sources: &Sources) -> Result<Vec<&'static str>, String> {
     let cpu = Planner::new(DeviceChoice::Cpu).expect("the CPU backend is always there");
-    let replay = |case: &Case| Replay::new(&case.loads, &case.cluster, &case.options).expect(case.name);
-    let replays: Vec<Replay> = cases.iter().map(replay).collect();
-    let input = json!({ "shaders": sources, "replays": replays.iter().map(described).collect::<Vec<_>>() });
+    let cases: Vec<(&Case, Replay)> =
+        cases.iter().flat_map(|case| replays(case).map(|replay| (case, replay))).collect();
+    let replays = cases.iter().map(|(_, replay)| described(replay));
+    let input = json!({ "shaders": sources, "replays": replays.collect::<Vec<_>>() });
     let lines = lines_of("run.mjs", &input, &format!("ran {}", cases.len()))?;
     assert_eq!(lines.len(), cases.len());
     let mut differing = Vec::new();
-    for ((case, replay), line) in cases.iter().zip(&replays).zip(&lines) {
+    for ((case, replay), line) in cases.iter().zip(&lines) {
         let words: Vec<u32> =
             serde_json::from_str(line).map_err(|error| format!("{}: {error}", case.name))?;
         assert_eq!(words.len() as u64, replay.result.1, "{}", case.name);
@@ -85,16 +86,27 @@ fn differing(cases: &[Case], sources: &Sources) -> Result<Vec<&'static str>, Str
     Ok(differing)
 }
 
+/// A case with the search in each shape.
+fn replays(case: &Case) -> [Replay; 2] {
+    [Shape::Narrow, Shape::Wide]
+        .map(|shape| Replay::new(&case.loads, &case.cluster, &case.options, shape).expect(case.name))
+}
+
 fn described(replay: &Replay) -> Value {
     let grid = |grid| match grid {
         Grid::Lanes(lanes) => json!(lanes),
         Grid::Queued => json!("queued"),
         Grid::QueuedExperts => json!("queued_experts"),
+        Grid::QueuedTeams => json!("queued_teams"),
     };
     let dispatches: Vec<_> = replay
         .dispatches
         .iter()
-        .map(|d| json!({ "kernel": d.kernel, "grid": grid(d.grid), "params": d.params }))
+        .map(|d| {
+            let constants: serde_json::Map<_, _> =
+                d.constants.iter().map(|&(name, value)| (name.to_string(), value.into())).collect();
+            json!({ "kernel": d.kernel, "grid": grid(d.grid), "params": d.params, "constants": constants })
+        })
         .collect();
     json!({
         "dispatches": dispatches, "problem": replay.problem, "words": replay.words, "result": replay.result,
@@ -182,9 +194,9 @@ mod tests {
 
     #[test]
     fn the_cases_for_dawn_run_every_entry_point() {
-        let replay = |case: &Case| Replay::new(&case.loads, &case.cluster, &case.options).unwrap();
+        let replays = cases().iter().flat_map(replays).collect::<Vec<_>>();
         let ran: BTreeSet<_> =
-            cases().iter().flat_map(|case| replay(case).dispatches).map(|dispatch| dispatch.kernel).collect();
+            replays.iter().flat_map(|replay| &replay.dispatches).map(|d| d.kernel).collect();
         let all: BTreeSet<_> = shaders().iter().map(|unit| (unit.stem, unit.entry_point)).collect();
         assert_eq!(ran, all);
     }
@@ -206,7 +218,7 @@ mod tests {
             *pack = pack.replace(from, to);
             let mut cases = cases();
             cases.retain(|case| ["DeepSeek's rule, global", "restarts, no search"].contains(&case.name));
-            assert_eq!(differing(&cases, &sources).unwrap(), ["restarts, no search"]);
+            assert_eq!(differing(&cases, &sources).unwrap(), ["restarts, no search"; 2]);
         }
     }
 }

@@ -7,7 +7,7 @@ const { UNIFORM, STORAGE, INDIRECT, COPY_SRC, COPY_DST, MAP_READ } = GPUBufferUs
 const LANES = 64;
 const MAX_GRID = 65535;
 // Where the grids lie that `tally` in queue.wgsl sizes.
-const INDIRECT_AT = { queued: 0, queued_experts: 12 };
+const INDIRECT_AT = { queued: 0, queued_experts: 12, queued_teams: 24 };
 const DISPATCHES_PER_SUBMISSION = 256;
 
 const layoutOf = (types) =>
@@ -35,17 +35,17 @@ const modules = Object.fromEntries(
   Object.entries(input.shaders).map(([stem, code]) => [stem, device.createShaderModule({ code })]),
 );
 const pipelines = new Map();
-const pipeline = async ([stem, entryPoint]) => {
-  const key = `${stem}.${entryPoint}`;
+const pipeline = async ([stem, entryPoint], constants) => {
+  const key = `${stem}.${entryPoint} ${JSON.stringify(constants)}`;
   if (!pipelines.has(key)) {
     const layout = layouts[stem === 'queue' ? 1 : 0];
-    const compute = { module: modules[stem], entryPoint };
+    const compute = { module: modules[stem], entryPoint, constants };
     pipelines.set(key, await device.createComputePipelineAsync({ layout, compute }));
   }
   return pipelines.get(key);
 };
 
-const grids = bufferOf(6, STORAGE | INDIRECT);
+const grids = bufferOf(9, STORAGE | INDIRECT);
 const gridsGroup = bind(gridBindings, [{ buffer: grids }]);
 
 for (const { dispatches, problem, words, result } of input.replays) {
@@ -67,8 +67,8 @@ for (const { dispatches, problem, words, result } of input.replays) {
   for (let at = 0; at < dispatches.length; at += DISPATCHES_PER_SUBMISSION) {
     const encoder = device.createCommandEncoder();
     const pass = encoder.beginComputePass();
-    for (const [index, { kernel, grid }] of dispatches.slice(at, at + DISPATCHES_PER_SUBMISSION).entries()) {
-      pass.setPipeline(await pipeline(kernel));
+    for (const [index, { kernel, grid, constants }] of dispatches.slice(at, at + DISPATCHES_PER_SUBMISSION).entries()) {
+      pass.setPipeline(await pipeline(kernel, constants));
       pass.setBindGroup(0, group, [(at + index) * stride]);
       if (typeof grid === 'number') {
         pass.setBindGroup(1, gridsGroup);
