@@ -1,9 +1,8 @@
 //! What the project's own tests need to see of its inside. No part of the API: anything here may change.
 
-use crate::engine::recording::{BINDINGS, GRID_BINDINGS, LANES, TEAM, team};
+use crate::engine::recording::{BINDINGS, GRID_BINDINGS, LANES, TEAM, TEAMS};
 use crate::layout::GpuParams;
 use crate::stages::{STAGES, Stage, queue, s5_refine};
-
 
 pub use crate::engine::recording::BindingKind;
 pub use crate::stages::s5_refine::Shape;
@@ -60,7 +59,7 @@ fn units(stage: &Stage, entry: &'static str) -> Vec<ShaderUnit> {
         constants: vec![(TEAM, f64::from(lanes))],
         ..unit(stage, entry)
     };
-    [true, false].map(|is_software| sized(team(is_software))).into()
+    TEAMS.map(sized).into()
 }
 
 fn unit(stage: &Stage, entry_point: &'static str) -> ShaderUnit {
