@@ -142,7 +142,7 @@ const WIDE_GPUS: u32 = 8;
 ///
 /// The wide one, but where it would leave most to the leader of a team, or to few of its lanes; where all
 /// candidates walk alike and end together (swaps alone, without kicks); or where the candidates fill a GPU. On
-/// llvmpipe it takes 0.2 to 0.7 of the narrow one's time with kicks, and 0.6 to 1.1 with pair swaps alone.
+/// llvmpipe it takes 0.2 to 0.7 of the narrow one's time with kicks, and 0.3 to 1.1 with pair swaps alone.
 pub fn choose_shape(is_software: bool, params: &Params, batch: &Batch) -> Shape {
     let search = &params.search;
     let by_leader =
