@@ -1,6 +1,6 @@
 //! What the project's own tests need to see of its inside. No part of the API: anything here may change.
 
-use crate::engine::recording::{BINDINGS, GRID_BINDINGS, LANES, TEAM, team};
+use crate::engine::recording::{BINDINGS, GRID_BINDINGS, LANES, TEAM, TEAMS};
 use crate::layout::{GpuParams, LAYER_WORDS, Layout, window_quads};
 use crate::params::{Params, enumerate_assignments};
 use crate::planner::gpu;
@@ -62,7 +62,7 @@ fn units(stage: &Stage, entry: &'static str) -> Vec<ShaderUnit> {
         constants: vec![(TEAM, f64::from(lanes))],
         ..unit(stage, entry)
     };
-    [true, false].map(|is_software| sized(team(is_software))).into()
+    TEAMS.map(sized).into()
 }
 
 fn unit(stage: &Stage, entry_point: &'static str) -> ShaderUnit {
@@ -122,7 +122,7 @@ impl Replay {
         let table = enumerate_assignments(params.groups, params.nodes);
         let layout = Layout::new(&params, table.len() as u32);
         let (recording, arena) = gpu::record(&params, &layout, gpu::ARENA_WORDS, &|_| shape);
-        let teams = vec![(TEAM, f64::from(team(true)))];
+        let teams = vec![(TEAM, f64::from(TEAMS[0]))];
         let dispatch = |dispatch: &crate::engine::recording::Dispatch| ReplayDispatch {
             kernel: (dispatch.kernel.stem, dispatch.kernel.entry),
             grid: dispatch.grid,

@@ -15,9 +15,9 @@ struct Order {
     best: vec4<u32>,
 }
 var<workgroup> order: Order;
-// In place of a phase: the dispatch ends.
+// In place of a phase: the dispatch ends; the loads after a transfer from the expert in `gain` to the one in
+// `move_to`; the placement to remember.
 const ORDER_END: u32 = 0xffffffffu;
-// In place of a phase: the loads after a transfer of `move_from` from the expert `gain` says to `move_to`.
 const ORDER_REWEIGH: u32 = 0xfffffffeu;
 const ORDER_SAVE: u32 = 0xfffffffdu;
 
@@ -111,11 +111,12 @@ fn refine_wide(
             team_save();
         } else if ended == PHASE_RESTORE {
             team_restore();
-            storageBarrier();
             if lane == 0u {
                 begin_restore();
             }
         }
+        // Before the leader changes what is being saved, or reads what was restored.
+        storageBarrier();
         if lane == 0u {
             var next = phase;
             if phase == PHASE_KICK && running {

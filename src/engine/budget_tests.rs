@@ -7,7 +7,7 @@ use crate::engine::recording::{Dispatch, Kernel, Recording};
 use crate::layout::{GpuParams, Layout};
 use crate::params::{Params, enumerate_assignments};
 use crate::planner::gpu;
-use crate::stages::s5_refine;
+use crate::stages::s5_refine::{Shape as SearchShape, WIDE};
 use crate::{Cluster, Loads, PlanOptions, Preset};
 
 /// Trips after which llvmpipe and lavapipe end every loop of a vector of lanes.
@@ -92,7 +92,8 @@ fn trips(kernel: Kernel, p: &GpuParams, lanes: u64) -> u64 {
             let room = of(s.gpus) + of(s.k) + of(s.k - 1) + found;
             clear + of(s.steps) + s.steps * (of(s.gpus) + if s.avoids { room } else { 0 })
         }
-        "refine" => lanes * refine(p, &s),
+        "refine" => lanes * refine(p, &pieces(p, &s)),
+        WIDE => refine(p, &team_pieces(p, &s)),
         "choose_restart" => of(p.restart_count.into()),
         "settle_layer" => 2 * of(s.nodes),
         "open" | "tally" | "weigh" | "gather" | "copy_node" | "copy_plan" => 0,
@@ -208,13 +209,44 @@ fn pieces(p: &GpuParams, s: &Sizes) -> Vec<Piece> {
     pieces
 }
 
+/// The same for a team of a vector's lanes: its trips, and the work that is not done beside other work. What the
+/// leader does alone is as in the narrow shape.
+fn team_pieces(p: &GpuParams, s: &Sizes) -> Vec<Piece> {
+    let &Sizes { gpus, k, slots, experts, .. } = s;
+    let spread = |n: u64| of(n.div_ceil(VECTOR));
+    let reports = piece(1 + of(VECTOR), 0);
+    // Loops of a turn of the outer loop. It has a step, and at most one transfer after it.
+    let walk = piece(40, 0);
+    let by_gpu = spread(gpus) + gpus.div_ceil(VECTOR) * of(k);
+    // What is charged less than a turn is a part of the step's round.
+    let with_reports = |alone: Piece| if alone.work < 16 { alone } else { alone + reports };
+    let mut pieces: Vec<Piece> = self::pieces(p, s).into_iter().map(with_reports).collect();
+    pieces[0] = pieces[0] + walk + piece(spread(gpus), 0);
+    // Rounds in which no lane has anything to weigh still walk through the loops.
+    pieces.push(reports + piece(8, 16));
+    // The end of a descent with a kick: saved, or restored after the recount.
+    let kick = pieces[3];
+    pieces.push(kick + piece(spread(slots), 64 + blocks(slots)));
+    pieces.push(kick + pieces[2] + piece(by_gpu, 64 + blocks(slots)));
+    if p.moves & 8 != 0 {
+        let copies = if s.avoids { Piece::default() } else { piece(of(blocks(k)), blocks(k)) };
+        let rounds = gpus.div_ceil(VECTOR) * (piece(of(k) + k * of(VECTOR), 0) + k * copies);
+        let peaks = rounds + piece(0, gpus * (16 + k));
+        let begin = piece(spread(experts) + spread(k), 2 + blocks(gpus) + blocks(experts) + k);
+        let reweigh = piece(by_gpu, 1 + blocks(slots));
+        pieces.extend([peaks + begin, reports + piece(of(8), 16 + 64), reweigh]);
+    }
+    pieces
+}
+
 /// A lane starts pieces until it has charged its fuel: what those cost for their work, and the last one whole.
-fn refine(p: &GpuParams, s: &Sizes) -> u64 {
-    let pieces = pieces(p, s);
+fn refine(p: &GpuParams, pieces: &[Piece]) -> u64 {
     let spent = pieces.iter().map(|piece| (u64::from(p.fuel) * piece.trips).div_ceil(piece.work)).max();
     let last = pieces.iter().map(|piece| piece.trips).max();
     spent.unwrap_or(0) + last.unwrap_or(0)
 }
+
+const SEARCHES: [SearchShape; 2] = [SearchShape::Narrow, SearchShape::Wide];
 
 type Shape = (usize, usize, usize, usize, usize, usize);
 
@@ -224,11 +256,11 @@ fn params(shape: Shape, options: &PlanOptions) -> Params {
     Params::new(&loads, &Cluster::new(replicas, groups, nodes, gpus).unwrap(), options).unwrap()
 }
 
-fn record(shape: Shape, options: &PlanOptions) -> Recording {
+fn record(shape: Shape, options: &PlanOptions, search: SearchShape) -> Recording {
     let params = params(shape, options);
     let table = enumerate_assignments(params.groups, params.nodes);
     let layout = Layout::new(&params, table.len() as u32);
-    gpu::record(&params, &layout, gpu::ARENA_WORDS, &|_| s5_refine::Shape::Narrow).0
+    gpu::record(&params, &layout, gpu::ARENA_WORDS, &|_| search).0
 }
 
 /// The dearest dispatch of each kernel, for a vector of so many lanes.
@@ -269,8 +301,8 @@ const LIMITS: [Shape; 5] = [
 #[test]
 fn no_dispatch_of_the_largest_shapes_passes_the_limit() {
     for shape in LARGEST {
-        for preset in Preset::all() {
-            let recording = record(shape, &preset.options());
+        for (preset, search) in Preset::all().flat_map(|preset| SEARCHES.map(|search| (preset, search))) {
+            let recording = record(shape, &preset.options(), search);
             assert!(!recording.is_cut(), "{shape:?} {preset}");
             for (entry, cost) in dearest(&recording, VECTOR) {
                 assert!(cost < LIMIT, "{shape:?} {preset}: {entry} takes {cost} trips");
@@ -286,8 +318,10 @@ fn no_lane_of_the_limits_passes_the_limit() {
     for shape in LIMITS {
         for name in ["default", "fast", "gen00", "gen14", "gen17", "rec2", "rec3"] {
             let options = PlanOptions { restarts: 1, kicks: 1, ..name.parse::<Preset>().unwrap().options() };
-            for (entry, cost) in dearest(&record(shape, &options), 1) {
-                assert!(cost < LIMIT, "{shape:?} {name}: {entry} takes {cost} trips");
+            for search in SEARCHES {
+                for (entry, cost) in dearest(&record(shape, &options, search), 1) {
+                    assert!(cost < LIMIT, "{shape:?} {name}: {entry} takes {cost} trips");
+                }
             }
         }
     }
@@ -296,13 +330,17 @@ fn no_lane_of_the_limits_passes_the_limit() {
 /// The model sees what cutting is for: construction in one piece would pass the limit many times over.
 #[test]
 fn work_that_is_not_cut_passes_the_limit() {
-    let recording = record((61, 384, 1, 1, 64, 448), &PlanOptions::default());
+    let shape = (61, 384, 1, 1, 64, 448);
+    let [recording, wide] = SEARCHES.map(|search| record(shape, &PlanOptions::default(), search));
+    let recordings = [recording, wide];
     let uncut = |entry: &str, p: &dyn Fn(GpuParams) -> GpuParams| {
-        let found = recording.dispatches.iter().find(|dispatch| dispatch.kernel.entry == entry).unwrap();
+        let mut dispatches = recordings.iter().flat_map(|recording| &recording.dispatches);
+        let found = dispatches.find(|dispatch| dispatch.kernel.entry == entry).unwrap();
         trips(found.kernel, &p(found.params), VECTOR)
     };
     let whole = |p: GpuParams| GpuParams { end: p.node_replicas, ..p };
     assert!(uncut("pack", &whole) > LIMIT);
     assert!(uncut("replicate", &|p| GpuParams { end: p.node_replicas - p.node_experts, ..p }) < LIMIT);
     assert!(uncut("refine", &|p| GpuParams { fuel: p.work_limit, ..p }) > 100 * LIMIT);
+    assert!(uncut(WIDE, &|p| GpuParams { fuel: p.work_limit, ..p }) > 10 * LIMIT);
 }

@@ -69,6 +69,8 @@ const GRIDS: [(Grid, u64); 3] = [(Grid::Queued, 0), (Grid::QueuedExperts, 12), (
 /// A device with its shaders, and what earlier calls made on it.
 pub struct Gpu {
     open: OpenDevice,
+    /// Lanes of a team.
+    team: u32,
     bindings: wgpu::BindGroupLayout,
     modules: HashMap<&'static str, Module>,
     grids: wgpu::Buffer,
@@ -153,7 +155,9 @@ impl Gpu {
             );
         }
         let clock = Clock::new(device, &open.queue);
-        let gpu = Self { open, clock, bindings, modules, grids, grids_group, made: Mutex::default() };
+        let vector = open.info.limits.iter().find(|(name, _)| *name == "subgroup_max_size");
+        let team = team(open.info.is_software, vector.map_or(0, |(_, lanes)| *lanes));
+        let gpu = Self { open, team, clock, bindings, modules, grids, grids_group, made: Mutex::default() };
         gpu.check_fault()?;
         Ok(gpu)
     }
@@ -173,6 +177,12 @@ impl Gpu {
     /// Why the device is lost, if it is: then every call fails. Other faults cost the call that meets them.
     pub fn lost(&self) -> Option<String> {
         self.open.fault.lost()
+    }
+
+    /// The same with teams of so many lanes.
+    #[cfg(test)]
+    pub fn with_team(self, team: u32) -> Self {
+        Self { team, ..self }
     }
 
     /// The device, to be ill-treated.
@@ -390,7 +400,7 @@ impl Gpu {
         let Some(Module { shader, layout, has_teams, .. }) = module else {
             return Err(self.error(&format!("kernel {kernel:?} is missing")));
         };
-        let teams = [(TEAM, f64::from(team(self.is_software())))];
+        let teams = [(TEAM, f64::from(self.team))];
         Ok(self.open.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
             label: Some(kernel.entry),
             layout: Some(layout),

@@ -1,6 +1,9 @@
 use super::*;
+use crate::engine::device::Opening;
+use crate::engine::recording::{Grid, TEAMS};
 use crate::mirror::s5_refine::refine;
-use crate::stages::s5_refine::Shape;
+use crate::planner::gpu::shaders;
+use crate::stages::s5_refine::{Shape, WIDE};
 
 /// Words of the control block, as in `candidate.wgsl`.
 const END: usize = 0;
@@ -11,24 +14,65 @@ const FIRST: usize = 7;
 #[test]
 fn placements_work_and_ends_of_every_restart_equal_the_mirror() {
     let Some(gpu) = planner().and_then(Planner::gpu) else { return };
-    for (seed, shape) in (0..cases(60)).flat_map(|seed| [(seed, Shape::Narrow), (seed, Shape::Wide)]) {
-        let bench = Bench::new(4000 + seed);
-        let base = &bench.layout.base;
-        let mut recording = bench.record_to_nodes();
-        stages::s3_replicate::record(&mut recording, base, &bench.batch);
-        stages::s4_pack::record(&mut recording, base, &bench.batch);
-        stages::s5_refine::record(&mut recording, base, &bench.batch, shape);
-        let control = bench.run(gpu, &recording, bench.arena(base.at_control, 8));
-        let snapshots = bench.run(gpu, &recording, bench.arena(base.at_snapshot, base.node_slots));
-        let candidates = bench.batch.params(base).candidates as usize;
-        bench.each_candidate(|number, loads, key, stop, candidate| {
-            let outcome = refine(&bench.params, key, loads, stop, candidate);
-            let found = of_candidate(&control, candidates, number);
-            let expected = [outcome.end as u32, outcome.max, outcome.first, candidate.work];
-            let found = [found[END], found[BEST_MAX], found[FIRST], found[WORK]];
-            assert_same("end, max, first and work", bench.case.seed, &expected, &found);
-            let found = of_candidate(&snapshots, candidates, number);
-            assert_same("placement", bench.case.seed, &candidate.snapshot, &found);
+    for seed in 0..cases(60) {
+        assert_equal_searches(gpu, 4000 + seed, Shape::Narrow, |_| ());
+    }
+}
+
+#[test]
+fn the_wide_shape_equals_the_mirror() {
+    let Some(gpu) = planner().and_then(Planner::gpu) else { return };
+    for seed in 0..cases(60) {
+        assert_equal_searches(gpu, 4000 + seed, Shape::Wide, |_| ());
+    }
+}
+
+#[test]
+fn larger_teams_equal_the_mirror() {
+    let Some(planner) = planner() else { return };
+    let device = planner.device();
+    let choice = DeviceChoice::Name(format!("{} {}", device.name, device.backend));
+    let open = pollster::block_on(Opening::new(choice).open()).expect("it opened before");
+    let gpu = Gpu::new(open.expect("it is no CPU backend"), &shaders()).expect("it opened before");
+    let gpu = gpu.with_team(TEAMS[1]);
+    for seed in 0..cases(24) {
+        assert_equal_searches(&gpu, 4100 + seed, Shape::Wide, |_| ());
+    }
+}
+
+/// The shapes in turns, dispatch by dispatch.
+#[test]
+fn either_shape_goes_on_where_the_other_stopped() {
+    let Some(gpu) = planner().and_then(Planner::gpu) else { return };
+    for seed in 0..cases(40) {
+        assert_equal_searches(gpu, 4200 + seed, Shape::Narrow, |recording| {
+            let turns = recording.dispatches.iter_mut().filter(|dispatch| dispatch.grid == Grid::Queued);
+            for turn in turns.filter(|dispatch| dispatch.kernel.entry == "refine").skip(1).step_by(2) {
+                turn.kernel.entry = WIDE;
+                turn.grid = Grid::QueuedTeams;
+            }
         });
     }
+}
+
+fn assert_equal_searches(gpu: &Gpu, seed: u64, shape: Shape, change: impl Fn(&mut Recording)) {
+    let bench = Bench::new(seed);
+    let base = &bench.layout.base;
+    let mut recording = bench.record_to_nodes();
+    stages::s3_replicate::record(&mut recording, base, &bench.batch);
+    stages::s4_pack::record(&mut recording, base, &bench.batch);
+    stages::s5_refine::record(&mut recording, base, &bench.batch, shape);
+    change(&mut recording);
+    let control = bench.run(gpu, &recording, bench.arena(base.at_control, 8));
+    let snapshots = bench.run(gpu, &recording, bench.arena(base.at_snapshot, base.node_slots));
+    let candidates = bench.batch.params(base).candidates as usize;
+    bench.each_candidate(|number, loads, key, stop, candidate| {
+        let outcome = refine(&bench.params, key, loads, stop, candidate);
+        let found = of_candidate(&control, candidates, number);
+        let expected = [outcome.end as u32, outcome.max, outcome.first, candidate.work];
+        let found = [found[END], found[BEST_MAX], found[FIRST], found[WORK]];
+        assert_same("end, max, first and work", bench.case.seed, &expected, &found);
+        let found = of_candidate(&snapshots, candidates, number);
+        assert_same("placement", bench.case.seed, &candidate.snapshot, &found);
+    });
 }

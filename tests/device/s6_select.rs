@@ -1,5 +1,6 @@
 use super::*;
 use crate::planner::{cpu, gpu};
+use crate::stages::s5_refine::Shape;
 
 #[test]
 fn the_plan_kept_equals_the_mirror_for_every_budget() {
@@ -21,9 +22,14 @@ fn assert_equal_plans(device: &Gpu, bench: &Bench, budgets: &[u32]) {
     for &restarts in budgets {
         let params = Params { restarts, ..bench.params.clone() };
         let expected = cpu::plan(&params, bench.case.loads.fixed(), bench.case.loads.fixed_windows());
-        let found = gpu::plan(device, &params, bench.case.loads.fixed(), bench.case.loads.fixed_windows())
-            .expect("the device works");
-        assert_same("plan", bench.case.seed, &expected.slots, &found.slots);
-        assert_eq!(expected.ends, found.ends, "ends, seed {}", bench.case.seed);
+        // The search over several windows has one shape.
+        let shapes = if params.windows == 1 { &[Shape::Narrow, Shape::Wide][..] } else { &[Shape::Narrow] };
+        for &shape in shapes {
+            let loads = &bench.case.loads;
+            let found = gpu::plan_as(device, &params, loads.fixed(), loads.fixed_windows(), Some(shape))
+                .expect("the device works");
+            assert_same("plan", bench.case.seed, &expected.slots, &found.slots);
+            assert_eq!(expected.ends, found.ends, "ends, {shape:?}, seed {}", bench.case.seed);
+        }
     }
 }
