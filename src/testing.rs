@@ -1,8 +1,10 @@
 //! What the project's own tests need to see of its inside. No part of the API: anything here may change.
 
-use crate::engine::recording::{BINDINGS, GRID_BINDINGS, LANES};
-use crate::layout::GpuParams;
+use crate::engine::recording::{BINDINGS, FixedValues, GRID_BINDINGS, LANES, fixed_values};
+use crate::layout::{GpuParams, Layout};
+use crate::params::Params;
 use crate::stages::{STAGES, Stage, queue};
+use crate::{Cluster, Error, Loads, Preset};
 
 pub use crate::engine::recording::BindingKind;
 
@@ -41,26 +43,59 @@ pub struct ShaderUnit {
     pub uniform_size: u32,
 }
 
-/// Every pipeline the library can create, in the order of the stages.
+/// Every kind of pipeline the library can create, in the order of the stages.
 #[must_use]
 pub fn shaders() -> Vec<ShaderUnit> {
-    STAGES.iter().flat_map(|stage| stage.entries.iter().map(|entry| unit(stage, entry))).collect()
+    let plans = plans();
+    let mut units = Vec::new();
+    for stage in &STAGES {
+        let mut variants: Vec<_> = plans.iter().map(|plan| fixed_values(stage.fixed, plan)).collect();
+        variants.sort_unstable();
+        variants.dedup();
+        for values in variants {
+            units.extend(stage.entries.iter().map(|entry| unit(stage, entry, &values)));
+        }
+    }
+    units
 }
 
-fn unit(stage: &Stage, entry_point: &'static str) -> ShaderUnit {
+/// Plans whose pipelines stand for all: every kind of move, of few and many slots, GPUs and windows, with and
+/// without duplicates.
+fn plans() -> Vec<GpuParams> {
+    let mut plans = Vec::new();
+    for (experts, groups, nodes, gpus, replicas, windows) in
+        [(256, 8, 4, 32, 288, 1), (256, 1, 1, 128, 256, 16), (64, 1, 1, 2, 80, 5)]
+    {
+        for preset in ["default", "gen00", "gen14", "gen17", "gen18", "rec2", "rec5"] {
+            let plan = || {
+                let loads = Loads::from_counts(1, experts, &vec![1; experts])?;
+                let loads = Loads::from_windows(&vec![loads; windows], &vec![1.0; windows])?;
+                let cluster = Cluster::new(replicas, groups, nodes, gpus)?;
+                let params = Params::new(&loads, &cluster, &preset.parse::<Preset>()?.options())?;
+                Ok::<_, Error>(Layout::new(&params, 1).base)
+            };
+            plans.extend(plan());
+        }
+    }
+    plans
+}
+
+fn unit(stage: &Stage, entry_point: &'static str, values: &FixedValues) -> ShaderUnit {
     let sizes_grids = stage.stem == queue::STAGE.stem;
     let bind = |group: u32, kinds: &'static [BindingKind]| {
         (0..).zip(kinds).map(move |(binding, &kind)| Binding { group, binding, kind })
     };
+    let constants: Vec<_> =
+        stage.fixed.iter().zip(values).map(|((name, _), &value)| (*name, f64::from(value))).collect();
     let grids: &[BindingKind] = if sizes_grids { &GRID_BINDINGS } else { &[] };
     let bindings = bind(0, &BINDINGS).chain(bind(1, grids)).collect();
     ShaderUnit {
         stem: stage.stem,
-        variant: String::new(),
+        variant: constants.iter().map(|(name, value)| format!("{name}={value} ")).collect(),
         source: stage.wgsl(),
         entry_point,
         workgroup_size: [if sizes_grids { 1 } else { LANES }, 1, 1],
-        constants: Vec::new(),
+        constants,
         bindings,
         uniform_layout: GpuParams::MEMBERS.iter().map(|&(name, at)| (name, at as u32)).collect(),
         uniform_size: size_of::<GpuParams>() as u32,

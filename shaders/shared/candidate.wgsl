@@ -119,6 +119,15 @@ fn queued_candidate(lane: u32) -> u32 {
     return atomicLoad(&queue[2u + params.turn * params.candidates + lane]);
 }
 
+// The candidate of a lane, or NONE: one lane in `spread` has one.
+fn candidate_of(lane: u32) -> u32 {
+    let place = lane / params.spread;
+    if lane % params.spread != 0u || place >= queued() {
+        return NONE;
+    }
+    return queued_candidate(place);
+}
+
 // Lets this candidate run again in the next dispatch.
 fn queue_again() {
     let next = 1u - params.turn;

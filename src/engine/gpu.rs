@@ -7,7 +7,10 @@ use std::sync::{Mutex, PoisonError};
 
 use super::clock::Clock;
 use super::device::{OpenDevice, one_line};
-use super::recording::{BINDINGS, BindingKind, Dispatch, GRID_BINDINGS, Grid, Kernel, LANES, Recording};
+use super::recording::{
+    BINDINGS, BindingKind, Dispatch, Fixed, FixedValues, GRID_BINDINGS, Grid, Kernel, LANES, Recording,
+    fixed_values,
+};
 use crate::error::Error;
 use crate::layout::{GpuParams, Layout};
 
@@ -57,6 +60,8 @@ pub struct ShaderSource {
     pub entries: &'static [&'static str],
     /// Whether it sizes the grids of later dispatches.
     pub sizes_grids: bool,
+    /// Its `override` constants.
+    pub fixed: &'static [Fixed],
 }
 
 /// Words of the grids a device sizes by itself: (x, y, z) for [`Grid::Queued`], then [`Grid::QueuedExperts`].
@@ -80,12 +85,13 @@ struct Module {
     shader: wgpu::ShaderModule,
     layout: wgpu::PipelineLayout,
     entries: &'static [&'static str],
+    fixed: &'static [Fixed],
 }
 
 /// What calls make and leave to the next; all of it goes where a call fails, so that no half-made thing stays.
 #[derive(Default)]
 struct Made {
-    pipelines: HashMap<Kernel, wgpu::ComputePipeline>,
+    pipelines: HashMap<(Kernel, FixedValues), wgpu::ComputePipeline>,
     buffers: Buffers,
 }
 
@@ -137,10 +143,8 @@ impl Gpu {
             let descriptor = wgpu::ShaderModuleDescriptor { label: Some(shader.stem), source };
             let layout = if shader.sizes_grids { &with_grids } else { &plain };
             let module = device.create_shader_module(descriptor);
-            modules.insert(
-                shader.stem,
-                Module { shader: module, layout: layout.clone(), entries: shader.entries },
-            );
+            let (layout, entries, fixed) = (layout.clone(), shader.entries, shader.fixed);
+            modules.insert(shader.stem, Module { shader: module, layout, entries, fixed });
         }
         let clock = Clock::new(device, &open.queue);
         let gpu = Self { open, clock, bindings, modules, grids, grids_group, made: Mutex::default() };
@@ -220,9 +224,10 @@ impl Gpu {
     ) -> Result<Vec<u32>, Error> {
         let Made { pipelines, buffers } = made;
         let (device, queue) = (&self.open.device, &self.open.queue);
-        for Dispatch { kernel, .. } in &recording.dispatches {
-            if !pipelines.contains_key(kernel) {
-                pipelines.insert(*kernel, self.pipeline(*kernel)?);
+        for dispatch in &recording.dispatches {
+            let variant = self.variant(dispatch);
+            if !pipelines.contains_key(&variant) {
+                pipelines.insert(variant, self.pipeline(dispatch.kernel, &variant.1)?);
             }
         }
         let stride = self.params_stride();
@@ -259,7 +264,7 @@ impl Gpu {
                 let descriptor = wgpu::ComputePassDescriptor { label: None, timestamp_writes };
                 let mut pass = encoder.begin_compute_pass(&descriptor);
                 for dispatch in *dispatches {
-                    let Some(pipeline) = pipelines.get(&dispatch.kernel) else { continue };
+                    let Some(pipeline) = pipelines.get(&self.variant(dispatch)) else { continue };
                     pass.set_pipeline(pipeline);
                     pass.set_bind_group(0, bind_group, &[offset]);
                     self.encode(&mut pass, dispatch.grid);
@@ -369,19 +374,27 @@ impl Gpu {
         self.check_fault()
     }
 
-    /// The pipeline of a kernel.
-    fn pipeline(&self, kernel: Kernel) -> Result<wgpu::ComputePipeline, Error> {
+    /// Which pipeline a dispatch wants: a kernel and the values of its constants.
+    fn variant(&self, dispatch: &Dispatch) -> (Kernel, FixedValues) {
+        let fixed = self.modules.get(dispatch.kernel.stem).map_or(&[][..], |module| module.fixed);
+        (dispatch.kernel, fixed_values(fixed, &dispatch.params))
+    }
+
+    /// The pipeline of a kernel, with these values of its constants.
+    fn pipeline(&self, kernel: Kernel, values: &FixedValues) -> Result<wgpu::ComputePipeline, Error> {
         let module = self.modules.get(kernel.stem).filter(|module| module.entries.contains(&kernel.entry));
-        let Some(Module { shader, layout, .. }) = module else {
+        let Some(Module { shader, layout, fixed, .. }) = module else {
             return Err(self.error(&format!("kernel {kernel:?} is missing")));
         };
+        let constants: Vec<(&str, f64)> =
+            fixed.iter().zip(values).map(|((name, _), &value)| (*name, f64::from(value))).collect();
         Ok(self.open.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
             label: Some(kernel.entry),
             layout: Some(layout),
             module: shader,
             entry_point: Some(kernel.entry),
             compilation_options: wgpu::PipelineCompilationOptions {
-                constants: &[],
+                constants: &constants,
                 // No shader uses workgroup memory.
                 zero_initialize_workgroup_memory: false,
             },
@@ -509,7 +522,7 @@ mod tests {
     #[test]
     fn a_kernel_that_is_not_there_is_an_error() {
         let Some(gpu) = gpu() else { return };
-        assert!(gpu.pipeline(Kernel { stem: "s9_none", entry: "none" }).is_err());
+        assert!(gpu.pipeline(Kernel { stem: "s9_none", entry: "none" }, &FixedValues::default()).is_err());
         assert_eq!(gpu.lost(), None);
     }
 }

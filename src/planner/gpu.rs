@@ -22,6 +22,7 @@ pub fn shaders() -> Vec<ShaderSource> {
         wgsl: stage.wgsl(),
         entries: stage.entries,
         sizes_grids: stage.stem == queue::STAGE.stem,
+        fixed: stage.fixed,
     };
     STAGES.iter().map(shader).collect()
 }

@@ -24,7 +24,24 @@ pub const STAGE: Stage = Stage {
         CANDIDATE,
     ],
     entries: &["refine"],
+    fixed: &[
+        ("MOVES", |p| p.moves),
+        ("OBJECTIVE", |p| p.objective),
+        ("AVOIDS", |p| p.avoid_duplicates),
+        ("MARKS", |p| u32::from(p.heaviest != 1 || p.lightest != 0)),
+        ("SLOTS", |p| register_slots(p.slots_per_gpu)),
+    ],
 };
+
+/// The slots of a GPU that a lane keeps to itself, by constant indices: all, or 0 where they are more than a tile.
+/// Many are rounded up, so that there are few shaders.
+fn register_slots(k: u32) -> u32 {
+    match k {
+        0..=16 => k,
+        _ if k <= TILE => k.next_multiple_of(4),
+        _ => 0,
+    }
+}
 
 /// The search of all candidates of a batch: as many dispatches as the budget of a restart could need. Those
 /// after the last candidate ends are empty.
@@ -42,14 +59,28 @@ pub fn record_turns(
     piece: u32,
     last_step: u64,
 ) {
-    let params = GpuParams { fuel: budget::fuel(piece), ..batch.params(base) };
+    let mut params = GpuParams { fuel: budget::fuel(piece), ..batch.params(base) };
     let limit = if base.steps == 0 { 0 } else { base.work_limit };
     let work = u64::from(limit) + last_step;
-    for turn in (0..work.div_ceil(u64::from(params.fuel)) + 1).map(|i| (i % 2) as u32) {
+    // Most candidates end early. The few that go on get a vector of lanes each, and do with fewer turns.
+    let turns = work.div_ceil(u64::from(params.fuel)) + 1;
+    let early = turns.div_ceil(EARLY_SHARE).max(EARLY_LEAST).min(turns);
+    let lone = GpuParams { fuel: budget::lone_fuel(piece), spread: budget::VECTOR, ..params };
+    let rest = work.saturating_sub(early * u64::from(params.fuel));
+    let late = rest / u64::from(lone.fuel) + 1;
+    for i in 0..if early < turns { early + late } else { turns } {
+        let turn = (i % 2) as u32;
         recording.dispatch(kernel, Grid::Queued, GpuParams { turn, ..params });
+        if i + 1 == early {
+            params = lone;
+        }
         queue::record_tally(recording, &GpuParams { turn: 1 - turn, ..params });
     }
 }
+
+/// Turns in which candidates share a vector of lanes: this share of all, and at least so many.
+const EARLY_SHARE: u64 = 8;
+const EARLY_LEAST: u64 = 16;
 
 /// The most work of one piece of a phase (one turn of the machine).
 fn largest_piece(base: &GpuParams) -> u32 {
