@@ -139,6 +139,7 @@ fn clear_candidate() {
     set_control(C_STEPS, 0u);
     set_control(C_KICK, 0u);
     set_control(C_BEST_MAX, NONE);
+    atomicStore(&queue[decided_at()], NONE);
 }
 
 fn clear_slot(slot: u32) {

@@ -9,6 +9,7 @@
 override MOVES: u32;             // the moves, as bits
 override OBJECTIVE: u32;
 override AVOIDS: u32;            // whether duplicates are avoided
+override KICKS: u32;             // whether there are kicks
 override MARKS: u32;             // whether several GPUs propose, or not all may be partners
 override SLOTS: u32;             // slots of a GPU (many are rounded up) where they fit a tile, else 0
 
@@ -52,6 +53,10 @@ var<private> move_to: u32;
 var<private> move_from_2: u32;
 var<private> move_to_2: u32;
 
+// A transfer to make before the turn ends, or NONE.
+var<private> transfer_slot: u32;
+var<private> transfer_expert: u32;
+
 @compute @workgroup_size(64)
 fn refine(
     @builtin(workgroup_id) workgroup: vec3<u32>,
@@ -63,8 +68,13 @@ fn refine(
         return;
     }
     take_candidate(candidate);
+    if params.restart_begin > 0u && atomicLoad(&queue[decided_at()]) < my_restart {
+        set_control(C_END, END_IDLE);
+        return;
+    }
     let stop = stop_load(groups[chosen_at(my_layer, params.assignment)]);
     resume();
+    transfer_slot = NONE;
     let until = work + params.fuel;
     var running = true;
     // One loop a phase, not one switch: a driver that runs both sides of every branch, masked, then pays for
@@ -131,10 +141,15 @@ fn refine(
         }
         if phase >= PHASE_REACHED {
             running = end_descent();
-        } else if phase == PHASE_RESTORE {
+        } else if KICKS == 1u && phase == PHASE_RESTORE {
             restore();
-        } else if phase == PHASE_KICK {
+        } else if KICKS == 1u && phase == PHASE_KICK {
             kick_candidate();
+        }
+        // What a scan or a kick decided on; in one place, because it is long.
+        if transfer_slot != NONE {
+            transfer(transfer_slot, transfer_expert);
+            transfer_slot = NONE;
         }
     }
     suspend();
@@ -220,6 +235,9 @@ fn end_descent() -> bool {
     let goes_on = phase == PHASE_STUCK && kick < params.kicks;
     if !goes_on {
         set_control(C_END, phase - PHASE_REACHED + END_REACHED);
+        if phase == PHASE_REACHED && will_be_kept(reached) {
+            atomicMin(&queue[decided_at()], my_restart);
+        }
     }
     phase = PHASE_KICK;
     if kick == 0u {
@@ -228,11 +246,22 @@ fn end_descent() -> bool {
     if kick == 0u || reached <= control(C_BEST_MAX) {
         set_control(C_BEST_MAX, reached);
         save();
-    } else if goes_on {
+    } else if goes_on && KICKS == 1u {
         recount();
         phase = PHASE_RESTORE;
     }
     return goes_on;
+}
+
+// Whether stage 6 keeps a result at the stop load, if no restart before it is there. What it compares with is known
+// once the first restart has ended.
+fn will_be_kept(reached: u32) -> bool {
+    if params.restart_begin == 0u {
+        return false;
+    }
+    let reference = kept[node_state_at(my_layer, my_node) + NODE_REFERENCE];
+    let must_beat = reference - mul_high(reference, params.margin_fraction);
+    return params.margin_fraction == 0u || count_noise(my_restart) == 0 || reached < must_beat;
 }
 
 // Remembers the placement.
@@ -327,11 +356,10 @@ fn find_heaviest() {
 }
 
 fn heavier_gpu(gpu: u32, most: u32) -> u32 {
-    if gpu >= params.node_gpus || gpu_load(gpu) <= most {
-        return most;
-    }
-    top = gpu;
-    return gpu_load(gpu);
+    // Behind the last, the last again.
+    let load = gpu_load(min(gpu, params.node_gpus - 1u));
+    top = select(top, gpu, load > most);
+    return max(load, most);
 }
 
 // How many replicas the expert in a slot has; 0 for a free slot.
@@ -461,10 +489,7 @@ fn copies_on(gpu: u32, expert: u32) -> u32 {
 }
 
 fn is_replica(slot: u32, end: u32, expert: u32) -> u32 {
-    if slot >= end {
-        return 0u;
-    }
-    return select(0u, 1u, slot_expert(slot) == expert);
+    return select(0u, 1u, slot_expert(min(slot, end - 1u)) == expert && slot < end);
 }
 
 // Exchanges what two slots of different GPUs hold.

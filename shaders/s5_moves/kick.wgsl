@@ -62,7 +62,8 @@ fn kick_transfer(key: u32, kick: u32) {
     if AVOIDS == 1u && holds(slot / params.slots_per_gpu, expert) {
         return;
     }
-    transfer(slot, expert);
+    transfer_slot = slot;
+    transfer_expert = expert;
 }
 
 // Whether a GPU holds an expert already; a free slot is never in the way.

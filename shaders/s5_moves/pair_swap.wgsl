@@ -23,11 +23,11 @@ fn weigh_pair_swaps() {
 }
 
 fn make_best_pair_swap() {
-    phase = PHASE_BEGIN_BIPARTITION;
-    if gain.low > 0u {
-        exchange(move_from, move_to);
-        exchange(move_from_2, move_to_2);
-        phase = PHASE_STEP;
+    let found = gain.low > 0u;
+    phase = select(PHASE_BEGIN_BIPARTITION, PHASE_STEP, found);
+    // A loop, so that the exchange is compiled once.
+    for (var i = 0u; i < select(0u, 2u, found); i += 1u) {
+        exchange(select(move_from_2, move_from, i == 0u), select(move_to_2, move_to, i == 0u));
     }
 }
 

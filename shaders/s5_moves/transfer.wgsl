@@ -144,7 +144,8 @@ fn make_best_transfer() {
     if move_from == NONE {
         phase = PHASE_STUCK;
     } else {
-        transfer(move_from, move_to);
+        transfer_slot = move_from;
+        transfer_expert = move_to;
         phase = PHASE_STEP;
     }
 }

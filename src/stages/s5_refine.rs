@@ -28,6 +28,7 @@ pub const STAGE: Stage = Stage {
         ("MOVES", |p| p.moves),
         ("OBJECTIVE", |p| p.objective),
         ("AVOIDS", |p| p.avoid_duplicates),
+        ("KICKS", |p| u32::from(p.kicks > 0)),
         ("MARKS", |p| u32::from(p.heaviest != 1 || p.lightest != 0)),
         ("SLOTS", |p| register_slots(p.slots_per_gpu)),
     ],
