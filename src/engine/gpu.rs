@@ -1,6 +1,7 @@
 //! Runs recordings on a device: pipelines and buffers are made once and kept.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::num::NonZeroU64;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, PoisonError};
@@ -226,8 +227,8 @@ impl Gpu {
         let (device, queue) = (&self.open.device, &self.open.queue);
         for dispatch in &recording.dispatches {
             let variant = self.variant(dispatch);
-            if !pipelines.contains_key(&variant) {
-                pipelines.insert(variant, self.pipeline(dispatch.kernel, &variant.1)?);
+            if let Entry::Vacant(place) = pipelines.entry(variant) {
+                place.insert(self.pipeline(dispatch.kernel, &variant.1)?);
             }
         }
         let stride = self.params_stride();
