@@ -1,8 +1,8 @@
 // The queue between dispatches: which candidates still run. A dispatch over the queue has as many workgroups
 // as `tally` wrote for it, so candidates that are done cost nothing.
 
-// (x, y, z) for one lane a queued candidate, then for one lane a (queued candidate, expert), then for one
-// workgroup a queued candidate
+// (x, y, z) for one lane in `spread` a queued candidate, then for one lane a (queued candidate, block of experts),
+// then for one workgroup a queued candidate
 @group(1) @binding(0) var<storage, read_write> grids: array<u32>;
 
 @compute @workgroup_size(1)
@@ -15,8 +15,8 @@ fn open() {
 @compute @workgroup_size(1)
 fn tally() {
     let count = queued();
-    write_grid(0u, count);
-    write_grid(3u, count * params.node_experts);
+    write_grid(0u, count * params.spread);
+    write_grid(3u, count * ((params.node_experts + ORDER_BLOCK - 1u) / ORDER_BLOCK));
     write_grid(6u, count * LANES);
     atomicStore(&queue[1u - params.turn], 0u);
 }

@@ -1,11 +1,17 @@
 // Stage 4: pack a candidate's replicas onto its node's GPUs, heaviest first, each to the least loaded.
 // Reads `kept` (node loads) and counts; writes `arena`.
 //
-// weigh  one lane a (queued candidate, expert): the load of a replica, into scratch
-// order  one lane a (queued candidate, expert): the places of its replicas in the order of packing, into the snapshot
+// weigh  one lane a (queued candidate, block of experts): the load of a replica, into scratch
+// order  one lane a (queued candidate, block of experts): the places of its replicas in the order of packing, into
+//        the snapshot
 // pack   one lane a queued candidate: the items begin..end of that order
 
-// Scratch: the load of a replica by expert, then slots in use and last expert by GPU.
+override AVOIDS: u32;            // whether duplicates are avoided
+override NOISY: u32;             // whether restarts other than the first add noise
+override GPUS: u32;              // GPUs of a node, in eights, where a lane keeps them to itself; else 0
+
+// Scratch: the load of a replica by expert, then slots in use and last expert by GPU (where a
+// lane keeps the GPUs to itself, both in one word).
 fn used_at(gpu: u32) -> u32 {
     return params.node_experts + gpu;
 }
@@ -22,12 +28,15 @@ fn weigh(
 ) {
     let lane = lane_of(workgroup, grid, local);
     let count = queued();
-    if lane >= count * params.node_experts {
+    let first = lane / max(count, 1u) * ORDER_BLOCK;
+    if count == 0u || first >= params.node_experts {
         return;
     }
     take_candidate(queued_candidate(lane % count));
-    let expert = lane / count;
-    set_scratch(expert, weight(expert) / max(count_of(expert), 1u));
+    let end = min(first + ORDER_BLOCK, params.node_experts);
+    for (var expert = first; expert < end; expert += 1u) {
+        set_scratch(expert, weight(expert) / max(count_of(expert), 1u));
+    }
 }
 
 @compute @workgroup_size(64)
@@ -38,56 +47,51 @@ fn order(
 ) {
     let lane = lane_of(workgroup, grid, local);
     let count = queued();
-    if lane >= count * params.node_experts {
+    let first = lane / max(count, 1u) * ORDER_BLOCK;
+    if count == 0u || first >= params.node_experts {
         return;
     }
     take_candidate(queued_candidate(lane % count));
-    let expert = lane / count;
-    let load = scratch(expert);
-    var before = Before(0u, 0u, 0u, 0u);
-    for (var i = 0u; i < params.node_experts; i += 4u) {
-        before = count_before(before, i, expert, load);
-        before = count_before(before, i + 1u, expert, load);
-        before = count_before(before, i + 2u, expert, load);
-        before = count_before(before, i + 3u, expert, load);
-    }
-    let replicas = count_of(expert);
     // Of equal replicas, first ones go before further ones, then lower experts; where duplicates are avoided an
-    // expert's replicas stay together.
-    var first = before.heavier + before.equal + before.equal_further;
-    var further = first + 1u;
-    if params.avoid_duplicates == 0u {
-        first = before.heavier + before.equal;
-        further = before.heavier + before.equal_first + before.equal_further;
+    // expert's replicas stay together. So of each expert of the block: its load, and how many replicas go before
+    // its first and before its further ones.
+    var loads: array<u32, ORDER_BLOCK>;
+    var firsts: array<u32, ORDER_BLOCK>;
+    var furthers: array<u32, ORDER_BLOCK>;
+    for (var i = 0u; i < ORDER_BLOCK; i += 1u) {
+        loads[i] = scratch(min(first + i, params.node_experts - 1u));
     }
-    set_snapshot(first, expert);
-    for (var i = 1u; i < replicas; i += 1u) {
-        set_snapshot(further + i - 1u, expert);
+    for (var other = 0u; other < params.node_experts; other += 1u) {
+        let load = scratch(other);
+        let replicas = count_of(other);
+        let equal_first = select(1u, replicas, AVOIDS == 1u);
+        for (var i = 0u; i < ORDER_BLOCK; i += 1u) {
+            let lower = load == loads[i] && other < first + i;
+            let heavier = select(0u, replicas, load > loads[i]);
+            firsts[i] += heavier + select(0u, equal_first, lower);
+            if AVOIDS == 0u {
+                furthers[i] += heavier + select(0u, 1u, load == loads[i]) + select(0u, replicas - 1u, lower);
+            }
+        }
     }
-}
-
-// Replicas that may go before those of an expert: heavier ones; of equal experts with lower indices the first
-// and the further ones; and the first ones of all equal experts.
-struct Before {
-    heavier: u32,
-    equal: u32,
-    equal_further: u32,
-    equal_first: u32,
-}
-
-fn count_before(before: Before, other: u32, expert: u32, load: u32) -> Before {
-    if other >= params.node_experts {
-        return before;
+    var places: array<u32, ORDER_BLOCK>;
+    var places_further: array<u32, ORDER_BLOCK>;
+    for (var i = 0u; i < ORDER_BLOCK; i += 1u) {
+        places[i] = firsts[i];
+        places_further[i] = select(furthers[i], firsts[i] + 1u, AVOIDS == 1u);
     }
-    let other_load = scratch(other);
-    let count = count_of(other);
-    let lower = other_load == load && other < expert;
-    return Before(
-        before.heavier + select(0u, count, other_load > load),
-        before.equal + select(0u, 1u, lower),
-        before.equal_further + select(0u, count - 1u, lower),
-        before.equal_first + select(0u, 1u, other_load == load),
-    );
+    // One loop for all replicas of the block: loops in a loop would add up where lanes differ.
+    var i = 0u;
+    var replica = 0u;
+    let end = min(ORDER_BLOCK, params.node_experts - first);
+    while i < end {
+        set_snapshot(select(places_further[i] + replica - 1u, places[i], replica == 0u), first + i);
+        replica += 1u;
+        if replica >= count_of(first + i) {
+            i += 1u;
+            replica = 0u;
+        }
+    }
 }
 
 @compute @workgroup_size(64)
@@ -102,27 +106,40 @@ fn pack(
     }
     take_candidate(queued_candidate(lane));
     if params.begin == 0u {
-        for (var slot = 0u; slot < params.node_slots; slot += 4u) {
-            clear_slot(slot);
-            clear_slot(slot + 1u);
-            clear_slot(slot + 2u);
-            clear_slot(slot + 3u);
-        }
+        clear_candidate();
+    }
+    let key = restart_key(my_node, my_restart);
+    if GPUS > 0u {
+        pack_in_registers(key);
+        return;
+    }
+    for (var item = params.begin; item < params.end; item += 1u) {
+        place_replica(key, item);
+    }
+}
+
+fn clear_candidate() {
+    // Where replicas fill all slots, no slot is read before it is written.
+    let slots = select(params.node_slots, 0u, params.node_replicas == params.node_slots);
+    for (var slot = 0u; slot < slots; slot += 4u) {
+        clear_slot(slot);
+        clear_slot(slot + 1u);
+        clear_slot(slot + 2u);
+        clear_slot(slot + 3u);
+    }
+    if GPUS == 0u {
         for (var gpu = 0u; gpu < params.node_gpus; gpu += 1u) {
             set_gpu_load(gpu, 0u);
             set_scratch(used_at(gpu), 0u);
             set_scratch(last_at(gpu), FREE);
         }
-        set_control(C_PHASE, 0u);
-        set_control(C_WORK, 0u);
-        set_control(C_STEPS, 0u);
-        set_control(C_KICK, 0u);
-        set_control(C_BEST_MAX, NONE);
     }
-    let key = restart_key(my_node, my_restart);
-    for (var item = params.begin; item < params.end; item += 1u) {
-        place_replica(key, item);
-    }
+    set_control(C_PHASE, 0u);
+    set_control(C_WORK, 0u);
+    set_control(C_STEPS, 0u);
+    set_control(C_KICK, 0u);
+    set_control(C_BEST_MAX, NONE);
+    atomicStore(&queue[decided_at()], NONE);
 }
 
 fn clear_slot(slot: u32) {
@@ -135,14 +152,14 @@ fn place_replica(key: u32, item: u32) {
     let expert = snapshot(item);
     let load = scratch(expert);
     let word = draw(key, DRAW_PACKING + item);
-    let noisy = params.packing_noise != 0u && my_restart > 0u;
+    let noisy = NOISY == 1u && my_restart > 0u;
     var best = NONE;
     var best_choice = 0u;
     for (var gpu = 0u; gpu < params.node_gpus; gpu += 1u) {
         if scratch(used_at(gpu)) == params.slots_per_gpu {
             continue;
         }
-        if params.avoid_duplicates != 0u && scratch(last_at(gpu)) == expert {
+        if AVOIDS == 1u && scratch(last_at(gpu)) == expert {
             continue;
         }
         var choice = gpu_load(gpu);
@@ -184,25 +201,155 @@ fn make_room(expert: u32) -> u32 {
     a = select(a, 0u, a == NONE);
     b = select(b, 0u, b == NONE);
     let used = scratch(used_at(a));
-    var at = b * params.slots_per_gpu;
-    for (var i = 0u; i < params.slots_per_gpu; i += 1u) {
-        let candidate = b * params.slots_per_gpu + i;
-        var lacking = true;
-        for (var j = 0u; j < used; j += 1u) {
-            if slot_expert(a * params.slots_per_gpu + j) == slot_expert(candidate) {
-                lacking = false;
-                break;
-            }
-        }
-        if lacking {
-            at = candidate;
-            break;
-        }
-    }
+    let at = lacking_slot(a, used, b);
     let load = slot_load(at);
     set_slot(a * params.slots_per_gpu + used, slot_expert(at), load);
     set_gpu_load(a, gpu_load(a) + load);
     set_gpu_load(b, gpu_load(b) - load);
     set_scratch(used_at(a), used + 1u);
     return at;
+}
+
+// The first slot of `b` whose expert is in none of the `used` slots of `a`.
+fn lacking_slot(a: u32, used: u32, b: u32) -> u32 {
+    let k = params.slots_per_gpu;
+    for (var i = 0u; i < k; i += 1u) {
+        let expert = slot_expert(b * k + i);
+        var lacking = true;
+        for (var j = 0u; j < used; j += 1u) {
+            if slot_expert(a * k + j) == expert {
+                lacking = false;
+                break;
+            }
+        }
+        if lacking {
+            return b * k + i;
+        }
+    }
+    return b * k;
+}
+
+// The same where a node has few GPUs: a lane keeps all of them to itself and looks at them by constant indices.
+
+const FULL: u32 = 0x80000000u;   // in a load: no slot is free
+
+var<private> my_gpu_loads: array<u32, REGISTER_GPUS>;
+// The last expert of each GPU, and behind it its slots in use.
+var<private> my_gpu_uses: array<u32, REGISTER_GPUS>;
+
+const LAST: u32 = 0xffffu;       // the bits of the last expert, and no expert
+const USED_SHIFT: u32 = 16u;
+
+var<private> lightest: u32;      // so far, or NONE
+var<private> least: u32;         // its load and noise
+
+fn pack_in_registers(key: u32) {
+    for (var gpu = 0u; gpu < REGISTER_GPUS; gpu += 1u) {
+        my_gpu_loads[gpu] = FULL;
+    }
+    for (var gpu = 0u; gpu < params.node_gpus; gpu += 1u) {
+        var load = 0u;
+        var uses = LAST;
+        if params.begin > 0u {
+            load = gpu_load(gpu);
+            uses = scratch(used_at(gpu));
+        }
+        my_gpu_loads[gpu] = load | full_if(uses >> USED_SHIFT);
+        my_gpu_uses[gpu] = uses;
+    }
+    var item = params.begin;
+    while item < params.end {
+        // To make room is rare and dear: lanes that must wait for the others.
+        while item < params.end && place_in_registers(key, item) {
+            item += 1u;
+        }
+        if item < params.end {
+            make_room_in_registers(item);
+            item += 1u;
+        }
+    }
+    for (var gpu = 0u; gpu < params.node_gpus; gpu += 1u) {
+        set_gpu_load(gpu, my_gpu_loads[gpu] & ~FULL);
+        set_scratch(used_at(gpu), my_gpu_uses[gpu]);
+    }
+}
+
+fn full_if(used: u32) -> u32 {
+    return select(0u, FULL, used >= params.slots_per_gpu);
+}
+
+// Whether a GPU would take the item, which it then has.
+fn place_in_registers(key: u32, item: u32) -> bool {
+    let expert = snapshot(item);
+    let load = scratch(expert);
+    let word = draw(key, DRAW_PACKING + item);
+    let noise = select(0u, load, my_restart > 0u);
+    lightest = NONE;
+    least = FULL;
+    look_at_eight(0u, expert, noise, word);
+    look_at_eight(8u, expert, noise, word);
+    look_at_eight(16u, expert, noise, word);
+    look_at_eight(24u, expert, noise, word);
+    look_at_eight(32u, expert, noise, word);
+    look_at_eight(40u, expert, noise, word);
+    look_at_eight(48u, expert, noise, word);
+    look_at_eight(56u, expert, noise, word);
+    if lightest == NONE {
+        return false;
+    }
+    let used = my_gpu_uses[lightest] >> USED_SHIFT;
+    set_slot(lightest * params.slots_per_gpu + used, expert, load);
+    my_gpu_loads[lightest] = (my_gpu_loads[lightest] + load) | full_if(used + 1u);
+    my_gpu_uses[lightest] = expert | ((used + 1u) << USED_SHIFT);
+    return true;
+}
+
+fn look_at_eight(first: u32, expert: u32, noise: u32, word: u32) {
+    if first >= GPUS {
+        return;
+    }
+    for (var i = 0u; i < 8u; i += 1u) {
+        let gpu = first + i;
+        var choice = my_gpu_loads[gpu];
+        if NOISY == 1u {
+            choice += place_noise(word, gpu, noise);
+        }
+        if AVOIDS == 1u {
+            choice |= select(0u, FULL, (my_gpu_uses[gpu] & LAST) == expert);
+        }
+        lightest = select(lightest, gpu, choice < least);
+        least = min(choice, least);
+    }
+}
+
+// As `make_room`, and places the item.
+fn make_room_in_registers(item: u32) {
+    let expert = snapshot(item);
+    let own = scratch(expert);
+    var a = NONE;
+    var b = NONE;
+    var load_a = FULL;
+    var load_b = FULL;
+    for (var gpu = 0u; gpu < params.node_gpus; gpu += 1u) {
+        let load = my_gpu_loads[gpu];
+        if load < load_a {
+            a = gpu;
+            load_a = load;
+        }
+        if (my_gpu_uses[gpu] & LAST) != expert && (load & ~FULL) < load_b {
+            b = gpu;
+            load_b = load & ~FULL;
+        }
+    }
+    a = select(a, 0u, a == NONE);
+    b = select(b, 0u, b == NONE);
+    let used = my_gpu_uses[a] >> USED_SHIFT;
+    let at = lacking_slot(a, used, b);
+    let load = slot_load(at);
+    set_slot(a * params.slots_per_gpu + used, slot_expert(at), load);
+    my_gpu_loads[a] = (my_gpu_loads[a] + load) | full_if(used + 1u);
+    my_gpu_uses[a] += 1u << USED_SHIFT;
+    set_slot(at, expert, own);
+    my_gpu_loads[b] = my_gpu_loads[b] - load + own;
+    my_gpu_uses[b] = (my_gpu_uses[b] & ~LAST) | expert;
 }

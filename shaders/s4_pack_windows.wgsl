@@ -104,13 +104,13 @@ fn place_replica(key: u32, item: u32) {
     let noisy = params.packing_noise != 0u && my_restart > 0u;
     let count = max(count_of(expert), 1u);
     replica[0] = weight_quad(expert, 0u) / count;
-    if params.quads > 1u {
+    if QUADS > 1u {
         replica[1] = weight_quad(expert, 1u) / count;
     }
-    if params.quads > 2u {
+    if QUADS > 2u {
         replica[2] = weight_quad(expert, 2u) / count;
     }
-    if params.quads > 3u {
+    if QUADS > 3u {
         replica[3] = weight_quad(expert, 3u) / count;
     }
     var best = NONE;
@@ -120,7 +120,7 @@ fn place_replica(key: u32, item: u32) {
         if scratch(used_at(gpu)) == params.slots_per_gpu {
             continue;
         }
-        if params.avoid_duplicates != 0u && scratch(last_at(gpu)) == expert {
+        if AVOIDS == 1u && scratch(last_at(gpu)) == expert {
             continue;
         }
         var noise = 0u;
@@ -146,13 +146,13 @@ fn place_replica(key: u32, item: u32) {
     }
     arena[word_at(params.at_expert, slot)] = expert;
     put(slot, best, 0u);
-    if params.quads > 1u {
+    if QUADS > 1u {
         put(slot, best, 1u);
     }
-    if params.quads > 2u {
+    if QUADS > 2u {
         put(slot, best, 2u);
     }
-    if params.quads > 3u {
+    if QUADS > 3u {
         put(slot, best, 3u);
     }
     set_scratch(mean_at(best), scratch(mean_at(best)) + mean);
@@ -162,13 +162,13 @@ fn place_replica(key: u32, item: u32) {
 // The sum over windows of the heaviest GPU once the replica is on `gpu`.
 fn value_with(gpu: u32) -> u32 {
     var value = sum_of(max(heaviest[0], gpu_quad(gpu, 0u) + replica[0]));
-    if params.quads > 1u {
+    if QUADS > 1u {
         value += sum_of(max(heaviest[1], gpu_quad(gpu, 1u) + replica[1]));
     }
-    if params.quads > 2u {
+    if QUADS > 2u {
         value += sum_of(max(heaviest[2], gpu_quad(gpu, 2u) + replica[2]));
     }
-    if params.quads > 3u {
+    if QUADS > 3u {
         value += sum_of(max(heaviest[3], gpu_quad(gpu, 3u) + replica[3]));
     }
     return value;

@@ -6,6 +6,13 @@
 // dispatch goes on from the control block. Work is also the budget of a restart, looked at between moves, so
 // where dispatches are cut changes nothing. The moves are in `s5_moves/`, one file each.
 
+override MOVES: u32;             // the moves, as bits
+override OBJECTIVE: u32;
+override AVOIDS: u32;            // whether duplicates are avoided
+override KICKS: u32;             // whether there are kicks
+override MARKS: u32;             // whether several GPUs propose, or not all may be partners
+override SLOTS: u32;             // slots of a GPU (many are rounded up) where they fit a tile, else 0
+
 // The phases in the order in which a move is looked for.
 const PHASE_STEP: u32 = 0u;              // between two moves: done, out of budget, or go on
 const PHASE_BEGIN_SWAPS: u32 = 1u;
@@ -46,50 +53,75 @@ var<private> move_to: u32;
 var<private> move_from_2: u32;
 var<private> move_to_2: u32;
 
+// A transfer to make before the turn ends, or NONE.
+var<private> transfer_slot: u32;
+var<private> transfer_expert: u32;
+
 @compute @workgroup_size(64)
 fn refine(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) grid: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let lane = lane_of(workgroup, grid, local);
-    if lane >= queued() {
+    let candidate = candidate_of(lane_of(workgroup, grid, local));
+    if candidate == NONE {
         return;
     }
-    take_candidate(queued_candidate(lane));
+    take_candidate(candidate);
+    if params.restart_begin > 0u && atomicLoad(&queue[decided_at()]) < my_restart {
+        set_control(C_END, END_IDLE);
+        return;
+    }
     let stop = stop_load(groups[chosen_at(my_layer, params.assignment)]);
     resume();
+    transfer_slot = NONE;
     let until = work + params.fuel;
     var running = true;
     // One loop a phase, not one switch: a driver that runs both sides of every branch, masked, then pays for
-    // the other phases once a move and not once a piece.
+    // the other phases once a move and not once a piece. Most moves are 1-1 swaps, which have a loop of their own.
     while running && work < until {
-        if phase == PHASE_STEP {
-            find_heaviest();
-            next_step(stop);
-        }
-        if phase == PHASE_BEGIN_SWAPS {
-            begin_swaps();
-        }
-        while (phase == PHASE_PROPOSE || phase == PHASE_SWAP) && work < until {
-            if phase == PHASE_PROPOSE {
+        while phase <= PHASE_SWAP && work < until {
+            if phase == PHASE_STEP {
+                find_heaviest();
+                next_step(stop);
+            }
+            if phase == PHASE_BEGIN_SWAPS {
+                begin_swaps();
+            }
+            if MARKS == 1u && phase == PHASE_PROPOSE {
                 propose();
             }
             if phase == PHASE_SWAP {
+                read_own(heavy);
+            }
+            while phase == PHASE_SWAP && cursor < swap_pieces() && work < until {
                 weigh_swaps();
+            }
+            if phase == PHASE_SWAP && cursor == swap_pieces() {
+                make_best_swap();
             }
         }
         if phase == PHASE_SWAPS_ENDED {
             after_swaps();
         }
-        while phase == PHASE_PAIR && work < until {
-            weigh_pair_swaps();
+        if (MOVES & MOVE_PAIR) != 0u {
+            if phase == PHASE_PAIR {
+                read_own(top);
+            }
+            while phase == PHASE_PAIR && cursor < params.node_gpus && work < until {
+                weigh_pair_swaps();
+            }
+            if phase == PHASE_PAIR && cursor == params.node_gpus {
+                make_best_pair_swap();
+            }
         }
         if phase == PHASE_BEGIN_BIPARTITION {
             begin_bipartition();
         }
-        while phase == PHASE_BIPARTITION && work < until {
-            weigh_splits();
+        if (MOVES & MOVE_BIPARTITION) != 0u {
+            while phase == PHASE_BIPARTITION && work < until {
+                weigh_splits();
+            }
         }
         if phase == PHASE_BEGIN_TRANSFERS {
             begin_transfers();
@@ -97,30 +129,37 @@ fn refine(
                 clear_peaks();
             }
         }
-        while phase == PHASE_PEAKS && work < until {
-            find_peaks();
-        }
-        while phase == PHASE_REPLACE && work < until {
-            weigh_replacements();
-        }
-        while phase == PHASE_REPLICATE && work < until {
-            weigh_replications();
+        if (MOVES & MOVE_TRANSFER) != 0u {
+            while phase == PHASE_PEAKS && work < until {
+                find_peaks();
+            }
+            while phase == PHASE_REPLACE && work < until {
+                weigh_replacements();
+            }
+            while phase == PHASE_REPLICATE && cursor < replications() && work < until {
+                weigh_replications();
+            }
+            if phase == PHASE_REPLICATE && cursor == replications() {
+                make_best_transfer();
+            }
         }
         if phase >= PHASE_REACHED {
             running = end_descent();
             if keeps {
                 save();
-            } else if phase == PHASE_RESTORE {
+            } else if KICKS == 1u && phase == PHASE_RESTORE {
                 recount();
             }
-        } else if phase == PHASE_RESTORE {
+        } else if KICKS == 1u && phase == PHASE_RESTORE {
             begin_restore();
             restore();
-        } else if phase == PHASE_KICK {
+        } else if KICKS == 1u && phase == PHASE_KICK {
             kick_candidate();
-            if move_from != NONE {
-                transfer(move_from, move_to);
-            }
+        }
+        // What a scan or a kick decided on; in one place, because it is long.
+        if transfer_slot != NONE {
+            transfer(transfer_slot, transfer_expert);
+            transfer_slot = NONE;
         }
     }
     suspend();
@@ -174,7 +213,7 @@ fn next_step(stop: u32) {
     work += 4u * TURN + blocks(params.node_gpus);
     let steps = control(C_STEPS);
     if steps == 0u {
-        set_control(C_VARIANCE, select(1u, 0u, params.objective == OBJECTIVE_MAX));
+        set_control(C_VARIANCE, select(1u, 0u, OBJECTIVE == OBJECTIVE_MAX));
     }
     if gpu_load(top) <= stop {
         phase = PHASE_REACHED;
@@ -182,16 +221,16 @@ fn next_step(stop: u32) {
         phase = PHASE_SPENT;
     } else {
         set_control(C_STEPS, steps + 1u);
-        phase = select(PHASE_SWAPS_ENDED, PHASE_BEGIN_SWAPS, (params.moves & MOVE_SWAP) != 0u);
+        phase = select(PHASE_SWAPS_ENDED, PHASE_BEGIN_SWAPS, (MOVES & MOVE_SWAP) != 0u);
     }
 }
 
 // No 1-1 swap helps.
 fn after_swaps() {
-    if params.objective == OBJECTIVE_VARIANCE_THEN_MAX && control(C_VARIANCE) == 1u {
+    if OBJECTIVE == OBJECTIVE_VARIANCE_THEN_MAX && control(C_VARIANCE) == 1u {
         set_control(C_VARIANCE, 0u);
         phase = PHASE_STEP;
-    } else if (params.moves & MOVE_PAIR) != 0u && params.slots_per_gpu >= 2u {
+    } else if (MOVES & MOVE_PAIR) != 0u && params.slots_per_gpu >= 2u {
         work += 1u + blocks(params.node_gpus);
         begin_phase(PHASE_PAIR);
     } else {
@@ -209,6 +248,9 @@ fn end_descent() -> bool {
     let goes_on = phase == PHASE_STUCK && kick < params.kicks;
     if !goes_on {
         set_control(C_END, phase - PHASE_REACHED + END_REACHED);
+        if phase == PHASE_REACHED && will_be_kept(reached) {
+            atomicMin(&queue[decided_at()], my_restart);
+        }
     }
     phase = PHASE_KICK;
     if kick == 0u {
@@ -218,11 +260,22 @@ fn end_descent() -> bool {
     if keeps {
         set_control(C_BEST_MAX, reached);
         work += 4u * TURN + blocks(params.node_slots);
-    } else if goes_on {
+    } else if goes_on && KICKS == 1u {
         phase = PHASE_RESTORE;
         work += 4u * TURN + blocks(params.node_experts) + blocks(params.node_slots);
     }
     return goes_on;
+}
+
+// Whether stage 6 keeps a result at the stop load, if no restart before it is there. What it compares with is known
+// once the first restart has ended.
+fn will_be_kept(reached: u32) -> bool {
+    if params.restart_begin == 0u {
+        return false;
+    }
+    let reference = kept[node_state_at(my_layer, my_node) + NODE_REFERENCE];
+    let must_beat = reference - mul_high(reference, params.margin_fraction);
+    return params.margin_fraction == 0u || count_noise(my_restart) == 0 || reached < must_beat;
 }
 
 // Remembers the placement.
@@ -318,11 +371,10 @@ fn find_heaviest() {
 }
 
 fn heavier_gpu(gpu: u32, most: u32) -> u32 {
-    if gpu >= params.node_gpus || gpu_load(gpu) <= most {
-        return most;
-    }
-    top = gpu;
-    return gpu_load(gpu);
+    // Behind the last, the last again.
+    let load = gpu_load(min(gpu, params.node_gpus - 1u));
+    top = select(top, gpu, load > most);
+    return max(load, most);
 }
 
 // How many replicas the expert in a slot has; 0 for a free slot.
@@ -332,6 +384,58 @@ fn count_at(slot: u32) -> u32 {
         return 0u;
     }
     return count_of(expert);
+}
+
+// Where the slots of a GPU fit a tile: the loads and experts of one GPU, read once for all it is compared with, and
+// which of them another GPU holds as well, and the other way round, as bits.
+var<private> own_loads: array<i32, TILE>;
+var<private> own_twins: u32;
+var<private> other_twins: u32;
+
+fn read_own(gpu: u32) {
+    if SLOTS == 0u {
+        return;
+    }
+    for (var i = 0u; i < SLOTS; i += 1u) {
+        own_loads[i] = -NEVER;
+        own_experts[i] = FREE;
+    }
+    let begin = gpu * params.slots_per_gpu;
+    for (var i = 0u; i < params.slots_per_gpu; i += 1u) {
+        own_loads[i] = i32(slot_load(begin + i));
+        own_experts[i] = slot_expert(begin + i);
+    }
+}
+
+// Sets the twins, of which `n` of each GPU are wanted.
+fn find_twins(begin: u32, n: u32) {
+    own_twins = 0u;
+    other_twins = 0u;
+    if AVOIDS == 0u {
+        return;
+    }
+    let k = params.slots_per_gpu;
+    work += 2u * (n + k * (1u + blocks(n)));
+    for (var j = 0u; j < k; j += 1u) {
+        let expert = slot_expert(begin + j);
+        var found = 0u;
+        for (var i = 0u; i < SLOTS; i += 1u) {
+            found |= select(0u, 1u << i, own_experts[i] == expert);
+        }
+        found = select(found, 0u, expert == FREE);
+        own_twins |= found;
+        other_twins |= select(0u, 1u << j, found != 0u);
+    }
+}
+
+// The load of an own slot; a replica that would make a duplicate on the other side has one no swap wants.
+fn own_load(i: u32) -> i32 {
+    return select(own_loads[i], -NEVER, ((own_twins >> i) & 1u) == 1u);
+}
+
+// The load of a slot of the other GPU.
+fn other_load(begin: u32, j: u32) -> i32 {
+    return select(i32(slot_load(begin + j)), NEVER, ((other_twins >> j) & 1u) == 1u);
 }
 
 // Loads of some slots of the heavy GPU, then, from TILE on, of another; a replica that would make a duplicate
@@ -357,7 +461,7 @@ fn read_items(heavy_begin: u32, heavy_count: u32, begin: u32, count: u32) {
 
 // Of the `count` slots from `begin`, those whose replica would be a duplicate on `gpu`, as bits.
 fn duplicates_on(gpu: u32, begin: u32, count: u32) -> u32 {
-    if params.avoid_duplicates == 0u {
+    if AVOIDS == 0u {
         return 0u;
     }
     let k = params.slots_per_gpu;
@@ -400,10 +504,7 @@ fn copies_on(gpu: u32, expert: u32) -> u32 {
 }
 
 fn is_replica(slot: u32, end: u32, expert: u32) -> u32 {
-    if slot >= end {
-        return 0u;
-    }
-    return select(0u, 1u, slot_expert(slot) == expert);
+    return select(0u, 1u, slot_expert(min(slot, end - 1u)) == expert && slot < end);
 }
 
 // Exchanges what two slots of different GPUs hold.

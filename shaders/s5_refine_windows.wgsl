@@ -6,6 +6,8 @@
 // over windows of the heaviest GPU, not below the floor. A scan weighs one kind of move (`s5_windows_moves/`),
 // window by window, of the window's heaviest GPU.
 
+override MOVES: u32;             // the moves, as bits
+
 const PHASE_STEP: u32 = 0u;          // between two moves or before a kick: the heaviest GPUs of four windows
 const PHASE_WINDOW: u32 = 1u;        // which GPU proposes moves for the next window of the scan
 const PHASE_SWAP: u32 = 2u;          // 1-1 swaps: one tile of one other GPU
@@ -50,11 +52,11 @@ fn refine(
     @builtin(num_workgroups) grid: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let lane = lane_of(workgroup, grid, local);
-    if lane >= queued() {
+    let candidate = candidate_of(lane_of(workgroup, grid, local));
+    if candidate == NONE {
         return;
     }
-    take_candidate(queued_candidate(lane));
+    take_candidate(candidate);
     let stop = stop_load(groups[chosen_at(my_layer, params.assignment)]);
     resume();
     let until = work + params.fuel;
@@ -69,21 +71,25 @@ fn refine(
         while phase == PHASE_SWAP && work < until {
             weigh_swaps();
         }
-        while phase == PHASE_PAIR && work < until {
-            weigh_pair_swaps();
+        if (MOVES & MOVE_PAIR) != 0u {
+            while phase == PHASE_PAIR && work < until {
+                weigh_pair_swaps();
+            }
         }
-        while phase >= PHASE_SLOT && phase <= PHASE_REPLICATE && work < until {
-            if phase == PHASE_SLOT {
-                next_slot();
-            }
-            while phase == PHASE_GONE && work < until {
-                look_at_gone();
-            }
-            while phase == PHASE_REPLACE && work < until {
-                weigh_replacements();
-            }
-            while phase == PHASE_REPLICATE && work < until {
-                weigh_replications();
+        if (MOVES & MOVE_TRANSFER) != 0u {
+            while phase >= PHASE_SLOT && phase <= PHASE_REPLICATE && work < until {
+                if phase == PHASE_SLOT {
+                    next_slot();
+                }
+                while phase == PHASE_GONE && work < until {
+                    look_at_gone();
+                }
+                while phase == PHASE_REPLACE && work < until {
+                    weigh_replacements();
+                }
+                while phase == PHASE_REPLICATE && work < until {
+                    weigh_replications();
+                }
             }
         }
         while phase == PHASE_TRANSFER && work < until {
@@ -252,14 +258,14 @@ fn is_critical(w: u32) -> bool {
 // Looks for the best move of a kind, and where that is not among the search's moves, of the next.
 fn begin_scan(kind: u32) {
     scan = kind;
-    if scan == SCAN_SWAPS && (params.moves & MOVE_SWAP) == 0u {
+    if scan == SCAN_SWAPS && (MOVES & MOVE_SWAP) == 0u {
         scan = SCAN_PAIRS;
     }
-    if scan == SCAN_PAIRS && ((params.moves & MOVE_PAIR) == 0u || params.slots_per_gpu < 2u) {
+    if scan == SCAN_PAIRS && ((MOVES & MOVE_PAIR) == 0u || params.slots_per_gpu < 2u) {
         scan = SCAN_TRANSFERS;
     }
     let some = scan == SCAN_SWAPS || scan == SCAN_PAIRS
-        || (scan == SCAN_TRANSFERS && (params.moves & MOVE_TRANSFER) != 0u);
+        || (scan == SCAN_TRANSFERS && (MOVES & MOVE_TRANSFER) != 0u);
     phase = select(PHASE_STUCK, PHASE_WINDOW, some);
     window = 0u;
     best = Wide(NONE, value_now);
@@ -450,7 +456,7 @@ fn is_replica(slot: u32, end: u32, expert: u32) -> u32 {
 
 // Of `count` slots from `begin`, at most 32, those whose replica would be a duplicate on `gpu`, as bits.
 fn twins_on(gpu: u32, begin: u32, count: u32) -> u32 {
-    if params.avoid_duplicates == 0u {
+    if AVOIDS == 0u {
         return 0u;
     }
     work += count * (2u + blocks(params.slots_per_gpu));

@@ -94,6 +94,12 @@ pub const GROUP_SWAP_PAIRS: u32 = 4096;
 /// Rounds of group swaps a sampled assignment gets.
 pub const GROUP_SWAP_STEPS: u32 = 64;
 
+/// On a device a lane keeps the GPUs of a node to itself while it packs, where they are at most so many.
+pub const REGISTER_GPUS: u32 = 64;
+
+/// On a device one lane puts so many experts of a node into the order of packing.
+pub const ORDER_BLOCK: u32 = 8;
+
 /// How many of a word's values a fraction of parts per million is: `x * fraction / 2^32`.
 fn fraction_of_ppm(ppm: u32) -> u32 {
     (u64::from(ppm.min(999_999)) * (1 << 32) / 1_000_000) as u32

@@ -1,11 +1,13 @@
 //! What the project's own tests need to see of its inside. No part of the API: anything here may change.
 
-use crate::engine::recording::{BINDINGS, GRID_BINDINGS, LANES, TEAM, TEAMS};
+use crate::engine::recording::{
+    BINDINGS, FixedValues, GRID_BINDINGS, Kernel, LANES, TEAM, TEAMS, fixed_values,
+};
 use crate::layout::{GpuParams, LAYER_WORDS, Layout, window_quads};
 use crate::params::{Params, enumerate_assignments};
 use crate::planner::gpu;
 use crate::stages::{STAGES, Stage, queue, s5_refine};
-use crate::{Cluster, Error, Loads, PlanOptions, Stop};
+use crate::{Cluster, Error, Loads, PlanOptions, Preset, Stop};
 
 pub use crate::engine::recording::{BindingKind, Grid};
 pub use crate::stages::s5_refine::Shape;
@@ -45,40 +47,77 @@ pub struct ShaderUnit {
     pub uniform_size: u32,
 }
 
-/// Every pipeline the library can create, in the order of the stages.
+/// Every kind of pipeline the library can create, in the order of the stages.
 #[must_use]
 pub fn shaders() -> Vec<ShaderUnit> {
-    STAGES.iter().flat_map(|stage| stage.entries.iter().flat_map(|entry| units(stage, entry))).collect()
+    let plans = plans();
+    let mut units = Vec::new();
+    for stage in &STAGES {
+        let mut variants: Vec<_> = plans.iter().map(|plan| fixed_values(stage.fixed, plan)).collect();
+        variants.sort_unstable();
+        variants.dedup();
+        for values in variants {
+            units.extend(stage.entries.iter().flat_map(|entry| units_of(stage, entry, &values)));
+        }
+    }
+    units
 }
 
-/// The pipelines of an entry point: one, or one for each size of a team.
-fn units(stage: &Stage, entry: &'static str) -> Vec<ShaderUnit> {
+/// The pipelines of an entry point with these constants: one, or one for each size of a team.
+fn units_of(stage: &Stage, entry: &'static str, values: &FixedValues) -> Vec<ShaderUnit> {
+    let unit = unit(stage, entry, values);
     if entry != s5_refine::WIDE {
-        return vec![unit(stage, entry)];
+        return vec![unit];
     }
-    let sized = |lanes: u32| ShaderUnit {
-        variant: format!("teams of {lanes}"),
-        workgroup_size: [lanes, 1, 1],
-        constants: vec![(TEAM, f64::from(lanes))],
-        ..unit(stage, entry)
+    let sized = |lanes: u32| {
+        let mut unit = unit.clone();
+        unit.variant.push_str(&format!("teams of {lanes}"));
+        unit.constants.push((TEAM, f64::from(lanes)));
+        ShaderUnit { workgroup_size: [lanes, 1, 1], ..unit }
     };
     TEAMS.map(sized).into()
 }
 
-fn unit(stage: &Stage, entry_point: &'static str) -> ShaderUnit {
+/// Plans whose pipelines stand for all: every kind of move, of few and many slots, GPUs and windows, with and
+/// without duplicates.
+fn plans() -> Vec<GpuParams> {
+    let mut plans = Vec::new();
+    for (experts, groups, nodes, gpus, replicas, windows) in
+        [(256, 8, 4, 32, 288, 1), (256, 1, 1, 128, 256, 16), (64, 1, 1, 2, 80, 5)]
+    {
+        for preset in ["default", "gen00", "gen14", "gen17", "gen18", "rec2", "rec5"] {
+            let plan = || {
+                let loads = Loads::from_counts(1, experts, &vec![1; experts])?;
+                let loads = Loads::from_windows(&vec![loads; windows], &vec![1.0; windows])?;
+                let cluster = Cluster::new(replicas, groups, nodes, gpus)?;
+                let params = Params::new(&loads, &cluster, &preset.parse::<Preset>()?.options())?;
+                Ok::<_, Error>(Layout::new(&params, 1).base)
+            };
+            plans.extend(plan());
+        }
+    }
+    plans
+}
+
+fn constants(stage: &Stage, values: &FixedValues) -> Vec<(&'static str, f64)> {
+    stage.fixed.iter().zip(values).map(|((name, _), &value)| (*name, f64::from(value))).collect()
+}
+
+fn unit(stage: &Stage, entry_point: &'static str, values: &FixedValues) -> ShaderUnit {
     let sizes_grids = stage.stem == queue::STAGE.stem;
     let bind = |group: u32, kinds: &'static [BindingKind]| {
         (0..).zip(kinds).map(move |(binding, &kind)| Binding { group, binding, kind })
     };
+    let constants = constants(stage, values);
     let grids: &[BindingKind] = if sizes_grids { &GRID_BINDINGS } else { &[] };
     let bindings = bind(0, &BINDINGS).chain(bind(1, grids)).collect();
     ShaderUnit {
         stem: stage.stem,
-        variant: String::new(),
+        variant: constants.iter().map(|(name, value)| format!("{name}={value} ")).collect(),
         source: stage.wgsl(),
         entry_point,
         workgroup_size: [if sizes_grids { 1 } else { LANES }, 1, 1],
-        constants: Vec::new(),
+        constants,
         bindings,
         uniform_layout: GpuParams::MEMBERS.iter().map(|&(name, at)| (name, at as u32)).collect(),
         uniform_size: size_of::<GpuParams>() as u32,
@@ -112,6 +151,14 @@ pub struct ReplayDispatch {
     pub constants: Vec<(&'static str, f64)>,
 }
 
+/// The constants of a dispatch's pipeline on a software driver.
+fn constants_of(kernel: Kernel, params: &GpuParams) -> Vec<(&'static str, f64)> {
+    let stage = STAGES.iter().find(|stage| stage.stem == kernel.stem);
+    let fixed = stage.map(|stage| constants(stage, &fixed_values(stage.fixed, params)));
+    let team = (kernel.entry == s5_refine::WIDE).then(|| (TEAM, f64::from(TEAMS[0])));
+    fixed.into_iter().flatten().chain(team).collect()
+}
+
 impl Replay {
     /// The recording of a call that fits one (small ones do) on a software driver, with the search in this shape.
     ///
@@ -122,12 +169,11 @@ impl Replay {
         let table = enumerate_assignments(params.groups, params.nodes);
         let layout = Layout::new(&params, table.len() as u32);
         let (recording, arena) = gpu::record(&params, &layout, gpu::ARENA_WORDS, &|_| shape);
-        let teams = vec![(TEAM, f64::from(TEAMS[0]))];
         let dispatch = |dispatch: &crate::engine::recording::Dispatch| ReplayDispatch {
             kernel: (dispatch.kernel.stem, dispatch.kernel.entry),
             grid: dispatch.grid,
             params: bytemuck::cast_slice(&[dispatch.params]).to_vec(),
-            constants: if dispatch.kernel.entry == s5_refine::WIDE { teams.clone() } else { Vec::new() },
+            constants: constants_of(dispatch.kernel, &dispatch.params),
         };
         let queue = 2 + 2 * arena / layout.candidate_words;
         Ok(Self {

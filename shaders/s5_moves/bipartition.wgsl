@@ -6,7 +6,7 @@ var<private> split_loads: array<u32, SPLIT_ITEMS>;
 // C_FROM holds the rest of the mask, C_TO the best mask; `gain.low` the load to beat.
 fn begin_bipartition() {
     let k = params.slots_per_gpu;
-    if (params.moves & MOVE_BIPARTITION) == 0u || k < 2u || k > BIPARTITION_SLOTS || params.node_gpus < 2u {
+    if (MOVES & MOVE_BIPARTITION) == 0u || k < 2u || k > BIPARTITION_SLOTS || params.node_gpus < 2u {
         phase = PHASE_BEGIN_TRANSFERS;
         return;
     }
@@ -79,7 +79,7 @@ fn masked(mask: u32, item: u32) -> u32 {
 fn splits_twins(mask: u32) -> bool {
     let k = params.slots_per_gpu;
     work += k * (1u + k);
-    if params.avoid_duplicates == 0u {
+    if AVOIDS == 0u {
         return true;
     }
     for (var i = 0u; i < k; i += 1u) {

@@ -8,7 +8,7 @@ fn kick_draw(key: u32, kick: u32, i: u32) -> u32 {
     return draw(key, DRAW_KICKS + kick * KICK_DRAWS + i);
 }
 
-// All but the transfer, which `move_from` and `move_to` say, as in a descent.
+// All but the transfer, which `transfer_slot` and `transfer_expert` say, as in a descent.
 fn kick_candidate() {
     let kick = control(C_KICK);
     set_control(C_KICK, kick + 1u);
@@ -20,7 +20,6 @@ fn kick_candidate() {
     for (var swap = 0u; swap < swaps; swap += 1u) {
         kick_swap(key, kick, 3u * swap);
     }
-    move_from = NONE;
     if (kick_draw(key, kick, 10u) & 3u) != 0u {
         kick_transfer(key, kick);
     }
@@ -40,7 +39,7 @@ fn kick_swap(key: u32, kick: u32, first: u32) {
     if a == b {
         return;
     }
-    if params.avoid_duplicates != 0u && (occupied(b, slot_expert(source)) || occupied(a, slot_expert(to))) {
+    if AVOIDS == 1u && (occupied(b, slot_expert(source)) || occupied(a, slot_expert(to))) {
         return;
     }
     exchange(source, to);
@@ -61,11 +60,11 @@ fn kick_transfer(key: u32, kick: u32) {
     if count_of(expert) >= params.max_count {
         return;
     }
-    if params.avoid_duplicates != 0u && holds(slot / params.slots_per_gpu, expert) {
+    if AVOIDS == 1u && holds(slot / params.slots_per_gpu, expert) {
         return;
     }
-    move_from = slot;
-    move_to = expert;
+    transfer_slot = slot;
+    transfer_expert = expert;
 }
 
 // Whether a GPU holds an expert already; a free slot is never in the way.

@@ -3,25 +3,128 @@
 
 var<private> pair_sums: array<i32, PAIRS>;
 
-// One other GPU; behind the last, the best swap is made.
+// One other GPU.
 fn weigh_pair_swaps() {
-    if cursor == params.node_gpus {
-        phase = PHASE_BEGIN_BIPARTITION;
-        if gain.low > 0u {
-            exchange(move_from, move_to);
-            exchange(move_from_2, move_to_2);
-            phase = PHASE_STEP;
-        }
-        return;
-    }
     let gpu = cursor;
     cursor += 1u;
     work += TURN;
     let distance = i32(gpu_load(top)) - i32(gpu_load(gpu));
-    if distance / 2 <= i32(gain.low) {
+    if distance / 2 > i32(gain.low) {
+        weigh_pairs_with(gpu, distance);
+    }
+}
+
+// Its pairs with those of the heaviest GPU, of which `read_own` has read the slots.
+fn weigh_pairs_with(gpu: u32, distance: i32) {
+    let n = min(params.slots_per_gpu, PAIR_SLOTS);
+    let count = n * (n - 1u) / 2u;
+    work += 2u * (n + count) + count * (1u + blocks(count));
+    if SLOTS > 0u {
+        weigh_own_pairs(gpu, distance);
+    } else {
+        weigh_pairs(gpu, distance);
+    }
+}
+
+fn make_best_pair_swap() {
+    let found = gain.low > 0u;
+    phase = select(PHASE_BEGIN_BIPARTITION, PHASE_STEP, found);
+    // A loop, so that the exchange is compiled once.
+    for (var i = 0u; i < select(0u, 2u, found); i += 1u) {
+        exchange(select(move_from_2, move_from, i == 0u), select(move_to_2, move_to, i == 0u));
+    }
+}
+
+// Where the slots of a GPU fit a tile: slots with pairs, and the pairs in the order of the sums.
+override OWN_PAIR_SLOTS: u32 = min(SLOTS, PAIR_SLOTS);
+override OWN_PAIRS: u32 = OWN_PAIR_SLOTS * (max(OWN_PAIR_SLOTS, 1u) - 1u) / 2u;
+
+var<private> other_loads: array<i32, PAIR_SLOTS>;
+
+// By constant indices: loops of up to 32 trips are unrolled.
+fn weigh_own_pairs(gpu: u32, distance: i32) {
+    let begin = gpu * params.slots_per_gpu;
+    find_twins(begin, OWN_PAIR_SLOTS);
+    add_two_rows(0u);
+    add_two_rows(2u);
+    add_two_rows(4u);
+    add_two_rows(6u);
+    add_two_rows(8u);
+    add_two_rows(10u);
+    add_two_rows(12u);
+    add_two_rows(14u);
+    for (var j = 0u; j < min(params.slots_per_gpu, PAIR_SLOTS); j += 1u) {
+        other_loads[j] = other_load(begin, j);
+    }
+    var best = i32(gain.low);
+    var best_sum = 0;
+    var to = NONE;
+    for (var i = 0u; i < min(params.slots_per_gpu, PAIR_SLOTS); i += 1u) {
+        for (var j = i + 1u; j < min(params.slots_per_gpu, PAIR_SLOTS); j += 1u) {
+            let sum = sum_unless(other_loads[i], other_loads[j], NEVER);
+            let most = max(
+                max(most_moved(0u, sum, distance), most_moved(32u, sum, distance)),
+                max(most_moved(64u, sum, distance), most_moved(96u, sum, distance)),
+            );
+            let better = most > best;
+            best_sum = select(best_sum, sum, better);
+            to = select(to, i * PAIR_SLOTS + j, better);
+            best = max(most, best);
+        }
+    }
+    if to == NONE {
         return;
     }
-    weigh_pairs(gpu, distance);
+    var source = first_moved(0u, NONE, best_sum, distance, best);
+    source = first_moved(32u, source, best_sum, distance, best);
+    source = first_moved(64u, source, best_sum, distance, best);
+    source = first_moved(96u, source, best_sum, distance, best);
+    keep_pair_swap(best, source, top * params.slots_per_gpu, begin, to);
+}
+
+// The sums of two rows of pairs.
+fn add_two_rows(first: u32) {
+    if first >= OWN_PAIR_SLOTS {
+        return;
+    }
+    for (var q = 0u; q < 2u * PAIR_SLOTS; q += 1u) {
+        let i = first + q / PAIR_SLOTS;
+        let j = q % PAIR_SLOTS;
+        if i < j && j < OWN_PAIR_SLOTS {
+            let at = i * (2u * OWN_PAIR_SLOTS - i - 1u) / 2u + j - i - 1u;
+            pair_sums[at] = sum_unless(own_load(i), own_load(j), -NEVER);
+        }
+    }
+}
+
+// The most that a pair of 32 moves.
+fn most_moved(first: u32, sum: i32, distance: i32) -> i32 {
+    var most = -NEVER;
+    if first >= OWN_PAIRS {
+        return most;
+    }
+    for (var p = 0u; p < 32u; p += 1u) {
+        if first + p < OWN_PAIRS {
+            let d = pair_sums[first + p] - sum;
+            most = max(min(d, distance - d), most);
+        }
+    }
+    return most;
+}
+
+// The first pair of 32 that moves `best`, if none is known.
+fn first_moved(first: u32, known: u32, sum: i32, distance: i32, best: i32) -> u32 {
+    var found = known;
+    if first >= OWN_PAIRS {
+        return found;
+    }
+    for (var p = 0u; p < 32u; p += 1u) {
+        if first + p < OWN_PAIRS {
+            let d = pair_sums[first + p] - sum;
+            found = select(found, first + p, found == NONE && min(d, distance - d) == best);
+        }
+    }
+    return found;
 }
 
 fn weigh_pairs(gpu: u32, distance: i32) {
@@ -29,7 +132,6 @@ fn weigh_pairs(gpu: u32, distance: i32) {
     let count = n * (n - 1u) / 2u;
     let heavy_begin = top * params.slots_per_gpu;
     let begin = gpu * params.slots_per_gpu;
-    work += 2u * (n + count) + count * (1u + blocks(count));
     read_items(heavy_begin, n, begin, n);
     var at = 0u;
     for (var i = 0u; i < n; i += 1u) {
@@ -57,11 +159,16 @@ fn weigh_pairs(gpu: u32, distance: i32) {
             }
         }
     }
-    if source == NONE {
-        return;
+    if source != NONE {
+        keep_pair_swap(best, source, heavy_begin, begin, to);
     }
+}
+
+fn keep_pair_swap(best: i32, pair: u32, heavy_begin: u32, begin: u32, to: u32) {
+    let n = min(params.slots_per_gpu, PAIR_SLOTS);
     gain = Wide(u32(best), 0u);
     // The pair of that number: rows of the first slot get shorter by one.
+    var source = pair;
     var first = 0u;
     while source >= n - 1u - first {
         source -= n - 1u - first;
@@ -75,8 +182,10 @@ fn weigh_pairs(gpu: u32, distance: i32) {
 
 // The sum of two items of a side, `never` where one of them would make a duplicate.
 fn pair_sum(side: u32, i: u32, j: u32, never: i32) -> i32 {
-    let a = items[side + i];
-    let b = items[side + j];
+    return sum_unless(items[side + i], items[side + j], never);
+}
+
+fn sum_unless(a: i32, b: i32, never: i32) -> i32 {
     return select(a + b, never, a == never || b == never);
 }
 

@@ -13,15 +13,11 @@ fn set_mark(gpu: u32, value: u32) {
 }
 
 // Marks are kept only where several GPUs propose or not all may be partners.
-fn marks_gpus() -> bool {
-    return params.heaviest != 1u || params.lightest != 0u;
-}
-
 fn begin_swaps() {
     work += 1u + blocks(params.node_gpus);
     begin_phase(PHASE_SWAP);
     heavy = top;
-    if !marks_gpus() {
+    if MARKS == 0u {
         return;
     }
     work += params.node_gpus;
@@ -74,37 +70,105 @@ fn end_swaps() {
     phase = select(PHASE_SWAPS_ENDED, PHASE_STEP, control(C_ANY) == 1u);
 }
 
+fn by_variance() -> bool {
+    if OBJECTIVE == OBJECTIVE_MAX {
+        return false;
+    }
+    return control(C_VARIANCE) == 1u;
+}
+
 // What moving m of a distance is worth.
 fn worth(m: u32, distance: u32) -> Wide {
-    if control(C_VARIANCE) == 1u {
+    if by_variance() {
         return mul_wide(m, distance - m);
     }
     return Wide(m, 0u);
 }
 
-// One tile of the heavy GPU against one of another; behind the last, the best swap is made.
-fn weigh_swaps() {
-    let tiles = (params.slots_per_gpu + TILE - 1u) / TILE;
-    let gpu = cursor / (tiles * tiles);
-    if gpu == params.node_gpus {
-        make_best_swap();
-        return;
+// Pieces of a scan for the best swap: tiles of the heavy GPU with tiles of each other.
+fn swap_pieces() -> u32 {
+    if SLOTS > 0u {
+        return params.node_gpus;
     }
-    let heavy_tile = cursor / tiles % tiles;
-    let tile = cursor % tiles;
+    let tiles = (params.slots_per_gpu + TILE - 1u) / TILE;
+    return params.node_gpus * tiles * tiles;
+}
+
+// One of them.
+fn weigh_swaps() {
+    var gpu = cursor;
+    var heavy_tile = 0u;
+    var tile = 0u;
+    if SLOTS == 0u {
+        let tiles = (params.slots_per_gpu + TILE - 1u) / TILE;
+        gpu = cursor / (tiles * tiles);
+        heavy_tile = cursor / tiles % tiles;
+        tile = cursor % tiles;
+    }
     cursor += 1u;
     work += TURN;
     let load_a = gpu_load(heavy);
     let load_b = gpu_load(gpu);
-    if load_a <= load_b || (marks_gpus() && mark(gpu) != MARK_PARTNER) {
+    if load_a <= load_b || (MARKS == 1u && mark(gpu) != MARK_PARTNER) {
         return;
     }
     let distance = load_a - load_b;
     if !wide_greater(worth(distance / 2u, distance), gain) {
         return;
     }
-    let floor = select(gain.low, 0u, control(C_VARIANCE) == 1u);
-    weigh_tiles(gpu, heavy_tile * TILE, tile * TILE, i32(distance), i32(floor));
+    let floor = select(gain.low, 0u, by_variance());
+    if SLOTS > 0u {
+        weigh_slots(gpu, i32(distance), i32(floor));
+    } else {
+        weigh_tiles(gpu, heavy_tile * TILE, tile * TILE, i32(distance), i32(floor));
+    }
+}
+
+// All slots of the heavy GPU with all of another, where they fit a tile.
+fn weigh_slots(gpu: u32, distance: i32, floor: i32) {
+    let k = params.slots_per_gpu;
+    let begin = gpu * k;
+    work += k + k * (1u + blocks(k));
+    find_twins(begin, k);
+    var own: array<i32, TILE>;
+    for (var i = 0u; i < SLOTS; i += 1u) {
+        own[i] = own_load(i);
+    }
+    var best = floor;
+    var best_item = 0;
+    var to = NONE;
+    for (var j = 0u; j < k; j += 1u) {
+        let item = other_load(begin, j);
+        var most = -NEVER;
+        for (var i = 0u; i < SLOTS; i += 1u) {
+            let d = own[i] - item;
+            most = max(min(d, distance - d), most);
+        }
+        let better = most > best;
+        best_item = select(best_item, item, better);
+        to = select(to, j, better);
+        best = max(most, best);
+    }
+    // Ties to the first.
+    var source = NONE;
+    for (var i = 0u; i < SLOTS; i += 1u) {
+        let d = own[i] - best_item;
+        source = select(source, i, source == NONE && min(d, distance - d) == best);
+    }
+    keep_swap(best, distance, to, heavy * k + source, begin + to);
+}
+
+// Keeps a swap if it is the best so far; `to` is NONE where there is none.
+fn keep_swap(best: i32, distance: i32, to: u32, own_slot: u32, other_slot: u32) {
+    if to == NONE {
+        return;
+    }
+    let found = worth(u32(best), u32(distance));
+    if wide_greater(found, gain) {
+        gain = found;
+        move_from = own_slot;
+        move_to = other_slot;
+    }
 }
 
 fn weigh_tiles(gpu: u32, heavy_skip: u32, skip: u32, distance: i32, floor: i32) {
@@ -133,15 +197,7 @@ fn weigh_tiles(gpu: u32, heavy_skip: u32, skip: u32, distance: i32, floor: i32) 
             }
         }
     }
-    if source == NONE {
-        return;
-    }
-    let found = worth(u32(best), u32(distance));
-    if wide_greater(found, gain) {
-        gain = found;
-        move_from = heavy_begin + source;
-        move_to = begin + to;
-    }
+    keep_swap(best, distance, source, heavy_begin + source, begin + to);
 }
 
 // m of a swap of the i-th item of the tile, or nothing worth having behind its end.
@@ -155,7 +211,7 @@ fn make_best_swap() {
     if found {
         exchange(move_from, move_to);
     }
-    if !marks_gpus() {
+    if MARKS == 0u {
         phase = select(PHASE_SWAPS_ENDED, PHASE_STEP, found);
         return;
     }

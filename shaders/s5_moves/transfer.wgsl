@@ -18,7 +18,7 @@ fn peak_without(expert: u32, gpu: u32) -> u32 {
 
 // `gain.low` holds the load to beat, C_FROM the slot and C_TO the expert of the best transfer.
 fn begin_transfers() {
-    if (params.moves & MOVE_TRANSFER) == 0u {
+    if (MOVES & MOVE_TRANSFER) == 0u {
         phase = PHASE_STUCK;
         return;
     }
@@ -65,7 +65,7 @@ fn growth(slot: u32) -> u32 {
 
 // How many replicas of the expert in `slot` its GPU holds; without duplicates, 1.
 fn copies_at(slot: u32) -> u32 {
-    if params.avoid_duplicates != 0u {
+    if AVOIDS == 1u {
         return 1u;
     }
     return copies_on(slot / params.slots_per_gpu, slot_expert(slot));
@@ -143,7 +143,7 @@ fn weigh_replacement(slot: u32, expert: u32, others: u32, without: u32) {
     if expert == slot_expert(slot) || count >= params.max_count || most >= gain.low {
         return;
     }
-    if params.avoid_duplicates != 0u && scratch(4u * expert + 3u) == 1u {
+    if AVOIDS == 1u && scratch(4u * expert + 3u) == 1u {
         return;
     }
     gain = Wide(most, 0u);
@@ -151,19 +151,25 @@ fn weigh_replacement(slot: u32, expert: u32, others: u32, without: u32) {
     move_to = expert;
 }
 
+fn make_best_transfer() {
+    if move_from == NONE {
+        phase = PHASE_STUCK;
+    } else {
+        transfer_slot = move_from;
+        transfer_expert = move_to;
+        phase = PHASE_STEP;
+    }
+}
+
+// Pieces of the scan below.
+fn replications() -> u32 {
+    return params.slots_per_gpu * params.node_gpus;
+}
+
 // One GPU's slots to turn into a replica of one expert of the heaviest GPU.
 fn weigh_replications() {
     let index = cursor / params.node_gpus;
     let gpu = cursor % params.node_gpus;
-    if index == params.slots_per_gpu {
-        if move_from == NONE {
-            phase = PHASE_STUCK;
-        } else {
-            transfer(move_from, move_to);
-            phase = PHASE_STEP;
-        }
-        return;
-    }
     let on = top * params.slots_per_gpu + index;
     let next_slot = (index + 1u) * params.node_gpus;
     let expert = slot_expert(on);
@@ -182,7 +188,7 @@ fn weigh_replications() {
         cursor = next_slot;
         return;
     }
-    if params.avoid_duplicates != 0u && holds(gpu, expert) {
+    if AVOIDS == 1u && holds(gpu, expert) {
         return;
     }
     work += params.slots_per_gpu;

@@ -3,7 +3,8 @@
 // 1-1 swaps, one other GPU a lane; behind the last, the best swap is made. Where a GPU has more than one tile the
 // leader scans alone.
 fn team_swaps() {
-    let alone = params.slots_per_gpu > TILE;
+    let alone = SLOTS == 0u;
+    read_own_once(heavy);
     let before = work;
     var most = Wide(0u, 0u);
     let gpu = cursor + lane;
@@ -19,9 +20,9 @@ fn team_swaps() {
         weigh_swaps();
     } else {
         settle();
-        if cursor == params.node_gpus {
-            make_best_swap();
-        }
+    }
+    if cursor == swap_pieces() {
+        make_best_swap();
     }
     if phase == PHASE_PROPOSE {
         propose();
@@ -33,19 +34,31 @@ fn team_swaps() {
 fn weigh_swaps_with(gpu: u32) -> Wide {
     let load_a = gpu_load(heavy);
     let load_b = gpu_load(gpu);
-    if load_a <= load_b || (marks_gpus() && mark(gpu) != MARK_PARTNER) {
+    if load_a <= load_b || (MARKS == 1u && mark(gpu) != MARK_PARTNER) {
         return Wide(0u, 0u);
     }
     let distance = load_a - load_b;
     let most = worth(distance / 2u, distance);
     if wide_greater(most, gain) {
-        weigh_tiles(gpu, 0u, 0u, i32(distance), i32(select(gain.low, 0u, control(C_VARIANCE) == 1u)));
+        weigh_slots(gpu, i32(distance), i32(select(gain.low, 0u, by_variance())));
     }
     return most;
 }
 
+// The GPU whose slots this lane has read, in this dispatch.
+var<private> own_gpu: u32;
+
+// As `read_own`, at the start of a scan or of a dispatch.
+fn read_own_once(gpu: u32) {
+    if cursor == 0u || own_gpu != gpu {
+        read_own(gpu);
+        own_gpu = gpu;
+    }
+}
+
 // 2-for-2 swaps, one other GPU a lane.
 fn team_pair_swaps() {
+    read_own_once(top);
     let before = work;
     var most = 0;
     let gpu = cursor + lane;
@@ -53,7 +66,7 @@ fn team_pair_swaps() {
         let distance = i32(gpu_load(top)) - i32(gpu_load(gpu));
         most = max(distance / 2, 0);
         if most > i32(gain.low) {
-            weigh_pairs(gpu, distance);
+            weigh_pairs_with(gpu, distance);
         }
     }
     report(Wide(u32(most), 0u), before);
@@ -63,7 +76,7 @@ fn team_pair_swaps() {
     }
     settle();
     if cursor == params.node_gpus {
-        weigh_pair_swaps();
+        make_best_pair_swap();
     }
     give_order(phase);
 }
@@ -115,7 +128,7 @@ fn team_transfers() {
         if lane == 0u {
             begin_transfers();
         }
-        if (params.moves & MOVE_TRANSFER) != 0u {
+        if (MOVES & MOVE_TRANSFER) != 0u {
             for (var expert = lane; expert < params.node_experts; expert += TEAM) {
                 clear_peak(expert);
             }
@@ -252,7 +265,7 @@ fn peak_without_slot(slot: u32, gpu: u32) -> u32 {
 // One expert of the heaviest GPU for the slots of one GPU a lane, as `weigh_replications`. Where looks for
 // duplicates are charged as the best changes, the leader scans alone.
 fn team_replications() {
-    let alone = params.avoid_duplicates == 0u;
+    let alone = AVOIDS == 0u;
     let index = cursor / params.node_gpus;
     let first = cursor % params.node_gpus;
     let lanes = min(TEAM, params.node_gpus - first);

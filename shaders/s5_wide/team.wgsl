@@ -49,11 +49,18 @@ fn refine_wide(
     take_candidate(queued_candidate(place));
     let stop = stop_load(groups[chosen_at(my_layer, params.assignment)]);
     var running = true;
+    own_gpu = NONE;
     if lane == 0u {
         resume();
+        transfer_slot = NONE;
         until = work + params.fuel;
         beside = 0u;
         give_order(phase);
+        if params.restart_begin > 0u && atomicLoad(&queue[decided_at()]) < my_restart {
+            set_control(C_END, END_IDLE);
+            running = false;
+            order.now.x = ORDER_END;
+        }
     }
     loop {
         // As in the narrow shape, one loop a phase: a driver may walk through all code of a loop, masked.
@@ -79,17 +86,19 @@ fn refine_wide(
             }
             give_order(phase);
         }
-        loop {
-            if listen() != PHASE_PAIR {
-                break;
+        if (MOVES & MOVE_PAIR) != 0u {
+            loop {
+                if listen() != PHASE_PAIR {
+                    break;
+                }
+                team_pair_swaps();
             }
-            team_pair_swaps();
         }
         if lane == 0u {
             if phase == PHASE_BEGIN_BIPARTITION {
                 begin_bipartition();
             }
-            while phase == PHASE_BIPARTITION && in_budget() {
+            while (MOVES & MOVE_BIPARTITION) != 0u && phase == PHASE_BIPARTITION && in_budget() {
                 weigh_splits();
             }
             give_order(phase);
@@ -119,11 +128,13 @@ fn refine_wide(
         storageBarrier();
         if lane == 0u {
             var next = phase;
-            if phase == PHASE_KICK && running {
+            if KICKS == 1u && phase == PHASE_KICK && running {
                 kick_candidate();
                 next = phase;
-                if move_from != NONE {
-                    gain.low = begin_transfer(move_from, move_to);
+                if transfer_slot != NONE {
+                    gain.low = begin_transfer(transfer_slot, transfer_expert);
+                    move_to = transfer_expert;
+                    transfer_slot = NONE;
                     next = ORDER_REWEIGH;
                 }
             }

@@ -64,13 +64,13 @@ fn receive_both(a: u32, b: u32) {
 
 fn after_giving_both(a: u32, b: u32) -> Wide {
     var found = exchange_quad(0u, both(a, b, 0u));
-    if params.quads > 1u {
+    if QUADS > 1u {
         found = plus(found, exchange_quad(1u, both(a, b, 1u)));
     }
-    if params.quads > 2u {
+    if QUADS > 2u {
         found = plus(found, exchange_quad(2u, both(a, b, 2u)));
     }
-    if params.quads > 3u {
+    if QUADS > 3u {
         found = plus(found, exchange_quad(3u, both(a, b, 3u)));
     }
     return found;

@@ -96,13 +96,13 @@ fn receive_quad(q: u32, back: vec4<u32>) {
 // What the exchange comes to once the heavy GPU gives what is in a slot.
 fn after_giving(slot: u32) -> Wide {
     var found = exchange_quad(0u, slot_quad(slot, 0u));
-    if params.quads > 1u {
+    if QUADS > 1u {
         found = plus(found, exchange_quad(1u, slot_quad(slot, 1u)));
     }
-    if params.quads > 2u {
+    if QUADS > 2u {
         found = plus(found, exchange_quad(2u, slot_quad(slot, 2u)));
     }
-    if params.quads > 3u {
+    if QUADS > 3u {
         found = plus(found, exchange_quad(3u, slot_quad(slot, 3u)));
     }
     return found;

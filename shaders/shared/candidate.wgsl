@@ -119,6 +119,21 @@ fn queued_candidate(lane: u32) -> u32 {
     return atomicLoad(&queue[2u + params.turn * params.candidates + lane]);
 }
 
+// The candidate of a lane, or NONE: one lane in `spread` has one.
+fn candidate_of(lane: u32) -> u32 {
+    let place = lane / params.spread;
+    if lane % params.spread != 0u || place >= queued() {
+        return NONE;
+    }
+    return queued_candidate(place);
+}
+
+// Of each node of the batch the first restart that no later one can beat, as far as known, else NONE. It lies
+// behind the lists. Later restarts may end where they are: they would not be kept.
+fn decided_at() -> u32 {
+    return 2u + 2u * params.candidates + me / params.restart_count;
+}
+
 // Lets this candidate run again in the next dispatch.
 fn queue_again() {
     let next = 1u - params.turn;

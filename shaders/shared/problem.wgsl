@@ -43,6 +43,7 @@ struct Params {
     // this dispatch
     lanes: u32,
     fuel: u32,
+    spread: u32,
     begin: u32,
     end: u32,
     assignment: u32,

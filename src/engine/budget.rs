@@ -8,7 +8,7 @@
 pub const TRIPS: u32 = 48_000;
 
 /// Lanes of one llvmpipe vector: the trips of lanes that walk different loops add up.
-const VECTOR: u32 = 8;
+pub const VECTOR: u32 = 8;
 
 /// How many steps of `trips` trips each fit in one dispatch; at least one.
 pub fn steps_per_dispatch(trips: u64) -> u32 {
@@ -26,6 +26,11 @@ pub fn fuel(piece: u32) -> u32 {
 /// meanwhile does not count.
 pub fn team_fuel(piece: u32) -> u32 {
     (TRIPS / 2).saturating_sub(piece).max(FUEL_LEAST)
+}
+
+/// The same for a lane that has a vector to itself.
+pub fn lone_fuel(piece: u32) -> u32 {
+    TRIPS.saturating_sub(piece).max(FUEL_LEAST)
 }
 
 /// Below this a restart would take too many dispatches. With the largest piece there is (256 slots a GPU) the

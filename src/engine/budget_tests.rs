@@ -92,7 +92,7 @@ fn trips(kernel: Kernel, p: &GpuParams, lanes: u64) -> u64 {
             let room = of(s.gpus) + of(s.k) + of(s.k - 1) + found;
             clear + of(s.steps) + s.steps * (of(s.gpus) + if s.avoids { room } else { 0 })
         }
-        "refine" => lanes * refine(p, &pieces(p, &s)),
+        "refine" => lanes.div_ceil(p.spread.into()) * refine(p, &pieces(p, &s)),
         WIDE => refine(p, &team_pieces(p, &s)),
         "choose_restart" => of(p.restart_count.into()),
         "settle_layer" => 2 * of(s.nodes),

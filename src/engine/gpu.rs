@@ -1,6 +1,7 @@
 //! Runs recordings on a device: pipelines and buffers are made once and kept.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::num::NonZeroU64;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, PoisonError};
@@ -8,7 +9,8 @@ use std::sync::{Mutex, PoisonError};
 use super::clock::Clock;
 use super::device::{OpenDevice, one_line};
 use super::recording::{
-    BINDINGS, BindingKind, Dispatch, GRID_BINDINGS, Grid, Kernel, LANES, Recording, TEAM, team,
+    BINDINGS, BindingKind, Dispatch, Fixed, FixedValues, GRID_BINDINGS, Grid, Kernel, LANES, Recording, TEAM,
+    fixed_values, team,
 };
 use crate::error::Error;
 use crate::layout::{GpuParams, Layout};
@@ -59,7 +61,9 @@ pub struct ShaderSource {
     pub entries: &'static [&'static str],
     /// Whether it sizes the grids of later dispatches.
     pub sizes_grids: bool,
-    /// Whether it has the constant [`TEAM`].
+    /// Its `override` constants.
+    pub fixed: &'static [Fixed],
+    /// Whether it has the constant [`TEAM`] too.
     pub has_teams: bool,
 }
 
@@ -86,13 +90,14 @@ struct Module {
     shader: wgpu::ShaderModule,
     layout: wgpu::PipelineLayout,
     entries: &'static [&'static str],
+    fixed: &'static [Fixed],
     has_teams: bool,
 }
 
 /// What calls make and leave to the next; all of it goes where a call fails, so that no half-made thing stays.
 #[derive(Default)]
 struct Made {
-    pipelines: HashMap<Kernel, wgpu::ComputePipeline>,
+    pipelines: HashMap<(Kernel, FixedValues), wgpu::ComputePipeline>,
     buffers: Buffers,
 }
 
@@ -144,14 +149,10 @@ impl Gpu {
             let descriptor = wgpu::ShaderModuleDescriptor { label: Some(shader.stem), source };
             let layout = if shader.sizes_grids { &with_grids } else { &plain };
             let module = device.create_shader_module(descriptor);
+            let ShaderSource { entries, fixed, has_teams, .. } = *shader;
             modules.insert(
                 shader.stem,
-                Module {
-                    shader: module,
-                    layout: layout.clone(),
-                    entries: shader.entries,
-                    has_teams: shader.has_teams,
-                },
+                Module { shader: module, layout: layout.clone(), entries, fixed, has_teams },
             );
         }
         let clock = Clock::new(device, &open.queue);
@@ -245,9 +246,10 @@ impl Gpu {
     ) -> Result<Vec<u32>, Error> {
         let Made { pipelines, buffers } = made;
         let (device, queue) = (&self.open.device, &self.open.queue);
-        for Dispatch { kernel, .. } in &recording.dispatches {
-            if !pipelines.contains_key(kernel) {
-                pipelines.insert(*kernel, self.pipeline(*kernel)?);
+        for dispatch in &recording.dispatches {
+            let variant = self.variant(dispatch);
+            if let Entry::Vacant(place) = pipelines.entry(variant) {
+                place.insert(self.pipeline(dispatch.kernel, &variant.1)?);
             }
         }
         let stride = self.params_stride();
@@ -284,7 +286,7 @@ impl Gpu {
                 let descriptor = wgpu::ComputePassDescriptor { label: None, timestamp_writes };
                 let mut pass = encoder.begin_compute_pass(&descriptor);
                 for dispatch in *dispatches {
-                    let Some(pipeline) = pipelines.get(&dispatch.kernel) else { continue };
+                    let Some(pipeline) = pipelines.get(&self.variant(dispatch)) else { continue };
                     pass.set_pipeline(pipeline);
                     pass.set_bind_group(0, bind_group, &[offset]);
                     self.encode(&mut pass, dispatch.grid);
@@ -394,20 +396,28 @@ impl Gpu {
         self.check_fault()
     }
 
-    /// The pipeline of a kernel.
-    fn pipeline(&self, kernel: Kernel) -> Result<wgpu::ComputePipeline, Error> {
+    /// Which pipeline a dispatch wants: a kernel and the values of its constants.
+    fn variant(&self, dispatch: &Dispatch) -> (Kernel, FixedValues) {
+        let fixed = self.modules.get(dispatch.kernel.stem).map_or(&[][..], |module| module.fixed);
+        (dispatch.kernel, fixed_values(fixed, &dispatch.params))
+    }
+
+    /// The pipeline of a kernel, with these values of its constants.
+    fn pipeline(&self, kernel: Kernel, values: &FixedValues) -> Result<wgpu::ComputePipeline, Error> {
         let module = self.modules.get(kernel.stem).filter(|module| module.entries.contains(&kernel.entry));
-        let Some(Module { shader, layout, has_teams, .. }) = module else {
+        let Some(Module { shader, layout, fixed, has_teams, .. }) = module else {
             return Err(self.error(&format!("kernel {kernel:?} is missing")));
         };
-        let teams = [(TEAM, f64::from(self.team))];
+        let values = fixed.iter().zip(values).map(|((name, _), &value)| (*name, f64::from(value)));
+        let team = has_teams.then(|| (TEAM, f64::from(self.team)));
+        let constants: Vec<(&str, f64)> = values.chain(team).collect();
         Ok(self.open.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
             label: Some(kernel.entry),
             layout: Some(layout),
             module: shader,
             entry_point: Some(kernel.entry),
             compilation_options: wgpu::PipelineCompilationOptions {
-                constants: if *has_teams { &teams } else { &[] },
+                constants: &constants,
                 // Shaders write workgroup memory before they read it.
                 zero_initialize_workgroup_memory: false,
             },
@@ -435,7 +445,7 @@ impl Gpu {
         fit(&mut buffers.groups, layout.groups_words, Usage::STORAGE | Usage::COPY_SRC);
         fit(&mut buffers.kept, layout.kept_words, Usage::STORAGE | Usage::COPY_SRC);
         fit(&mut buffers.arena, arena, Usage::STORAGE | Usage::COPY_SRC);
-        fit(&mut buffers.queue, 2 + 2 * arena / layout.candidate_words, Usage::STORAGE);
+        fit(&mut buffers.queue, 2 + 3 * (arena / layout.candidate_words), Usage::STORAGE);
         fit(&mut buffers.staging, result, Usage::COPY_DST | Usage::MAP_READ);
         if !changed {
             return;
@@ -535,7 +545,7 @@ mod tests {
     #[test]
     fn a_kernel_that_is_not_there_is_an_error() {
         let Some(gpu) = gpu() else { return };
-        assert!(gpu.pipeline(Kernel { stem: "s9_none", entry: "none" }).is_err());
+        assert!(gpu.pipeline(Kernel { stem: "s9_none", entry: "none" }, &FixedValues::default()).is_err());
         assert_eq!(gpu.lost(), None);
     }
 }

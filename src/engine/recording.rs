@@ -11,6 +11,24 @@ pub struct Kernel {
     pub entry: &'static str,
 }
 
+/// A constant of a pipeline: its name in the shader, and its value for a dispatch.
+pub type Fixed = (&'static str, fn(&GpuParams) -> u32);
+
+/// The most constants of a shader.
+pub const MOST_FIXED: usize = 8;
+
+/// The values of a shader's constants, in order.
+pub type FixedValues = [u32; MOST_FIXED];
+
+/// The values for a dispatch.
+pub fn fixed_values(fixed: &[Fixed], params: &GpuParams) -> FixedValues {
+    let mut values = FixedValues::default();
+    for (value, (_, of)) in values.iter_mut().zip(fixed) {
+        *value = of(params);
+    }
+    values
+}
+
 /// How a shader may use a buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum BindingKind {
@@ -57,7 +75,7 @@ pub enum Grid {
     Lanes(u32),
     /// One a queued candidate, as the device counted them.
     Queued,
-    /// One a queued candidate and expert.
+    /// One a queued candidate and block of experts, as stage 4 orders them.
     QueuedExperts,
     /// A team of lanes, one workgroup, a queued candidate.
     QueuedTeams,

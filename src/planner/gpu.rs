@@ -23,6 +23,7 @@ pub fn shaders() -> Vec<ShaderSource> {
         wgsl: stage.wgsl(),
         entries: stage.entries,
         sizes_grids: stage.stem == queue::STAGE.stem,
+        fixed: stage.fixed,
         has_teams: stage.stem == s5_refine::STAGE.stem,
     };
     STAGES.iter().map(shader).collect()

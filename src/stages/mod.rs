@@ -11,6 +11,7 @@ pub mod s5_refine;
 pub mod s5_refine_windows;
 pub mod s6_select;
 
+use crate::engine::recording::Fixed;
 use crate::layout::GpuParams;
 use crate::params;
 
@@ -23,6 +24,9 @@ pub struct Stage {
     pub sources: &'static [&'static str],
     /// Entry points, in the order they run.
     pub entries: &'static [&'static str],
+    /// `override` constants: what is the same in all dispatches of a plan, so that a compiler drops what the plan
+    /// does not need. Each set of values costs a compilation.
+    pub fixed: &'static [Fixed],
 }
 
 /// The queue, then all stages in the order they run, then those that several windows have in place of some.
@@ -51,6 +55,8 @@ impl Stage {
             ("PACKING_NOISE_SHIFT", params::PACKING_NOISE_SHIFT),
             ("ASSIGNMENT_GAIN_SHIFT", params::ASSIGNMENT_GAIN_SHIFT),
             ("TURN", params::TURN),
+            ("REGISTER_GPUS", params::REGISTER_GPUS),
+            ("ORDER_BLOCK", params::ORDER_BLOCK),
             ("TILE", params::TILE),
             ("PAIR_SLOTS", params::PAIR_SLOTS),
             ("ITEMS", 2 * params::TILE),

@@ -9,6 +9,7 @@ pub const STAGE: Stage = Stage {
     stem: "queue",
     sources: &[include_str!("../../shaders/queue.wgsl"), PROBLEM, WIDE_U64, RNG, CANDIDATE],
     entries: &["open", "tally"],
+    fixed: &[],
 };
 
 /// Empties the queue, for a new batch.

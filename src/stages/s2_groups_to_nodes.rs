@@ -11,6 +11,7 @@ pub const STAGE: Stage = Stage {
     stem: "s2_groups_to_nodes",
     sources: &[include_str!("../../shaders/s2_groups_to_nodes.wgsl"), PROBLEM, WIDE_U64, RNG, CANDIDATE],
     entries: &["build", "swap_groups", "share", "add_share", "walk", "choose", "repair", "gather", "floors"],
+    fixed: &[],
 };
 
 const BEST_FIRST: u32 = 2;

@@ -10,6 +10,7 @@ pub const STAGE: Stage = Stage {
     stem: "s3_replicate",
     sources: &[include_str!("../../shaders/s3_replicate.wgsl"), PROBLEM, WIDE_U64, RNG, CANDIDATE],
     entries: &["start", "replicate"],
+    fixed: &[],
 };
 
 /// Starts the candidates of a batch that are worth it, into the queue, and gives them their replicas.

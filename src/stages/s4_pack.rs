@@ -4,12 +4,18 @@ use super::{Batch, CANDIDATE, PROBLEM, RNG, Stage, WIDE_U64};
 use crate::engine::budget;
 use crate::engine::recording::{Grid, Kernel, Recording};
 use crate::layout::GpuParams;
+use crate::params::REGISTER_GPUS;
 
 /// The shader.
 pub const STAGE: Stage = Stage {
     stem: "s4_pack",
     sources: &[include_str!("../../shaders/s4_pack.wgsl"), PROBLEM, WIDE_U64, RNG, CANDIDATE],
     entries: &["weigh", "order", "pack"],
+    fixed: &[
+        ("AVOIDS", |p| p.avoid_duplicates),
+        ("NOISY", |p| p.packing_noise),
+        ("GPUS", |p| if p.node_gpus <= REGISTER_GPUS { p.node_gpus.next_multiple_of(8) } else { 0 }),
+    ],
 };
 
 fn kernel(entry: &'static str) -> Kernel {

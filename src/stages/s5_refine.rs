@@ -31,7 +31,25 @@ pub const STAGE: Stage = Stage {
         CANDIDATE,
     ],
     entries: &[NARROW, WIDE],
+    fixed: &[
+        ("MOVES", |p| p.moves),
+        ("OBJECTIVE", |p| p.objective),
+        ("AVOIDS", |p| p.avoid_duplicates),
+        ("KICKS", |p| u32::from(p.kicks > 0)),
+        ("MARKS", |p| u32::from(p.heaviest != 1 || p.lightest != 0)),
+        ("SLOTS", |p| register_slots(p.slots_per_gpu)),
+    ],
 };
+
+/// The slots of a GPU that a lane keeps to itself, by constant indices: all, or 0 where they are more than a tile.
+/// Many are rounded up, so that there are few shaders.
+fn register_slots(k: u32) -> u32 {
+    match k {
+        0..=16 => k,
+        _ if k <= TILE => k.next_multiple_of(4),
+        _ => 0,
+    }
+}
 
 /// How the lanes of a device are spread over the search. Either shape computes the same, and may go on where the
 /// other stopped.
@@ -54,8 +72,9 @@ pub fn record(recording: &mut Recording, base: &GpuParams, batch: &Batch, shape:
         }
         Shape::Wide => {
             let kernel = Kernel { stem: STAGE.stem, entry: WIDE };
-            let turns = (kernel, Grid::QueuedTeams, budget::team_fuel(piece));
-            record_turns_of(recording, base, batch, turns, last_step);
+            let params = GpuParams { fuel: budget::team_fuel(piece), ..batch.params(base) };
+            let turns = most_work(base, last_step).div_ceil(u64::from(params.fuel)) + 1;
+            record_each(recording, kernel, Grid::QueuedTeams, &vec![params; turns as usize]);
         }
     }
 }
@@ -69,24 +88,40 @@ pub fn record_turns(
     piece: u32,
     last_step: u64,
 ) {
-    record_turns_of(recording, base, batch, (kernel, Grid::Queued, budget::fuel(piece)), last_step);
+    let params = GpuParams { fuel: budget::fuel(piece), ..batch.params(base) };
+    let work = most_work(base, last_step);
+    // Most candidates end early. The few that go on get a vector of lanes each, and do with fewer turns.
+    let all = work.div_ceil(u64::from(params.fuel)) + 1;
+    let early = all.div_ceil(EARLY_SHARE).max(EARLY_LEAST).min(all);
+    let mut turns = vec![params; early as usize];
+    if early < all {
+        let lone = GpuParams { fuel: budget::lone_fuel(piece), spread: budget::VECTOR, ..params };
+        let rest = work.saturating_sub(early * u64::from(params.fuel));
+        let late = rest / u64::from(lone.fuel) + 1;
+        turns.resize(turns.len() + late as usize, lone);
+    }
+    record_each(recording, kernel, Grid::Queued, &turns);
 }
 
-fn record_turns_of(
-    recording: &mut Recording,
-    base: &GpuParams,
-    batch: &Batch,
-    (kernel, grid, fuel): (Kernel, Grid, u32),
-    last_step: u64,
-) {
-    let params = GpuParams { fuel, ..batch.params(base) };
+/// The most work of a restart.
+fn most_work(base: &GpuParams, last_step: u64) -> u64 {
     let limit = if base.steps == 0 { 0 } else { base.work_limit };
-    let work = u64::from(limit) + last_step;
-    for turn in (0..work.div_ceil(u64::from(params.fuel)) + 1).map(|i| (i % 2) as u32) {
-        recording.dispatch(kernel, grid, GpuParams { turn, ..params });
-        queue::record_tally(recording, &GpuParams { turn: 1 - turn, ..params });
+    u64::from(limit) + last_step
+}
+
+/// Turns one after the other, each over what the one before left.
+fn record_each(recording: &mut Recording, kernel: Kernel, grid: Grid, turns: &[GpuParams]) {
+    for (i, params) in turns.iter().enumerate() {
+        let turn = (i % 2) as u32;
+        recording.dispatch(kernel, grid, GpuParams { turn, ..*params });
+        let next = turns.get(i + 1).unwrap_or(params);
+        queue::record_tally(recording, &GpuParams { turn: 1 - turn, ..*next });
     }
 }
+
+/// Turns in which candidates share a vector of lanes: this share of all, and at least so many.
+const EARLY_SHARE: u64 = 8;
+const EARLY_LEAST: u64 = 16;
 
 /// The most work of one piece of a phase (one turn of the machine).
 fn largest_piece(base: &GpuParams) -> u32 {
