@@ -120,7 +120,7 @@ fn place_replica(key: u32, item: u32) {
         if scratch(used_at(gpu)) == params.slots_per_gpu {
             continue;
         }
-        if AVOIDS == 1u && scratch(last_at(gpu)) == expert {
+        if params.avoid_duplicates != 0u && scratch(last_at(gpu)) == expert {
             continue;
         }
         var noise = 0u;

@@ -6,12 +6,12 @@
 // dispatch goes on from the control block. Work is also the budget of a restart, looked at between moves, so
 // where dispatches are cut changes nothing. The moves are in `s5_moves/`, one file each.
 
+// What a pipeline has at most; a plan may want less of it.
 override MOVES: u32;             // the moves, as bits
-override OBJECTIVE: u32;
+override ANY_RULE: u32;          // 0: the maximum is the objective, the heaviest GPU proposes, all are partners
+override KICKS: u32;
 override AVOIDS: u32;            // whether duplicates are avoided
-override KICKS: u32;             // whether there are kicks
-override MARKS: u32;             // whether several GPUs propose, or not all may be partners
-override SLOTS: u32;             // slots of a GPU (many are rounded up) where they fit a tile, else 0
+override SLOTS: u32;             // slots of a GPU, rounded up, where they fit a tile, else 0
 
 // The phases in the order in which a move is looked for.
 const PHASE_STEP: u32 = 0u;              // between two moves: done, out of budget, or go on
@@ -88,7 +88,7 @@ fn refine(
             if phase == PHASE_BEGIN_SWAPS {
                 begin_swaps();
             }
-            if MARKS == 1u && phase == PHASE_PROPOSE {
+            if ANY_RULE == 1u && phase == PHASE_PROPOSE {
                 propose();
             }
             if phase == PHASE_SWAP {
@@ -207,13 +207,24 @@ fn begin_phase(next: u32) {
     gain = Wide(0u, 0u);
 }
 
+fn has_move(kind: u32) -> bool {
+    return (MOVES & params.moves & kind) != 0u;
+}
+
+fn objective() -> u32 {
+    if ANY_RULE == 0u {
+        return OBJECTIVE_MAX;
+    }
+    return params.objective;
+}
+
 // Between two moves, with the heaviest GPU found. The descent ends at the stop load or at the end of a budget;
 // else a move is looked for.
 fn next_step(stop: u32) {
     work += 4u * TURN + blocks(params.node_gpus);
     let steps = control(C_STEPS);
     if steps == 0u {
-        set_control(C_VARIANCE, select(1u, 0u, OBJECTIVE == OBJECTIVE_MAX));
+        set_control(C_VARIANCE, select(1u, 0u, objective() == OBJECTIVE_MAX));
     }
     if gpu_load(top) <= stop {
         phase = PHASE_REACHED;
@@ -221,16 +232,16 @@ fn next_step(stop: u32) {
         phase = PHASE_SPENT;
     } else {
         set_control(C_STEPS, steps + 1u);
-        phase = select(PHASE_SWAPS_ENDED, PHASE_BEGIN_SWAPS, (MOVES & MOVE_SWAP) != 0u);
+        phase = select(PHASE_SWAPS_ENDED, PHASE_BEGIN_SWAPS, has_move(MOVE_SWAP));
     }
 }
 
 // No 1-1 swap helps.
 fn after_swaps() {
-    if OBJECTIVE == OBJECTIVE_VARIANCE_THEN_MAX && control(C_VARIANCE) == 1u {
+    if objective() == OBJECTIVE_VARIANCE_THEN_MAX && control(C_VARIANCE) == 1u {
         set_control(C_VARIANCE, 0u);
         phase = PHASE_STEP;
-    } else if (MOVES & MOVE_PAIR) != 0u && params.slots_per_gpu >= 2u {
+    } else if has_move(MOVE_PAIR) && params.slots_per_gpu >= 2u {
         work += 1u + blocks(params.node_gpus);
         begin_phase(PHASE_PAIR);
     } else {

@@ -6,7 +6,6 @@
 // over windows of the heaviest GPU, not below the floor. A scan weighs one kind of move (`s5_windows_moves/`),
 // window by window, of the window's heaviest GPU.
 
-override MOVES: u32;             // the moves, as bits
 
 const PHASE_STEP: u32 = 0u;          // between two moves or before a kick: the heaviest GPUs of four windows
 const PHASE_WINDOW: u32 = 1u;        // which GPU proposes moves for the next window of the scan
@@ -71,12 +70,12 @@ fn refine(
         while phase == PHASE_SWAP && work < until {
             weigh_swaps();
         }
-        if (MOVES & MOVE_PAIR) != 0u {
+        if (params.moves & MOVE_PAIR) != 0u {
             while phase == PHASE_PAIR && work < until {
                 weigh_pair_swaps();
             }
         }
-        if (MOVES & MOVE_TRANSFER) != 0u {
+        if (params.moves & MOVE_TRANSFER) != 0u {
             while phase >= PHASE_SLOT && phase <= PHASE_REPLICATE && work < until {
                 if phase == PHASE_SLOT {
                     next_slot();
@@ -258,14 +257,14 @@ fn is_critical(w: u32) -> bool {
 // Looks for the best move of a kind, and where that is not among the search's moves, of the next.
 fn begin_scan(kind: u32) {
     scan = kind;
-    if scan == SCAN_SWAPS && (MOVES & MOVE_SWAP) == 0u {
+    if scan == SCAN_SWAPS && (params.moves & MOVE_SWAP) == 0u {
         scan = SCAN_PAIRS;
     }
-    if scan == SCAN_PAIRS && ((MOVES & MOVE_PAIR) == 0u || params.slots_per_gpu < 2u) {
+    if scan == SCAN_PAIRS && ((params.moves & MOVE_PAIR) == 0u || params.slots_per_gpu < 2u) {
         scan = SCAN_TRANSFERS;
     }
     let some = scan == SCAN_SWAPS || scan == SCAN_PAIRS
-        || (scan == SCAN_TRANSFERS && (MOVES & MOVE_TRANSFER) != 0u);
+        || (scan == SCAN_TRANSFERS && (params.moves & MOVE_TRANSFER) != 0u);
     phase = select(PHASE_STUCK, PHASE_WINDOW, some);
     window = 0u;
     best = Wide(NONE, value_now);
@@ -456,7 +455,7 @@ fn is_replica(slot: u32, end: u32, expert: u32) -> u32 {
 
 // Of `count` slots from `begin`, at most 32, those whose replica would be a duplicate on `gpu`, as bits.
 fn twins_on(gpu: u32, begin: u32, count: u32) -> u32 {
-    if AVOIDS == 0u {
+    if params.avoid_duplicates == 0u {
         return 0u;
     }
     work += count * (2u + blocks(params.slots_per_gpu));

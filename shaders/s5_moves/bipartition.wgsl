@@ -6,7 +6,7 @@ var<private> split_loads: array<u32, SPLIT_ITEMS>;
 // C_FROM holds the rest of the mask, C_TO the best mask; `gain.low` the load to beat.
 fn begin_bipartition() {
     let k = params.slots_per_gpu;
-    if (MOVES & MOVE_BIPARTITION) == 0u || k < 2u || k > BIPARTITION_SLOTS || params.node_gpus < 2u {
+    if !has_move(MOVE_BIPARTITION) || k < 2u || k > BIPARTITION_SLOTS || params.node_gpus < 2u {
         phase = PHASE_BEGIN_TRANSFERS;
         return;
     }

@@ -35,7 +35,8 @@ fn make_best_pair_swap() {
     }
 }
 
-// Where the slots of a GPU fit a tile: slots with pairs, and the pairs in the order of the sums.
+// Where the slots of a GPU fit a tile: slots with pairs (those rounded up have a load that no swap wants), and the
+// pairs in the order of the sums.
 override OWN_PAIR_SLOTS: u32 = min(SLOTS, PAIR_SLOTS);
 override OWN_PAIRS: u32 = OWN_PAIR_SLOTS * (max(OWN_PAIR_SLOTS, 1u) - 1u) / 2u;
 
@@ -44,7 +45,7 @@ var<private> other_loads: array<i32, PAIR_SLOTS>;
 // By constant indices: loops of up to 32 trips are unrolled.
 fn weigh_own_pairs(gpu: u32, distance: i32) {
     let begin = gpu * params.slots_per_gpu;
-    find_twins(begin, OWN_PAIR_SLOTS);
+    find_twins(begin, min(params.slots_per_gpu, PAIR_SLOTS));
     add_two_rows(0u);
     add_two_rows(2u);
     add_two_rows(4u);
@@ -79,7 +80,7 @@ fn weigh_own_pairs(gpu: u32, distance: i32) {
     source = first_moved(32u, source, best_sum, distance, best);
     source = first_moved(64u, source, best_sum, distance, best);
     source = first_moved(96u, source, best_sum, distance, best);
-    keep_pair_swap(best, source, top * params.slots_per_gpu, begin, to);
+    keep_pair_swap(best, source, OWN_PAIR_SLOTS, top * params.slots_per_gpu, begin, to);
 }
 
 // The sums of two rows of pairs.
@@ -160,12 +161,12 @@ fn weigh_pairs(gpu: u32, distance: i32) {
         }
     }
     if source != NONE {
-        keep_pair_swap(best, source, heavy_begin, begin, to);
+        keep_pair_swap(best, source, n, heavy_begin, begin, to);
     }
 }
 
-fn keep_pair_swap(best: i32, pair: u32, heavy_begin: u32, begin: u32, to: u32) {
-    let n = min(params.slots_per_gpu, PAIR_SLOTS);
+// `pair` is the number of a pair of `n` slots.
+fn keep_pair_swap(best: i32, pair: u32, n: u32, heavy_begin: u32, begin: u32, to: u32) {
     gain = Wide(u32(best), 0u);
     // The pair of that number: rows of the first slot get shorter by one.
     var source = pair;

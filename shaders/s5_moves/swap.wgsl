@@ -13,11 +13,15 @@ fn set_mark(gpu: u32, value: u32) {
 }
 
 // Marks are kept only where several GPUs propose or not all may be partners.
+fn marks_gpus() -> bool {
+    return ANY_RULE == 1u && (params.heaviest != 1u || params.lightest != 0u);
+}
+
 fn begin_swaps() {
     work += 1u + blocks(params.node_gpus);
     begin_phase(PHASE_SWAP);
     heavy = top;
-    if MARKS == 0u {
+    if !marks_gpus() {
         return;
     }
     work += params.node_gpus;
@@ -71,7 +75,7 @@ fn end_swaps() {
 }
 
 fn by_variance() -> bool {
-    if OBJECTIVE == OBJECTIVE_MAX {
+    if ANY_RULE == 0u {
         return false;
     }
     return control(C_VARIANCE) == 1u;
@@ -109,7 +113,7 @@ fn weigh_swaps() {
     work += TURN;
     let load_a = gpu_load(heavy);
     let load_b = gpu_load(gpu);
-    if load_a <= load_b || (MARKS == 1u && mark(gpu) != MARK_PARTNER) {
+    if load_a <= load_b || (marks_gpus() && mark(gpu) != MARK_PARTNER) {
         return;
     }
     let distance = load_a - load_b;
@@ -211,7 +215,7 @@ fn make_best_swap() {
     if found {
         exchange(move_from, move_to);
     }
-    if MARKS == 0u {
+    if !marks_gpus() {
         phase = select(PHASE_SWAPS_ENDED, PHASE_STEP, found);
         return;
     }

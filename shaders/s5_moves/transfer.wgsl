@@ -18,7 +18,7 @@ fn peak_without(expert: u32, gpu: u32) -> u32 {
 
 // `gain.low` holds the load to beat, C_FROM the slot and C_TO the expert of the best transfer.
 fn begin_transfers() {
-    if (MOVES & MOVE_TRANSFER) == 0u {
+    if !has_move(MOVE_TRANSFER) {
         phase = PHASE_STUCK;
         return;
     }

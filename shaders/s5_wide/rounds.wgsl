@@ -34,7 +34,7 @@ fn team_swaps() {
 fn weigh_swaps_with(gpu: u32) -> Wide {
     let load_a = gpu_load(heavy);
     let load_b = gpu_load(gpu);
-    if load_a <= load_b || (MARKS == 1u && mark(gpu) != MARK_PARTNER) {
+    if load_a <= load_b || (marks_gpus() && mark(gpu) != MARK_PARTNER) {
         return Wide(0u, 0u);
     }
     let distance = load_a - load_b;
@@ -128,7 +128,7 @@ fn team_transfers() {
         if lane == 0u {
             begin_transfers();
         }
-        if (MOVES & MOVE_TRANSFER) != 0u {
+        if has_move(MOVE_TRANSFER) {
             for (var expert = lane; expert < params.node_experts; expert += TEAM) {
                 clear_peak(expert);
             }

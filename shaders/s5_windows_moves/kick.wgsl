@@ -37,7 +37,7 @@ fn kick_swap(key: u32, kick: u32, first: u32) {
     if a == b {
         return;
     }
-    if AVOIDS == 1u && (occupied(b, slot_expert(source)) || occupied(a, slot_expert(to))) {
+    if params.avoid_duplicates != 0u && (occupied(b, slot_expert(source)) || occupied(a, slot_expert(to))) {
         return;
     }
     exchange_slots(source, to);
@@ -56,7 +56,7 @@ fn kick_transfer(key: u32, kick: u32) {
     if count_of(expert) >= params.max_count {
         return;
     }
-    if AVOIDS == 1u && holds(slot / params.slots_per_gpu, expert) {
+    if params.avoid_duplicates != 0u && holds(slot / params.slots_per_gpu, expert) {
         return;
     }
     move_from = slot;

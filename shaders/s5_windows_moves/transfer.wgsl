@@ -141,7 +141,7 @@ fn weigh_replacements() {
         if expert == slot_expert(slot) || count >= params.max_count {
             continue;
         }
-        if AVOIDS == 1u && held_by_heavy(expert) > 0u {
+        if params.avoid_duplicates != 0u && held_by_heavy(expert) > 0u {
             continue;
         }
         offer_transfer(slot, expert, after_replacing(expert, count + 1u));
@@ -184,7 +184,7 @@ fn weigh_replications() {
             continue;
         }
         let count = count_of(expert);
-        if count >= params.max_count || (AVOIDS == 1u && copies_on(home, expert) > 0u) {
+        if count >= params.max_count || (params.avoid_duplicates != 0u && copies_on(home, expert) > 0u) {
             continue;
         }
         offer_transfer(slot, expert, after_replicating(source, expert, count + 1u));

@@ -1,7 +1,6 @@
 // Loads of several windows, where there are any: a vec4 for four windows, `params.quads` of them behind each
 // other; windows past the last are zero. What runs most is written out for up to 4 quads.
 
-override AVOIDS: u32;            // whether duplicates are avoided
 override QUADS: u32;             // `params.quads`
 
 // Words of the control block that only this search has.

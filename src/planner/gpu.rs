@@ -146,8 +146,11 @@ const WIDE_GPUS: u32 = 8;
 /// llvmpipe it takes 0.2 to 0.7 of the narrow one's time with kicks, and 0.3 to 1.1 with pair swaps alone.
 pub fn choose_shape(is_software: bool, params: &Params, batch: &Batch) -> Shape {
     let search = &params.search;
-    let by_leader =
-        search.bipartition || params.slots_per_gpu > TILE || (search.transfers && !params.avoid_duplicates);
+    let by_leader = search.bipartition
+        || params.marks_gpus()
+        || params.starts_with_variance()
+        || params.slots_per_gpu > TILE
+        || (search.transfers && !params.avoid_duplicates);
     let walk_alike = params.kicks == 0 && !search.pair_swaps;
     let candidates = batch.layers.1.saturating_mul(params.nodes).saturating_mul(batch.restarts.1);
     let fills_gpu = !is_software && candidates > WIDE_CANDIDATES;

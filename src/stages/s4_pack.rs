@@ -14,9 +14,15 @@ pub const STAGE: Stage = Stage {
     fixed: &[
         ("AVOIDS", |p| p.avoid_duplicates),
         ("NOISY", |p| p.packing_noise),
-        ("GPUS", |p| if p.node_gpus <= REGISTER_GPUS { p.node_gpus.next_multiple_of(8) } else { 0 }),
+        ("GPUS", |p| register_gpus(p.node_gpus)),
     ],
 };
+
+/// The GPUs of a node that a lane keeps to itself, rounded up, so that there are few shaders; 0 where there are too
+/// many.
+fn register_gpus(gpus: u32) -> u32 {
+    if gpus <= REGISTER_GPUS { gpus.next_power_of_two().max(8) } else { 0 }
+}
 
 fn kernel(entry: &'static str) -> Kernel {
     Kernel { stem: STAGE.stem, entry }

@@ -16,7 +16,7 @@ pub const STAGE: Stage = Stage {
         CANDIDATE,
     ],
     entries: &["pack"],
-    fixed: &[("AVOIDS", |p| p.avoid_duplicates), ("QUADS", |p| p.quads)],
+    fixed: &[("QUADS", |p| p.quads)],
 };
 
 /// Packings of all candidates of a batch, in the order of their mean loads.

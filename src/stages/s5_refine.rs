@@ -32,23 +32,47 @@ pub const STAGE: Stage = Stage {
     ],
     entries: &[NARROW, WIDE],
     fixed: &[
-        ("MOVES", |p| p.moves),
-        ("OBJECTIVE", |p| p.objective),
+        ("MOVES", |p| Variant::of(p).moves),
+        ("ANY_RULE", |p| Variant::of(p).any_rule),
+        ("KICKS", |p| Variant::of(p).kicks),
         ("AVOIDS", |p| p.avoid_duplicates),
-        ("KICKS", |p| u32::from(p.kicks > 0)),
-        ("MARKS", |p| u32::from(p.heaviest != 1 || p.lightest != 0)),
-        ("SLOTS", |p| register_slots(p.slots_per_gpu)),
+        ("SLOTS", |p| Variant::of(p).slots),
     ],
 };
 
-/// The slots of a GPU that a lane keeps to itself, by constant indices: all, or 0 where they are more than a tile.
-/// Many are rounded up, so that there are few shaders.
-fn register_slots(k: u32) -> u32 {
-    match k {
-        0..=16 => k,
-        _ if k <= TILE => k.next_multiple_of(4),
-        _ => 0,
+/// What a pipeline of this stage has at most. A compiler takes seconds over one, so there are few: swaps alone,
+/// swaps and pairs, those with transfers and kicks, and one for everything else, each for some numbers of slots.
+struct Variant {
+    moves: u32,
+    any_rule: u32,
+    kicks: u32,
+    slots: u32,
+}
+
+impl Variant {
+    /// The least one that does.
+    fn of(p: &GpuParams) -> Self {
+        let slots = REGISTER_SLOTS.into_iter().find(|&slots| slots >= p.slots_per_gpu).unwrap_or(0);
+        if !is_plain(p) {
+            return Self { moves: 15, any_rule: 1, kicks: 1, slots: 0 };
+        }
+        let (moves, kicks) = match p.moves {
+            _ if p.kicks > 0 => (11, 1),
+            0 | 1 => (1, 0),
+            2 | 3 => (3, 0),
+            _ => (11, 1),
+        };
+        Self { moves, any_rule: 0, kicks, slots }
     }
+}
+
+/// The slots of a GPU that a lane keeps to itself, by constant indices; those of a larger GPU are read in tiles.
+const REGISTER_SLOTS: [u32; 7] = [3, 6, 9, 12, 16, 24, TILE];
+
+/// Whether the maximum is the objective, the heaviest GPU alone proposes swaps, to all others, and no bipartition is
+/// wanted.
+fn is_plain(p: &GpuParams) -> bool {
+    p.objective == 0 && p.heaviest == 1 && p.lightest == 0 && p.moves & 4 == 0
 }
 
 /// How the lanes of a device are spread over the search. Either shape computes the same, and may go on where the

@@ -23,7 +23,7 @@ pub const STAGE: Stage = Stage {
         CANDIDATE,
     ],
     entries: &["refine"],
-    fixed: &[("MOVES", |p| p.moves), ("AVOIDS", |p| p.avoid_duplicates), ("QUADS", |p| p.quads)],
+    fixed: &[("QUADS", |p| p.quads)],
 };
 
 /// The search of all candidates of a batch, as in stage 5.
