@@ -210,25 +210,6 @@ fn make_room(expert: u32) -> u32 {
     return at;
 }
 
-// The first slot of `b` whose expert is in none of the `used` slots of `a`.
-fn lacking_slot(a: u32, used: u32, b: u32) -> u32 {
-    let k = params.slots_per_gpu;
-    for (var i = 0u; i < k; i += 1u) {
-        let expert = slot_expert(b * k + i);
-        var lacking = true;
-        for (var j = 0u; j < used; j += 1u) {
-            if slot_expert(a * k + j) == expert {
-                lacking = false;
-                break;
-            }
-        }
-        if lacking {
-            return b * k + i;
-        }
-    }
-    return b * k;
-}
-
 // The same where a node has few GPUs: a lane keeps all of them to itself and looks at them by constant indices.
 
 const FULL: u32 = 0x80000000u;   // in a load: no slot is free

@@ -197,21 +197,7 @@ fn make_room(expert: u32) -> u32 {
     a = select(a, 0u, a == NONE);
     b = select(b, 0u, b == NONE);
     let used = scratch(used_at(a));
-    var at = b * params.slots_per_gpu;
-    for (var i = 0u; i < params.slots_per_gpu; i += 1u) {
-        let candidate = b * params.slots_per_gpu + i;
-        var lacking = true;
-        for (var j = 0u; j < used; j += 1u) {
-            if slot_expert(a * params.slots_per_gpu + j) == slot_expert(candidate) {
-                lacking = false;
-                break;
-            }
-        }
-        if lacking {
-            at = candidate;
-            break;
-        }
-    }
+    let at = lacking_slot(a, used, b);
     let moved = slot_expert(at);
     if moved != FREE {
         set_scratch(mean_at(a), scratch(mean_at(a)) + scratch(moved));

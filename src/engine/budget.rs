@@ -33,9 +33,8 @@ pub fn lone_fuel(piece: u32) -> u32 {
     TRIPS.saturating_sub(piece).max(FUEL_LEAST)
 }
 
-/// Below this a restart would take too many dispatches. With the largest piece there is (256 slots a GPU) the
-/// trips of a vector still stay below the limit.
-const FUEL_LEAST: u32 = 1_000;
+/// Below this a restart would take too many dispatches.
+const FUEL_LEAST: u32 = 400;
 
 /// The ranges that cut `0..count` into pieces of `size`.
 pub fn ranges(count: u32, size: u32) -> impl Iterator<Item = (u32, u32)> {

@@ -88,7 +88,8 @@ fn trips(kernel: Kernel, p: &GpuParams, lanes: u64) -> u64 {
             let clear = if p.begin == 0 { of(blocks(s.slots)) + of(s.gpus) } else { 0 };
             // Each slot of the GPU that makes room is looked for among what the other GPU has, less than k; a
             // lane finds each at another place, and of lanes together one may always find it last.
-            let found = if lanes == 1 { (1..s.k).map(of).sum() } else { (s.k - 1) * of(s.k - 1) };
+            let look = |n: u64| of(blocks(n));
+            let found = if lanes == 1 { (1..s.k).map(look).sum() } else { (s.k - 1) * look(s.k - 1) };
             let room = of(s.gpus) + of(s.k) + of(s.k - 1) + found;
             clear + of(s.steps) + s.steps * (of(s.gpus) + if s.avoids { room } else { 0 })
         }
@@ -311,15 +312,18 @@ fn no_dispatch_of_the_largest_shapes_passes_the_limit() {
     }
 }
 
-/// At the limits this holds for a lane, which is what a watchdog sees. Eight lanes that never walk together could
-/// pass the limit of llvmpipe where a GPU has 256 slots (at worst 69,830 trips of `pack`, 69,368 of `refine`).
+/// At the limits too. There only lanes of `refine` that walk together stay below: eight that never do could pass it,
+/// with 256 slots a GPU and duplicates allowed (17,620 trips each) or thousands of GPUs in a node (20,928).
 #[test]
-fn no_lane_of_the_limits_passes_the_limit() {
+fn no_dispatch_of_the_limits_passes_the_limit() {
     for shape in LIMITS {
         for name in ["default", "fast", "gen00", "gen14", "gen17", "rec2", "rec3"] {
             let options = PlanOptions { restarts: 1, kicks: 1, ..name.parse::<Preset>().unwrap().options() };
             for search in SEARCHES {
-                for (entry, cost) in dearest(&record(shape, &options, search), 1) {
+                let recording = record(shape, &options, search);
+                let alone = dearest(&recording, 1);
+                for (entry, apart) in dearest(&recording, VECTOR) {
+                    let cost = if entry == "refine" { alone[entry] } else { apart };
                     assert!(cost < LIMIT, "{shape:?} {name}: {entry} takes {cost} trips");
                 }
             }
