@@ -62,8 +62,8 @@ pub const TEAM: &str = "TEAM";
 /// Lanes of a team on a software driver, at least, and on a GPU: as many as run in step, so that few wait.
 pub const TEAMS: [u32; 2] = [8, 32];
 
-/// Lanes of a team. llvmpipe's vectors have 8, by default, and it miscounts in workgroups of less than a vector:
-/// barriers in loops make it lose lanes (SwiftShader computes the same teams of 1 to 4 rightly).
+/// Lanes of a team. With teams smaller than its vector (8 lanes by default) llvmpipe gives wrong placements, why is
+/// not known; SwiftShader computes teams of 1 to 4 rightly.
 pub fn team(is_software: bool, vector: u64) -> u32 {
     if is_software { TEAMS[0].max(vector.min(64) as u32) } else { TEAMS[1] }
 }
