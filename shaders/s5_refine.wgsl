@@ -1,5 +1,7 @@
-// Stage 5: refine each candidate by local search. One lane a candidate. Reads `kept` (node loads), `problem`;
-// writes `arena`.
+// Stage 5: refine each candidate by local search. Reads `kept` (node loads), `problem`; writes `arena`.
+//
+// refine       the narrow shape: one lane a queued candidate
+// refine_wide  the wide shape, in `s5_wide/`: one workgroup a queued candidate, with the same phases and functions
 //
 // A lane is a small machine: each turn of the loop does one bounded piece of a phase and charges its work, in
 // blocks of comparisons. A dispatch ends when the work of the lane since its start passes `fuel`; the next
