@@ -184,9 +184,7 @@ impl Batch {
         stages::s2_groups_to_nodes::record_gather(&mut recording, base, 0);
         stages::s3_replicate::record(&mut recording, base, &batch);
         stages::s4_pack::record(&mut recording, base, &batch);
-        let shape = profiler
-            .shape
-            .unwrap_or_else(|| pipeline::choose_shape(profiler.gpu.is_software(), &self.params, &batch));
+        let shape = pipeline::shape_on(&profiler.gpu, &self.params, &batch, profiler.shape);
         stages::s5_refine::record(&mut recording, base, &batch, shape);
         stages::s6_select::record(&mut recording, base, &batch);
         let problem = self.layout.problem(&self.loads, &[], &self.table);

@@ -86,12 +86,14 @@ fn trips(kernel: Kernel, p: &GpuParams, lanes: u64) -> u64 {
         "order" => of(blocks(s.experts)) + of(p.max_count.into()),
         "pack" => {
             let clear = if p.begin == 0 { of(blocks(s.slots)) + of(s.gpus) } else { 0 };
+            // Few GPUs are set, read and written back, and an item is a trip of two loops.
+            let registers = if s.gpus <= 64 { of(64) + 2 * of(s.gpus) + 2 * s.steps } else { 0 };
             // Each slot of the GPU that makes room is looked for among what the other GPU has, less than k; a
             // lane finds each at another place, and of lanes together one may always find it last.
             let look = |n: u64| of(blocks(n));
             let found = if lanes == 1 { (1..s.k).map(look).sum() } else { (s.k - 1) * look(s.k - 1) };
             let room = of(s.gpus) + of(s.k) + of(s.k - 1) + found;
-            clear + of(s.steps) + s.steps * (of(s.gpus) + if s.avoids { room } else { 0 })
+            clear + registers + of(s.steps) + s.steps * (of(s.gpus) + if s.avoids { room } else { 0 })
         }
         "refine" => lanes.div_ceil(p.spread.into()) * refine(p, &pieces(p, &s)),
         WIDE => refine(p, &team_pieces(p, &s)),

@@ -83,8 +83,8 @@ fn plan_layers(
 ) -> Result<(), Error> {
     let layout = Layout::new(params, table.len() as u32);
     let arena = ARENA_WORDS.min(gpu.max_buffer_words());
-    let shape = |batch: &Batch| shape.unwrap_or_else(|| choose_shape(gpu.is_software(), params, batch));
-    let (recording, arena_words) = record(params, &layout, arena, &shape);
+    let (recording, arena_words) =
+        record(params, &layout, arena, &|batch| shape_on(gpu, params, batch, shape));
     let part = Part::Kept { begin: layout.result_begin, words: layout.kept_words - layout.result_begin };
     let result = gpu.run(&recording, &layout, &layout.problem(loads, quads, table), arena_words, part)?;
     let (states, plan) = result.split_at((params.layers * LAYER_WORDS) as usize);
@@ -131,6 +131,11 @@ pub fn record(
     (recording, arena)
 }
 
+/// The shape of the search for a batch on a device, if none is `given`.
+pub fn shape_on(gpu: &Gpu, params: &Params, batch: &Batch, given: Option<Shape>) -> Shape {
+    given.unwrap_or_else(|| choose_shape(gpu.is_software(), params, batch))
+}
+
 /// Candidates of a batch up to which a GPU searches in the wide shape: with fewer than some ten thousand lanes it
 /// is not full. Reasoned, not measured.
 const WIDE_CANDIDATES: u32 = 1 << 14;
@@ -144,7 +149,7 @@ const WIDE_GPUS: u32 = 8;
 /// The wide one, but where it would leave most to the leader of a team, or to few of its lanes; where all
 /// candidates walk alike and end together (swaps alone, without kicks); or where the candidates fill a GPU. On
 /// llvmpipe it takes 0.2 to 0.7 of the narrow one's time with kicks, and 0.3 to 1.1 with pair swaps alone.
-pub fn choose_shape(is_software: bool, params: &Params, batch: &Batch) -> Shape {
+fn choose_shape(is_software: bool, params: &Params, batch: &Batch) -> Shape {
     let search = &params.search;
     let by_leader = search.bipartition
         || params.marks_gpus()
