@@ -22,7 +22,12 @@ pub fn fuel(piece: u32) -> u32 {
     (TRIPS / VECTOR).saturating_sub(piece).max(FUEL_LEAST)
 }
 
-/// The same for the lanes of a team, which walk in step: their trips do not add up. Work that other lanes did
+/// Whether lanes of a vector that go their own ways may all work in pieces of at most `piece`.
+pub fn may_share(piece: u32) -> bool {
+    piece <= TRIPS / VECTOR - FUEL_LEAST
+}
+
+/// As [`fuel`] for the lanes of a team, which walk in step: their trips do not add up. Work that other lanes did
 /// meanwhile does not count.
 pub fn team_fuel(piece: u32) -> u32 {
     (TRIPS / 2).saturating_sub(piece).max(FUEL_LEAST)

@@ -114,9 +114,11 @@ pub fn record_turns(
 ) {
     let params = GpuParams { fuel: budget::fuel(piece), ..batch.params(base) };
     let work = most_work(base, last_step);
-    // Most candidates end early. The few that go on get a vector of lanes each, and do with fewer turns.
+    // Most candidates end early. The few that go on get a vector of lanes each, and do with fewer turns. Where a
+    // vector of lanes could not each do a piece within the budget, no candidates share one.
     let all = work.div_ceil(u64::from(params.fuel)) + 1;
-    let early = all.div_ceil(EARLY_SHARE).max(EARLY_LEAST).min(all);
+    let shared = all.div_ceil(EARLY_SHARE).max(EARLY_LEAST).min(all);
+    let early = if budget::may_share(piece) { shared } else { 0 };
     let mut turns = vec![params; early as usize];
     if early < all {
         let lone = GpuParams { fuel: budget::lone_fuel(piece), spread: budget::VECTOR, ..params };
@@ -135,6 +137,10 @@ fn most_work(base: &GpuParams, last_step: u64) -> u64 {
 
 /// Turns one after the other, each over what the one before left.
 fn record_each(recording: &mut Recording, kernel: Kernel, grid: Grid, turns: &[GpuParams]) {
+    // The list is there already, with a grid for candidates side by side.
+    if let Some(spread) = turns.first().filter(|first| first.spread > 1) {
+        queue::record_tally(recording, &GpuParams { turn: 0, ..*spread });
+    }
     for (i, params) in turns.iter().enumerate() {
         let turn = (i % 2) as u32;
         recording.dispatch(kernel, grid, GpuParams { turn, ..*params });

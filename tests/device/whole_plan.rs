@@ -1,7 +1,7 @@
 //! Plans through the public API, device against CPU backend.
 
 use super::*;
-use crate::{Cluster, Loads, PlanOptions, Preset, check};
+use crate::{Cluster, Duplicates, Loads, PlanOptions, Preset, check};
 
 /// The CPU backend's plan and the device's are the same bytes, and both pass the check.
 #[track_caller]
@@ -92,12 +92,42 @@ fn shapes_past_a_device_limit_give_equal_plans() {
         let cluster = Cluster::new(replicas, 1, 1, gpus).unwrap();
         assert_equal_plans(planner, 0, &loads, &cluster, &steps(steps_of));
     }
+    // 128 slots a GPU with transfers between duplicates: the piece of one lane fills a vector's budget, so each
+    // candidate has a vector. Five layers of 12 restarts need more than one workgroup of those.
+    let counts: Vec<u64> = (0..5 * 200u64).map(|i| 1 + i * i * 7919 % 100_003).collect();
+    let loads = Loads::from_counts(5, 200, &counts).unwrap();
+    let cluster = Cluster::new(384, 1, 1, 3).unwrap();
+    let options = PlanOptions { restarts: 12, duplicates: Duplicates::Allow, ..steps(20) };
+    assert_equal_plans(planner, 0, &loads, &cluster, &options);
     // 100 restarts of 40 layers of 64 x 16 slots: several batches.
     let counts: Vec<u64> = (0..40 * 512u64).map(|i| 1 + i * i % 10_007).collect();
     let loads = Loads::from_counts(40, 512, &counts).unwrap();
     let cluster = Cluster::new(1024, 1, 1, 64).unwrap();
     let options = PlanOptions { restarts: 33, search: None, count_noise: true, ..PlanOptions::default() };
     assert_equal_plans(planner, 0, &loads, &cluster, &options);
+}
+
+/// Layers of the largest models over several windows.
+#[test]
+fn several_windows_of_the_largest_shapes_give_equal_plans() {
+    let Some(planner) = planner() else { return };
+    if is_short() {
+        return;
+    }
+    let search = PlanOptions::default().search.map(|search| crate::Search { steps: 12, ..search });
+    let options = PlanOptions { restarts: 2, kicks: 1, search, ..PlanOptions::default() };
+    let shapes = [(384, 1, 1, 64, 448, 3), (384, 8, 8, 64, 448, 16), (1024, 1, 1, 128, 1152, 5)];
+    for (experts, groups, nodes, gpus, replicas, windows) in shapes {
+        let window = |w: u64| {
+            let counts: Vec<u64> =
+                (0..experts as u64).map(|i| 1 + (i + w * 37) * (i + w) * 7919 % 100_003).collect();
+            Loads::from_counts(1, experts, &counts).unwrap()
+        };
+        let windows: Vec<Loads> = (0..windows).map(window).collect();
+        let loads = Loads::from_windows(&windows, &vec![1.0; windows.len()]).unwrap();
+        let cluster = Cluster::new(replicas, groups, nodes, gpus).unwrap();
+        assert_equal_plans(planner, 0, &loads, &cluster, &options);
+    }
 }
 
 #[test]
