@@ -97,7 +97,7 @@ fn shapes_past_a_device_limit_give_equal_plans() {
     let counts: Vec<u64> = (0..5 * 200u64).map(|i| 1 + i * i * 7919 % 100_003).collect();
     let loads = Loads::from_counts(5, 200, &counts).unwrap();
     let cluster = Cluster::new(384, 1, 1, 3).unwrap();
-    let options = PlanOptions { restarts: 12, duplicates: Duplicates::Allow, ..steps(20) };
+    let options = PlanOptions { restarts: 12, stop_gap_ppm: 0, duplicates: Duplicates::Allow, ..steps(20) };
     assert_equal_plans(planner, 0, &loads, &cluster, &options);
     // 100 restarts of 40 layers of 64 x 16 slots: several batches.
     let counts: Vec<u64> = (0..40 * 512u64).map(|i| 1 + i * i % 10_007).collect();
