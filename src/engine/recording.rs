@@ -63,9 +63,14 @@ pub const TEAM: &str = "TEAM";
 pub const TEAMS: [u32; 2] = [8, 32];
 
 /// Lanes of a team. With teams smaller than its vector (8 lanes by default) llvmpipe gives wrong placements, why is
-/// not known; SwiftShader computes teams of 1 to 4 rightly.
+/// not known; SwiftShader computes teams of 1 to 4 rightly. GLES does not tell the vector (wgpu says 128): 16 lanes
+/// are the most that llvmpipe has.
 pub fn team(is_software: bool, vector: u64) -> u32 {
-    if is_software { TEAMS[0].max(vector.min(64) as u32) } else { TEAMS[1] }
+    match vector {
+        _ if !is_software => TEAMS[1],
+        0..=64 => TEAMS[0].max(vector as u32),
+        _ => 16,
+    }
 }
 
 /// How many lanes a dispatch has.
