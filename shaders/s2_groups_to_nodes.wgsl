@@ -482,12 +482,14 @@ fn gather(
         kept[state + NODE_REFERENCE] = NONE;
         kept[state + NODE_END] = END_SPENT;
         kept[state + NODE_WINNER] = NONE;
+        kept[state + NODE_CUT] = 0u;
     }
     if expert == 0u && params.assignment == 0u {
         kept[layer_state_at(layer) + LAYER_MAX] = NONE;
         kept[layer_state_at(layer) + LAYER_END] = END_SPENT;
         kept[layer_state_at(layer) + LAYER_TAKE] = 0u;
         kept[layer_state_at(layer) + LAYER_CHOSEN] = 0u;
+        kept[layer_state_at(layer) + LAYER_CUT] = 0u;
     }
 }
 

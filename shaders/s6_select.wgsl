@@ -26,6 +26,9 @@ fn choose_restart(
         if end == END_IDLE {
             continue;
         }
+        if end == END_RUNNING {
+            kept[state + NODE_CUT] = 1u;
+        }
         if my_restart == 0u {
             kept[state + NODE_REFERENCE] = control(C_FIRST);
         }
@@ -77,7 +80,8 @@ fn settle_layer(
     }
     let state = layer_state_at(layer);
     var deciding = 0u;
-    for (var node = 1u; node < params.nodes; node += 1u) {
+    for (var node = 0u; node < params.nodes; node += 1u) {
+        kept[state + LAYER_CUT] |= kept[node_state_at(layer, node) + NODE_CUT];
         if kept[node_state_at(layer, node) + NODE_MAX] > kept[node_state_at(layer, deciding) + NODE_MAX] {
             deciding = node;
         }

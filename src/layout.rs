@@ -10,7 +10,7 @@ pub const CONTROL_WORDS: u32 = 24;
 /// Words of a node's kept state (`NODE_WORDS` in `problem.wgsl`).
 pub const NODE_WORDS: u32 = 8;
 /// Words of a layer's kept state (`LAYER_WORDS` in `problem.wgsl`).
-pub const LAYER_WORDS: u32 = 4;
+pub const LAYER_WORDS: u32 = 5;
 /// Words of a layer's walk before its list (`WALK_LIST` in `s2_groups_to_nodes.wgsl`).
 pub const WALK_WORDS: u32 = 5;
 

@@ -173,6 +173,7 @@ impl Batch {
             assignment: 0,
             layers: (0, self.params.layers),
             restarts: (0, self.params.restarts),
+            haste: 1,
         };
         let arena = self.candidates() * self.layout.candidate_words;
         if arena > profiler.gpu.max_buffer_words() {

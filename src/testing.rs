@@ -168,7 +168,7 @@ impl Replay {
         let params = Params::new(loads, cluster, options)?;
         let table = enumerate_assignments(params.groups, params.nodes);
         let layout = Layout::new(&params, table.len() as u32);
-        let (recording, arena) = gpu::record(&params, &layout, gpu::ARENA_WORDS, &|_| shape);
+        let (recording, arena) = gpu::record(&params, &layout, gpu::ARENA_WORDS, 1, &|_| shape);
         let dispatch = |dispatch: &crate::engine::recording::Dispatch| ReplayDispatch {
             kernel: (dispatch.kernel.stem, dispatch.kernel.entry),
             grid: dispatch.grid,

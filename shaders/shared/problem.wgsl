@@ -103,12 +103,14 @@ const NODE_REFERENCE: u32 = 2u;   // what the first restart's first descent reac
 const NODE_END: u32 = 3u;         // why its search ended
 const NODE_WINNER: u32 = 4u;      // the candidate to copy, or NONE
 const NODE_KEPT_MAX: u32 = 5u;    // NODE_MAX of the plan kept for the layer
+const NODE_CUT: u32 = 6u;         // 1: a restart was cut off in the middle of its search
 
-const LAYER_WORDS: u32 = 4u;
+const LAYER_WORDS: u32 = 5u;
 const LAYER_MAX: u32 = 0u;        // load of the heaviest GPU of the plan
 const LAYER_END: u32 = 1u;        // why the search of the node that decides it ended
 const LAYER_TAKE: u32 = 2u;       // 1: the assignment just searched becomes the plan
 const LAYER_CHOSEN: u32 = 3u;     // which assignment the plan is for
+const LAYER_CUT: u32 = 4u;        // 1: NODE_CUT was 1 in some assignment, the plan is worth nothing
 
 // A chosen assignment: its bound, then its groups node after node.
 fn chosen_at(layer: u32, assignment: u32) -> u32 {

@@ -263,7 +263,7 @@ fn record(shape: Shape, options: &PlanOptions, search: SearchShape) -> Recording
     let params = params(shape, options);
     let table = enumerate_assignments(params.groups, params.nodes);
     let layout = Layout::new(&params, table.len() as u32);
-    gpu::record(&params, &layout, gpu::ARENA_WORDS, &|_| search).0
+    gpu::record(&params, &layout, gpu::ARENA_WORDS, 1, &|_| search).0
 }
 
 /// The dearest dispatch of each kernel, for a vector of so many lanes.

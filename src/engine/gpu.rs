@@ -491,7 +491,8 @@ impl Gpu {
         self.open.fault.get().map_or(Ok(()), |reason| Err(self.error(&reason)))
     }
 
-    fn error(&self, reason: &str) -> Error {
+    /// An error of this device.
+    pub fn error(&self, reason: &str) -> Error {
         Error::Device { device: self.open.info.label(), reason: reason.to_string() }
     }
 }

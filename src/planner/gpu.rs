@@ -83,25 +83,40 @@ fn plan_layers(
 ) -> Result<(), Error> {
     let layout = Layout::new(params, table.len() as u32);
     let arena = ARENA_WORDS.min(gpu.max_buffer_words());
-    let (recording, arena_words) =
-        record(params, &layout, arena, &|batch| shape_on(gpu, params, batch, shape));
+    let problem = layout.problem(loads, quads, table);
     let part = Part::Kept { begin: layout.result_begin, words: layout.kept_words - layout.result_begin };
-    let result = gpu.run(&recording, &layout, &layout.problem(loads, quads, table), arena_words, part)?;
-    let (states, plan) = result.split_at((params.layers * LAYER_WORDS) as usize);
-    planned.slots.extend_from_slice(plan);
-    planned.ends.extend(states.chunks_exact(LAYER_WORDS as usize).map(|state| match state[1] {
-        1 => End::Reached,
-        2 => End::Stuck,
-        _ => End::Spent,
-    }));
-    Ok(())
+    for haste in HASTE {
+        let shape = |batch: &Batch| shape_on(gpu, params, batch, shape);
+        let (recording, arena_words) = record(params, &layout, arena, haste, &shape);
+        let result = gpu.run(&recording, &layout, &problem, arena_words, part)?;
+        let (states, plan) = result.split_at((params.layers * LAYER_WORDS) as usize);
+        let states = states.chunks_exact(LAYER_WORDS as usize);
+        if states.clone().any(|state| state[4] != 0) {
+            continue;
+        }
+        planned.slots.extend_from_slice(plan);
+        planned.ends.extend(states.map(|state| match state[1] {
+            1 => End::Reached,
+            2 => End::Stuck,
+            _ => End::Spent,
+        }));
+        return Ok(());
+    }
+    Err(gpu.error("a search did not come to its end in the turns it could need"))
 }
 
-/// The whole plan as one recording, and the words of the arena it needs.
+/// Few restarts come near the most work they may do, and a turn in which nothing is left to do takes a driver as long
+/// as many a turn in which there is. So a plan is made in the turns of an eighth of that work, and again in all
+/// of them where that cut a restart off.
+const HASTE: [u32; 2] = [8, 1];
+
+/// The whole plan as one recording, and the words of the arena it needs. A restart may take the turns of the most
+/// work it could come to over `haste`.
 pub fn record(
     params: &Params,
     layout: &Layout,
     most_arena: u64,
+    haste: u32,
     shape: &dyn Fn(&Batch) -> Shape,
 ) -> (Recording, u64) {
     let base = &layout.base;
@@ -113,6 +128,7 @@ pub fn record(
     let mut search = |recording: &mut Recording, assignment: u32, rounds: &[(u32, u32)]| {
         s2_groups_to_nodes::record_gather(recording, base, assignment);
         for batch in batches(params, layout, most_arena, assignment, rounds) {
+            let batch = Batch { haste, ..batch };
             arena = arena.max(u64::from(batch.params(base).candidates) * layout.candidate_words);
             record_batch(recording, base, &batch, shape(&batch));
         }
@@ -198,7 +214,7 @@ fn batches(
             let layers = (layer, layers.min(params.layers - layer));
             for restart in (begin..end).step_by(restarts as usize) {
                 let restarts = (restart, restarts.min(end - restart));
-                batches.push(Batch { assignment, layers, restarts });
+                batches.push(Batch { assignment, layers, restarts, haste: 1 });
             }
         }
     }

@@ -90,6 +90,8 @@ pub struct Batch {
     pub layers: (u32, u32),
     /// First restart and number of restarts.
     pub restarts: (u32, u32),
+    /// The search is recorded for this part of the work that a restart could come to; 1 is all of it.
+    pub haste: u32,
 }
 
 impl Batch {

@@ -97,7 +97,7 @@ pub fn record(recording: &mut Recording, base: &GpuParams, batch: &Batch, shape:
         Shape::Wide => {
             let kernel = Kernel { stem: STAGE.stem, entry: WIDE };
             let params = GpuParams { fuel: budget::team_fuel(piece), ..batch.params(base) };
-            let turns = most_work(base, last_step).div_ceil(u64::from(params.fuel)) + 1;
+            let turns = most_work(base, last_step, batch).div_ceil(u64::from(params.fuel)) + 1;
             record_each(recording, kernel, Grid::QueuedTeams, &vec![params; turns as usize]);
         }
     }
@@ -113,7 +113,7 @@ pub fn record_turns(
     last_step: u64,
 ) {
     let params = GpuParams { fuel: budget::fuel(piece), ..batch.params(base) };
-    let work = most_work(base, last_step);
+    let work = most_work(base, last_step, batch);
     // Most candidates end early. The few that go on get a vector of lanes each, and do with fewer turns. Where a
     // vector of lanes could not each do a piece within the budget, no candidates share one.
     let all = work.div_ceil(u64::from(params.fuel)) + 1;
@@ -129,10 +129,10 @@ pub fn record_turns(
     record_each(recording, kernel, Grid::Queued, &turns);
 }
 
-/// The most work of a restart.
-fn most_work(base: &GpuParams, last_step: u64) -> u64 {
+/// The most work of a restart that is provided for.
+fn most_work(base: &GpuParams, last_step: u64, batch: &Batch) -> u64 {
     let limit = if base.steps == 0 { 0 } else { base.work_limit };
-    u64::from(limit) + last_step
+    (u64::from(limit) + last_step).div_ceil(u64::from(batch.haste))
 }
 
 /// Turns one after the other, each over what the one before left.

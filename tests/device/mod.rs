@@ -65,7 +65,8 @@ impl Bench {
         let params = Params::new(&case.loads, &case.cluster, &case.options).expect("the case is valid");
         let table = enumerate_assignments(params.groups, params.nodes);
         let layout = Layout::new(&params, table.len() as u32);
-        let batch = Batch { assignment: 0, layers: (0, params.layers), restarts: (0, params.restarts) };
+        let (layers, restarts) = ((0, params.layers), (0, params.restarts));
+        let batch = Batch { assignment: 0, layers, restarts, haste: 1 };
         Self { case, params, table, layout, batch }
     }
 
