@@ -49,11 +49,21 @@ var<private> top: u32;            // the heaviest GPU
 var<private> heavy: u32;          // the GPU that proposes swaps
 var<private> light: u32;
 var<private> cursor: u32;
+var<private> steps: u32;          // of this descent
+var<private> variance: u32;       // whether this descent is by the variance
+var<private> kicked: u32;         // kicks so far
+var<private> best_max: u32;       // the load of the heaviest GPU of the placement remembered
+var<private> first_max: u32;      // the same of the first descent
+var<private> proposers: u32;      // GPUs that have proposed in this step
+var<private> swapped: u32;        // whether one of them has swapped
 var<private> gain: Wide;
 var<private> move_from: u32;
 var<private> move_to: u32;
 var<private> move_from_2: u32;
 var<private> move_to_2: u32;
+
+// Whether this lane writes what is said once of a candidate: of a team, one does.
+var<private> leads: bool = true;
 
 // A transfer to make before the turn ends, or NONE.
 var<private> transfer_slot: u32;
@@ -182,6 +192,13 @@ fn resume() {
     move_to = control(C_TO);
     move_from_2 = control(C_FROM_2);
     move_to_2 = control(C_TO_2);
+    steps = control(C_STEPS);
+    variance = control(C_VARIANCE);
+    kicked = control(C_KICK);
+    best_max = control(C_BEST_MAX);
+    first_max = control(C_FIRST);
+    proposers = control(C_PROPOSERS);
+    swapped = control(C_SWAPPED);
 }
 
 fn suspend() {
@@ -197,6 +214,13 @@ fn suspend() {
     set_control(C_TO, move_to);
     set_control(C_FROM_2, move_from_2);
     set_control(C_TO_2, move_to_2);
+    set_control(C_STEPS, steps);
+    set_control(C_VARIANCE, variance);
+    set_control(C_KICK, kicked);
+    set_control(C_BEST_MAX, best_max);
+    set_control(C_FIRST, first_max);
+    set_control(C_PROPOSERS, proposers);
+    set_control(C_SWAPPED, swapped);
 }
 
 fn blocks(n: u32) -> u32 {
@@ -224,24 +248,23 @@ fn objective() -> u32 {
 // else a move is looked for.
 fn next_step(stop: u32) {
     work += 4u * TURN + blocks(params.node_gpus);
-    let steps = control(C_STEPS);
     if steps == 0u {
-        set_control(C_VARIANCE, select(1u, 0u, objective() == OBJECTIVE_MAX));
+        variance = select(1u, 0u, objective() == OBJECTIVE_MAX);
     }
     if gpu_load(top) <= stop {
         phase = PHASE_REACHED;
     } else if steps == params.steps || work >= params.work_limit {
         phase = PHASE_SPENT;
     } else {
-        set_control(C_STEPS, steps + 1u);
+        steps += 1u;
         phase = select(PHASE_SWAPS_ENDED, PHASE_BEGIN_SWAPS, has_move(MOVE_SWAP));
     }
 }
 
 // No 1-1 swap helps.
 fn after_swaps() {
-    if objective() == OBJECTIVE_VARIANCE_THEN_MAX && control(C_VARIANCE) == 1u {
-        set_control(C_VARIANCE, 0u);
+    if objective() == OBJECTIVE_VARIANCE_THEN_MAX && variance == 1u {
+        variance = 0u;
         phase = PHASE_STEP;
     } else if has_move(MOVE_PAIR) && params.slots_per_gpu >= 2u {
         work += 1u + blocks(params.node_gpus);
@@ -257,21 +280,20 @@ var<private> keeps: bool;
 // The descent ended: keep what it reached if it is not worse, and kick if a kick is left. Whether to go on.
 fn end_descent() -> bool {
     let reached = gpu_load(top);
-    let kick = control(C_KICK);
-    let goes_on = phase == PHASE_STUCK && kick < params.kicks;
-    if !goes_on {
+    let goes_on = phase == PHASE_STUCK && kicked < params.kicks;
+    if !goes_on && leads {
         set_control(C_END, phase - PHASE_REACHED + END_REACHED);
         if phase == PHASE_REACHED && will_be_kept(reached) {
             atomicMin(&queue[decided_at()], my_restart);
         }
     }
     phase = PHASE_KICK;
-    if kick == 0u {
-        set_control(C_FIRST, reached);
+    if kicked == 0u {
+        first_max = reached;
     }
-    keeps = kick == 0u || reached <= control(C_BEST_MAX);
+    keeps = kicked == 0u || reached <= best_max;
     if keeps {
-        set_control(C_BEST_MAX, reached);
+        best_max = reached;
         work += 4u * TURN + blocks(params.node_slots);
     } else if goes_on && KICKS == 1u {
         phase = PHASE_RESTORE;
@@ -420,16 +442,19 @@ fn read_own(gpu: u32) {
     }
 }
 
-// Sets the twins, of which `n` of each GPU are wanted.
-fn find_twins(begin: u32, n: u32) {
+// What twins are charged, of which `n` of each GPU are wanted.
+fn twins_cost(n: u32) -> u32 {
+    return select(0u, 2u * (n + params.slots_per_gpu * (1u + blocks(n))), AVOIDS == 1u);
+}
+
+// Sets the twins.
+fn find_twins(begin: u32) {
     own_twins = 0u;
     other_twins = 0u;
     if AVOIDS == 0u {
         return;
     }
-    let k = params.slots_per_gpu;
-    work += 2u * (n + k * (1u + blocks(n)));
-    for (var j = 0u; j < k; j += 1u) {
+    for (var j = 0u; j < params.slots_per_gpu; j += 1u) {
         let expert = slot_expert(begin + j);
         var found = 0u;
         for (var i = 0u; i < SLOTS; i += 1u) {
@@ -522,6 +547,9 @@ fn is_replica(slot: u32, end: u32, expert: u32) -> u32 {
 
 // Exchanges what two slots of different GPUs hold.
 fn exchange(a: u32, b: u32) {
+    if !leads {
+        return;
+    }
     let expert_a = slot_expert(a);
     let load_a = slot_load(a);
     let expert_b = slot_expert(b);

@@ -10,9 +10,9 @@ fn kick_draw(key: u32, kick: u32, i: u32) -> u32 {
 
 // All but the transfer, which `transfer_slot` and `transfer_expert` say, as in a descent.
 fn kick_candidate() {
-    let kick = control(C_KICK);
-    set_control(C_KICK, kick + 1u);
-    set_control(C_STEPS, 0u);
+    let kick = kicked;
+    kicked += 1u;
+    steps = 0u;
     phase = PHASE_STEP;
     let key = restart_key(my_node, my_restart);
     work += 4u * TURN;

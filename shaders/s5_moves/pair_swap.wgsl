@@ -10,20 +10,20 @@ fn weigh_pair_swaps() {
     work += TURN;
     let distance = i32(gpu_load(top)) - i32(gpu_load(gpu));
     if distance / 2 > i32(gain.low) {
-        weigh_pairs_with(gpu, distance);
+        work += pairs_cost();
+        if SLOTS > 0u {
+            weigh_own_pairs(gpu, distance);
+        } else {
+            weigh_pairs(gpu, distance);
+        }
     }
 }
 
-// Its pairs with those of the heaviest GPU, of which `read_own` has read the slots.
-fn weigh_pairs_with(gpu: u32, distance: i32) {
+// What the pairs of two GPUs are charged; where they do not fit a tile, `read_items` charges for the twins.
+fn pairs_cost() -> u32 {
     let n = min(params.slots_per_gpu, PAIR_SLOTS);
     let count = n * (n - 1u) / 2u;
-    work += 2u * (n + count) + count * (1u + blocks(count));
-    if SLOTS > 0u {
-        weigh_own_pairs(gpu, distance);
-    } else {
-        weigh_pairs(gpu, distance);
-    }
+    return 2u * (n + count) + count * (1u + blocks(count)) + select(0u, twins_cost(n), SLOTS > 0u);
 }
 
 fn make_best_pair_swap() {
@@ -42,10 +42,11 @@ override OWN_PAIRS: u32 = OWN_PAIR_SLOTS * (max(OWN_PAIR_SLOTS, 1u) - 1u) / 2u;
 
 var<private> other_loads: array<i32, PAIR_SLOTS>;
 
-// By constant indices: loops of up to 32 trips are unrolled.
+// Pairs with those of the heaviest GPU, of which `read_own` has read the slots. By constant indices: loops of up to
+// 32 trips are unrolled.
 fn weigh_own_pairs(gpu: u32, distance: i32) {
     let begin = gpu * params.slots_per_gpu;
-    find_twins(begin, min(params.slots_per_gpu, PAIR_SLOTS));
+    find_twins(begin);
     add_two_rows(0u);
     add_two_rows(2u);
     add_two_rows(4u);

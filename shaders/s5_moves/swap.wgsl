@@ -26,8 +26,8 @@ fn begin_swaps() {
     }
     work += params.node_gpus;
     phase = PHASE_PROPOSE;
-    set_control(C_PROPOSER, 0u);
-    set_control(C_ANY, 0u);
+    proposers = 0u;
+    swapped = 0u;
     let some = params.lightest != 0u && params.lightest < params.node_gpus;
     for (var gpu = 0u; gpu < params.node_gpus; gpu += 1u) {
         set_mark(gpu, select(MARK_PARTNER, 0u, some));
@@ -53,7 +53,6 @@ fn begin_swaps() {
 // The next heaviest GPU that has not swapped in this step looks for its best swap.
 fn propose() {
     work += TURN + params.node_gpus;
-    let next = control(C_PROPOSER);
     heavy = NONE;
     for (var gpu = 0u; gpu < params.node_gpus; gpu += 1u) {
         let unused = (mark(gpu) & MARK_USED) == 0u;
@@ -65,20 +64,20 @@ fn propose() {
         end_swaps();
         return;
     }
-    set_control(C_PROPOSER, next + 1u);
+    proposers += 1u;
     begin_phase(PHASE_SWAP);
 }
 
 // All proposers have had their turn.
 fn end_swaps() {
-    phase = select(PHASE_SWAPS_ENDED, PHASE_STEP, control(C_ANY) == 1u);
+    phase = select(PHASE_SWAPS_ENDED, PHASE_STEP, swapped == 1u);
 }
 
 fn by_variance() -> bool {
     if ANY_RULE == 0u {
         return false;
     }
-    return control(C_VARIANCE) == 1u;
+    return variance == 1u;
 }
 
 // What moving m of a distance is worth.
@@ -122,18 +121,24 @@ fn weigh_swaps() {
     }
     let floor = select(gain.low, 0u, by_variance());
     if SLOTS > 0u {
+        work += slots_cost();
         weigh_slots(gpu, i32(distance), i32(floor));
     } else {
         weigh_tiles(gpu, heavy_tile * TILE, tile * TILE, i32(distance), i32(floor));
     }
 }
 
+// What `weigh_slots` is charged.
+fn slots_cost() -> u32 {
+    let k = params.slots_per_gpu;
+    return k + k * (1u + blocks(k)) + twins_cost(k);
+}
+
 // All slots of the heavy GPU with all of another, where they fit a tile.
 fn weigh_slots(gpu: u32, distance: i32, floor: i32) {
     let k = params.slots_per_gpu;
     let begin = gpu * k;
-    work += k + k * (1u + blocks(k));
-    find_twins(begin, k);
+    find_twins(begin);
     var own: array<i32, TILE>;
     for (var i = 0u; i < SLOTS; i += 1u) {
         own[i] = own_load(i);
@@ -223,10 +228,10 @@ fn make_best_swap() {
     if found {
         let partner = move_to / params.slots_per_gpu;
         set_mark(partner, mark(partner) | MARK_USED);
-        set_control(C_ANY, 1u);
+        swapped = 1u;
     }
     let all = params.heaviest == 0u || params.heaviest > params.node_gpus;
-    if control(C_PROPOSER) == select(params.heaviest, params.node_gpus, all) {
+    if proposers == select(params.heaviest, params.node_gpus, all) {
         end_swaps();
     } else {
         phase = PHASE_PROPOSE;

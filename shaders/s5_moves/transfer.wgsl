@@ -226,9 +226,13 @@ fn transfer(slot: u32, expert: u32) {
     }
 }
 
+fn transfer_cost() -> u32 {
+    return 1u + blocks(params.node_slots);
+}
+
 // All but the loads; the expert that the slot held.
 fn begin_transfer(slot: u32, expert: u32) -> u32 {
-    work += 1u + blocks(params.node_slots);
+    work += transfer_cost();
     let old = slot_expert(slot);
     arena[word_at(params.at_expert, slot)] = expert;
     set_count(old, count_of(old) - 1u);

@@ -1,36 +1,38 @@
-// The wide shape of stage 5: one workgroup a candidate, a team. Lane 0 leads: it holds the control block and goes
-// through the phases as a lane of the narrow shape does; what looks at many GPUs, slots or experts is spread over
-// the team. State and work are those of the narrow shape between any two pieces, so that either may go on where
-// the other stopped.
+// The wide shape of stage 5: one workgroup a candidate, a team. All its lanes go through the phases together, each
+// with the whole control block in registers; what looks at many GPUs, slots or experts is spread over them, and
+// lane 0 alone, which leads, writes what is said once. State and work are those of the narrow shape between any two
+// pieces, so that either may go on where the other stopped.
 //
-// In a round every lane weighs a piece of its own, against the best before the round. Then the leader goes through
-// the reports in order: a piece that a lane alone would not have weighed any more counts for nothing and is not
+// For searches in which the heaviest GPU alone proposes, the slots of a GPU fit a tile and no GPU holds duplicates:
+// see `has_wide` in `src/stages/s5_refine.rs`.
+//
+// In a round every lane weighs a piece of its own, against the best before the round. Then all go through the
+// reports in order: a piece that a lane alone would not have weighed any more counts for nothing and is not
 // charged, so that work is charged as if by one lane.
+//
+// Drivers on the processor walk through all code of a loop, masked, whatever the branches. So loops are nested by how
+// often they run, and end where their next turn would be an empty one.
 
 override TEAM: u32 = 8u;
 
-// What the leader tells the team: (phase, cursor, top, heavy), (gain, move_from, move_to).
-struct Order {
-    now: vec4<u32>,
-    best: vec4<u32>,
-}
-var<workgroup> order: Order;
-// In place of a phase: the dispatch ends; the loads after a transfer from the expert in `gain` to the one in
-// `move_to`; the placement to remember.
-const ORDER_END: u32 = 0xffffffffu;
-const ORDER_REWEIGH: u32 = 0xfffffffeu;
-const ORDER_SAVE: u32 = 0xfffffffdu;
-
-// What the lanes tell the leader.
-var<workgroup> reports: array<vec4<u32>, TEAM>;
-var<workgroup> found_moves: array<vec4<u32>, TEAM>;
+// What the lanes tell each other: the most a piece could gain and what it did, by which move, and its cost.
+var<workgroup> mosts: array<u32, TEAM>;
+var<workgroup> founds: array<u32, TEAM>;
+var<workgroup> found_moves: array<u32, TEAM>;
 var<workgroup> costs: array<u32, TEAM>;
+// The phase all are in, said so that a compiler knows it to be the same for all.
+var<workgroup> agreed: u32;
+// What a kick came to: (work, slot, expert) of its transfer.
+var<workgroup> kick_result: vec3<u32>;
 var<workgroup> queue_length: u32;
+
+const PHASE_ENDED: u32 = 0xffffffffu;    // of this dispatch
 
 var<private> lane: u32;
 // Work charged in this dispatch for pieces beside the first of a round: it took no time.
 var<private> beside: u32;
 var<private> until: u32;
+var<private> running: bool;
 
 @compute @workgroup_size(TEAM)
 fn refine_wide(
@@ -39,115 +41,77 @@ fn refine_wide(
     @builtin(local_invocation_index) local: u32,
 ) {
     lane = local;
+    leads = lane == 0u;
     let place = workgroup.y * grid.x + workgroup.x;
-    if lane == 0u {
+    if leads {
         queue_length = queued();
     }
     if place >= workgroupUniformLoad(&queue_length) {
         return;
     }
     take_candidate(queued_candidate(place));
-    let stop = stop_load(groups[chosen_at(my_layer, params.assignment)]);
-    var running = true;
-    own_gpu = NONE;
-    if lane == 0u {
-        resume();
-        transfer_slot = NONE;
-        until = work + params.fuel;
-        beside = 0u;
-        give_order(phase);
+    if leads {
+        agreed = PHASE_STEP;
         if params.restart_begin > 0u && atomicLoad(&queue[decided_at()]) < my_restart {
             set_control(C_END, END_IDLE);
-            running = false;
-            order.now.x = ORDER_END;
+            agreed = PHASE_ENDED;
         }
     }
+    if workgroupUniformLoad(&agreed) == PHASE_ENDED {
+        return;
+    }
+    let stop = stop_load(groups[chosen_at(my_layer, params.assignment)]);
+    resume();
+    running = true;
+    own_gpu = NONE;
+    eligible_gpu = NONE;
+    transfer_slot = NONE;
+    beside = 0u;
+    until = work + params.fuel;
     loop {
-        // As in the narrow shape, one loop a phase: a driver may walk through all code of a loop, masked.
-        if listen() == ORDER_END {
-            break;
-        }
+        var now = PHASE_STEP;
         loop {
-            let now = listen();
-            if now > PHASE_SWAP {
-                break;
-            }
-            team_step(now, stop);
             loop {
-                if listen() != PHASE_SWAP {
+                team_step(stop);
+                team_swaps();
+                now = agree();
+                if now > PHASE_SWAP {
                     break;
                 }
-                team_swaps();
             }
-        }
-        if lane == 0u {
             if phase == PHASE_SWAPS_ENDED {
                 after_swaps();
             }
-            give_order(phase);
-        }
-        if (MOVES & MOVE_PAIR) != 0u {
-            loop {
-                if listen() != PHASE_PAIR {
-                    break;
-                }
-                team_pair_swaps();
-            }
-        }
-        if lane == 0u {
-            if phase == PHASE_BEGIN_BIPARTITION {
-                begin_bipartition();
-            }
-            while (MOVES & MOVE_BIPARTITION) != 0u && phase == PHASE_BIPARTITION && in_budget() {
-                weigh_splits();
-            }
-            give_order(phase);
-        }
-        team_transfers();
-        // The same turn goes on to the kick.
-        if lane == 0u {
-            keeps = false;
-            if phase >= PHASE_REACHED {
-                running = end_descent();
-                if !keeps && phase == PHASE_RESTORE {
-                    recount();
+            if (MOVES & MOVE_PAIR) != 0u {
+                loop {
+                    team_pair_swaps();
+                    now = agree();
+                    if now != PHASE_PAIR {
+                        break;
+                    }
                 }
             }
-            give_order(select(phase, ORDER_SAVE, keeps));
-        }
-        let ended = listen();
-        if ended == ORDER_SAVE {
-            team_save();
-        } else if ended == PHASE_RESTORE {
-            team_restore();
-            if lane == 0u {
-                begin_restore();
+            if now > PHASE_STEP {
+                break;
             }
         }
-        // Before the leader changes what is being saved, or reads what was restored.
-        storageBarrier();
-        if lane == 0u {
-            var next = phase;
-            if KICKS == 1u && phase == PHASE_KICK && running {
-                kick_candidate();
-                next = phase;
-                if transfer_slot != NONE {
-                    gain.low = begin_transfer(transfer_slot, transfer_expert);
-                    move_to = transfer_expert;
-                    transfer_slot = NONE;
-                    next = ORDER_REWEIGH;
-                }
-            }
-            give_order(select(next, ORDER_END, !running));
+        if now == PHASE_ENDED {
+            break;
         }
-        if listen() == ORDER_REWEIGH {
-            team_reweigh();
-            if lane == 0u {
-                give_order(phase);
-            }
+        if phase == PHASE_BEGIN_BIPARTITION {
+            begin_bipartition();
+        }
+        if (MOVES & MOVE_TRANSFER) != 0u {
+            team_transfers();
+        } else if phase == PHASE_BEGIN_TRANSFERS {
+            begin_transfers();
+        }
+        team_end();
+        if agree() == PHASE_ENDED {
+            break;
         }
     }
-    if lane == 0u {
+    if leads {
         suspend();
         if running {
             queue_again();
@@ -155,88 +119,161 @@ fn refine_wide(
     }
 }
 
-fn in_budget() -> bool {
-    return work - beside < until;
-}
-
-// Tells the team what the control block is; the end where the dispatch has used up its fuel.
-fn give_order(next: u32) {
-    let ends = next <= PHASE_SPENT && !in_budget();
-    order.now = vec4<u32>(select(next, ORDER_END, ends), cursor, top, heavy);
-    order.best = vec4<u32>(gain.low, gain.high, move_from, move_to);
-}
-
-// Waits for the leader. What it wrote, in the arena too, is seen from here on.
-fn listen() -> u32 {
+// The phase, or that the dispatch has come to its end. What any lane wrote is seen from here on.
+fn agree() -> u32 {
     storageBarrier();
-    let told = workgroupUniformLoad(&order);
-    cursor = told.now.y;
-    top = told.now.z;
-    heavy = told.now.w;
-    gain = Wide(told.best.x, told.best.y);
-    move_from = told.best.z;
-    move_to = told.best.w;
-    return told.now.x;
+    if leads {
+        agreed = select(PHASE_ENDED, phase, running && work - beside < until);
+    }
+    return workgroupUniformLoad(&agreed);
 }
 
-// Between two moves: the heaviest GPU, ties to the lower; then the leader goes on to the next scan of swaps.
-fn team_step(now: u32, stop: u32) {
-    var heaviest = 0u;
-    var most = 0u;
-    for (var gpu = lane; gpu < params.node_gpus; gpu += TEAM) {
-        let load = gpu_load(gpu);
-        if gpu == lane || load > most {
-            heaviest = gpu;
-            most = load;
+// Between two moves: the heaviest GPU, ties to the lower, and the start of the next scan of swaps.
+fn team_step(stop: u32) {
+    let steps_now = phase == PHASE_STEP;
+    if params.node_gpus <= 4u * TEAM {
+        if steps_now {
+            find_heaviest();
         }
-    }
-    reports[lane] = vec4<u32>(most, heaviest, 0u, 0u);
-    workgroupBarrier();
-    if lane != 0u {
-        return;
-    }
-    if now == PHASE_STEP {
-        for (var i = 1u; i < TEAM; i += 1u) {
-            let report = reports[i];
-            let heavier = report.x > most || (report.x == most && report.y < heaviest);
-            if heavier && i < params.node_gpus {
-                most = report.x;
-                heaviest = report.y;
+    } else {
+        var heaviest = 0u;
+        var most = 0u;
+        for (var gpu = lane; gpu < params.node_gpus; gpu += TEAM) {
+            let load = gpu_load(gpu);
+            if gpu == lane || load > most {
+                heaviest = gpu;
+                most = load;
             }
         }
-        top = heaviest;
+        founds[lane] = most;
+        found_moves[lane] = heaviest;
+        workgroupBarrier();
+        if steps_now {
+            top = found_moves[0];
+            most = founds[0];
+            for (var i = 1u; i < TEAM; i += 1u) {
+                let load = founds[i];
+                let gpu = found_moves[i];
+                let heavier = load > most || (load == most && gpu < top);
+                top = select(top, gpu, heavier);
+                most = max(most, load);
+            }
+        }
+        workgroupBarrier();
+    }
+    if steps_now {
         next_step(stop);
     }
     if phase == PHASE_BEGIN_SWAPS {
         begin_swaps();
     }
-    if phase == PHASE_PROPOSE {
-        propose();
+}
+
+// The end of a descent: the placement remembered, or the one before brought back, and a kick.
+fn team_end() {
+    let ends = phase >= PHASE_REACHED;
+    keeps = false;
+    if ends {
+        running = end_descent();
+        if keeps {
+            team_save();
+        }
     }
-    give_order(phase);
+    if KICKS == 1u {
+        if leads {
+            agreed = phase;
+        }
+        let restores = workgroupUniformLoad(&agreed) == PHASE_RESTORE;
+        team_recount(restores);
+        if restores {
+            team_restore();
+            begin_restore();
+        }
+        storageBarrier();
+        team_kick();
+    }
+    if KICKS == 1u || (MOVES & MOVE_TRANSFER) != 0u {
+        team_transfer();
+    }
 }
 
 // Remembers the placement.
 fn team_save() {
     for (var slot = lane; slot < params.node_slots; slot += TEAM) {
-        save_slot(slot);
+        set_snapshot(slot, slot_expert(slot));
     }
+}
+
+// The counts of the placement remembered. GPU by GPU: there are no duplicates, so each expert has one lane.
+fn team_recount(recounts: bool) {
+    for (var expert = lane; expert < select(0u, params.node_experts, recounts); expert += TEAM) {
+        set_count(expert, 0u);
+    }
+    for (var gpu = 0u; gpu < select(0u, params.node_gpus, recounts); gpu += 1u) {
+        storageBarrier();
+        for (var i = lane; i < params.slots_per_gpu; i += TEAM) {
+            let expert = snapshot(gpu * params.slots_per_gpu + i);
+            if expert != FREE {
+                set_count(expert, count_of(expert) + 1u);
+            }
+        }
+    }
+    storageBarrier();
 }
 
 // Back to the placement remembered; a GPU's slots are one lane's.
 fn team_restore() {
     for (var gpu = lane; gpu < params.node_gpus; gpu += TEAM) {
+        set_gpu_load(gpu, 0u);
         for (var i = 0u; i < params.slots_per_gpu; i += 1u) {
             restore_slot(gpu * params.slots_per_gpu + i);
         }
     }
+    own_gpu = NONE;
 }
 
-// The loads after a transfer; a GPU's slots are one lane's.
-fn team_reweigh() {
-    for (var gpu = lane; gpu < params.node_gpus; gpu += TEAM) {
-        for (var i = 0u; i < params.slots_per_gpu; i += 1u) {
-            reweigh(gpu * params.slots_per_gpu + i, gain.low, move_to);
+fn team_kick() {
+    let kicks = phase == PHASE_KICK && running;
+    if kicks && leads {
+        kick_candidate();
+        kick_result = vec3<u32>(work, transfer_slot, transfer_expert);
+    }
+    workgroupBarrier();
+    if kicks {
+        if !leads {
+            kicked += 1u;
+            steps = 0u;
+            phase = PHASE_STEP;
+            work = kick_result.x;
+            transfer_slot = kick_result.y;
+            transfer_expert = kick_result.z;
         }
+        own_gpu = NONE;
+    }
+}
+
+// What a scan or a kick decided on: the counts, then the loads; a GPU's slots are one lane's.
+fn team_transfer() {
+    let moves = transfer_slot != NONE;
+    storageBarrier();
+    var old = FREE;
+    if moves {
+        old = slot_expert(transfer_slot);
+    }
+    storageBarrier();
+    if moves && leads {
+        begin_transfer(transfer_slot, transfer_expert);
+    } else if moves {
+        work += transfer_cost();
+    }
+    storageBarrier();
+    if moves {
+        for (var gpu = lane; gpu < params.node_gpus; gpu += TEAM) {
+            for (var i = 0u; i < params.slots_per_gpu; i += 1u) {
+                reweigh(gpu * params.slots_per_gpu + i, old, transfer_expert);
+            }
+        }
+        transfer_slot = NONE;
+        own_gpu = NONE;
     }
 }

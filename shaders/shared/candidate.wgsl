@@ -24,8 +24,8 @@ const C_FROM: u32 = 12u;
 const C_TO: u32 = 13u;
 const C_FROM_2: u32 = 14u;
 const C_TO_2: u32 = 15u;
-const C_PROPOSER: u32 = 16u;
-const C_ANY: u32 = 17u;
+const C_PROPOSERS: u32 = 16u;
+const C_SWAPPED: u32 = 17u;
 const C_LIGHT: u32 = 18u;
 const C_TOP: u32 = 19u;
 

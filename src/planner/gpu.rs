@@ -5,7 +5,7 @@ use crate::engine::recording::Recording;
 use crate::error::Error;
 use crate::layout::{GpuParams, LAYER_WORDS, Layout, window_quads};
 use crate::mirror::s5_refine::End;
-use crate::params::{Params, TILE, enumerate_assignments};
+use crate::params::{Params, enumerate_assignments};
 use crate::planner::cpu::Planned;
 use crate::stages::s5_refine::Shape;
 use crate::stages::{
@@ -162,24 +162,15 @@ const WIDE_GPUS: u32 = 8;
 
 /// The shape of the search for a batch.
 ///
-/// The wide one, but where it would leave most to the leader of a team, or to few of its lanes; where all
+/// The wide one, but where it would leave most to few lanes of a team; where all
 /// candidates walk alike and end together (swaps alone, without kicks); or where the candidates fill a GPU. On
 /// llvmpipe it takes 0.2 to 0.7 of the narrow one's time with kicks, and 0.3 to 1.1 with pair swaps alone.
 fn choose_shape(is_software: bool, params: &Params, batch: &Batch) -> Shape {
     let search = &params.search;
-    let by_leader = search.bipartition
-        || params.marks_gpus()
-        || params.starts_with_variance()
-        || params.slots_per_gpu > TILE
-        || (search.transfers && !params.avoid_duplicates);
     let walk_alike = params.kicks == 0 && !search.pair_swaps;
     let candidates = batch.layers.1.saturating_mul(params.nodes).saturating_mul(batch.restarts.1);
     let fills_gpu = !is_software && candidates > WIDE_CANDIDATES;
-    if by_leader || walk_alike || fills_gpu || params.node_gpus < WIDE_GPUS {
-        Shape::Narrow
-    } else {
-        Shape::Wide
-    }
+    if walk_alike || fills_gpu || params.node_gpus < WIDE_GPUS { Shape::Narrow } else { Shape::Wide }
 }
 
 /// s3 to s6 for a batch.

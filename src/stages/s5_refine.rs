@@ -75,6 +75,11 @@ fn is_plain(p: &GpuParams) -> bool {
     p.objective == 0 && p.heaviest == 1 && p.lightest == 0 && p.moves & 4 == 0
 }
 
+/// Whether the search has a wide shape too: one in which little is left to one lane.
+pub fn has_wide(p: &GpuParams) -> bool {
+    is_plain(p) && p.avoid_duplicates == 1 && p.slots_per_gpu <= TILE
+}
+
 /// How the lanes of a device are spread over the search. Either shape computes the same, and may go on where the
 /// other stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,19 +91,19 @@ pub enum Shape {
 }
 
 /// The search of all candidates of a batch: as many dispatches as the budget of a restart could need. Those
-/// after the last candidate ends are empty.
+/// after the last candidate ends are empty. Searches without a wide shape are narrow.
 pub fn record(recording: &mut Recording, base: &GpuParams, batch: &Batch, shape: Shape) {
     let (piece, last_step) = (largest_piece(base), last_step(base));
     match shape {
-        Shape::Narrow => {
-            let kernel = Kernel { stem: STAGE.stem, entry: NARROW };
-            record_turns(recording, base, batch, kernel, piece, last_step);
-        }
-        Shape::Wide => {
+        Shape::Wide if has_wide(base) => {
             let kernel = Kernel { stem: STAGE.stem, entry: WIDE };
             let params = GpuParams { fuel: budget::team_fuel(piece), ..batch.params(base) };
             let turns = most_work(base, last_step, batch).div_ceil(u64::from(params.fuel)) + 1;
             record_each(recording, kernel, Grid::QueuedTeams, &vec![params; turns as usize]);
+        }
+        _ => {
+            let kernel = Kernel { stem: STAGE.stem, entry: NARROW };
+            record_turns(recording, base, batch, kernel, piece, last_step);
         }
     }
 }

@@ -3,7 +3,7 @@ use crate::engine::device::Opening;
 use crate::engine::recording::{Grid, TEAMS};
 use crate::mirror::s5_refine::refine;
 use crate::planner::gpu::shaders;
-use crate::stages::s5_refine::{Shape, WIDE};
+use crate::stages::s5_refine::{Shape, WIDE, has_wide};
 
 /// Words of the control block, as in `candidate.wgsl`.
 const END: usize = 0;
@@ -48,7 +48,9 @@ fn either_shape_goes_on_where_the_other_stopped() {
         assert_equal_searches(gpu, 4200 + seed, Shape::Narrow, |recording| {
             // Late turns, in which a lane has a vector to itself, have more fuel than a team may have.
             let turns = recording.dispatches.iter_mut().filter(|dispatch| dispatch.params.spread == 1);
-            for turn in turns.filter(|dispatch| dispatch.kernel.entry == "refine").skip(1).step_by(2) {
+            let turns =
+                turns.filter(|dispatch| dispatch.kernel.entry == "refine" && has_wide(&dispatch.params));
+            for turn in turns.skip(1).step_by(2) {
                 turn.kernel.entry = WIDE;
                 turn.grid = Grid::QueuedTeams;
             }
