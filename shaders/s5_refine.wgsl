@@ -380,16 +380,19 @@ fn count_slot(slot: u32) {
 }
 
 fn restore_slot(slot: u32) {
-    if slot >= params.node_slots {
-        return;
+    if slot < params.node_slots {
+        restore_to(slot, slot / params.slots_per_gpu);
     }
+}
+
+// A slot of a GPU, and its share in the GPU's load.
+fn restore_to(slot: u32, gpu: u32) {
     let expert = snapshot(slot);
     var load = 0u;
     if expert != FREE {
         load = weight(expert) / max(count_of(expert), 1u);
     }
     set_slot(slot, expert, load);
-    let gpu = slot / params.slots_per_gpu;
     set_gpu_load(gpu, gpu_load(gpu) + load);
 }
 
@@ -431,14 +434,12 @@ fn read_own(gpu: u32) {
     if SLOTS == 0u {
         return;
     }
-    for (var i = 0u; i < SLOTS; i += 1u) {
-        own_loads[i] = -NEVER;
-        own_experts[i] = FREE;
-    }
     let begin = gpu * params.slots_per_gpu;
-    for (var i = 0u; i < params.slots_per_gpu; i += 1u) {
-        own_loads[i] = i32(slot_load(begin + i));
-        own_experts[i] = slot_expert(begin + i);
+    let last = params.slots_per_gpu - 1u;
+    for (var i = 0u; i < SLOTS; i += 1u) {
+        let slot = begin + min(i, last);
+        own_loads[i] = select(-NEVER, i32(slot_load(slot)), i <= last);
+        own_experts[i] = select(FREE, slot_expert(slot), i <= last);
     }
 }
 

@@ -219,10 +219,10 @@ fn weigh_replication(at: u32, gpu: u32, expert: u32, load: u32, on_heavy: u32) {
 fn transfer(slot: u32, expert: u32) {
     let old = begin_transfer(slot, expert);
     for (var at = 0u; at < params.node_slots; at += 4u) {
-        reweigh(at, old, expert);
-        reweigh(at + 1u, old, expert);
-        reweigh(at + 2u, old, expert);
-        reweigh(at + 3u, old, expert);
+        reweigh_slot(at, old, expert);
+        reweigh_slot(at + 1u, old, expert);
+        reweigh_slot(at + 2u, old, expert);
+        reweigh_slot(at + 3u, old, expert);
     }
 }
 
@@ -240,16 +240,19 @@ fn begin_transfer(slot: u32, expert: u32) -> u32 {
     return old;
 }
 
-fn reweigh(at: u32, old: u32, expert: u32) {
-    if at >= params.node_slots {
-        return;
+fn reweigh_slot(at: u32, old: u32, expert: u32) {
+    if at < params.node_slots {
+        reweigh(at, at / params.slots_per_gpu, old, expert);
     }
+}
+
+// A slot of a GPU, if it holds one of the two experts.
+fn reweigh(at: u32, gpu: u32, old: u32, expert: u32) {
     let held = slot_expert(at);
     if held != old && held != expert {
         return;
     }
     let load = weight(held) / max(count_of(held), 1u);
-    let gpu = at / params.slots_per_gpu;
     set_gpu_load(gpu, gpu_load(gpu) - slot_load(at) + load);
     arena[word_at(params.at_load, at)] = load;
 }

@@ -77,10 +77,13 @@ fn best_now() -> Best {
 
 // What a lane found, and the most it could have found.
 fn report(most: u32) {
-    let k = params.slots_per_gpu;
+    let own = top * params.slots_per_gpu;
+    let other = (cursor + lane) * params.slots_per_gpu;
     mosts[lane] = most;
     founds[lane] = gain.low;
-    found_moves[lane] = move_from % k | (move_to % k << 8u) | (move_from_2 % k << 16u) | (move_to_2 % k << 24u);
+    // Of a lane that found nothing, nonsense.
+    found_moves[lane] = ((move_from - own) & 255u) | (((move_to - other) & 255u) << 8u)
+        | (((move_from_2 - own) & 255u) << 16u) | ((move_to_2 - other) << 24u);
 }
 
 // The reports in order, after the best `before`. All GPUs that are weighed cost the same.

@@ -226,7 +226,7 @@ fn team_restore() {
     for (var gpu = lane; gpu < params.node_gpus; gpu += TEAM) {
         set_gpu_load(gpu, 0u);
         for (var i = 0u; i < params.slots_per_gpu; i += 1u) {
-            restore_slot(gpu * params.slots_per_gpu + i);
+            restore_to(gpu * params.slots_per_gpu + i, gpu);
         }
     }
     own_gpu = NONE;
@@ -270,7 +270,7 @@ fn team_transfer() {
     if moves {
         for (var gpu = lane; gpu < params.node_gpus; gpu += TEAM) {
             for (var i = 0u; i < params.slots_per_gpu; i += 1u) {
-                reweigh(gpu * params.slots_per_gpu + i, old, transfer_expert);
+                reweigh(gpu * params.slots_per_gpu + i, gpu, old, transfer_expert);
             }
         }
         transfer_slot = NONE;
