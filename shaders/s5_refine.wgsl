@@ -457,14 +457,20 @@ fn find_twins(begin: u32) {
     }
     for (var j = 0u; j < params.slots_per_gpu; j += 1u) {
         let expert = slot_expert(begin + j);
-        var found = 0u;
-        for (var i = 0u; i < SLOTS; i += 1u) {
-            found |= select(0u, 1u << i, own_experts[i] == expert);
-        }
-        found = select(found, 0u, expert == FREE);
+        let found = select(own_replicas(expert), 0u, expert == FREE);
         own_twins |= found;
         other_twins |= select(0u, 1u << j, found != 0u);
     }
+}
+
+// The own slots that hold an expert, as bits. In a function of its own: naga counts the trips of a loop from where
+// its function begins, so that a compiler that unrolls the loop unrolls the counting away too.
+fn own_replicas(expert: u32) -> u32 {
+    var found = 0u;
+    for (var i = 0u; i < SLOTS; i += 1u) {
+        found |= select(0u, 1u << i, own_experts[i] == expert);
+    }
+    return found;
 }
 
 // The load of an own slot; a replica that would make a duplicate on the other side has one no swap wants.

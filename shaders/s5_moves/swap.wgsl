@@ -139,20 +139,13 @@ fn weigh_slots(gpu: u32, distance: i32, floor: i32) {
     let k = params.slots_per_gpu;
     let begin = gpu * k;
     find_twins(begin);
-    var own: array<i32, TILE>;
-    for (var i = 0u; i < SLOTS; i += 1u) {
-        own[i] = own_load(i);
-    }
+    offer_own();
     var best = floor;
     var best_item = 0;
     var to = NONE;
     for (var j = 0u; j < k; j += 1u) {
         let item = other_load(begin, j);
-        var most = -NEVER;
-        for (var i = 0u; i < SLOTS; i += 1u) {
-            let d = own[i] - item;
-            most = max(min(d, distance - d), most);
-        }
+        let most = most_for(item, distance);
         let better = most > best;
         best_item = select(best_item, item, better);
         to = select(to, j, better);
@@ -161,10 +154,29 @@ fn weigh_slots(gpu: u32, distance: i32, floor: i32) {
     // Ties to the first.
     var source = NONE;
     for (var i = 0u; i < SLOTS; i += 1u) {
-        let d = own[i] - best_item;
+        let d = own_offers[i] - best_item;
         source = select(source, i, source == NONE && min(d, distance - d) == best);
     }
     keep_swap(best, distance, to, heavy * k + source, begin + to);
+}
+
+// The own loads, without those of twins.
+var<private> own_offers: array<i32, TILE>;
+
+fn offer_own() {
+    for (var i = 0u; i < SLOTS; i += 1u) {
+        own_offers[i] = own_load(i);
+    }
+}
+
+// The most that an own slot moves in exchange for an item. In a function of its own, as `own_replicas`.
+fn most_for(item: i32, distance: i32) -> i32 {
+    var most = -NEVER;
+    for (var i = 0u; i < SLOTS; i += 1u) {
+        let d = own_offers[i] - item;
+        most = max(min(d, distance - d), most);
+    }
+    return most;
 }
 
 // Keeps a swap if it is the best so far; `to` is NONE where there is none.
