@@ -4,7 +4,7 @@
 // swap_groups  one lane a (layer, sample): one swap between the heaviest node and another
 // share        one lane a (layer, candidate): its largest node load per GPU
 // add_share    one lane a (layer, candidate): with several windows, the sum of that over four more
-// walk         one lane a layer: weigh the next candidate, by share, exactly
+// walk         one lane a layer: weigh the next candidates, by share, exactly
 // choose       one lane a (layer, assignment): write the assignments chosen
 // repair       one lane a layer: the assignment after one swap that relieves the heaviest GPU's node
 // gather       one lane a (layer, expert): start an assignment: its nodes' loads, and clean states
@@ -244,11 +244,18 @@ fn walk(
             groups[state + i] = 0u;
         }
     }
+    for (var step = params.begin; step < params.end && groups[state + WALK_DONE] == 0u; step += 1u) {
+        weigh_next(layer, state);
+    }
+}
+
+fn weigh_next(layer: u32, state: u32) {
     let kept_count = groups[state + WALK_KEPT];
     let next = next_candidate(layer, state);
     let full = kept_count == params.assignments;
     let list = state + WALK_LIST;
-    if groups[state + WALK_DONE] == 1u || next == NONE {
+    if next == NONE {
+        groups[state + WALK_DONE] = 1u;
         return;
     }
     let next_share = groups[params.at_shares + layer * candidate_count() + next];

@@ -2,9 +2,9 @@
 // `kept`; writes `kept`.
 //
 // choose_restart  one lane a (layer, node) of this dispatch: offer this round's restarts in order
-// copy_node       one lane a (layer, node, slot): the winner's placement
+// copy_node       one lane a (layer, node, some slots): the winner's placement
 // settle_layer    one lane a layer: offer the assignment just searched
-// copy_plan       one lane a (layer, slot): its placement, in logical experts
+// copy_plan       one lane a (layer, node, some slots): its placement, in logical experts
 
 @compute @workgroup_size(64)
 fn choose_restart(
@@ -56,8 +56,7 @@ fn copy_node(
     if lane >= params.lanes {
         return;
     }
-    let pair = lane / params.node_slots;
-    let slot = lane % params.node_slots;
+    let pair = lane / copy_blocks();
     let layer = params.layer_begin + pair / params.nodes;
     let node = pair % params.nodes;
     let winner = kept[node_state_at(layer, node) + NODE_WINNER];
@@ -65,7 +64,16 @@ fn copy_node(
         return;
     }
     take_candidate(winner);
-    kept[params.at_node_slots + (layer * params.nodes + node) * params.node_slots + slot] = snapshot(slot);
+    let begin = lane % copy_blocks() * COPY_BLOCK;
+    let to = params.at_node_slots + (layer * params.nodes + node) * params.node_slots;
+    for (var slot = begin; slot < min(begin + COPY_BLOCK, params.node_slots); slot += 1u) {
+        kept[to + slot] = snapshot(slot);
+    }
+}
+
+// Lanes that share the slots of a node.
+fn copy_blocks() -> u32 {
+    return (params.node_slots + COPY_BLOCK - 1u) / COPY_BLOCK;
 }
 
 @compute @workgroup_size(64)
@@ -111,18 +119,21 @@ fn copy_plan(
     if lane >= params.lanes {
         return;
     }
-    let slots = params.nodes * params.node_slots;
-    let layer = lane / slots;
+    let pair = lane / copy_blocks();
+    let layer = pair / params.nodes;
     if kept[layer_state_at(layer) + LAYER_TAKE] == 0u {
         return;
     }
-    let expert = kept[params.at_node_slots + lane];
-    var logical = FREE;
-    if expert != FREE {
-        let node = lane % slots / params.node_slots;
-        let place = node * params.node_groups + expert / params.group_size;
-        let group = groups[chosen_at(layer, params.assignment) + 1u + place];
-        logical = group * params.group_size + expert % params.group_size;
+    let begin = lane % copy_blocks() * COPY_BLOCK;
+    let node_groups = chosen_at(layer, params.assignment) + 1u + pair % params.nodes * params.node_groups;
+    for (var slot = begin; slot < min(begin + COPY_BLOCK, params.node_slots); slot += 1u) {
+        let at = pair * params.node_slots + slot;
+        let expert = kept[params.at_node_slots + at];
+        var logical = FREE;
+        if expert != FREE {
+            let group = groups[node_groups + expert / params.group_size];
+            logical = group * params.group_size + expert % params.group_size;
+        }
+        kept[params.at_plan + at] = logical;
     }
-    kept[params.at_plan + lane] = logical;
 }

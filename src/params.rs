@@ -105,6 +105,9 @@ fn fraction_of_ppm(ppm: u32) -> u32 {
     (u64::from(ppm.min(999_999)) * (1 << 32) / 1_000_000) as u32
 }
 
+/// On a device one lane copies so many slots of a plan.
+pub const COPY_BLOCK: u32 = 8;
+
 /// `n` in blocks of [`BLOCK`], rounded up.
 pub const fn blocks(n: u32) -> u32 {
     n.div_ceil(BLOCK)

@@ -30,7 +30,7 @@ pub fn may_share(piece: u32) -> bool {
 /// As [`fuel`] for the lanes of a team, which walk in step: their trips do not add up. Work that other lanes did
 /// meanwhile does not count.
 pub fn team_fuel(piece: u32) -> u32 {
-    (TRIPS / 2).saturating_sub(piece).max(FUEL_LEAST)
+    (TRIPS - TRIPS / 4).saturating_sub(piece).max(FUEL_LEAST)
 }
 
 /// The same for a lane that has a vector to itself.

@@ -74,7 +74,7 @@ fn trips(kernel: Kernel, p: &GpuParams, lanes: u64) -> u64 {
         "share" => of(s.groups),
         "walk" => {
             let candidates = if p.enumerated > 0 { p.enumerated } else { p.samples };
-            of(candidates.into()) + exact_bound(&s) + of(s.assignments)
+            of(s.steps) + s.steps * (of(candidates.into()) + exact_bound(&s) + of(s.assignments))
         }
         "choose" => bound(&s) + of(s.groups),
         "repair" => {
@@ -99,7 +99,8 @@ fn trips(kernel: Kernel, p: &GpuParams, lanes: u64) -> u64 {
         WIDE => refine(p, &team_pieces(p, &s)),
         "choose_restart" => of(p.restart_count.into()),
         "settle_layer" => 2 * of(s.nodes),
-        "open" | "tally" | "weigh" | "gather" | "copy_node" | "copy_plan" => 0,
+        "copy_node" | "copy_plan" => of(8),
+        "open" | "tally" | "weigh" | "gather" => 0,
         entry => panic!("{entry} has no model"),
     }
 }
@@ -212,32 +213,45 @@ fn pieces(p: &GpuParams, s: &Sizes) -> Vec<Piece> {
     pieces
 }
 
-/// The same for a team of a vector's lanes: its trips, and the work that is not done beside other work. What the
-/// leader does alone is as in the narrow shape.
+/// The same for a team of a vector's lanes: its trips, and the work that is not done beside other work. A loop that a
+/// masked driver only walks through is entered and left, two trips.
 fn team_pieces(p: &GpuParams, s: &Sizes) -> Vec<Piece> {
     let &Sizes { gpus, k, slots, experts, .. } = s;
     let spread = |n: u64| of(n.div_ceil(VECTOR));
-    let reports = piece(1 + of(VECTOR), 0);
-    // Loops of a turn of the outer loop. It has a step, and at most one transfer after it.
-    let walk = piece(40, 0);
     let by_gpu = spread(gpus) + gpus.div_ceil(VECTOR) * of(k);
-    // What is charged less than a turn is a part of the step's round.
-    let with_reports = |alone: Piece| if alone.work < 16 { alone } else { alone + reports };
-    let mut pieces: Vec<Piece> = self::pieces(p, s).into_iter().map(with_reports).collect();
-    pieces[0] = pieces[0] + walk + piece(spread(gpus), 0);
-    // Rounds in which no lane has anything to weigh still walk through the loops.
-    pieces.push(reports + piece(8, 16));
-    // The end of a descent with a kick: saved, or restored after the recount.
-    let kick = pieces[3];
-    pieces.push(kick + piece(spread(slots), 64 + blocks(slots)));
-    pieces.push(kick + pieces[2] + piece(by_gpu, 64 + blocks(slots)));
+    let look = blocks(k);
+    // The loops inside of a pass over swaps, over pairs, and over all, and their own trips.
+    let (swaps_walk, pairs_walk) = (1 + 2 * 3, 1 + 2 * 6);
+    let peaks = 1 + of(gpus.min(8)) + gpus.min(8) * spread(k);
+    let walk = 1 + swaps_walk + pairs_walk + 2 * 20 + peaks;
+    let heaviest = of(blocks(gpus)).min(2 + spread(gpus));
+    let n = k.min(16);
+    let pairs = n * (n - 1) / 2;
+    let twins = |n: u64| 2 * (n + k * (1 + blocks(n)));
+    let swap = piece(swaps_walk + 2 * of(k), 16 + k + k * (1 + blocks(k)) + twins(k));
+    let step = piece(heaviest, 64 + 2 * blocks(gpus) + 1);
+    let pair = piece(
+        pairs_walk + of(k) + 3 * of(n) + pairs,
+        16 + 2 * (n + pairs) + pairs * (1 + blocks(pairs)) + twins(n),
+    );
+    let saved = piece(walk + spread(slots), 64 + blocks(slots));
+    let counted = of(gpus) + gpus * spread(k) + spread(experts);
+    let restored = piece(walk + counted + by_gpu, 128 + blocks(experts) + 2 * blocks(slots));
+    let kick_swap = piece(of(blocks(gpus)) + 2 * of(look), 1 + blocks(gpus));
+    let kicked = piece(of(3) + of(blocks(gpus)) + of(look), 65 + blocks(gpus)) + 3 * kick_swap;
+    let transferred = piece(by_gpu, 1 + blocks(slots));
+    // Rounds that weigh nothing, and those that weigh.
+    let mut pieces = vec![step + piece(swaps_walk, 16), step + swap, swap, piece(swaps_walk, 16)];
+    pieces.extend([saved, saved + kicked + transferred, restored + kicked + transferred]);
+    if p.moves & 2 != 0 {
+        pieces.extend([pair, piece(pairs_walk, 16)]);
+    }
     if p.moves & 8 != 0 {
-        let copies = if s.avoids { Piece::default() } else { piece(of(blocks(k)), blocks(k)) };
-        let rounds = gpus.div_ceil(VECTOR) * (piece(of(k) + k * of(VECTOR), 0) + k * copies);
-        let peaks = rounds + piece(0, gpus * (16 + k));
-        let begin = piece(spread(experts) + spread(k), 2 + blocks(gpus) + blocks(experts) + k);
-        let reweigh = piece(by_gpu, 1 + blocks(slots));
-        pieces.extend([peaks + begin, reports + piece(of(8), 16 + 64), reweigh]);
+        let begun = piece(walk + spread(experts) + spread(k), 2 + blocks(gpus) + blocks(experts) + k);
+        let rounds = gpus.div_ceil(8) * piece(peaks, 0) + piece(0, gpus * (16 + k));
+        let replaced = piece(3 + of(64 / VECTOR), 16 + 64);
+        let replicated = piece(9 + of(look) + 2 * of(k), 16 + look + k);
+        pieces.extend([begun + rounds + transferred, replaced, replicated, piece(9, 16)]);
     }
     pieces
 }

@@ -106,9 +106,9 @@ fn plan_layers(
 }
 
 /// Few restarts come near the most work they may do, and a turn in which nothing is left to do takes a driver as long
-/// as many a turn in which there is. So a plan is made in the turns of an eighth of that work, and again in all
+/// as many a turn in which there is. So a plan is made in the turns of a sixteenth of that work, and again in all
 /// of them where that cut a restart off.
-const HASTE: [u32; 2] = [8, 1];
+const HASTE: [u32; 2] = [16, 1];
 
 /// The whole plan as one recording, and the words of the arena it needs. A restart may take the turns of the most
 /// work it could come to over `haste`.

@@ -55,6 +55,7 @@ impl Stage {
             ("PACKING_NOISE_SHIFT", params::PACKING_NOISE_SHIFT),
             ("ASSIGNMENT_GAIN_SHIFT", params::ASSIGNMENT_GAIN_SHIFT),
             ("TURN", params::TURN),
+            ("COPY_BLOCK", params::COPY_BLOCK),
             ("REGISTER_GPUS", params::REGISTER_GPUS),
             ("ORDER_BLOCK", params::ORDER_BLOCK),
             ("TILE", params::TILE),

@@ -4,7 +4,7 @@ use super::{CANDIDATE, PROBLEM, RNG, Stage, WIDE_U64};
 use crate::engine::budget;
 use crate::engine::recording::{Grid, Kernel, Recording};
 use crate::layout::GpuParams;
-use crate::params::{ASSIGNMENT_WALK, GROUP_SWAP_PAIRS, GROUP_SWAP_STEPS};
+use crate::params::{ASSIGNMENT_WALK, GROUP_SWAP_PAIRS, GROUP_SWAP_STEPS, blocks};
 
 /// The shader.
 pub const STAGE: Stage = Stage {
@@ -45,10 +45,19 @@ pub fn record(recording: &mut Recording, base: &GpuParams) {
         // The share is all there is to weigh.
         weighed = 1;
     }
-    for begin in 0..weighed {
-        recording.dispatch(kernel("walk"), Grid::Lanes(base.layers), GpuParams { begin, ..*base });
+    for (begin, end) in budget::ranges(weighed, budget::steps_per_dispatch(weighing_trips(base))) {
+        recording.dispatch(kernel("walk"), Grid::Lanes(base.layers), GpuParams { begin, end, ..*base });
     }
     recording.dispatch(kernel("choose"), Grid::Lanes(base.layers * (base.assignments + 1)), *base);
+}
+
+/// Loop trips of weighing one assignment, at worst: the next one is looked for, then in every node a bisection over
+/// loads up to 2^30, from a node's share up to its load, looks at all its experts each time.
+fn weighing_trips(base: &GpuParams) -> u64 {
+    let wide = u64::from;
+    let looks = wide(base.node_gpus.next_power_of_two().ilog2()) + 31;
+    let bisection = looks * (wide(blocks(base.node_experts)) + 2) + 4;
+    wide(base.enumerated + base.samples) + wide(base.nodes) * bisection + wide(base.assignments) + 4
 }
 
 /// Starts an assignment of all layers: the loads of its nodes, and clean states.

@@ -75,10 +75,13 @@ fn is_plain(p: &GpuParams) -> bool {
     p.objective == 0 && p.heaviest == 1 && p.lightest == 0 && p.moves & 4 == 0
 }
 
-/// Whether the search has a wide shape too: one in which little is left to one lane.
+/// Whether the search has a wide shape too: one in which little is left to one lane, or to one GPU after the other.
 pub fn has_wide(p: &GpuParams) -> bool {
-    is_plain(p) && p.avoid_duplicates == 1 && p.slots_per_gpu <= TILE
+    is_plain(p) && p.avoid_duplicates == 1 && p.slots_per_gpu <= TILE && p.node_gpus <= WIDE_MOST_GPUS
 }
+
+/// The counts of a placement are found GPU by GPU; so many fit the budget of a dispatch many times.
+const WIDE_MOST_GPUS: u32 = 1024;
 
 /// How the lanes of a device are spread over the search. Either shape computes the same, and may go on where the
 /// other stopped.

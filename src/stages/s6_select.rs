@@ -3,6 +3,7 @@
 use super::{Batch, CANDIDATE, PROBLEM, RNG, Stage, WIDE_U64};
 use crate::engine::recording::{Grid, Kernel, Recording};
 use crate::layout::GpuParams;
+use crate::params::COPY_BLOCK;
 
 /// The shader.
 pub const STAGE: Stage = Stage {
@@ -21,12 +22,18 @@ pub fn record(recording: &mut Recording, base: &GpuParams, batch: &Batch) {
     let params = batch.params(base);
     let nodes = params.layer_count * base.nodes;
     recording.dispatch(kernel("choose_restart"), Grid::Lanes(nodes), params);
-    recording.dispatch(kernel("copy_node"), Grid::Lanes(nodes * base.node_slots), params);
+    recording.dispatch(kernel("copy_node"), Grid::Lanes(nodes * copy_blocks(base)), params);
 }
 
 /// Offers the assignment just searched to all layers.
 pub fn record_settle(recording: &mut Recording, base: &GpuParams, assignment: u32) {
     let params = GpuParams { assignment, ..*base };
     recording.dispatch(kernel("settle_layer"), Grid::Lanes(base.layers), params);
-    recording.dispatch(kernel("copy_plan"), Grid::Lanes(base.layers * base.nodes * base.node_slots), params);
+    let lanes = base.layers * base.nodes * copy_blocks(base);
+    recording.dispatch(kernel("copy_plan"), Grid::Lanes(lanes), params);
+}
+
+/// Lanes that share the slots of a node.
+fn copy_blocks(base: &GpuParams) -> u32 {
+    base.node_slots.div_ceil(COPY_BLOCK)
 }
