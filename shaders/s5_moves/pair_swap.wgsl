@@ -55,15 +55,14 @@ fn weigh_own_pairs(gpu: u32, distance: i32) {
     add_two_rows(10u);
     add_two_rows(12u);
     add_two_rows(14u);
-    for (var j = 0u; j < min(params.slots_per_gpu, PAIR_SLOTS); j += 1u) {
-        other_loads[j] = other_load(begin, j);
-    }
+    read_other(begin);
     var best = i32(gain.low);
     var best_sum = 0;
     var to = NONE;
     for (var i = 0u; i < min(params.slots_per_gpu, PAIR_SLOTS); i += 1u) {
+        let load = other_at(i);
         for (var j = i + 1u; j < min(params.slots_per_gpu, PAIR_SLOTS); j += 1u) {
-            let sum = sum_unless(other_loads[i], other_loads[j], NEVER);
+            let sum = sum_unless(load, other_at(j), NEVER);
             let most = max(
                 max(most_moved(0u, sum, distance), most_moved(32u, sum, distance)),
                 max(most_moved(64u, sum, distance), most_moved(96u, sum, distance)),
@@ -82,6 +81,21 @@ fn weigh_own_pairs(gpu: u32, distance: i32) {
     source = first_moved(64u, source, best_sum, distance, best);
     source = first_moved(96u, source, best_sum, distance, best);
     keep_pair_swap(best, source, OWN_PAIR_SLOTS, top * params.slots_per_gpu, begin, to);
+}
+
+// The loads of another GPU, by constant indices as well: processors look an index up lane by lane.
+fn read_other(begin: u32) {
+    for (var j = 0u; j < OWN_PAIR_SLOTS; j += 1u) {
+        other_loads[j] = other_load(begin, min(j, params.slots_per_gpu - 1u));
+    }
+}
+
+fn other_at(i: u32) -> i32 {
+    var load = 0;
+    for (var j = 0u; j < OWN_PAIR_SLOTS; j += 1u) {
+        load = select(load, other_loads[j], j == i);
+    }
+    return load;
 }
 
 // The sums of two rows of pairs.
