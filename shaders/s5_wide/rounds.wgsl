@@ -10,58 +10,66 @@ fn read_own_once(gpu: u32) {
     }
 }
 
-// 1-1 swaps, one other GPU a lane; behind the last, the best swap is made.
+// How much a GPU is below the heaviest one; 0 behind the last GPU.
+fn distance_to(gpu: u32) -> u32 {
+    let load = gpu_load(top);
+    let other = gpu_load(min(gpu, params.node_gpus - 1u));
+    return select(0u, load - other, gpu < params.node_gpus && load > other);
+}
+
+// 1-1 swaps: rounds of one other GPU a lane, then the best swap.
 fn team_swaps() {
     let scans = phase == PHASE_SWAP;
-    let before = best_now();
-    var most = 0u;
     if scans {
-        read_own_once(heavy);
-        let gpu = cursor + lane;
-        let load = gpu_load(heavy);
-        let other = gpu_load(min(gpu, params.node_gpus - 1u));
-        if gpu < params.node_gpus && load > other {
-            most = (load - other) / 2u;
-            if most > gain.low {
-                weigh_slots(gpu, i32(load - other), i32(gain.low));
-            }
-        }
-        report(most);
+        read_own_once(top);
     }
-    workgroupBarrier();
-    if scans {
-        settle(before, slots_cost());
-        if cursor == params.node_gpus {
-            own_gpu = select(own_gpu, NONE, gain.low > 0u);
-            make_best_swap();
+    for (var begin = 0u; begin < params.node_gpus; begin += TEAM) {
+        let weighs = scans && cursor < params.node_gpus;
+        let before = best_now();
+        if weighs {
+            let distance = distance_to(cursor + lane);
+            if distance / 2u > gain.low {
+                weigh_slots(cursor + lane, i32(distance), i32(gain.low));
+            }
+            report(distance / 2u);
         }
+        workgroupBarrier();
+        if weighs {
+            settle(before, slots_cost());
+        }
+        workgroupBarrier();
+    }
+    if scans {
+        own_gpu = select(own_gpu, NONE, gain.low > 0u);
+        make_best_swap();
     }
 }
 
-// 2-for-2 swaps, one other GPU a lane.
+// 2-for-2 swaps: the same.
 fn team_pair_swaps() {
     let scans = phase == PHASE_PAIR;
-    let before = best_now();
     if scans {
         read_own_once(top);
-        var most = 0u;
-        let gpu = cursor + lane;
-        if gpu < params.node_gpus {
-            let distance = i32(gpu_load(top)) - i32(gpu_load(gpu));
-            most = u32(max(distance / 2, 0));
-            if most > gain.low {
-                weigh_own_pairs(gpu, distance);
-            }
-        }
-        report(most);
     }
-    workgroupBarrier();
-    if scans {
-        settle(before, pairs_cost());
-        if cursor == params.node_gpus {
-            own_gpu = select(own_gpu, NONE, gain.low > 0u);
-            make_best_pair_swap();
+    for (var begin = 0u; begin < params.node_gpus; begin += TEAM) {
+        let weighs = scans && cursor < params.node_gpus;
+        let before = best_now();
+        if weighs {
+            let distance = distance_to(cursor + lane);
+            if distance / 2u > gain.low {
+                weigh_own_pairs(cursor + lane, i32(distance));
+            }
+            report(distance / 2u);
         }
+        workgroupBarrier();
+        if weighs {
+            settle(before, pairs_cost());
+        }
+        workgroupBarrier();
+    }
+    if scans {
+        own_gpu = select(own_gpu, NONE, gain.low > 0u);
+        make_best_pair_swap();
     }
 }
 

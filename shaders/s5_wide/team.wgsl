@@ -83,13 +83,8 @@ fn refine_wide(
                 after_swaps();
             }
             if (MOVES & MOVE_PAIR) != 0u {
-                loop {
-                    team_pair_swaps();
-                    now = agree();
-                    if now != PHASE_PAIR {
-                        break;
-                    }
-                }
+                team_pair_swaps();
+                now = agree();
             }
             if now > PHASE_STEP {
                 break;
@@ -131,7 +126,7 @@ fn agree() -> u32 {
 // Between two moves: the heaviest GPU, ties to the lower, and the start of the next scan of swaps.
 fn team_step(stop: u32) {
     let steps_now = phase == PHASE_STEP;
-    if params.node_gpus <= 4u * TEAM {
+    if params.node_gpus <= 2u * TEAM {
         if steps_now {
             find_heaviest();
         }
@@ -159,6 +154,7 @@ fn team_step(stop: u32) {
                 most = max(most, load);
             }
         }
+        // Before the next reports.
         workgroupBarrier();
     }
     if steps_now {
