@@ -63,32 +63,53 @@ fn start_candidate() {
             load = perturbed(load, strength, draw(key, DRAW_COUNTS + expert));
         }
         set_scratch(expert, load);
-        set_scratch(params.node_experts + expert, load);
+        set_scratch(params.node_experts + expert, share_of(load, 1u));
         set_count(expert, 1u);
     }
 }
 
-// The next replica goes to the highest load per replica, ties to the lower index. Scratch holds the loads,
-// then `floor(load / count)`: only where those are equal does the exact comparison matter.
+// The next replica goes to the highest load per replica, ties to the lower index. Scratch holds the loads, then
+// `floor(load / count) + 1`, or 0 where an expert may have no more: only where those are equal does the exact
+// comparison matter.
 fn give_replica() {
-    var best = NONE;
-    var best_floor = 0u;
-    for (var expert = 0u; expert < params.node_experts; expert += 1u) {
-        let floor = scratch(params.node_experts + expert);
-        if floor < best_floor || count_of(expert) >= params.max_count {
-            continue;
-        }
-        if best == NONE || floor > best_floor || heavier(expert, best) {
-            best = expert;
-            best_floor = floor;
-        }
+    most = 0u;
+    most_at = NONE;
+    ties = 0u;
+    for (var expert = 0u; expert < params.node_experts; expert += 4u) {
+        offer(expert);
+        offer(expert + 1u);
+        offer(expert + 2u);
+        offer(expert + 3u);
     }
-    if best == NONE {
+    if most == 0u {
         return;
+    }
+    var best = most_at;
+    for (var expert = best + 1u; expert < select(0u, params.node_experts, ties > 1u); expert += 1u) {
+        if scratch(params.node_experts + expert) == most && heavier(expert, best) {
+            best = expert;
+        }
     }
     let count = count_of(best) + 1u;
     set_count(best, count);
-    set_scratch(params.node_experts + best, scratch(best) / count);
+    set_scratch(params.node_experts + best, share_of(scratch(best), count));
+}
+
+// The highest load per replica so far, rounded down, the first expert that has it, and how many do.
+var<private> most: u32;
+var<private> most_at: u32;
+var<private> ties: u32;
+
+fn offer(expert: u32) {
+    let last = params.node_experts - 1u;
+    let share = select(0u, scratch(params.node_experts + min(expert, last)), expert <= last);
+    ties = select(select(ties, ties + 1u, share == most), 1u, share > most);
+    most_at = select(most_at, expert, share > most);
+    most = max(most, share);
+}
+
+fn share_of(load: u32, count: u32) -> u32 {
+    return select(load / max(count, 1u) + 1u, 0u, count >= params.max_count);
 }
 
 // Whether `load_a / count_a > load_b / count_b`, exactly.

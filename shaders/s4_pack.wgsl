@@ -55,24 +55,13 @@ fn order(
     // Of equal replicas, first ones go before further ones, then lower experts; where duplicates are avoided an
     // expert's replicas stay together. So of each expert of the block: its load, and how many replicas go before
     // its first and before its further ones.
-    var loads: array<u32, ORDER_BLOCK>;
-    var firsts: array<u32, ORDER_BLOCK>;
-    var furthers: array<u32, ORDER_BLOCK>;
     for (var i = 0u; i < ORDER_BLOCK; i += 1u) {
         loads[i] = scratch(min(first + i, params.node_experts - 1u));
+        firsts[i] = 0u;
+        furthers[i] = 0u;
     }
     for (var other = 0u; other < params.node_experts; other += 1u) {
-        let load = scratch(other);
-        let replicas = count_of(other);
-        let equal_first = select(1u, replicas, AVOIDS == 1u);
-        for (var i = 0u; i < ORDER_BLOCK; i += 1u) {
-            let lower = load == loads[i] && other < first + i;
-            let heavier = select(0u, replicas, load > loads[i]);
-            firsts[i] += heavier + select(0u, equal_first, lower);
-            if AVOIDS == 0u {
-                furthers[i] += heavier + select(0u, 1u, load == loads[i]) + select(0u, replicas - 1u, lower);
-            }
-        }
+        count_before(first, other);
     }
     var places: array<u32, ORDER_BLOCK>;
     var places_further: array<u32, ORDER_BLOCK>;
@@ -90,6 +79,26 @@ fn order(
         if replica >= count_of(first + i) {
             i += 1u;
             replica = 0u;
+        }
+    }
+}
+
+var<private> loads: array<u32, ORDER_BLOCK>;
+var<private> firsts: array<u32, ORDER_BLOCK>;
+var<private> furthers: array<u32, ORDER_BLOCK>;
+
+// The replicas of another expert that go before those of the block. In a function of its own: naga counts the trips
+// of a loop from where its function begins, so that a compiler that unrolls the loop unrolls the counting away too.
+fn count_before(first: u32, other: u32) {
+    let load = scratch(other);
+    let replicas = count_of(other);
+    let equal_first = select(1u, replicas, AVOIDS == 1u);
+    for (var i = 0u; i < ORDER_BLOCK; i += 1u) {
+        let lower = load == loads[i] && other < first + i;
+        let heavier = select(0u, replicas, load > loads[i]);
+        firsts[i] += heavier + select(0u, equal_first, lower);
+        if AVOIDS == 0u {
+            furthers[i] += heavier + select(0u, 1u, load == loads[i]) + select(0u, replicas - 1u, lower);
         }
     }
 }

@@ -82,7 +82,7 @@ fn trips(kernel: Kernel, p: &GpuParams, lanes: u64) -> u64 {
             sums + group_swap(&s, s.node_groups) + bound(&s) + of(s.groups)
         }
         "start" => of(s.nodes) + of(s.experts),
-        "replicate" => of(s.steps) + s.steps * of(s.experts),
+        "replicate" => of(s.steps) + s.steps * (of(blocks(s.experts)) + of(s.experts)),
         "order" => of(blocks(s.experts)) + of(p.max_count.into()),
         "pack" => {
             let clear = if p.begin == 0 { of(blocks(s.slots)) + of(s.gpus) } else { 0 };

@@ -4,6 +4,7 @@ use super::{Batch, CANDIDATE, PROBLEM, RNG, Stage, WIDE_U64, queue};
 use crate::engine::budget;
 use crate::engine::recording::{Grid, Kernel, Recording};
 use crate::layout::GpuParams;
+use crate::params::blocks;
 
 /// The shader.
 pub const STAGE: Stage = Stage {
@@ -22,7 +23,7 @@ pub fn record(recording: &mut Recording, base: &GpuParams, batch: &Batch) {
     recording.dispatch(Kernel { stem: STAGE.stem, entry: "start" }, Grid::Lanes(params.candidates), start);
     queue::record_tally(recording, &params);
     let replicate = Kernel { stem: STAGE.stem, entry: "replicate" };
-    let picks = budget::steps_per_dispatch(u64::from(base.node_experts) + 2);
+    let picks = budget::steps_per_dispatch(u64::from(base.node_experts + blocks(base.node_experts)) + 4);
     for (begin, end) in budget::ranges(base.node_replicas - base.node_experts, picks) {
         recording.dispatch(replicate, Grid::Queued, GpuParams { begin, end, ..params });
     }
