@@ -47,14 +47,22 @@ var<private> other_loads: array<i32, PAIR_SLOTS>;
 fn weigh_own_pairs(gpu: u32, distance: i32) {
     let begin = gpu * params.slots_per_gpu;
     find_twins(begin);
-    add_two_rows(0u);
-    add_two_rows(2u);
-    add_two_rows(4u);
-    add_two_rows(6u);
-    add_two_rows(8u);
-    add_two_rows(10u);
-    add_two_rows(12u);
-    add_two_rows(14u);
+    offer_own();
+    add_row(0u);
+    add_row(1u);
+    add_row(2u);
+    add_row(3u);
+    add_row(4u);
+    add_row(5u);
+    add_row(6u);
+    add_row(7u);
+    add_row(8u);
+    add_row(9u);
+    add_row(10u);
+    add_row(11u);
+    add_row(12u);
+    add_row(13u);
+    add_row(14u);
     read_other(begin);
     var best = i32(gain.low);
     var best_sum = 0;
@@ -98,17 +106,15 @@ fn other_at(i: u32) -> i32 {
     return load;
 }
 
-// The sums of two rows of pairs.
-fn add_two_rows(first: u32) {
-    if first >= OWN_PAIR_SLOTS {
+// The sums of a row of pairs, those of one slot with later ones.
+fn add_row(i: u32) {
+    if i + 1u >= OWN_PAIR_SLOTS {
         return;
     }
-    for (var q = 0u; q < 2u * PAIR_SLOTS; q += 1u) {
-        let i = first + q / PAIR_SLOTS;
-        let j = q % PAIR_SLOTS;
+    let row = i * (2u * OWN_PAIR_SLOTS - i - 1u) / 2u;
+    for (var j = 1u; j < PAIR_SLOTS; j += 1u) {
         if i < j && j < OWN_PAIR_SLOTS {
-            let at = i * (2u * OWN_PAIR_SLOTS - i - 1u) / 2u + j - i - 1u;
-            pair_sums[at] = sum_unless(own_load(i), own_load(j), -NEVER);
+            pair_sums[row + j - i - 1u] = sum_unless(own_offers[i], own_offers[j], -NEVER);
         }
     }
 }
