@@ -7,7 +7,7 @@
 // walk         one lane a layer: weigh the next candidates, by share, exactly
 // choose       one lane a (layer, assignment): write the assignments chosen
 // repair       one lane a layer: the assignment after one swap that relieves the heaviest GPU's node
-// gather       one lane a (layer, expert): start an assignment: its nodes' loads, and clean states
+// gather       one lane a (layer, some experts): start an assignment: its nodes' loads, and clean states
 // floors       one lane a (layer, quad): of several windows, the largest node load per GPU of an assignment
 
 const RULE_LPT: u32 = 0u;
@@ -181,10 +181,13 @@ fn share(
 fn node_share(layer: u32, candidate: u32) -> u32 {
     var largest = 0u;
     var sum = 0u;
+    var left = params.node_groups;
     for (var place = 0u; place < params.groups; place += 1u) {
-        if place % params.node_groups == 0u {
+        if left == 0u {
             sum = 0u;
+            left = params.node_groups;
         }
+        left -= 1u;
         sum += groups[layer * params.groups + candidate_group(layer, candidate, place)];
         largest = max(largest, sum);
     }
@@ -349,11 +352,13 @@ fn lightest_heaviest(layer: u32, candidate: u32, node: u32, floor: u32) -> u32 {
 // Whether one replica for each load of at most t, and ceil(load / t) for the others, are few enough.
 fn fits(layer: u32, candidate: u32, node: u32, t: u32) -> bool {
     var needed = 0u;
+    next_place = node * params.node_groups;
+    group_left = 0u;
     for (var i = 0u; i < params.node_experts; i += 4u) {
-        needed += replicas_needed(layer, candidate, node, i, t)
-            + replicas_needed(layer, candidate, node, i + 1u, t)
-            + replicas_needed(layer, candidate, node, i + 2u, t)
-            + replicas_needed(layer, candidate, node, i + 3u, t);
+        needed += replicas_needed(layer, candidate, i, t);
+        needed += replicas_needed(layer, candidate, i + 1u, t);
+        needed += replicas_needed(layer, candidate, i + 2u, t);
+        needed += replicas_needed(layer, candidate, i + 3u, t);
         // More than there are replicas, or marked as impossible: either way it does not fit.
         if needed > params.node_replicas {
             return false;
@@ -362,13 +367,25 @@ fn fits(layer: u32, candidate: u32, node: u32, t: u32) -> bool {
     return true;
 }
 
-fn replicas_needed(layer: u32, candidate: u32, node: u32, i: u32, t: u32) -> u32 {
+// Where `fits` stands among a node's experts: without a division for each.
+var<private> next_place: u32;     // of the next group
+var<private> group_left: u32;     // experts of this one
+var<private> next_load: u32;      // where the next one's load lies
+
+// The replicas that the next expert needs, the i-th of its node.
+fn replicas_needed(layer: u32, candidate: u32, i: u32, t: u32) -> u32 {
     if i >= params.node_experts {
         return 0u;
     }
-    let place = node * params.node_groups + i / params.group_size;
-    let group = candidate_group(layer, candidate, place);
-    let load = problem[layer * params.experts + group * params.group_size + i % params.group_size];
+    if group_left == 0u {
+        let group = candidate_group(layer, candidate, next_place);
+        next_load = layer * params.experts + group * params.group_size;
+        next_place += 1u;
+        group_left = params.group_size;
+    }
+    let load = problem[next_load];
+    next_load += 1u;
+    group_left -= 1u;
     let needed = max((load + t - 1u) / max(t, 1u), 1u);
     return select(needed, params.node_replicas + 1u, needed > params.max_count);
 }
@@ -470,20 +487,16 @@ fn gather(
     if lane >= params.lanes {
         return;
     }
-    let layer = lane / params.experts;
-    let expert = lane % params.experts;
+    let in_layer = (params.experts + COPY_BLOCK - 1u) / COPY_BLOCK;
+    let layer = lane / in_layer;
+    let begin = lane % in_layer * COPY_BLOCK;
     let chosen = chosen_at(layer, params.assignment);
-    if groups[chosen] != NONE {
-        let group = groups[chosen + 1u + expert / params.group_size];
-        let source = layer * params.experts + group * params.group_size + expert % params.group_size;
-        kept[lane] = problem[source];
-        let each = select(0u, 4u * params.quads, params.windows > 1u);
-        for (var i = 0u; i < each; i += 1u) {
-            kept[params.at_node_windows + lane * each + i] = problem[params.at_windows + source * each + i];
-        }
+    let end = select(min(begin + COPY_BLOCK, params.experts), 0u, groups[chosen] == NONE);
+    for (var expert = begin; expert < end; expert += 1u) {
+        gather_expert(layer, chosen, expert);
     }
-    if expert < params.nodes {
-        let state = node_state_at(layer, expert);
+    for (var node = begin; node < min(begin + COPY_BLOCK, params.nodes); node += 1u) {
+        let state = node_state_at(layer, node);
         kept[state + NODE_VALUE] = NONE;
         kept[state + NODE_MAX] = NONE;
         kept[state + NODE_REFERENCE] = NONE;
@@ -491,12 +504,23 @@ fn gather(
         kept[state + NODE_WINNER] = NONE;
         kept[state + NODE_CUT] = 0u;
     }
-    if expert == 0u && params.assignment == 0u {
+    if begin == 0u && params.assignment == 0u {
         kept[layer_state_at(layer) + LAYER_MAX] = NONE;
         kept[layer_state_at(layer) + LAYER_END] = END_SPENT;
         kept[layer_state_at(layer) + LAYER_TAKE] = 0u;
         kept[layer_state_at(layer) + LAYER_CHOSEN] = 0u;
         kept[layer_state_at(layer) + LAYER_CUT] = 0u;
+    }
+}
+
+fn gather_expert(layer: u32, chosen: u32, expert: u32) {
+    let group = groups[chosen + 1u + expert / params.group_size];
+    let source = layer * params.experts + group * params.group_size + expert % params.group_size;
+    let to = layer * params.experts + expert;
+    kept[to] = problem[source];
+    let each = select(0u, 4u * params.quads, params.windows > 1u);
+    for (var i = 0u; i < each; i += 1u) {
+        kept[params.at_node_windows + to * each + i] = problem[params.at_windows + source * each + i];
     }
 }
 

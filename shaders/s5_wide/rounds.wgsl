@@ -298,10 +298,16 @@ fn team_replications() {
         let load = weight(expert) / (count + 1u);
         on_heavy = gpu_load(top) - (slot_load(on) - load);
         let gpu = first + lane;
-        if lane < lanes && gpu != top && on_heavy < gain.low && !holds(gpu, expert) {
-            work += k;
+        if lane < lanes && gpu != top && on_heavy < gain.low {
+            work += blocks(k);
             find_eligible(gpu);
+            // An expert that another GPU holds has replicas there.
+            var held = false;
             for (var rest = eligible; rest != 0u; rest &= rest - 1u) {
+                held |= slot_expert(gpu * k + firstTrailingBit(rest)) == expert;
+            }
+            work += select(k, 0u, held);
+            for (var rest = select(eligible, 0u, held); rest != 0u; rest &= rest - 1u) {
                 weigh_replication(gpu * k + firstTrailingBit(rest), gpu, expert, load, on_heavy);
             }
         }

@@ -100,7 +100,8 @@ fn trips(kernel: Kernel, p: &GpuParams, lanes: u64) -> u64 {
         "choose_restart" => of(p.restart_count.into()),
         "settle_layer" => 2 * of(s.nodes),
         "copy_node" | "copy_plan" => of(8),
-        "open" | "tally" | "weigh" | "gather" => 0,
+        "gather" => 2 * of(8) + 8 * of(4 * s.quads),
+        "open" | "tally" | "weigh" => 0,
         entry => panic!("{entry} has no model"),
     }
 }

@@ -4,7 +4,7 @@ use super::{CANDIDATE, PROBLEM, RNG, Stage, WIDE_U64};
 use crate::engine::budget;
 use crate::engine::recording::{Grid, Kernel, Recording};
 use crate::layout::GpuParams;
-use crate::params::{ASSIGNMENT_WALK, GROUP_SWAP_PAIRS, GROUP_SWAP_STEPS, blocks};
+use crate::params::{ASSIGNMENT_WALK, COPY_BLOCK, GROUP_SWAP_PAIRS, GROUP_SWAP_STEPS, blocks};
 
 /// The shader.
 pub const STAGE: Stage = Stage {
@@ -63,7 +63,11 @@ fn weighing_trips(base: &GpuParams) -> u64 {
 /// Starts an assignment of all layers: the loads of its nodes, and clean states.
 pub fn record_gather(recording: &mut Recording, base: &GpuParams, assignment: u32) {
     let params = GpuParams { assignment, ..*base };
-    recording.dispatch(kernel("gather"), Grid::Lanes(base.layers * base.experts), params);
+    recording.dispatch(
+        kernel("gather"),
+        Grid::Lanes(base.layers * base.experts.div_ceil(COPY_BLOCK)),
+        params,
+    );
     if base.windows > 1 {
         recording.dispatch(kernel("floors"), Grid::Lanes(base.layers * base.quads), params);
     }
