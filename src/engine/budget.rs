@@ -16,15 +16,15 @@ pub fn steps_per_dispatch(trips: u64) -> u32 {
     (u64::from(TRIPS) / (trips + 1)).clamp(1, u64::from(u32::MAX)) as u32
 }
 
-/// The work after which a lane that goes its own way stops, where one piece of work is at most `piece`: a
-/// vector then makes at most 8 x (fuel + piece) trips.
-pub fn fuel(piece: u32) -> u32 {
-    (TRIPS / VECTOR).saturating_sub(piece).max(FUEL_LEAST)
+/// The work after which a lane that goes its own way stops, where one piece of work is at most `piece` and takes at
+/// most `rate` trips a unit: a vector then makes at most 8 x (fuel + piece) x rate trips.
+pub fn fuel(piece: u32, rate: u32) -> u32 {
+    (TRIPS / VECTOR / rate).saturating_sub(piece).max(FUEL_LEAST)
 }
 
-/// Whether lanes of a vector that go their own ways may all work in pieces of at most `piece`.
-pub fn may_share(piece: u32) -> bool {
-    piece <= TRIPS / VECTOR - FUEL_LEAST
+/// Whether lanes of a vector that go their own ways may all work in such pieces.
+pub fn may_share(piece: u32, rate: u32) -> bool {
+    piece + FUEL_LEAST <= TRIPS / VECTOR / rate
 }
 
 /// As [`fuel`] for the lanes of a team, which walk in step: their trips do not add up. Work that other lanes did
@@ -33,9 +33,9 @@ pub fn team_fuel(piece: u32) -> u32 {
     (TRIPS - TRIPS / 4).saturating_sub(piece).max(FUEL_LEAST)
 }
 
-/// The same for a lane that has a vector to itself.
-pub fn lone_fuel(piece: u32) -> u32 {
-    TRIPS.saturating_sub(piece).max(FUEL_LEAST)
+/// As [`fuel`] for a lane that has a vector to itself.
+pub fn lone_fuel(piece: u32, rate: u32) -> u32 {
+    (TRIPS / rate).saturating_sub(piece).max(TRIPS / VECTOR)
 }
 
 /// Below this a restart would take too many dispatches.

@@ -8,7 +8,7 @@ use crate::layout::{GpuParams, Layout};
 use crate::params::{Params, enumerate_assignments};
 use crate::planner::gpu;
 use crate::stages::s5_refine::{Shape as SearchShape, WIDE};
-use crate::{Cluster, Loads, PlanOptions, Preset};
+use crate::{Cluster, Duplicates, Loads, PlanOptions, Preset};
 
 /// Trips after which llvmpipe and lavapipe end every loop of a vector of lanes.
 const LIMIT: u64 = 65_535;
@@ -188,8 +188,9 @@ fn pieces(p: &GpuParams, s: &Sizes) -> Vec<Piece> {
     if p.moves & 1 != 0 {
         pieces.push(one + piece(of(gpus), gpus));
         pieces.extend([begin_swaps].into_iter().filter(|once| once.trips <= once.work));
-        let tile = k.min(32);
-        for (a, b) in [(tile, tile), (1, tile), (tile, 1), (1, 1)] {
+        // A GPU's slots in tiles of 32, of which the last may be smaller.
+        let tiles = [k.min(32), if k % 32 == 0 { 32.min(k) } else { k % 32 }];
+        for (a, b) in tiles.into_iter().flat_map(|a| tiles.map(|b| (a, b))) {
             pieces.push(one + items(a, b) + piece(of(b) + b * of(blocks(a)), a + b * (1 + blocks(a))));
         }
     }
@@ -208,6 +209,10 @@ fn pieces(p: &GpuParams, s: &Sizes) -> Vec<Piece> {
     }
     if p.moves & 8 != 0 {
         pieces.push(one + piece(of(k), k) + k * copies);
+        // Where no slot is worth a look for duplicates, its loop is walked through all the same, masked.
+        let walked = when(!s.avoids, piece(k, 0));
+        pieces.push(one + piece(of(k), k) + walked);
+        pieces.push(one + copies + piece(of(k), k) + walked);
         pieces.push(one + piece(of(64), 64) + copies);
         pieces.push(one + when(s.avoids, holds) + copies + piece(of(k), k) + k * copies);
     }
@@ -308,7 +313,9 @@ const LARGEST: [Shape; 9] = [
 ];
 
 /// The limits of what a cluster may be.
-const LIMITS: [Shape; 5] = [
+const LIMITS: [Shape; 7] = [
+    (1, 64, 1, 1, 108, 6912),
+    (1, 256, 1, 1, 8, 288),
     (1, 4096, 1, 1, 64, 16_384),
     (1, 4096, 8, 4, 64, 16_384),
     (1, 4096, 64, 64, 64, 16_384),
@@ -334,8 +341,11 @@ fn no_dispatch_of_the_limits_passes_the_limit() {
     for shape in LIMITS {
         for name in ["default", "fast", "gen00", "gen14", "gen17", "rec2", "rec3"] {
             let options = PlanOptions { restarts: 1, kicks: 1, ..name.parse::<Preset>().unwrap().options() };
-            for search in SEARCHES {
-                let recording = record(shape, &options, search);
+            let rules = [options.duplicates, Duplicates::Allow];
+            for (duplicates, search) in
+                rules.into_iter().flat_map(|rule| SEARCHES.map(|search| (rule, search)))
+            {
+                let recording = record(shape, &PlanOptions { duplicates, ..options.clone() }, search);
                 for (entry, cost) in dearest(&recording, VECTOR) {
                     assert!(cost < LIMIT, "{shape:?} {name}: {entry} takes {cost} trips");
                 }

@@ -120,16 +120,20 @@ pub fn record_turns(
     piece: u32,
     last_step: u64,
 ) {
-    let params = GpuParams { fuel: budget::fuel(piece), ..batch.params(base) };
+    // Tiles of a few slots are loops of a trip or two, which cost one more. And a transfer looks for duplicates at
+    // some slots: masked, a vector walks through that loop at the others too, where nothing is charged for it.
+    let walks = base.moves & 8 != 0 && base.avoid_duplicates == 0;
+    let rate = if walks || Variant::of(base).slots == 0 { 2 } else { 1 };
+    let params = GpuParams { fuel: budget::fuel(piece, rate), ..batch.params(base) };
     let work = most_work(base, last_step, batch);
     // Most candidates end early. The few that go on get a vector of lanes each, and do with fewer turns. Where a
     // vector of lanes could not each do a piece within the budget, no candidates share one.
     let all = work.div_ceil(u64::from(params.fuel)) + 1;
     let shared = all.div_ceil(EARLY_SHARE).max(EARLY_LEAST).min(all);
-    let early = if budget::may_share(piece) { shared } else { 0 };
+    let early = if budget::may_share(piece, rate) { shared } else { 0 };
     let mut turns = vec![params; early as usize];
     if early < all {
-        let lone = GpuParams { fuel: budget::lone_fuel(piece), spread: budget::VECTOR, ..params };
+        let lone = GpuParams { fuel: budget::lone_fuel(piece, rate), spread: budget::VECTOR, ..params };
         let rest = work.saturating_sub(early * u64::from(params.fuel));
         let late = rest / u64::from(lone.fuel) + 1;
         turns.resize(turns.len() + late as usize, lone);
