@@ -334,16 +334,16 @@ fn bound_of(layer: u32, candidate: u32) -> u32 {
 fn lightest_heaviest(layer: u32, candidate: u32, node: u32, floor: u32) -> u32 {
     var low = max(floor, 1u);
     var high = low;
-    while !fits(layer, candidate, node, high) {
-        low = high + 1u;
-        high *= 2u;
-    }
-    while low < high {
-        let middle = low + (high - low) / 2u;
-        if fits(layer, candidate, node, middle) {
-            high = middle;
+    // Doubled until it fits, then bisected; in one loop, so that `fits`, which is long, is compiled once.
+    var doubles = true;
+    while doubles || low < high {
+        let t = select(low + (high - low) / 2u, high, doubles);
+        if fits(layer, candidate, node, t) {
+            high = t;
+            doubles = false;
         } else {
-            low = middle + 1u;
+            low = t + 1u;
+            high = select(high, high * 2u, doubles);
         }
     }
     return select(high, floor, high == 1u);

@@ -184,43 +184,50 @@ fn resume() {
     phase = control(C_PHASE);
     work = control(C_WORK);
     top = control(C_TOP);
-    heavy = control(C_HEAVY);
-    light = control(C_LIGHT);
     cursor = control(C_CURSOR);
-    gain = Wide(control(C_GAIN_LOW), control(C_GAIN_HIGH));
+    gain = Wide(control(C_GAIN_LOW), 0u);
     move_from = control(C_FROM);
     move_to = control(C_TO);
     move_from_2 = control(C_FROM_2);
     move_to_2 = control(C_TO_2);
     steps = control(C_STEPS);
-    variance = control(C_VARIANCE);
     kicked = control(C_KICK);
     best_max = control(C_BEST_MAX);
     first_max = control(C_FIRST);
-    proposers = control(C_PROPOSERS);
-    swapped = control(C_SWAPPED);
+    heavy = top;
+    variance = 0u;
+    if ANY_RULE == 1u {
+        heavy = control(C_HEAVY);
+        light = control(C_LIGHT);
+        gain.high = control(C_GAIN_HIGH);
+        variance = control(C_VARIANCE);
+        proposers = control(C_PROPOSERS);
+        swapped = control(C_SWAPPED);
+    }
 }
 
 fn suspend() {
     set_control(C_PHASE, phase);
     set_control(C_WORK, work);
     set_control(C_TOP, top);
-    set_control(C_HEAVY, heavy);
-    set_control(C_LIGHT, light);
     set_control(C_CURSOR, cursor);
     set_control(C_GAIN_LOW, gain.low);
-    set_control(C_GAIN_HIGH, gain.high);
     set_control(C_FROM, move_from);
     set_control(C_TO, move_to);
     set_control(C_FROM_2, move_from_2);
     set_control(C_TO_2, move_to_2);
     set_control(C_STEPS, steps);
-    set_control(C_VARIANCE, variance);
     set_control(C_KICK, kicked);
     set_control(C_BEST_MAX, best_max);
     set_control(C_FIRST, first_max);
-    set_control(C_PROPOSERS, proposers);
-    set_control(C_SWAPPED, swapped);
+    if ANY_RULE == 1u {
+        set_control(C_HEAVY, heavy);
+        set_control(C_LIGHT, light);
+        set_control(C_GAIN_HIGH, gain.high);
+        set_control(C_VARIANCE, variance);
+        set_control(C_PROPOSERS, proposers);
+        set_control(C_SWAPPED, swapped);
+    }
 }
 
 fn blocks(n: u32) -> u32 {

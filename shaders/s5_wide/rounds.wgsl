@@ -1,14 +1,7 @@
 // Rounds of the wide shape: the scans of `s5_moves/`, spread over a team.
 
-// The GPU whose slots this lane has read, since they last changed.
+// The GPU whose slots this lane has read, since they last changed: before any scan of swaps the heaviest.
 var<private> own_gpu: u32;
-
-fn read_own_once(gpu: u32) {
-    if own_gpu != gpu {
-        read_own(gpu);
-        own_gpu = gpu;
-    }
-}
 
 // How much a GPU is below the heaviest one; 0 behind the last GPU.
 fn distance_to(gpu: u32) -> u32 {
@@ -20,9 +13,6 @@ fn distance_to(gpu: u32) -> u32 {
 // 1-1 swaps: rounds of one other GPU a lane, then the best swap.
 fn team_swaps() {
     let scans = phase == PHASE_SWAP;
-    if scans {
-        read_own_once(top);
-    }
     for (var begin = 0u; begin < params.node_gpus; begin += TEAM) {
         let weighs = scans && cursor < params.node_gpus;
         let before = best_now();
@@ -48,9 +38,6 @@ fn team_swaps() {
 // 2-for-2 swaps: the same.
 fn team_pair_swaps() {
     let scans = phase == PHASE_PAIR;
-    if scans {
-        read_own_once(top);
-    }
     for (var begin = 0u; begin < params.node_gpus; begin += TEAM) {
         let weighs = scans && cursor < params.node_gpus;
         let before = best_now();

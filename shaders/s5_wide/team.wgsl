@@ -163,6 +163,10 @@ fn team_step(stop: u32) {
     if phase == PHASE_BEGIN_SWAPS {
         begin_swaps();
     }
+    if (phase == PHASE_SWAP || phase == PHASE_PAIR) && own_gpu != top {
+        read_own(top);
+        own_gpu = top;
+    }
 }
 
 // The end of a descent: the placement remembered, or the one before brought back, and a kick.

@@ -1,7 +1,7 @@
 //! Runs recordings on a device: pipelines and buffers are made once and kept.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::num::NonZeroU64;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, PoisonError};
@@ -94,10 +94,13 @@ struct Module {
     has_teams: bool,
 }
 
+/// Pipelines by their kernel and the values of its constants.
+type Pipelines = HashMap<(Kernel, FixedValues), wgpu::ComputePipeline>;
+
 /// What calls make and leave to the next; all of it goes where a call fails, so that no half-made thing stays.
 #[derive(Default)]
 struct Made {
-    pipelines: HashMap<(Kernel, FixedValues), wgpu::ComputePipeline>,
+    pipelines: Pipelines,
     buffers: Buffers,
 }
 
@@ -246,12 +249,6 @@ impl Gpu {
     ) -> Result<Vec<u32>, Error> {
         let Made { pipelines, buffers } = made;
         let (device, queue) = (&self.open.device, &self.open.queue);
-        for dispatch in &recording.dispatches {
-            let variant = self.variant(dispatch);
-            if let Entry::Vacant(place) = pipelines.entry(variant) {
-                place.insert(self.pipeline(dispatch.kernel, &variant.1)?);
-            }
-        }
         let stride = self.params_stride();
         let mut params = vec![0u8; recording.dispatches.len() * stride];
         for (block, dispatch) in params.chunks_exact_mut(stride).zip(&recording.dispatches) {
@@ -274,9 +271,15 @@ impl Gpu {
         queue.write_buffer(problem_buffer, 0, bytemuck::cast_slice(problem));
         let mut offset = 0;
         let mut submitted = Vec::new();
-        let submissions = recording.dispatches.chunks(DISPATCHES_PER_SUBMISSION);
+        let submissions = self.submissions(pipelines, recording);
         let mut timing = self.clock.as_ref().map(|clock| clock.start(device, submissions.len()));
         for dispatches in submissions {
+            for dispatch in dispatches {
+                let variant = self.variant(dispatch);
+                if let Entry::Vacant(place) = pipelines.entry(variant) {
+                    place.insert(self.pipeline(dispatch.kernel, &variant.1)?);
+                }
+            }
             let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
             // One pass, or where stages are timed one for each run of dispatches of a stage.
             let together = |a: &Dispatch, b: &Dispatch| timing.is_none() || a.kernel.stem == b.kernel.stem;
@@ -307,6 +310,24 @@ impl Gpu {
             timing.add(&self.read(&stamps, words, &submitted)?);
         }
         Ok(result)
+    }
+
+    /// The dispatches of each submission. One ends too before a pipeline that is not there yet: while that is made, the
+    /// device runs what comes before it, and some drivers go on compiling then.
+    fn submissions<'a>(&self, pipelines: &Pipelines, recording: &'a Recording) -> Vec<&'a [Dispatch]> {
+        let mut made = HashSet::new();
+        let mut submissions = Vec::new();
+        let mut begin = 0;
+        for (at, dispatch) in recording.dispatches.iter().enumerate() {
+            let variant = self.variant(dispatch);
+            let is_missing = !pipelines.contains_key(&variant) && made.insert(variant);
+            if at > begin && (is_missing || at - begin == DISPATCHES_PER_SUBMISSION) {
+                submissions.push(&recording.dispatches[begin..at]);
+                begin = at;
+            }
+        }
+        submissions.extend(recording.dispatches.get(begin..).filter(|rest| !rest.is_empty()));
+        submissions
     }
 
     /// Nanoseconds of each stage since the last call; empty where nothing is timed.
