@@ -101,7 +101,9 @@ pub fn record(recording: &mut Recording, base: &GpuParams, batch: &Batch, shape:
         Shape::Wide if has_wide(base) => {
             let kernel = Kernel { stem: STAGE.stem, entry: WIDE };
             let params = GpuParams { fuel: budget::team_fuel(piece), ..batch.params(base) };
-            let turns = most_work(base, last_step, batch).div_ceil(u64::from(params.fuel)) + 1;
+            let least = HASTY_TURNS * u64::from(params.fuel);
+            let work = provided_work(base, last_step, batch, least);
+            let turns = work.div_ceil(u64::from(params.fuel)) + 1;
             record_each(recording, kernel, Grid::QueuedTeams, &vec![params; turns as usize]);
         }
         _ => {
@@ -125,7 +127,9 @@ pub fn record_turns(
     let walks = base.moves & 8 != 0 && base.avoid_duplicates == 0;
     let rate = if walks || Variant::of(base).slots == 0 { 2 } else { 1 };
     let params = GpuParams { fuel: budget::fuel(piece, rate), ..batch.params(base) };
-    let work = most_work(base, last_step, batch);
+    let lone_fuel = budget::lone_fuel(piece, rate);
+    let least = EARLY_LEAST * u64::from(params.fuel) + HASTY_TURNS * u64::from(lone_fuel);
+    let work = provided_work(base, last_step, batch, least);
     // Most candidates end early. The few that go on get a vector of lanes each, and do with fewer turns. Where a
     // vector of lanes could not each do a piece within the budget, no candidates share one.
     let all = work.div_ceil(u64::from(params.fuel)) + 1;
@@ -133,7 +137,7 @@ pub fn record_turns(
     let early = if budget::may_share(piece, rate) { shared } else { 0 };
     let mut turns = vec![params; early as usize];
     if early < all {
-        let lone = GpuParams { fuel: budget::lone_fuel(piece, rate), spread: budget::VECTOR, ..params };
+        let lone = GpuParams { fuel: lone_fuel, spread: budget::VECTOR, ..params };
         let rest = work.saturating_sub(early * u64::from(params.fuel));
         let late = rest / u64::from(lone.fuel) + 1;
         turns.resize(turns.len() + late as usize, lone);
@@ -141,11 +145,16 @@ pub fn record_turns(
     record_each(recording, kernel, Grid::Queued, &turns);
 }
 
-/// The most work of a restart that is provided for.
-fn most_work(base: &GpuParams, last_step: u64, batch: &Batch) -> u64 {
+/// The work of a restart that is provided for: the most it could come to, or in haste a part of that and what `least`
+/// says.
+fn provided_work(base: &GpuParams, last_step: u64, batch: &Batch, least: u64) -> u64 {
     let limit = if base.steps == 0 { 0 } else { base.work_limit };
-    (u64::from(limit) + last_step).div_ceil(u64::from(batch.haste))
+    let most = u64::from(limit) + last_step;
+    most.div_ceil(u64::from(batch.haste)).max(least).min(most)
 }
+
+/// Full turns that a hasty plan has at least. Searches without kicks do not need many more at all.
+const HASTY_TURNS: u64 = 3;
 
 /// Turns one after the other, each over what the one before left.
 fn record_each(recording: &mut Recording, kernel: Kernel, grid: Grid, turns: &[GpuParams]) {
