@@ -40,12 +40,12 @@ fn plan_too_large_for_a_device(fallback: &[&str]) -> Option<Output> {
     common::planner()?;
     let folder = tempfile::tempdir().unwrap();
     let loads = folder.path().join("loads.json");
-    std::fs::write(&loads, serde_json::json!(vec![vec![5; 256]; 128]).to_string()).unwrap();
+    std::fs::write(&loads, serde_json::json!(vec![vec![5; 4096]; 1]).to_string()).unwrap();
     let device = std::env::var("EPLB_TEST_DEVICE").unwrap_or_else(|_| "gpu".to_string());
     let output = Command::new(env!("CARGO_BIN_EXE_eplb"))
         .arg("plan")
         .arg(&loads)
-        .args(["--replicas", "512", "--gpus", "64", "--restarts", "65536", "--kicks", "65536", "--json"])
+        .args(["--replicas", "16384", "--gpus", "64", "--restarts", "65536", "--kicks", "65536", "--json"])
         .args(["--device", &device])
         .args(fallback)
         .env("NODEVICE_SELECT", "1")
