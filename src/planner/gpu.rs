@@ -156,21 +156,13 @@ pub fn shape_on(gpu: &Gpu, params: &Params, batch: &Batch, given: Option<Shape>)
 /// is not full. Reasoned, not measured.
 const WIDE_CANDIDATES: u32 = 1 << 14;
 
-/// GPUs of a node from which on a team is busy: on llvmpipe the wide shape takes up to 1.7 times as long with 1 to
-/// 4, and at most as long with 8.
-const WIDE_GPUS: u32 = 8;
-
-/// The shape of the search for a batch.
+/// The shape of the search for a batch: the wide one, unless the candidates fill a GPU.
 ///
-/// The wide one, but where it would leave most to few lanes of a team; where all
-/// candidates walk alike and end together (swaps alone, without kicks); or where the candidates fill a GPU. On
-/// llvmpipe it takes 0.2 to 0.7 of the narrow one's time with kicks, and 0.3 to 1.1 with pair swaps alone.
+/// On llvmpipe a plan takes 0.05 to 1 of the narrow one's time with kicks, 0.3 to 1 with pair swaps and 0.7 to 1.1 with
+/// swaps alone, on nodes of 2 to 144 GPUs.
 fn choose_shape(is_software: bool, params: &Params, batch: &Batch) -> Shape {
-    let search = &params.search;
-    let walk_alike = params.kicks == 0 && !search.pair_swaps;
     let candidates = batch.layers.1.saturating_mul(params.nodes).saturating_mul(batch.restarts.1);
-    let fills_gpu = !is_software && candidates > WIDE_CANDIDATES;
-    if walk_alike || fills_gpu || params.node_gpus < WIDE_GPUS { Shape::Narrow } else { Shape::Wide }
+    if !is_software && candidates > WIDE_CANDIDATES { Shape::Narrow } else { Shape::Wide }
 }
 
 /// s3 to s6 for a batch.
