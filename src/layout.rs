@@ -11,6 +11,10 @@ pub const CONTROL_WORDS: u32 = 24;
 pub const NODE_WORDS: u32 = 8;
 /// Words of a layer's kept state (`LAYER_WORDS` in `problem.wgsl`).
 pub const LAYER_WORDS: u32 = 5;
+/// In it: why the search ended (`LAYER_END`), and whether a restart was cut off (`LAYER_CUT`).
+pub const LAYER_END: usize = 1;
+/// See [`LAYER_END`].
+pub const LAYER_CUT: usize = 4;
 /// Words of a layer's walk before its list (`WALK_LIST` in `s2_groups_to_nodes.wgsl`).
 pub const WALK_WORDS: u32 = 5;
 

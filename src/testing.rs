@@ -3,7 +3,7 @@
 use crate::engine::recording::{
     BINDINGS, FixedValues, GRID_BINDINGS, Kernel, LANES, TEAM, TEAMS, fixed_values,
 };
-use crate::layout::{GpuParams, LAYER_WORDS, Layout, window_quads};
+use crate::layout::{GpuParams, LAYER_END, LAYER_WORDS, Layout, window_quads};
 use crate::params::{Params, enumerate_assignments};
 use crate::planner::gpu;
 use crate::stages::{STAGES, Stage, queue, s5_refine};
@@ -189,7 +189,7 @@ impl Replay {
     #[must_use]
     pub fn plan(&self, result: &[u32]) -> (Vec<i32>, Vec<Stop>) {
         let (states, slots) = result.split_at(self.layers * LAYER_WORDS as usize);
-        let stop = |state: &[u32]| match state[1] {
+        let stop = |state: &[u32]| match state[LAYER_END] {
             1 => Stop::BoundReached,
             2 => Stop::NoMoveLeft,
             _ => Stop::BudgetSpent,

@@ -10,53 +10,37 @@ fn distance_to(gpu: u32) -> u32 {
     return select(0u, load - other, gpu < params.node_gpus && load > other);
 }
 
-// 1-1 swaps: rounds of one other GPU a lane, then the best swap.
-fn team_swaps() {
-    let scans = phase == PHASE_SWAP;
+// A scan of swaps, 1-1 or 2-for-2 as the phase `scanned` says: rounds of one other GPU a lane, then the best swap.
+fn team_scan(scanned: u32) {
+    let scans = phase == scanned;
     for (var begin = 0u; begin < params.node_gpus; begin += TEAM) {
         let weighs = scans && cursor < params.node_gpus;
         let before = best_now();
         if weighs {
-            let distance = distance_to(cursor + lane);
+            let gpu = cursor + lane;
+            let distance = distance_to(gpu);
             if distance / 2u > gain.low {
-                weigh_slots(cursor + lane, i32(distance), i32(gain.low));
+                if scanned == PHASE_SWAP {
+                    weigh_slots(gpu, i32(distance), i32(gain.low));
+                } else {
+                    weigh_own_pairs(gpu, i32(distance));
+                }
             }
             report(distance / 2u);
         }
         workgroupBarrier();
         if weighs {
-            settle(before, slots_cost());
+            settle(before, select(pairs_cost(), slots_cost(), scanned == PHASE_SWAP));
         }
         workgroupBarrier();
     }
     if scans {
         own_gpu = select(own_gpu, NONE, gain.low > 0u);
-        make_best_swap();
-    }
-}
-
-// 2-for-2 swaps: the same.
-fn team_pair_swaps() {
-    let scans = phase == PHASE_PAIR;
-    for (var begin = 0u; begin < params.node_gpus; begin += TEAM) {
-        let weighs = scans && cursor < params.node_gpus;
-        let before = best_now();
-        if weighs {
-            let distance = distance_to(cursor + lane);
-            if distance / 2u > gain.low {
-                weigh_own_pairs(cursor + lane, i32(distance));
-            }
-            report(distance / 2u);
+        if scanned == PHASE_SWAP {
+            make_best_swap();
+        } else {
+            make_best_pair_swap();
         }
-        workgroupBarrier();
-        if weighs {
-            settle(before, pairs_cost());
-        }
-        workgroupBarrier();
-    }
-    if scans {
-        own_gpu = select(own_gpu, NONE, gain.low > 0u);
-        make_best_pair_swap();
     }
 }
 

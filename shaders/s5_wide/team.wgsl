@@ -73,7 +73,7 @@ fn refine_wide(
         loop {
             loop {
                 team_step(stop);
-                team_swaps();
+                team_scan(PHASE_SWAP);
                 now = agree();
                 if now > PHASE_SWAP {
                     break;
@@ -83,7 +83,7 @@ fn refine_wide(
                 after_swaps();
             }
             if (MOVES & MOVE_PAIR) != 0u {
-                team_pair_swaps();
+                team_scan(PHASE_PAIR);
                 now = agree();
             }
             if now > PHASE_STEP {

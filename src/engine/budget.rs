@@ -28,7 +28,7 @@ pub fn may_share(piece: u32, rate: u32) -> bool {
 }
 
 /// As [`fuel`] for the lanes of a team, which walk in step: their trips do not add up. Work that other lanes did
-/// meanwhile does not count.
+/// meanwhile does not count; a quarter is left for the loops that a pass walks through, masked.
 pub fn team_fuel(piece: u32) -> u32 {
     (TRIPS - TRIPS / 4).saturating_sub(piece).max(FUEL_LEAST)
 }

@@ -3,7 +3,7 @@
 use crate::engine::gpu::{Gpu, Part, ShaderSource};
 use crate::engine::recording::Recording;
 use crate::error::Error;
-use crate::layout::{GpuParams, LAYER_WORDS, Layout, window_quads};
+use crate::layout::{GpuParams, LAYER_CUT, LAYER_END, LAYER_WORDS, Layout, window_quads};
 use crate::mirror::s5_refine::End;
 use crate::params::{Params, enumerate_assignments};
 use crate::planner::cpu::Planned;
@@ -91,11 +91,11 @@ fn plan_layers(
         let result = gpu.run(&recording, &layout, &problem, arena_words, part)?;
         let (states, plan) = result.split_at((params.layers * LAYER_WORDS) as usize);
         let states = states.chunks_exact(LAYER_WORDS as usize);
-        if states.clone().any(|state| state[4] != 0) {
+        if states.clone().any(|state| state[LAYER_CUT] != 0) {
             continue;
         }
         planned.slots.extend_from_slice(plan);
-        planned.ends.extend(states.map(|state| match state[1] {
+        planned.ends.extend(states.map(|state| match state[LAYER_END] {
             1 => End::Reached,
             2 => End::Stuck,
             _ => End::Spent,
