@@ -4,6 +4,7 @@
 // weigh  one lane a (queued candidate, block of experts): the load of a replica, into scratch
 // order  one lane a (queued candidate, block of experts): the places of its replicas in the order of packing, into
 //        the snapshot
+//        (both of a node's first candidate alone where all restarts share the order)
 // pack   one lane a queued candidate: the items begin..end of that order
 
 override AVOIDS: u32;            // whether duplicates are avoided
@@ -26,17 +27,31 @@ fn weigh(
     @builtin(num_workgroups) grid: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let lane = lane_of(workgroup, grid, local);
-    let count = queued();
-    let first = lane / max(count, 1u) * ORDER_BLOCK;
-    if count == 0u || first >= params.node_experts {
+    let first = take_block(lane_of(workgroup, grid, local));
+    if first == NONE {
         return;
     }
-    take_candidate(queued_candidate(lane % count));
     let end = min(first + ORDER_BLOCK, params.node_experts);
     for (var expert = first; expert < end; expert += 1u) {
         set_scratch(expert, weight(expert) / max(count_of(expert), 1u));
     }
+}
+
+// Sets the candidate of a lane, and returns the first expert of its block, or NONE.
+fn take_block(lane: u32) -> u32 {
+    let shares = shares_order();
+    let count = select(queued(), params.candidates / params.restart_count, shares);
+    let first = lane / max(count, 1u) * ORDER_BLOCK;
+    if count == 0u || first >= params.node_experts {
+        return NONE;
+    }
+    let place = lane % count;
+    if !shares {
+        take_candidate(queued_candidate(place));
+        return first;
+    }
+    take_candidate(place * params.restart_count);
+    return select(NONE, first, control(C_END) == END_RUNNING);
 }
 
 @compute @workgroup_size(64)
@@ -45,23 +60,27 @@ fn order(
     @builtin(num_workgroups) grid: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let lane = lane_of(workgroup, grid, local);
-    let count = queued();
-    let first = lane / max(count, 1u) * ORDER_BLOCK;
-    if count == 0u || first >= params.node_experts {
+    let first = take_block(lane_of(workgroup, grid, local));
+    if first == NONE {
         return;
     }
-    take_candidate(queued_candidate(lane % count));
     // Of equal replicas, first ones go before further ones, then lower experts; where duplicates are avoided an
     // expert's replicas stay together. So of each expert of the block: its load, and how many replicas go before
     // its first and before its further ones.
     for (var i = 0u; i < ORDER_BLOCK; i += 1u) {
-        loads[i] = scratch(min(first + i, params.node_experts - 1u));
+        loads[i] = i32(scratch(min(first + i, params.node_experts - 1u)));
         firsts[i] = 0u;
         furthers[i] = 0u;
     }
-    for (var other = 0u; other < params.node_experts; other += 1u) {
-        count_before(first, other);
+    for (var other = 0u; other < first; other += 1u) {
+        count_before(other, 0u);
+    }
+    let end = min(first + ORDER_BLOCK, params.node_experts);
+    for (var other = first; other < end; other += 1u) {
+        count_before(other, other - first + 1u);
+    }
+    for (var other = end; other < params.node_experts; other += 1u) {
+        count_before(other, ORDER_BLOCK);
     }
     var places: array<u32, ORDER_BLOCK>;
     var places_further: array<u32, ORDER_BLOCK>;
@@ -72,8 +91,7 @@ fn order(
     // One loop for all replicas of the block: loops in a loop would add up where lanes differ.
     var i = 0u;
     var replica = 0u;
-    let end = min(ORDER_BLOCK, params.node_experts - first);
-    while i < end {
+    while first + i < end {
         set_snapshot(select(places_further[i] + replica - 1u, places[i], replica == 0u), first + i);
         replica += 1u;
         if replica >= count_of(first + i) {
@@ -83,22 +101,25 @@ fn order(
     }
 }
 
-var<private> loads: array<u32, ORDER_BLOCK>;
+var<private> loads: array<i32, ORDER_BLOCK>;
 var<private> firsts: array<u32, ORDER_BLOCK>;
 var<private> furthers: array<u32, ORDER_BLOCK>;
 
-// The replicas of another expert that go before those of the block. In a function of its own: naga counts the trips
-// of a loop from where its function begins, so that a compiler that unrolls the loop unrolls the counting away too.
-fn count_before(first: u32, other: u32) {
-    let load = scratch(other);
+// The replicas of an expert that go before those of the block, of which it is below all from `skip` on. In a function
+// of its own: naga counts the trips of a loop from where its function begins, so that a compiler that unrolls the loop
+// unrolls the counting away too. Loads are below 2^31; signed ones compare faster on some devices.
+fn count_before(other: u32, skip: u32) {
+    let load = i32(scratch(other));
     let replicas = count_of(other);
-    let equal_first = select(1u, replicas, AVOIDS == 1u);
     for (var i = 0u; i < ORDER_BLOCK; i += 1u) {
-        let lower = load == loads[i] && other < first + i;
-        let heavier = select(0u, replicas, load > loads[i]);
-        firsts[i] += heavier + select(0u, equal_first, lower);
-        if AVOIDS == 0u {
-            furthers[i] += heavier + select(0u, 1u, load == loads[i]) + select(0u, replicas - 1u, lower);
+        let all = select(0u, replicas, load > loads[i]);
+        let not_lighter = select(0u, replicas, load >= loads[i]);
+        let one = select(select(0u, 1u, load == loads[i]), replicas, load > loads[i]);
+        if AVOIDS == 1u {
+            firsts[i] += select(all, not_lighter, i >= skip);
+        } else {
+            firsts[i] += select(all, one, i >= skip);
+            furthers[i] += select(one, not_lighter, i >= skip);
         }
     }
 }
@@ -158,8 +179,8 @@ fn clear_slot(slot: u32) {
 }
 
 fn place_replica(key: u32, item: u32) {
-    let expert = snapshot(item);
-    let load = scratch(expert);
+    let expert = ordered_expert(item);
+    let load = ordered_load(expert);
     let word = draw(key, DRAW_PACKING + item);
     let noisy = NOISY == 1u && my_restart > 0u;
     var best = NONE;
@@ -270,8 +291,8 @@ fn full_if(used: u32) -> u32 {
 
 // Whether a GPU would take the item, which it then has.
 fn place_in_registers(key: u32, item: u32) -> bool {
-    let expert = snapshot(item);
-    let load = scratch(expert);
+    let expert = ordered_expert(item);
+    let load = ordered_load(expert);
     let word = draw(key, DRAW_PACKING + item);
     let noise = select(0u, load, my_restart > 0u);
     lightest = NONE;
@@ -314,8 +335,8 @@ fn look_at_eight(first: u32, expert: u32, noise: u32, word: u32) {
 
 // As `make_room`, and places the item.
 fn make_room_in_registers(item: u32) {
-    let expert = snapshot(item);
-    let own = scratch(expert);
+    let expert = ordered_expert(item);
+    let own = ordered_load(expert);
     var a = NONE;
     var b = NONE;
     var load_a = FULL;

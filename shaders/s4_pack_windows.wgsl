@@ -98,8 +98,8 @@ fn clear_quad(part: u32, index: u32, q: u32) {
 }
 
 fn place_replica(key: u32, item: u32) {
-    let expert = snapshot(item);
-    let mean = scratch(expert);
+    let expert = ordered_expert(item);
+    let mean = ordered_load(expert);
     let word = draw(key, DRAW_PACKING + item);
     let noisy = params.packing_noise != 0u && my_restart > 0u;
     let count = max(count_of(expert), 1u);
@@ -200,8 +200,8 @@ fn make_room(expert: u32) -> u32 {
     let at = lacking_slot(a, used, b);
     let moved = slot_expert(at);
     if moved != FREE {
-        set_scratch(mean_at(a), scratch(mean_at(a)) + scratch(moved));
-        set_scratch(mean_at(b), scratch(mean_at(b)) - scratch(moved));
+        set_scratch(mean_at(a), scratch(mean_at(a)) + ordered_load(moved));
+        set_scratch(mean_at(b), scratch(mean_at(b)) - ordered_load(moved));
         exchange_slots(at, a * params.slots_per_gpu + used);
     }
     set_scratch(used_at(a), used + 1u);

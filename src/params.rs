@@ -98,7 +98,7 @@ pub const GROUP_SWAP_STEPS: u32 = 64;
 pub const REGISTER_GPUS: u32 = 64;
 
 /// On a device one lane puts so many experts of a node into the order of packing.
-pub const ORDER_BLOCK: u32 = 8;
+pub const ORDER_BLOCK: u32 = 16;
 
 /// How many of a word's values a fraction of parts per million is: `x * fraction / 2^32`.
 fn fraction_of_ppm(ppm: u32) -> u32 {

@@ -5,6 +5,7 @@ var<private> my_layer: u32;
 var<private> my_node: u32;
 var<private> my_restart: u32;
 var<private> my_loads: u32;       // where the loads of its node begin in `kept`
+var<private> my_order: u32;       // the candidate that has its order of packing
 
 // Words of a candidate's control block.
 const CONTROL_WORDS: u32 = 24u;
@@ -40,7 +41,9 @@ const END_IDLE: u32 = 4u;         // not searched in this round
 fn take_candidate(candidate: u32) {
     me = candidate;
     let pair = candidate / params.restart_count;
-    my_restart = params.restart_begin + candidate % params.restart_count;
+    let restart = candidate % params.restart_count;
+    my_restart = params.restart_begin + restart;
+    my_order = select(candidate, candidate - restart, shares_order());
     my_layer = params.layer_begin + pair / params.nodes;
     my_node = pair % params.nodes;
     my_loads = my_layer * params.experts + my_node * params.node_experts;
@@ -139,6 +142,22 @@ fn queue_again() {
     let next = 1u - params.turn;
     let place = atomicAdd(&queue[next], 1u);
     atomicStore(&queue[2u + next * params.candidates + place], me);
+}
+
+// The order of packing. Restarts without noise on the counts have the same counts, so those of a node share the order
+// of its first candidate in the batch.
+fn shares_order() -> bool {
+    return params.count_noise == 0u;
+}
+
+// The expert of an item of the order.
+fn ordered_expert(item: u32) -> u32 {
+    return arena[(params.at_snapshot + item) * params.candidates + my_order];
+}
+
+// The load of one of its replicas.
+fn ordered_load(expert: u32) -> u32 {
+    return arena[(params.at_scratch + expert) * params.candidates + my_order];
 }
 
 // Packing makes room: the first slot of GPU `b` whose expert is in none of the first `used` slots of GPU `a`.

@@ -4,7 +4,7 @@ use super::{Batch, CANDIDATE, PROBLEM, RNG, Stage, WIDE_U64};
 use crate::engine::budget;
 use crate::engine::recording::{Grid, Kernel, Recording};
 use crate::layout::GpuParams;
-use crate::params::REGISTER_GPUS;
+use crate::params::{ORDER_BLOCK, REGISTER_GPUS};
 
 /// The shader.
 pub const STAGE: Stage = Stage {
@@ -34,11 +34,16 @@ pub fn record(recording: &mut Recording, base: &GpuParams, batch: &Batch) {
     record_pack(recording, base, batch, kernel("pack"));
 }
 
-/// The order of packing.
+/// The order of packing. Restarts without noise on the counts share it, one of each node is put in order.
 pub fn record_order(recording: &mut Recording, base: &GpuParams, batch: &Batch) {
     let params = batch.params(base);
-    recording.dispatch(kernel("weigh"), Grid::QueuedExperts, params);
-    recording.dispatch(kernel("order"), Grid::QueuedExperts, params);
+    let grid = if base.count_noise == 0 {
+        Grid::Lanes(batch.layers.1 * base.nodes * base.node_experts.div_ceil(ORDER_BLOCK))
+    } else {
+        Grid::QueuedExperts
+    };
+    recording.dispatch(kernel("weigh"), grid, params);
+    recording.dispatch(kernel("order"), grid, params);
 }
 
 /// The packing, by a kernel that places the items of its range.
