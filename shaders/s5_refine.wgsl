@@ -14,6 +14,7 @@ override ANY_RULE: u32;          // 0: the maximum is the objective, the heavies
 override KICKS: u32;
 override AVOIDS: u32;            // whether duplicates are avoided
 override SLOTS: u32;             // slots of a GPU, rounded up, where they fit a tile, else 0
+override GPUS: u32;              // GPUs of a node, rounded up, where a lane can know the loads of all, else 0
 
 // The phases in the order in which a move is looked for.
 const PHASE_STEP: u32 = 0u;              // between two moves: done, out of budget, or go on
@@ -46,6 +47,7 @@ const OBJECTIVE_VARIANCE_THEN_MAX: u32 = 2u;
 var<private> phase: u32;
 var<private> work: u32;
 var<private> top: u32;            // the heaviest GPU
+var<private> top_load: u32;       // its load when it was found
 var<private> heavy: u32;          // the GPU that proposes swaps
 var<private> light: u32;
 var<private> cursor: u32;
@@ -258,7 +260,7 @@ fn next_step(stop: u32) {
     if steps == 0u {
         variance = select(1u, 0u, objective() == OBJECTIVE_MAX);
     }
-    if gpu_load(top) <= stop {
+    if top_load <= stop {
         phase = PHASE_REACHED;
     } else if steps == params.steps || work >= params.work_limit {
         phase = PHASE_SPENT;
@@ -403,23 +405,23 @@ fn restore_to(slot: u32, gpu: u32) {
     set_gpu_load(gpu, gpu_load(gpu) + load);
 }
 
-// Sets `top`; ties to the lower GPU.
+// Sets `top` and its load; ties to the lower GPU.
 fn find_heaviest() {
     top = 0u;
-    var most = gpu_load(0u);
+    top_load = gpu_load(0u);
     for (var gpu = 1u; gpu < params.node_gpus; gpu += 4u) {
-        most = heavier_gpu(gpu, most);
-        most = heavier_gpu(gpu + 1u, most);
-        most = heavier_gpu(gpu + 2u, most);
-        most = heavier_gpu(gpu + 3u, most);
+        heavier_gpu(gpu);
+        heavier_gpu(gpu + 1u);
+        heavier_gpu(gpu + 2u);
+        heavier_gpu(gpu + 3u);
     }
 }
 
-fn heavier_gpu(gpu: u32, most: u32) -> u32 {
+fn heavier_gpu(gpu: u32) {
     // Behind the last, the last again.
     let load = gpu_load(min(gpu, params.node_gpus - 1u));
-    top = select(top, gpu, load > most);
-    return max(load, most);
+    top = select(top, gpu, load > top_load);
+    top_load = max(load, top_load);
 }
 
 // How many replicas the expert in a slot has; 0 for a free slot.
@@ -463,7 +465,7 @@ fn find_twins(begin: u32) {
         return;
     }
     for (var j = 0u; j < params.slots_per_gpu; j += 1u) {
-        let expert = slot_expert(begin + j);
+        let expert = other_expert(begin, j);
         let found = select(own_replicas(expert), 0u, expert == FREE);
         own_twins |= found;
         other_twins |= select(0u, 1u << j, found != 0u);
@@ -487,7 +489,18 @@ fn own_load(i: u32) -> i32 {
 
 // The load of a slot of the other GPU.
 fn other_load(begin: u32, j: u32) -> i32 {
+    if holds_slots {
+        return select(held_load(j), NEVER, ((other_twins >> j) & 1u) == 1u);
+    }
     return select(i32(slot_load(begin + j)), NEVER, ((other_twins >> j) & 1u) == 1u);
+}
+
+// Its expert.
+fn other_expert(begin: u32, j: u32) -> u32 {
+    if holds_slots {
+        return held_expert(j);
+    }
+    return slot_expert(begin + j);
 }
 
 // Loads of some slots of the heavy GPU, then, from TILE on, of another; a replica that would make a duplicate

@@ -5,9 +5,13 @@ var<private> own_gpu: u32;
 
 // How much a GPU is below the heaviest one; 0 behind the last GPU.
 fn distance_to(gpu: u32) -> u32 {
-    let load = gpu_load(top);
-    let other = gpu_load(min(gpu, params.node_gpus - 1u));
-    return select(0u, load - other, gpu < params.node_gpus && load > other);
+    var load = 0u;
+    if GPUS > 0u {
+        load = known_load(gpu);
+    } else {
+        load = gpu_load(min(gpu, params.node_gpus - 1u));
+    }
+    return select(0u, top_load - load, gpu < params.node_gpus && top_load > load);
 }
 
 // A scan of swaps, 1-1 or 2-for-2 as the phase `scanned` says: rounds of one other GPU a lane, then the best swap.
@@ -34,12 +38,45 @@ fn team_scan(scanned: u32) {
         }
         workgroupBarrier();
     }
+    let found = scans && gain.low > 0u;
+    team_exchange(found, move_from, move_to);
+    if scanned == PHASE_PAIR {
+        team_exchange(found, move_from_2, move_to_2);
+    }
     if scans {
-        own_gpu = select(own_gpu, NONE, gain.low > 0u);
-        if scanned == PHASE_SWAP {
-            make_best_swap();
-        } else {
-            make_best_pair_swap();
+        own_gpu = select(own_gpu, NONE, found);
+        let next = select(PHASE_BEGIN_BIPARTITION, PHASE_SWAPS_ENDED, scanned == PHASE_SWAP);
+        phase = select(next, PHASE_STEP, found);
+    }
+}
+
+// Exchanges what a slot of the heaviest GPU and one of another hold, a lane each, and what lanes know of it.
+fn team_exchange(moves: bool, a: u32, b: u32) {
+    var expert = FREE;
+    var load = 0u;
+    if moves {
+        expert = slot_expert(b);
+        load = slot_load(b);
+    }
+    // All have read.
+    storageBarrier();
+    if moves {
+        let gpu = b / params.slots_per_gpu;
+        let index = a - top * params.slots_per_gpu;
+        let given = own_expert_at(index);
+        let given_load = own_load_at(index);
+        if lane == 0u {
+            set_slot(a, expert, load);
+            set_gpu_load(top, gpu_load(top) - given_load + load);
+        }
+        if lane == 1u {
+            set_slot(b, given, given_load);
+            set_gpu_load(gpu, gpu_load(gpu) - load + given_load);
+        }
+        know_exchange(gpu, given_load - load);
+        if holds_slots {
+            hold(lane == top, index, expert, load);
+            hold(lane == gpu, b - gpu * params.slots_per_gpu, given, given_load);
         }
     }
 }

@@ -68,7 +68,9 @@ fn refine_wide(
     transfer_slot = NONE;
     beside = 0u;
     until = work + params.fuel;
+    holds_slots = GPUS > 0u && GPUS <= TEAM;
     loop {
+        learn();
         var now = PHASE_STEP;
         loop {
             loop {
@@ -126,9 +128,9 @@ fn agree() -> u32 {
 // Between two moves: the heaviest GPU, ties to the lower, and the start of the next scan of swaps.
 fn team_step(stop: u32) {
     let steps_now = phase == PHASE_STEP;
-    if params.node_gpus <= 2u * TEAM {
+    if GPUS > 0u {
         if steps_now {
-            find_heaviest();
+            find_heaviest_known();
         }
     } else {
         var heaviest = 0u;
@@ -145,13 +147,13 @@ fn team_step(stop: u32) {
         workgroupBarrier();
         if steps_now {
             top = found_moves[0];
-            most = founds[0];
+            top_load = founds[0];
             for (var i = 1u; i < TEAM; i += 1u) {
                 let load = founds[i];
                 let gpu = found_moves[i];
-                let heavier = load > most || (load == most && gpu < top);
+                let heavier = load > top_load || (load == top_load && gpu < top);
                 top = select(top, gpu, heavier);
-                most = max(most, load);
+                top_load = max(top_load, load);
             }
         }
         // Before the next reports.

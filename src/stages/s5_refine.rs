@@ -25,6 +25,7 @@ pub const STAGE: Stage = Stage {
         include_str!("../../shaders/s5_moves/kick.wgsl"),
         include_str!("../../shaders/s5_wide/team.wgsl"),
         include_str!("../../shaders/s5_wide/rounds.wgsl"),
+        include_str!("../../shaders/s5_wide/known.wgsl"),
         PROBLEM,
         WIDE_U64,
         RNG,
@@ -37,6 +38,7 @@ pub const STAGE: Stage = Stage {
         ("KICKS", |p| Variant::of(p).kicks),
         ("AVOIDS", |p| p.avoid_duplicates),
         ("SLOTS", |p| Variant::of(p).slots),
+        ("GPUS", |p| Variant::of(p).gpus),
     ],
 };
 
@@ -47,6 +49,7 @@ struct Variant {
     any_rule: u32,
     kicks: u32,
     slots: u32,
+    gpus: u32,
 }
 
 impl Variant {
@@ -54,7 +57,7 @@ impl Variant {
     fn of(p: &GpuParams) -> Self {
         let slots = REGISTER_SLOTS.into_iter().find(|&slots| slots >= p.slots_per_gpu).unwrap_or(0);
         if !is_plain(p) {
-            return Self { moves: 15, any_rule: 1, kicks: 1, slots: 0 };
+            return Self { moves: 15, any_rule: 1, kicks: 1, slots: 0, gpus: 0 };
         }
         let (moves, kicks) = match p.moves {
             _ if p.kicks > 0 => (11, 1),
@@ -62,12 +65,16 @@ impl Variant {
             2 | 3 => (3, 0),
             _ => (11, 1),
         };
-        Self { moves, any_rule: 0, kicks, slots }
+        let gpus = if has_wide(p) { KNOWN_GPUS.into_iter().find(|&gpus| gpus >= p.node_gpus) } else { None };
+        Self { moves, any_rule: 0, kicks, slots, gpus: gpus.unwrap_or(0) }
     }
 }
 
 /// The slots of a GPU that a lane keeps to itself, by constant indices; those of a larger GPU are read in tiles.
 const REGISTER_SLOTS: [u32; 7] = [3, 6, 9, 12, 16, 24, TILE];
+
+/// The GPUs of a node of which a lane of a team knows all loads.
+const KNOWN_GPUS: [u32; 3] = [8, 16, 32];
 
 /// Whether the maximum is the objective, the heaviest GPU alone proposes swaps, to all others, and no bipartition is
 /// wanted.
