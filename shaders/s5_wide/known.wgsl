@@ -63,6 +63,15 @@ fn held_expert(slot: u32) -> u32 {
     return expert;
 }
 
+// The slots that hold an expert, as bits.
+fn held_replicas(expert: u32) -> u32 {
+    var found = 0u;
+    for (var i = 0u; i < SLOTS; i += 1u) {
+        found |= select(0u, 1u << i, held_experts[i] == expert);
+    }
+    return found;
+}
+
 // The slot of this lane's own GPU holds something else, if it is this lane's.
 fn hold(mine: bool, slot: u32, expert: u32, load: u32) {
     for (var i = 0u; i < SLOTS; i += 1u) {

@@ -65,13 +65,11 @@ fn team_exchange(moves: bool, a: u32, b: u32) {
         let index = a - top * params.slots_per_gpu;
         let given = own_expert_at(index);
         let given_load = own_load_at(index);
-        if lane == 0u {
-            set_slot(a, expert, load);
-            set_gpu_load(top, gpu_load(top) - given_load + load);
-        }
-        if lane == 1u {
-            set_slot(b, given, given_load);
-            set_gpu_load(gpu, gpu_load(gpu) - load + given_load);
+        if lane < 2u {
+            let gives = lane == 0u;
+            let at = select(gpu, top, gives);
+            set_slot(select(b, a, gives), select(given, expert, gives), select(given_load, load, gives));
+            set_gpu_load(at, gpu_load(at) + select(given_load - load, load - given_load, gives));
         }
         know_exchange(gpu, given_load - load);
         if holds_slots {
@@ -95,7 +93,9 @@ fn best_now() -> Best {
 fn report(most: u32) {
     let own = top * params.slots_per_gpu;
     let other = (cursor + lane) * params.slots_per_gpu;
-    mosts[lane] = most;
+    if !holds_slots {
+        mosts[lane] = most;
+    }
     founds[lane] = gain.low;
     // Of a lane that found nothing, nonsense.
     found_moves[lane] = ((move_from - own) & 255u) | (((move_to - other) & 255u) << 8u)
@@ -109,7 +109,7 @@ fn settle(before: Best, cost: u32) {
     var best_lane = NONE;
     var weighed = 0u;
     for (var i = 0u; i < TEAM; i += 1u) {
-        let weighs = mosts[i] > best;
+        let weighs = most_of(i) > best;
         let found = founds[i];
         weighed += select(0u, 1u, weighs);
         best_lane = select(best_lane, i, weighs && found > best);
@@ -132,6 +132,18 @@ fn settle(before: Best, cost: u32) {
     cursor += lanes;
     work += lanes * TURN + weighed * cost;
     beside += (lanes - 1u) * TURN + (max(weighed, 1u) - 1u) * cost;
+}
+
+// The most that the piece of a lane could gain.
+fn most_of(i: u32) -> u32 {
+    if !holds_slots {
+        return mosts[i];
+    }
+    if i >= GPUS || i >= params.node_gpus {
+        return 0u;
+    }
+    // No load is above the heaviest one.
+    return (top_load - known_loads[i]) / 2u;
 }
 
 // Replica transfers, up to the one to make.
@@ -272,7 +284,39 @@ fn find_eligible(gpu: u32) {
     eligible_gpu = gpu;
     eligible = 0u;
     for (var i = 0u; i < params.slots_per_gpu; i += 1u) {
-        eligible |= select(0u, 1u << i, count_at(gpu * params.slots_per_gpu + i) > 1u);
+        let expert = other_expert(gpu * params.slots_per_gpu, i);
+        let count = select(count_of(min(expert, params.node_experts - 1u)), 0u, expert == FREE);
+        eligible |= select(0u, 1u << i, count > 1u);
+    }
+}
+
+// Whether one of the slots of a GPU from `begin` on, of those that may be turned, holds an expert.
+fn has_eligible(begin: u32, expert: u32) -> bool {
+    if holds_slots {
+        return (held_replicas(expert) & eligible) != 0u;
+    }
+    var held = false;
+    for (var rest = eligible; rest != 0u; rest &= rest - 1u) {
+        held |= slot_expert(begin + firstTrailingBit(rest)) == expert;
+    }
+    return held;
+}
+
+// A slot, of those that may be turned, of a GPU with such a load, as `weigh_replication`.
+fn weigh_turned(gpu: u32, slot: u32, all: u32, expert: u32, load: u32, on_heavy: u32) {
+    let begin = gpu * params.slots_per_gpu;
+    var gone = 0u;
+    if holds_slots {
+        gone = u32(held_load(slot));
+    } else {
+        gone = slot_load(begin + slot);
+    }
+    let others = max(peak_without(other_expert(begin, slot), gpu), on_heavy);
+    let most = max(others, all - gone + load);
+    if most < gain.low {
+        gain = Wide(most, 0u);
+        move_from = begin + slot;
+        move_to = expert;
     }
 }
 
@@ -310,13 +354,11 @@ fn team_replications() {
             work += blocks(k);
             find_eligible(gpu);
             // An expert that another GPU holds has replicas there.
-            var held = false;
-            for (var rest = eligible; rest != 0u; rest &= rest - 1u) {
-                held |= slot_expert(gpu * k + firstTrailingBit(rest)) == expert;
-            }
+            let held = has_eligible(gpu * k, expert);
+            let all = gpu_load(gpu);
             work += select(k, 0u, held);
             for (var rest = select(eligible, 0u, held); rest != 0u; rest &= rest - 1u) {
-                weigh_replication(gpu * k + firstTrailingBit(rest), gpu, expert, load, on_heavy);
+                weigh_turned(gpu, firstTrailingBit(rest), all, expert, load, on_heavy);
             }
         }
         founds[lane] = gain.low;
