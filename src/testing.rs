@@ -1,7 +1,7 @@
 //! What the project's own tests need to see of its inside. No part of the API: anything here may change.
 
 use crate::engine::recording::{
-    BINDINGS, FixedValues, GRID_BINDINGS, Kernel, LANES, TEAM, TEAMS, fixed_values,
+    BINDINGS, FixedValues, GRID_BINDINGS, Kernel, LANES, TEAM, TEAMS, constants, fixed_values,
 };
 use crate::layout::{GpuParams, LAYER_END, LAYER_WORDS, Layout, window_quads};
 use crate::params::{Params, enumerate_assignments};
@@ -53,11 +53,12 @@ pub fn shaders() -> Vec<ShaderUnit> {
     let plans = plans();
     let mut units = Vec::new();
     for stage in &STAGES {
-        let mut variants: Vec<_> = plans.iter().map(|plan| fixed_values(stage.fixed, plan)).collect();
-        variants.sort_unstable();
-        variants.dedup();
-        for values in variants {
-            units.extend(stage.entries.iter().flat_map(|entry| units_of(stage, entry, &values)));
+        for entry in stage.entries {
+            let mut variants: Vec<_> =
+                plans.iter().map(|plan| fixed_values(stage.fixed, entry, plan)).collect();
+            variants.sort_unstable();
+            variants.dedup();
+            units.extend(variants.iter().flat_map(|values| units_of(stage, entry, values)));
         }
     }
     units
@@ -99,16 +100,12 @@ fn plans() -> Vec<GpuParams> {
     plans
 }
 
-fn constants(stage: &Stage, values: &FixedValues) -> Vec<(&'static str, f64)> {
-    stage.fixed.iter().zip(values).map(|((name, _), &value)| (*name, f64::from(value))).collect()
-}
-
 fn unit(stage: &Stage, entry_point: &'static str, values: &FixedValues) -> ShaderUnit {
     let sizes_grids = stage.stem == queue::STAGE.stem;
     let bind = |group: u32, kinds: &'static [BindingKind]| {
         (0..).zip(kinds).map(move |(binding, &kind)| Binding { group, binding, kind })
     };
-    let constants = constants(stage, values);
+    let constants = constants(stage.fixed, entry_point, values);
     let grids: &[BindingKind] = if sizes_grids { &GRID_BINDINGS } else { &[] };
     let bindings = bind(0, &BINDINGS).chain(bind(1, grids)).collect();
     ShaderUnit {
@@ -154,7 +151,8 @@ pub struct ReplayDispatch {
 /// The constants of a dispatch's pipeline on a software driver.
 fn constants_of(kernel: Kernel, params: &GpuParams) -> Vec<(&'static str, f64)> {
     let stage = STAGES.iter().find(|stage| stage.stem == kernel.stem);
-    let fixed = stage.map(|stage| constants(stage, &fixed_values(stage.fixed, params)));
+    let fixed = stage
+        .map(|stage| constants(stage.fixed, kernel.entry, &fixed_values(stage.fixed, kernel.entry, params)));
     let team = (kernel.entry == s5_refine::WIDE).then(|| (TEAM, f64::from(TEAMS[0])));
     fixed.into_iter().flatten().chain(team).collect()
 }

@@ -10,7 +10,7 @@ use super::clock::Clock;
 use super::device::{OpenDevice, one_line};
 use super::recording::{
     BINDINGS, BindingKind, Dispatch, Fixed, FixedValues, GRID_BINDINGS, Grid, Kernel, LANES, Recording, TEAM,
-    fixed_values, team,
+    constants, fixed_values, team,
 };
 use crate::error::Error;
 use crate::layout::{GpuParams, Layout};
@@ -420,7 +420,7 @@ impl Gpu {
     /// Which pipeline a dispatch wants: a kernel and the values of its constants.
     fn variant(&self, dispatch: &Dispatch) -> (Kernel, FixedValues) {
         let fixed = self.modules.get(dispatch.kernel.stem).map_or(&[][..], |module| module.fixed);
-        (dispatch.kernel, fixed_values(fixed, &dispatch.params))
+        (dispatch.kernel, fixed_values(fixed, dispatch.kernel.entry, &dispatch.params))
     }
 
     /// The pipeline of a kernel, with these values of its constants.
@@ -429,9 +429,8 @@ impl Gpu {
         let Some(Module { shader, layout, fixed, has_teams, .. }) = module else {
             return Err(self.error(&format!("kernel {kernel:?} is missing")));
         };
-        let values = fixed.iter().zip(values).map(|((name, _), &value)| (*name, f64::from(value)));
-        let team = has_teams.then(|| (TEAM, f64::from(self.team)));
-        let constants: Vec<(&str, f64)> = values.chain(team).collect();
+        let mut constants = constants(fixed, kernel.entry, values);
+        constants.extend(has_teams.then(|| (TEAM, f64::from(self.team))));
         Ok(self.open.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
             label: Some(kernel.entry),
             layout: Some(layout),

@@ -11,8 +11,16 @@ pub struct Kernel {
     pub entry: &'static str,
 }
 
-/// A constant of a pipeline: its name in the shader, and its value for a dispatch.
-pub type Fixed = (&'static str, fn(&GpuParams) -> u32);
+/// A constant of a pipeline.
+#[derive(Debug, Clone, Copy)]
+pub struct Fixed {
+    /// Its name in the shader.
+    pub name: &'static str,
+    /// The entry points that read it; others are not given it, so that their pipelines do not differ by it.
+    pub read_by: &'static [&'static str],
+    /// Its value for a dispatch.
+    pub of: fn(&GpuParams) -> u32,
+}
 
 /// The most constants of a shader.
 pub const MOST_FIXED: usize = 8;
@@ -20,13 +28,19 @@ pub const MOST_FIXED: usize = 8;
 /// The values of a shader's constants, in order.
 pub type FixedValues = [u32; MOST_FIXED];
 
-/// The values for a dispatch.
-pub fn fixed_values(fixed: &[Fixed], params: &GpuParams) -> FixedValues {
+/// The values for a dispatch of an entry point; 0 for what it does not read.
+pub fn fixed_values(fixed: &[Fixed], entry: &str, params: &GpuParams) -> FixedValues {
     let mut values = FixedValues::default();
-    for (value, (_, of)) in values.iter_mut().zip(fixed) {
-        *value = of(params);
+    for (value, fixed) in values.iter_mut().zip(fixed).filter(|(_, fixed)| fixed.read_by.contains(&entry)) {
+        *value = (fixed.of)(params);
     }
     values
+}
+
+/// The constants that an entry point reads, with their values.
+pub fn constants(fixed: &[Fixed], entry: &str, values: &FixedValues) -> Vec<(&'static str, f64)> {
+    let read = fixed.iter().zip(values).filter(|(fixed, _)| fixed.read_by.contains(&entry));
+    read.map(|(fixed, &value)| (fixed.name, f64::from(value))).collect()
 }
 
 /// How a shader may use a buffer.

@@ -2,7 +2,7 @@
 
 use super::{Batch, CANDIDATE, PROBLEM, RNG, Stage, WIDE_U64};
 use crate::engine::budget;
-use crate::engine::recording::{Grid, Kernel, Recording};
+use crate::engine::recording::{Fixed, Grid, Kernel, Recording};
 use crate::layout::GpuParams;
 use crate::params::{ORDER_BLOCK, REGISTER_GPUS};
 
@@ -12,9 +12,9 @@ pub const STAGE: Stage = Stage {
     sources: &[include_str!("../../shaders/s4_pack.wgsl"), PROBLEM, WIDE_U64, RNG, CANDIDATE],
     entries: &["weigh", "order", "pack"],
     fixed: &[
-        ("AVOIDS", |p| p.avoid_duplicates),
-        ("NOISY", |p| p.packing_noise),
-        ("GPUS", |p| register_gpus(p.node_gpus)),
+        Fixed { name: "AVOIDS", read_by: &["order", "pack"], of: |p| p.avoid_duplicates },
+        Fixed { name: "NOISY", read_by: &["pack"], of: |p| p.packing_noise },
+        Fixed { name: "GPUS", read_by: &["pack"], of: |p| register_gpus(p.node_gpus) },
     ],
 };
 

@@ -1,7 +1,7 @@
 //! Stage 4 where there are several windows: replicas to GPUs.
 
 use super::{Batch, CANDIDATE, PROBLEM, RNG, Stage, WIDE_U64, WINDOWS, s4_pack};
-use crate::engine::recording::{Kernel, Recording};
+use crate::engine::recording::{Fixed, Kernel, Recording};
 use crate::layout::GpuParams;
 
 /// The shader.
@@ -16,7 +16,7 @@ pub const STAGE: Stage = Stage {
         CANDIDATE,
     ],
     entries: &["pack"],
-    fixed: &[("QUADS", |p| p.quads)],
+    fixed: &[Fixed { name: "QUADS", read_by: &["pack"], of: |p| p.quads }],
 };
 
 /// Packings of all candidates of a batch, in the order of their mean loads.

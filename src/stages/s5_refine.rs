@@ -2,7 +2,7 @@
 
 use super::{Batch, CANDIDATE, PROBLEM, RNG, Stage, WIDE_U64, queue};
 use crate::engine::budget;
-use crate::engine::recording::{Grid, Kernel, Recording};
+use crate::engine::recording::{Fixed, Grid, Kernel, Recording};
 use crate::layout::GpuParams;
 use crate::params::{
     self, BIPARTITION_CHUNK, BIPARTITION_SLOTS, PAIR_SLOTS, TILE, TRANSFER_CHUNK, TURN, blocks,
@@ -12,6 +12,8 @@ use crate::params::{
 const NARROW: &str = "refine";
 /// See [`NARROW`].
 pub const WIDE: &str = "refine_wide";
+
+const BOTH: &[&str] = &[NARROW, WIDE];
 
 /// The shader: the machine first, then its moves.
 pub const STAGE: Stage = Stage {
@@ -31,14 +33,14 @@ pub const STAGE: Stage = Stage {
         RNG,
         CANDIDATE,
     ],
-    entries: &[NARROW, WIDE],
+    entries: BOTH,
     fixed: &[
-        ("MOVES", |p| Variant::of(p).moves),
-        ("ANY_RULE", |p| Variant::of(p).any_rule),
-        ("KICKS", |p| Variant::of(p).kicks),
-        ("AVOIDS", |p| p.avoid_duplicates),
-        ("SLOTS", |p| Variant::of(p).slots),
-        ("GPUS", |p| Variant::of(p).gpus),
+        Fixed { name: "MOVES", read_by: BOTH, of: |p| Variant::of(p).moves },
+        Fixed { name: "ANY_RULE", read_by: BOTH, of: |p| Variant::of(p).any_rule },
+        Fixed { name: "KICKS", read_by: BOTH, of: |p| Variant::of(p).kicks },
+        Fixed { name: "AVOIDS", read_by: BOTH, of: |p| p.avoid_duplicates },
+        Fixed { name: "SLOTS", read_by: BOTH, of: |p| Variant::of(p).slots },
+        Fixed { name: "GPUS", read_by: &[WIDE], of: known_gpus },
     ],
 };
 
@@ -49,7 +51,6 @@ struct Variant {
     any_rule: u32,
     kicks: u32,
     slots: u32,
-    gpus: u32,
 }
 
 impl Variant {
@@ -57,7 +58,7 @@ impl Variant {
     fn of(p: &GpuParams) -> Self {
         let slots = REGISTER_SLOTS.into_iter().find(|&slots| slots >= p.slots_per_gpu).unwrap_or(0);
         if !is_plain(p) {
-            return Self { moves: 15, any_rule: 1, kicks: 1, slots: 0, gpus: 0 };
+            return Self { moves: 15, any_rule: 1, kicks: 1, slots: 0 };
         }
         let (moves, kicks) = match p.moves {
             _ if p.kicks > 0 => (11, 1),
@@ -65,15 +66,19 @@ impl Variant {
             2 | 3 => (3, 0),
             _ => (11, 1),
         };
-        let gpus = if has_wide(p) { KNOWN_GPUS.into_iter().find(|&gpus| gpus >= p.node_gpus) } else { None };
-        Self { moves, any_rule: 0, kicks, slots, gpus: gpus.unwrap_or(0) }
+        Self { moves, any_rule: 0, kicks, slots }
     }
 }
 
 /// The slots of a GPU that a lane keeps to itself, by constant indices; those of a larger GPU are read in tiles.
 const REGISTER_SLOTS: [u32; 7] = [3, 6, 9, 12, 16, 24, TILE];
 
-/// The GPUs of a node of which a lane of a team knows all loads.
+/// The GPUs of a node, rounded up, of which a lane of a team can know all loads; 0 where there are too many.
+fn known_gpus(p: &GpuParams) -> u32 {
+    KNOWN_GPUS.into_iter().find(|&gpus| gpus >= p.node_gpus).unwrap_or(0)
+}
+
+/// See [`known_gpus`].
 const KNOWN_GPUS: [u32; 3] = [8, 16, 32];
 
 /// Whether the maximum is the objective, the heaviest GPU alone proposes swaps, to all others, and no bipartition is

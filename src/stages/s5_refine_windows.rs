@@ -1,7 +1,7 @@
 //! Stage 5 where there are several windows: refine each candidate by local search.
 
 use super::{Batch, CANDIDATE, PROBLEM, RNG, Stage, WIDE_U64, WINDOWS, s5_refine};
-use crate::engine::recording::{Kernel, Recording};
+use crate::engine::recording::{Fixed, Kernel, Recording};
 use crate::layout::GpuParams;
 use crate::params::{
     self, TURN, WINDOW_EXPERTS, WINDOW_GPUS, WINDOW_PAIR_SLOTS, WINDOW_SLOTS, WINDOW_TILE, blocks,
@@ -23,7 +23,7 @@ pub const STAGE: Stage = Stage {
         CANDIDATE,
     ],
     entries: &["refine"],
-    fixed: &[("QUADS", |p| p.quads)],
+    fixed: &[Fixed { name: "QUADS", read_by: &["refine"], of: |p| p.quads }],
 };
 
 /// The search of all candidates of a batch, as in stage 5.
