@@ -112,10 +112,8 @@ fn add_row(i: u32) {
         return;
     }
     let row = i * (2u * OWN_PAIR_SLOTS - i - 1u) / 2u;
-    for (var j = 1u; j < PAIR_SLOTS; j += 1u) {
-        if i < j && j < OWN_PAIR_SLOTS {
-            pair_sums[row + j - i - 1u] = sum_unless(own_offers[i], own_offers[j], -NEVER);
-        }
+    for (var j = i + 1u; j < OWN_PAIR_SLOTS; j += 1u) {
+        pair_sums[row + j - i - 1u] = sum_unless(own_offers[i], own_offers[j], -NEVER);
     }
 }
 
@@ -125,11 +123,9 @@ fn most_moved(first: u32, sum: i32, distance: i32) -> i32 {
     if first >= OWN_PAIRS {
         return most;
     }
-    for (var p = 0u; p < 32u; p += 1u) {
-        if first + p < OWN_PAIRS {
-            let d = pair_sums[first + p] - sum;
-            most = max(min(d, distance - d), most);
-        }
+    for (var p = first; p < min(first + 32u, OWN_PAIRS); p += 1u) {
+        let d = pair_sums[p] - sum;
+        most = max(min(d, distance - d), most);
     }
     return most;
 }
@@ -140,11 +136,9 @@ fn first_moved(first: u32, known: u32, sum: i32, distance: i32, best: i32) -> u3
     if first >= OWN_PAIRS {
         return found;
     }
-    for (var p = 0u; p < 32u; p += 1u) {
-        if first + p < OWN_PAIRS {
-            let d = pair_sums[first + p] - sum;
-            found = select(found, first + p, found == NONE && min(d, distance - d) == best);
-        }
+    for (var p = first; p < min(first + 32u, OWN_PAIRS); p += 1u) {
+        let d = pair_sums[p] - sum;
+        found = select(found, p, found == NONE && min(d, distance - d) == best);
     }
     return found;
 }

@@ -32,7 +32,11 @@ fn find_heaviest_known() {
     }
 }
 
-fn known_load(gpu: u32) -> u32 {
+// The load of a GPU.
+fn load_of(gpu: u32) -> u32 {
+    if GPUS == 0u {
+        return gpu_load(gpu);
+    }
     var load = 0u;
     for (var i = 0u; i < GPUS; i += 1u) {
         load = select(load, known_loads[i], i == gpu);
@@ -40,11 +44,17 @@ fn known_load(gpu: u32) -> u32 {
     return load;
 }
 
-// The heaviest GPU gave so much more than it got to another.
-fn know_exchange(other: u32, given: u32) {
+// The heaviest GPU gave so much more than it got to the partner.
+fn know_exchange(given: u32) {
     for (var i = 0u; i < GPUS; i += 1u) {
-        known_loads[i] += select(0u, given, i == other) - select(0u, given, i == top);
+        known_loads[i] += select(select(0u, 0u - given, i == top), given, i == partner);
     }
+}
+
+// What a slot holds.
+struct Held {
+    expert: u32,
+    load: u32,
 }
 
 fn held_load(slot: u32) -> i32 {
@@ -72,26 +82,21 @@ fn held_replicas(expert: u32) -> u32 {
     return found;
 }
 
-// The slot of this lane's own GPU holds something else, if it is this lane's.
-fn hold(mine: bool, slot: u32, expert: u32, load: u32) {
+// The slot holds something else.
+fn hold(slot: u32, expert: u32, load: u32) {
     for (var i = 0u; i < SLOTS; i += 1u) {
-        held_experts[i] = select(held_experts[i], expert, mine && i == slot);
-        held_loads[i] = select(held_loads[i], i32(load), mine && i == slot);
+        held_experts[i] = select(held_experts[i], expert, i == slot);
+        held_loads[i] = select(held_loads[i], i32(load), i == slot);
     }
 }
 
-fn own_expert_at(slot: u32) -> u32 {
+// What a slot of the heaviest GPU holds.
+fn own_at(slot: u32) -> Held {
     var expert = FREE;
-    for (var i = 0u; i < SLOTS; i += 1u) {
-        expert = select(expert, own_experts[i], i == slot);
-    }
-    return expert;
-}
-
-fn own_load_at(slot: u32) -> u32 {
     var load = 0;
     for (var i = 0u; i < SLOTS; i += 1u) {
+        expert = select(expert, own_experts[i], i == slot);
         load = select(load, own_loads[i], i == slot);
     }
-    return u32(load);
+    return Held(expert, u32(load));
 }

@@ -5,12 +5,7 @@ var<private> own_gpu: u32;
 
 // How much a GPU is below the heaviest one; 0 behind the last GPU.
 fn distance_to(gpu: u32) -> u32 {
-    var load = 0u;
-    if GPUS > 0u {
-        load = known_load(gpu);
-    } else {
-        load = gpu_load(min(gpu, params.node_gpus - 1u));
-    }
+    let load = load_of(min(gpu, params.node_gpus - 1u));
     return select(0u, top_load - load, gpu < params.node_gpus && top_load > load);
 }
 
@@ -38,45 +33,65 @@ fn team_scan(scanned: u32) {
         }
         workgroupBarrier();
     }
-    let found = scans && gain.low > 0u;
-    team_exchange(found, move_from, move_to);
-    if scanned == PHASE_PAIR {
-        team_exchange(found, move_from_2, move_to_2);
-    }
     if scans {
-        own_gpu = select(own_gpu, NONE, found);
-        let next = select(PHASE_BEGIN_BIPARTITION, PHASE_SWAPS_ENDED, scanned == PHASE_SWAP);
-        phase = select(next, PHASE_STEP, found);
+        swaps_pairs = scanned == PHASE_PAIR;
+        let none = select(PHASE_SWAPS_ENDED, PHASE_BEGIN_BIPARTITION, swaps_pairs);
+        phase = select(none, PHASE_EXCHANGE, gain.low > 0u);
     }
 }
 
-// Exchanges what a slot of the heaviest GPU and one of another hold, a lane each, and what lanes know of it.
-fn team_exchange(moves: bool, a: u32, b: u32) {
-    var expert = FREE;
-    var load = 0u;
+// Of the swap to make: the other GPU, and whether it is one of pairs.
+var<private> partner: u32;
+var<private> swaps_pairs: bool;
+
+// Makes the swap that a scan decided on, a slot a lane, and keeps up what lanes know.
+fn team_exchange() {
+    let moves = phase == PHASE_EXCHANGE;
+    let two = moves && swaps_pairs && (MOVES & MOVE_PAIR) != 0u;
+    var taken = Held(FREE, 0u);
+    var taken_2 = Held(FREE, 0u);
     if moves {
-        expert = slot_expert(b);
-        load = slot_load(b);
+        taken = Held(slot_expert(move_to), slot_load(move_to));
+    }
+    if two {
+        taken_2 = Held(slot_expert(move_to_2), slot_load(move_to_2));
     }
     // All have read.
     storageBarrier();
-    if moves {
-        let gpu = b / params.slots_per_gpu;
-        let index = a - top * params.slots_per_gpu;
-        let given = own_expert_at(index);
-        let given_load = own_load_at(index);
-        if lane < 2u {
-            let gives = lane == 0u;
-            let at = select(gpu, top, gives);
-            set_slot(select(b, a, gives), select(given, expert, gives), select(given_load, load, gives));
-            set_gpu_load(at, gpu_load(at) + select(given_load - load, load - given_load, gives));
-        }
-        know_exchange(gpu, given_load - load);
-        if holds_slots {
-            hold(lane == top, index, expert, load);
-            hold(lane == gpu, b - gpu * params.slots_per_gpu, given, given_load);
+    if !moves {
+        return;
+    }
+    let own = top * params.slots_per_gpu;
+    let other = partner * params.slots_per_gpu;
+    let given = own_at(move_from - own);
+    var given_2 = Held(FREE, 0u);
+    if two {
+        given_2 = own_at(move_from_2 - own);
+    }
+    let less = given.load + given_2.load - taken.load - taken_2.load;
+    let gives = (lane & 1u) == 0u;
+    let is_second = lane >= 2u;
+    if lane < select(2u, 4u, two) {
+        let source = select(move_from, move_from_2, is_second);
+        let to = select(move_to, move_to_2, is_second);
+        let expert = select(select(given.expert, given_2.expert, is_second), select(taken.expert, taken_2.expert, is_second), gives);
+        let load = select(select(given.load, given_2.load, is_second), select(taken.load, taken_2.load, is_second), gives);
+        set_slot(select(to, source, gives), expert, load);
+    }
+    let load = load_of(partner);
+    if lane < 2u {
+        set_gpu_load(select(partner, top, gives), select(load + less, top_load - less, gives));
+    }
+    know_exchange(less);
+    if holds_slots && (lane == top || lane == partner) {
+        let is_top = lane == top;
+        hold(select(move_to - other, move_from - own, is_top), select(given.expert, taken.expert, is_top), select(given.load, taken.load, is_top));
+        if two {
+            hold(select(move_to_2 - other, move_from_2 - own, is_top), select(given_2.expert, taken_2.expert, is_top), select(given_2.load, taken_2.load, is_top));
         }
     }
+    own_gpu = NONE;
+    phase = PHASE_STEP;
 }
 
 // The best swap so far: its gain, and its slots in one word. Slots of a GPU are at most TILE.
@@ -123,7 +138,8 @@ fn settle(before: Best, cost: u32) {
     if best_lane != NONE {
         let slots = found_moves[best_lane];
         let own = top * params.slots_per_gpu;
-        let other = (cursor + best_lane) * params.slots_per_gpu;
+        partner = cursor + best_lane;
+        let other = partner * params.slots_per_gpu;
         move_from = own + (slots & 255u);
         move_to = other + ((slots >> 8u) & 255u);
         move_from_2 = own + ((slots >> 16u) & 255u);

@@ -26,6 +26,8 @@ var<workgroup> agreed: u32;
 var<workgroup> kick_result: vec3<u32>;
 var<workgroup> queue_length: u32;
 
+// A swap is to be made, before the dispatch may end: the number of a phase that no search here has.
+const PHASE_EXCHANGE: u32 = PHASE_PROPOSE;
 const PHASE_ENDED: u32 = 0xffffffffu;    // of this dispatch
 
 var<private> lane: u32;
@@ -68,6 +70,7 @@ fn refine_wide(
     transfer_slot = NONE;
     beside = 0u;
     until = work + params.fuel;
+    partner = move_to / params.slots_per_gpu;
     holds_slots = GPUS > 0u && GPUS <= TEAM;
     loop {
         learn();
@@ -76,6 +79,7 @@ fn refine_wide(
             loop {
                 team_step(stop);
                 team_scan(PHASE_SWAP);
+                team_exchange();
                 now = agree();
                 if now > PHASE_SWAP {
                     break;
@@ -88,7 +92,7 @@ fn refine_wide(
                 team_scan(PHASE_PAIR);
                 now = agree();
             }
-            if now > PHASE_STEP {
+            if now > PHASE_EXCHANGE {
                 break;
             }
         }
@@ -120,7 +124,7 @@ fn refine_wide(
 fn agree() -> u32 {
     storageBarrier();
     if leads {
-        agreed = select(PHASE_ENDED, phase, running && work - beside < until);
+        agreed = select(PHASE_ENDED, phase, (running && work - beside < until) || phase == PHASE_EXCHANGE);
     }
     return workgroupUniformLoad(&agreed);
 }
