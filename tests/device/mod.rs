@@ -29,7 +29,7 @@ use crate::mirror::{
 use crate::params::{Params, enumerate_assignments};
 use crate::planner::cpu_windows;
 use crate::stages::{self, Batch};
-use crate::{DeviceChoice, GroupRule, Planner};
+use crate::{DeviceChoice, Duplicates, GroupRule, Objective, Planner, Search};
 
 pub use common::{is_short, planner};
 
@@ -50,6 +50,21 @@ pub struct Bench {
 impl Bench {
     pub fn new(seed: u64) -> Self {
         Self::of(random_case(seed, 1 << 14))
+    }
+
+    /// With a search that has a wide shape.
+    pub fn wide(seed: u64) -> Self {
+        let cases = (0..).map(|attempt| random_case(seed ^ (attempt << 32), 1 << 14));
+        let benches = cases.map(|mut case| {
+            if let Some(search) = &mut case.options.search {
+                let plain = Search { objective: Objective::Max, heaviest: 1, lightest: 0, ..*search };
+                *search = Search { bipartition: false, ..plain };
+            }
+            case.options.duplicates = Duplicates::Avoid;
+            Self::of(case)
+        });
+        let mut wide = benches.filter(|bench| stages::s5_refine::has_wide(&bench.layout.base));
+        wide.next().expect("there is no end to the cases")
     }
 
     /// With several windows.
