@@ -490,7 +490,7 @@ fn own_load(i: u32) -> i32 {
 // The load of a slot of the other GPU.
 fn other_load(begin: u32, j: u32) -> i32 {
     if holds_slots {
-        return select(held_load(j), NEVER, ((other_twins >> j) & 1u) == 1u);
+        return select(seen_load(j), NEVER, ((other_twins >> j) & 1u) == 1u);
     }
     return select(i32(slot_load(begin + j)), NEVER, ((other_twins >> j) & 1u) == 1u);
 }
@@ -498,7 +498,7 @@ fn other_load(begin: u32, j: u32) -> i32 {
 // Its expert.
 fn other_expert(begin: u32, j: u32) -> u32 {
     if holds_slots {
-        return held_expert(j);
+        return seen_expert(j);
     }
     return slot_expert(begin + j);
 }

@@ -1,12 +1,13 @@
-// Rounds of the wide shape: the scans of `s5_moves/`, spread over a team.
+// Rounds of the wide shape: the scans of `s5_moves/`, spread over a team. In a round that begins with GPU `first`, a
+// multiple of TEAM, lane i looks at GPU `first + i`, unless that came before the cursor.
 
 // The GPU whose slots this lane has read, since they last changed: before any scan of swaps the heaviest.
 var<private> own_gpu: u32;
 
-// How much a GPU is below the heaviest one; 0 behind the last GPU.
+// How much a GPU is below the heaviest one; 0 before the cursor and behind the last GPU.
 fn distance_to(gpu: u32) -> u32 {
     let load = load_of(min(gpu, params.node_gpus - 1u));
-    return select(0u, top_load - load, gpu < params.node_gpus && top_load > load);
+    return select(0u, top_load - load, gpu >= cursor && gpu < params.node_gpus && top_load > load);
 }
 
 // A scan of swaps, 1-1 or 2-for-2 as the phase `scanned` says: rounds of one other GPU a lane, then the best swap.
@@ -15,8 +16,10 @@ fn team_scan(scanned: u32) {
     for (var begin = 0u; begin < params.node_gpus; begin += TEAM) {
         let weighs = scans && cursor < params.node_gpus;
         let before = best_now();
+        let first = cursor - cursor % TEAM;
         if weighs {
-            let gpu = cursor + lane;
+            look_at(first);
+            let gpu = first + lane;
             let distance = distance_to(gpu);
             if distance / 2u > gain.low {
                 if scanned == PHASE_SWAP {
@@ -25,11 +28,11 @@ fn team_scan(scanned: u32) {
                     weigh_own_pairs(gpu, i32(distance));
                 }
             }
-            report(distance / 2u);
+            report(gpu, distance / 2u);
         }
         workgroupBarrier();
         if weighs {
-            settle(before, select(pairs_cost(), slots_cost(), scanned == PHASE_SWAP));
+            settle(first, before, select(pairs_cost(), slots_cost(), scanned == PHASE_SWAP));
         }
         workgroupBarrier();
     }
@@ -83,11 +86,12 @@ fn team_exchange() {
         set_gpu_load(select(partner, top, gives), select(load + less, top_load - less, gives));
     }
     know_exchange(less);
-    if holds_slots && (lane == top || lane == partner) {
-        let is_top = lane == top;
-        hold(select(move_to - other, move_from - own, is_top), select(given.expert, taken.expert, is_top), select(given.load, taken.load, is_top));
+    if holds_slots {
+        hold(top, move_from - own, taken);
+        hold(partner, move_to - other, given);
         if two {
-            hold(select(move_to_2 - other, move_from_2 - own, is_top), select(given_2.expert, taken_2.expert, is_top), select(given_2.load, taken_2.load, is_top));
+            hold(top, move_from_2 - own, taken_2);
+            hold(partner, move_to_2 - other, given_2);
         }
     }
     own_gpu = NONE;
@@ -105,9 +109,9 @@ fn best_now() -> Best {
 }
 
 // What a lane found, and the most it could have found.
-fn report(most: u32) {
+fn report(gpu: u32, most: u32) {
     let own = top * params.slots_per_gpu;
-    let other = (cursor + lane) * params.slots_per_gpu;
+    let other = gpu * params.slots_per_gpu;
     if !holds_slots {
         mosts[lane] = most;
     }
@@ -118,13 +122,13 @@ fn report(most: u32) {
 }
 
 // The reports in order, after the best `before`. All GPUs that are weighed cost the same.
-fn settle(before: Best, cost: u32) {
-    let lanes = min(TEAM, params.node_gpus - cursor);
+fn settle(first: u32, before: Best, cost: u32) {
+    let lanes = min(first + TEAM, params.node_gpus) - cursor;
     var best = before.gain;
     var best_lane = NONE;
     var weighed = 0u;
     for (var i = 0u; i < TEAM; i += 1u) {
-        let weighs = most_of(i) > best;
+        let weighs = most_of(first, i) > best;
         let found = founds[i];
         weighed += select(0u, 1u, weighs);
         best_lane = select(best_lane, i, weighs && found > best);
@@ -138,7 +142,7 @@ fn settle(before: Best, cost: u32) {
     if best_lane != NONE {
         let slots = found_moves[best_lane];
         let own = top * params.slots_per_gpu;
-        partner = cursor + best_lane;
+        partner = first + best_lane;
         let other = partner * params.slots_per_gpu;
         move_from = own + (slots & 255u);
         move_to = other + ((slots >> 8u) & 255u);
@@ -151,15 +155,13 @@ fn settle(before: Best, cost: u32) {
 }
 
 // The most that the piece of a lane could gain.
-fn most_of(i: u32) -> u32 {
+fn most_of(first: u32, i: u32) -> u32 {
     if !holds_slots {
         return mosts[i];
     }
-    if i >= GPUS || i >= params.node_gpus {
-        return 0u;
-    }
     // No load is above the heaviest one.
-    return (top_load - known_loads[i]) / 2u;
+    let most = (top_load - known_load(first, i)) / 2u;
+    return select(0u, most, first + i >= cursor && first + i < params.node_gpus);
 }
 
 // Replica transfers, up to the one to make.
@@ -309,7 +311,7 @@ fn find_eligible(gpu: u32) {
 // Whether one of the slots of a GPU from `begin` on, of those that may be turned, holds an expert.
 fn has_eligible(begin: u32, expert: u32) -> bool {
     if holds_slots {
-        return (held_replicas(expert) & eligible) != 0u;
+        return (seen_replicas(expert) & eligible) != 0u;
     }
     var held = false;
     for (var rest = eligible; rest != 0u; rest &= rest - 1u) {
@@ -323,7 +325,7 @@ fn weigh_turned(gpu: u32, slot: u32, all: u32, expert: u32, load: u32, on_heavy:
     let begin = gpu * params.slots_per_gpu;
     var gone = 0u;
     if holds_slots {
-        gone = u32(held_load(slot));
+        gone = u32(seen_load(slot));
     } else {
         gone = slot_load(begin + slot);
     }
@@ -353,6 +355,8 @@ fn team_replications() {
         first = 0u;
     }
     let weighs = scans && index < k;
+    let skip = first % TEAM;
+    first -= skip;
     let lanes = min(TEAM, params.node_gpus - first);
     let best = gain.low;
     let source = move_from;
@@ -365,8 +369,9 @@ fn team_replications() {
         expert = slot_expert(on);
         let load = weight(expert) / (count + 1u);
         on_heavy = gpu_load(top) - (slot_load(on) - load);
+        look_at(first);
         let gpu = first + lane;
-        if lane < lanes && gpu != top && on_heavy < gain.low {
+        if lane >= skip && lane < lanes && gpu != top && on_heavy < gain.low {
             work += blocks(k);
             find_eligible(gpu);
             // An expert that another GPU holds has replicas there.
@@ -387,22 +392,22 @@ fn team_replications() {
     }
     workgroupBarrier();
     if weighs {
-        settle_replications(index, first, lanes, expert, on_heavy);
+        settle_replications(index, first, skip, lanes, expert, on_heavy);
     } else if scans {
         make_best_transfer();
     }
 }
 
 // The reports in order; once no GPU is worth a look for this slot any more, the next slot.
-fn settle_replications(index: u32, first: u32, lanes: u32, expert: u32, on_heavy: u32) {
+fn settle_replications(index: u32, first: u32, skip: u32, lanes: u32, expert: u32, on_heavy: u32) {
     var turns = 0u;
     var charged = 0u;
     var most = 0u;
     var goes_on = true;
     for (var i = 0u; i < TEAM; i += 1u) {
-        let weighs = goes_on && i < lanes;
+        let weighs = goes_on && i >= skip && i < lanes;
         turns += select(0u, 1u, weighs);
-        goes_on = goes_on && (i >= lanes || first + i == top || on_heavy < gain.low);
+        goes_on = goes_on && (i < skip || i >= lanes || first + i == top || on_heavy < gain.low);
         let cost = select(0u, costs[i], weighs && goes_on);
         charged += cost;
         most = max(most, cost);

@@ -70,8 +70,11 @@ fn refine_wide(
     transfer_slot = NONE;
     beside = 0u;
     until = work + params.fuel;
+    // Of a scan that was cut.
     partner = move_to / params.slots_per_gpu;
-    holds_slots = GPUS > 0u && GPUS <= TEAM;
+    top = min(top, params.node_gpus - 1u);
+    top_load = gpu_load(top);
+    holds_slots = ROUNDS > 0u;
     loop {
         learn();
         var now = PHASE_STEP;
@@ -169,7 +172,8 @@ fn team_step(stop: u32) {
     if phase == PHASE_BEGIN_SWAPS {
         begin_swaps();
     }
-    if (phase == PHASE_SWAP || phase == PHASE_PAIR) && own_gpu != top {
+    // For scans of pairs too, which begin before the next step where there are no other swaps.
+    if phase <= PHASE_PAIR && own_gpu != top {
         read_own(top);
         own_gpu = top;
     }

@@ -59,6 +59,9 @@ impl Bench {
             if let Some(search) = &mut case.options.search {
                 let plain = Search { objective: Objective::Max, heaviest: 1, lightest: 0, ..*search };
                 *search = Search { bipartition: false, ..plain };
+                if seed % 4 == 3 {
+                    *search = Search { swaps: false, pair_swaps: true, ..*search };
+                }
             }
             case.options.duplicates = Duplicates::Avoid;
             Self::of(case)
