@@ -490,7 +490,7 @@ fn own_load(i: u32) -> i32 {
 // The load of a slot of the other GPU.
 fn other_load(begin: u32, j: u32) -> i32 {
     if holds_slots {
-        return select(seen_load(j), NEVER, ((other_twins >> j) & 1u) == 1u);
+        return select(i32(seen_load(j)), NEVER, ((other_twins >> j) & 1u) == 1u);
     }
     return select(i32(slot_load(begin + j)), NEVER, ((other_twins >> j) & 1u) == 1u);
 }

@@ -11,10 +11,13 @@ const HELD_SLOTS: u32 = 64u;
 var<private> known_loads: array<u32, REGISTER_GPUS>;
 // Whether lanes hold slots; those of round r from r * SLOTS on.
 var<private> holds_slots: bool = false;
-var<private> held_loads: array<i32, HELD_SLOTS>;
+var<private> held_loads: array<u32, HELD_SLOTS>;
 var<private> held_experts: array<u32, HELD_SLOTS>;
+// The loads of these GPUs, by round.
+var<private> held_gpu_loads: array<u32, 4>;
 // Those of the GPU that this lane looks at in a round.
-var<private> seen_loads: array<i32, TILE>;
+var<private> seen_gpu_load: u32;
+var<private> seen_loads: array<u32, TILE>;
 var<private> seen_experts: array<u32, TILE>;
 
 // Reads all this, after what lanes do not keep up with: transfers, kicks and the way back.
@@ -32,31 +35,26 @@ fn learn_round(round: u32) {
     if round >= ROUNDS {
         return;
     }
-    let begin = min(round * TEAM + lane, params.node_gpus - 1u) * params.slots_per_gpu;
+    let gpu = min(round * TEAM + lane, params.node_gpus - 1u);
+    let begin = gpu * params.slots_per_gpu;
+    held_gpu_loads[round] = gpu_load(gpu);
     for (var i = 0u; i < SLOTS; i += 1u) {
         let slot = begin + min(i, params.slots_per_gpu - 1u);
-        held_loads[round * SLOTS + i] = i32(slot_load(slot));
+        held_loads[round * SLOTS + i] = slot_load(slot);
         held_experts[round * SLOTS + i] = slot_expert(slot);
     }
 }
 
 // This lane looks at its GPU of the round that begins with GPU `first`.
 fn look_at(first: u32) {
+    seen_gpu_load = of_round(first, held_gpu_loads[0], held_gpu_loads[1], held_gpu_loads[2], held_gpu_loads[3]);
     for (var i = 0u; i < SLOTS; i += 1u) {
-        seen_loads[i] = held_loads[i];
-        seen_experts[i] = held_experts[i];
-        if ROUNDS > 1u {
-            seen_loads[i] = select(seen_loads[i], held_loads[SLOTS + i], first == TEAM);
-            seen_experts[i] = select(seen_experts[i], held_experts[SLOTS + i], first == TEAM);
-        }
-        if ROUNDS > 2u {
-            seen_loads[i] = select(seen_loads[i], held_loads[2u * SLOTS + i], first == 2u * TEAM);
-            seen_experts[i] = select(seen_experts[i], held_experts[2u * SLOTS + i], first == 2u * TEAM);
-        }
-        if ROUNDS > 3u {
-            seen_loads[i] = select(seen_loads[i], held_loads[3u * SLOTS + i], first == 3u * TEAM);
-            seen_experts[i] = select(seen_experts[i], held_experts[3u * SLOTS + i], first == 3u * TEAM);
-        }
+        let last = HELD_SLOTS - 1u;
+        let at_1 = min(SLOTS + i, last);
+        let at_2 = min(2u * SLOTS + i, last);
+        let at_3 = min(3u * SLOTS + i, last);
+        seen_experts[i] = of_round(first, held_experts[i], held_experts[at_1], held_experts[at_2], held_experts[at_3]);
+        seen_loads[i] = of_round(first, held_loads[i], held_loads[at_1], held_loads[at_2], held_loads[at_3]);
     }
 }
 
@@ -83,21 +81,34 @@ fn load_of(gpu: u32) -> u32 {
 
 // The load of GPU `first + i` in a round of which lanes hold the slots.
 fn known_load(first: u32, i: u32) -> u32 {
-    var load = known_loads[i];
+    let last = REGISTER_GPUS - 1u;
+    return of_round(
+        first,
+        known_loads[i],
+        known_loads[min(TEAM + i, last)],
+        known_loads[min(2u * TEAM + i, last)],
+        known_loads[min(3u * TEAM + i, last)],
+    );
+}
+
+// Of one word a round that of the round that begins with GPU `first`.
+fn of_round(first: u32, word_0: u32, word_1: u32, word_2: u32, word_3: u32) -> u32 {
+    var word = word_0;
     if ROUNDS > 1u {
-        load = select(load, known_loads[TEAM + i], first == TEAM);
+        word = select(word, word_1, first == TEAM);
     }
     if ROUNDS > 2u {
-        load = select(load, known_loads[2u * TEAM + i], first == 2u * TEAM);
+        word = select(select(word, word_2, first == 2u * TEAM), word_3, first == 3u * TEAM);
     }
-    if ROUNDS > 3u {
-        load = select(load, known_loads[3u * TEAM + i], first == 3u * TEAM);
-    }
-    return load;
+    return word;
 }
 
 // The heaviest GPU gave so much more than it got to the partner.
 fn know_exchange(given: u32) {
+    for (var round = 0u; round < 4u; round += 1u) {
+        let gpu = round * TEAM + lane;
+        held_gpu_loads[round] += select(select(0u, 0u - given, gpu == top), given, gpu == partner);
+    }
     for (var i = 0u; i < GPUS; i += 1u) {
         known_loads[i] += select(select(0u, 0u - given, i == top), given, i == partner);
     }
@@ -109,8 +120,8 @@ struct Held {
     load: u32,
 }
 
-fn seen_load(slot: u32) -> i32 {
-    var load = 0;
+fn seen_load(slot: u32) -> u32 {
+    var load = 0u;
     for (var i = 0u; i < SLOTS; i += 1u) {
         load = select(load, seen_loads[i], i == slot);
     }
@@ -145,7 +156,7 @@ fn hold(gpu: u32, slot: u32, what: Held) {
 fn hold_at(begin: u32, at: u32, what: Held) {
     for (var n = begin; n < min(begin + 32u, HELD); n += 1u) {
         held_experts[n] = select(held_experts[n], what.expert, n == at);
-        held_loads[n] = select(held_loads[n], i32(what.load), n == at);
+        held_loads[n] = select(held_loads[n], what.load, n == at);
     }
 }
 

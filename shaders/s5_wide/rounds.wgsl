@@ -6,7 +6,12 @@ var<private> own_gpu: u32;
 
 // How much a GPU is below the heaviest one; 0 before the cursor and behind the last GPU.
 fn distance_to(gpu: u32) -> u32 {
-    let load = load_of(min(gpu, params.node_gpus - 1u));
+    var load = 0u;
+    if holds_slots {
+        load = seen_gpu_load;
+    } else {
+        load = load_of(min(gpu, params.node_gpus - 1u));
+    }
     return select(0u, top_load - load, gpu >= cursor && gpu < params.node_gpus && top_load > load);
 }
 
@@ -325,7 +330,7 @@ fn weigh_turned(gpu: u32, slot: u32, all: u32, expert: u32, load: u32, on_heavy:
     let begin = gpu * params.slots_per_gpu;
     var gone = 0u;
     if holds_slots {
-        gone = u32(seen_load(slot));
+        gone = seen_load(slot);
     } else {
         gone = slot_load(begin + slot);
     }
