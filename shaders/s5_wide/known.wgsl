@@ -4,7 +4,8 @@
 
 // Rounds of one GPU a lane, where a lane holds the slots of all its GPUs, else 0; and all these slots.
 override ALL_ROUNDS: u32 = (GPUS + TEAM - 1u) / TEAM;
-override ROUNDS: u32 = ALL_ROUNDS * u32(ALL_ROUNDS <= 4u && ALL_ROUNDS * SLOTS <= HELD_SLOTS);
+override ROUNDS: u32 = ALL_ROUNDS * u32(ALL_ROUNDS <= MOST_ROUNDS && ALL_ROUNDS * SLOTS <= HELD_SLOTS);
+const MOST_ROUNDS: u32 = 4u;
 override HELD: u32 = ROUNDS * SLOTS;
 const HELD_SLOTS: u32 = 64u;
 
@@ -14,7 +15,7 @@ var<private> holds_slots: bool = false;
 var<private> held_loads: array<u32, HELD_SLOTS>;
 var<private> held_experts: array<u32, HELD_SLOTS>;
 // The loads of these GPUs, by round.
-var<private> held_gpu_loads: array<u32, 4>;
+var<private> held_gpu_loads: array<u32, MOST_ROUNDS>;
 // Those of the GPU that this lane looks at in a round.
 var<private> seen_gpu_load: u32;
 var<private> seen_loads: array<u32, TILE>;
@@ -67,18 +68,6 @@ fn find_heaviest_known() {
     }
 }
 
-// The load of a GPU.
-fn load_of(gpu: u32) -> u32 {
-    if GPUS == 0u {
-        return gpu_load(gpu);
-    }
-    var load = 0u;
-    for (var i = 0u; i < GPUS; i += 1u) {
-        load = select(load, known_loads[i], i == gpu);
-    }
-    return load;
-}
-
 // The load of GPU `first + i` in a round of which lanes hold the slots.
 fn known_load(first: u32, i: u32) -> u32 {
     let last = REGISTER_GPUS - 1u;
@@ -105,7 +94,7 @@ fn of_round(first: u32, word_0: u32, word_1: u32, word_2: u32, word_3: u32) -> u
 
 // The heaviest GPU gave so much more than it got to the partner.
 fn know_exchange(given: u32) {
-    for (var round = 0u; round < 4u; round += 1u) {
+    for (var round = 0u; round < MOST_ROUNDS; round += 1u) {
         let gpu = round * TEAM + lane;
         held_gpu_loads[round] += select(select(0u, 0u - given, gpu == top), given, gpu == partner);
     }
@@ -118,6 +107,10 @@ fn know_exchange(given: u32) {
 struct Held {
     expert: u32,
     load: u32,
+}
+
+fn either(a: Held, b: Held, is_b: bool) -> Held {
+    return Held(select(a.expert, b.expert, is_b), select(a.load, b.load, is_b));
 }
 
 fn seen_load(slot: u32) -> u32 {
@@ -145,18 +138,28 @@ fn seen_replicas(expert: u32) -> u32 {
     return found;
 }
 
-// A slot of a GPU holds something else: the lane that looks at it keeps that.
-fn hold(gpu: u32, slot: u32, what: Held) {
-    let at = select(HELD_SLOTS, gpu / TEAM * SLOTS + slot, gpu % TEAM == lane);
-    hold_at(0u, at, what);
-    hold_at(32u, at, what);
+// Where this lane holds a slot of a GPU, or HELD_SLOTS where it does not look at that GPU.
+fn place_of(gpu: u32, slot: u32) -> u32 {
+    return select(HELD_SLOTS, gpu / TEAM * SLOTS + slot, gpu % TEAM == lane);
 }
 
-// Loops of up to 32 trips are unrolled.
-fn hold_at(begin: u32, at: u32, what: Held) {
-    for (var n = begin; n < min(begin + 32u, HELD); n += 1u) {
-        held_experts[n] = select(held_experts[n], what.expert, n == at);
-        held_loads[n] = select(held_loads[n], what.load, n == at);
+// Four places hold something else.
+fn hold(places: vec4<u32>, a: Held, b: Held, c: Held, d: Held) {
+    hold_from(0u, places, a, b, c, d);
+    hold_from(16u, places, a, b, c, d);
+    hold_from(32u, places, a, b, c, d);
+    hold_from(48u, places, a, b, c, d);
+}
+
+// Short loops are unrolled.
+fn hold_from(begin: u32, places: vec4<u32>, a: Held, b: Held, c: Held, d: Held) {
+    for (var n = begin; n < min(begin + 16u, HELD); n += 1u) {
+        var what = either(Held(held_experts[n], held_loads[n]), a, n == places.x);
+        what = either(what, b, n == places.y);
+        what = either(what, c, n == places.z);
+        what = either(what, d, n == places.w);
+        held_experts[n] = what.expert;
+        held_loads[n] = what.load;
     }
 }
 

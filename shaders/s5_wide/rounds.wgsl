@@ -10,7 +10,7 @@ fn distance_to(gpu: u32) -> u32 {
     if holds_slots {
         load = seen_gpu_load;
     } else {
-        load = load_of(min(gpu, params.node_gpus - 1u));
+        load = gpu_load(min(gpu, params.node_gpus - 1u));
     }
     return select(0u, top_load - load, gpu >= cursor && gpu < params.node_gpus && top_load > load);
 }
@@ -58,7 +58,9 @@ fn team_exchange() {
     let two = moves && swaps_pairs && (MOVES & MOVE_PAIR) != 0u;
     var taken = Held(FREE, 0u);
     var taken_2 = Held(FREE, 0u);
+    var partner_load = 0u;
     if moves {
+        partner_load = gpu_load(partner);
         taken = Held(slot_expert(move_to), slot_load(move_to));
     }
     if two {
@@ -77,27 +79,25 @@ fn team_exchange() {
         given_2 = own_at(move_from_2 - own);
     }
     let less = given.load + given_2.load - taken.load - taken_2.load;
-    let gives = (lane & 1u) == 0u;
+    // Lanes 0 and 2 write slots of the heaviest GPU, 1 and 3 those of the partner.
+    let is_top = (lane & 1u) == 0u;
     let is_second = lane >= 2u;
     if lane < select(2u, 4u, two) {
         let source = select(move_from, move_from_2, is_second);
         let to = select(move_to, move_to_2, is_second);
-        let expert = select(select(given.expert, given_2.expert, is_second), select(taken.expert, taken_2.expert, is_second), gives);
-        let load = select(select(given.load, given_2.load, is_second), select(taken.load, taken_2.load, is_second), gives);
-        set_slot(select(to, source, gives), expert, load);
+        let what = either(either(given, given_2, is_second), either(taken, taken_2, is_second), is_top);
+        set_slot(select(to, source, is_top), what.expert, what.load);
     }
-    let load = load_of(partner);
     if lane < 2u {
-        set_gpu_load(select(partner, top, gives), select(load + less, top_load - less, gives));
+        set_gpu_load(select(partner, top, is_top), select(partner_load + less, top_load - less, is_top));
     }
     know_exchange(less);
     if holds_slots {
-        hold(top, move_from - own, taken);
-        hold(partner, move_to - other, given);
-        if two {
-            hold(top, move_from_2 - own, taken_2);
-            hold(partner, move_to_2 - other, given_2);
-        }
+        let a = place_of(top, move_from - own);
+        let b = place_of(partner, move_to - other);
+        let a_2 = select(HELD_SLOTS, place_of(top, move_from_2 - own), two);
+        let b_2 = select(HELD_SLOTS, place_of(partner, move_to_2 - other), two);
+        hold(vec4<u32>(a, b, a_2, b_2), taken, given, taken_2, given_2);
     }
     own_gpu = NONE;
     phase = PHASE_STEP;
