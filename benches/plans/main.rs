@@ -316,11 +316,13 @@ impl Bench {
     /// Fixed batches, stage by stage: the native code's time on one thread, and a device's by its own clock.
     fn stages(&self, report: &mut Report) -> Result<(), Error> {
         let default = PlanOptions::default();
+        let many = PlanOptions { restarts: 64, ..default.clone() };
         let global = CLUSTERS[2];
         let batches = [
             (V3, "`default` search", PlanOptions { restarts: 8, ..default.clone() }),
-            (global, "`default` search", PlanOptions { restarts: 8, ..default.clone() }),
-            (global, "packing alone", PlanOptions { restarts: 64, search: None, ..default }),
+            (global, "`default` search", PlanOptions { restarts: 8, ..default }),
+            (global, "packing alone, noise on counts too", PlanOptions { search: None, ..many.clone() }),
+            (global, "packing alone", PlanOptions { search: None, count_noise: false, ..many }),
         ];
         for (shape, what, options) in batches {
             let batch = Batch::new(&self.loads, &cluster(shape)?, &options)?;
