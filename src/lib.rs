@@ -42,6 +42,7 @@ pub mod rebalance;
 pub(crate) mod stages;
 #[doc(hidden)]
 pub mod testing;
+pub(crate) mod threads;
 #[cfg(feature = "cli")]
 pub mod trace;
 

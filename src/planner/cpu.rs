@@ -1,13 +1,12 @@
 //! The pipeline on the CPU backend: the mirrors, layer by layer, over all cores.
 
-use rayon::prelude::*;
-
 use super::cpu_windows;
 use crate::mirror::s2_groups_to_nodes::{self, Assignment};
 use crate::mirror::s5_refine::{self, Candidate, End};
 use crate::mirror::s6_select::{LayerBest, NodeBest};
 use crate::mirror::{rng, s1_group_loads, s3_replicate, s4_pack};
 use crate::params::{Params, enumerate_assignments};
+use crate::threads;
 
 /// Logical expert of each slot and the end of the search, layer after layer.
 pub struct Planned {
@@ -24,10 +23,10 @@ pub fn plan(params: &Params, loads: &[u32], windows: &[u32]) -> Planned {
     }
     let enumerates = params.group_rule == crate::options::GroupRule::BestFirst;
     let table = if enumerates { enumerate_assignments(params.groups, params.nodes) } else { Vec::new() };
-    let layers: Vec<LayerBest> = loads
-        .par_chunks_exact(params.experts as usize)
-        .map_init(Scratch::default, |scratch, loads| plan_layer(params, &table, loads, scratch))
-        .collect();
+    let experts = params.experts as usize;
+    let layers = threads::each(loads.len() / experts, |layer, scratch: &mut Scratch| {
+        plan_layer(params, &table, &loads[layer * experts..(layer + 1) * experts], scratch)
+    });
     Planned {
         ends: layers.iter().map(|l| l.end).collect(),
         slots: layers.into_iter().flat_map(|l| l.slots).collect(),

@@ -1,13 +1,12 @@
 //! The pipeline on the CPU backend where there are several windows: the mirrors, layer by layer, over all cores.
 
-use rayon::prelude::*;
-
 use super::cpu::Planned;
 use crate::mirror::s2_groups_to_nodes::{self, Assignment};
 use crate::mirror::s5_refine_windows::{self, Candidate, Quad};
 use crate::mirror::s6_select::{LayerBest, NodeBest};
 use crate::mirror::{rng, s1_group_loads, s3_replicate, s4_pack_windows};
 use crate::params::{Params, enumerate_assignments};
+use crate::threads;
 
 /// What a thread reuses from layer to layer.
 #[derive(Default)]
@@ -21,17 +20,12 @@ struct Scratch {
 pub fn plan(params: &Params, mean: &[u32], windows: &[u32]) -> Planned {
     let table = enumerate_assignments(params.groups, params.nodes);
     let experts = params.experts as usize;
-    let layers: Vec<LayerBest> = mean
-        .par_chunks_exact(experts)
-        .enumerate()
-        .map_init(Scratch::default, |scratch, (layer, mean)| {
-            let rows: Vec<&[u32]> = windows
-                .chunks_exact(params.layers as usize * experts)
-                .map(|window| &window[layer * experts..(layer + 1) * experts])
-                .collect();
-            plan_layer(params, &table, mean, &rows, scratch)
-        })
-        .collect();
+    let layers = threads::each(mean.len() / experts, |layer, scratch: &mut Scratch| {
+        let row = layer * experts..(layer + 1) * experts;
+        let windows = windows.chunks_exact(params.layers as usize * experts);
+        let rows: Vec<&[u32]> = windows.map(|window| &window[row.clone()]).collect();
+        plan_layer(params, &table, &mean[row], &rows, scratch)
+    });
     Planned {
         ends: layers.iter().map(|l| l.end).collect(),
         slots: layers.into_iter().flat_map(|l| l.slots).collect(),
