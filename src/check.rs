@@ -196,15 +196,19 @@ fn check_nodes(cluster: &Cluster, expert_of: &[Option<usize>], experts: usize) -
     let (group_size, node_slots) = (experts / groups, cluster.num_slots() / nodes);
     let mut node_of_group = vec![None; groups];
     let mut replicas_of_node = vec![0; nodes];
-    for (slot, expert) in expert_of.iter().enumerate() {
-        let Some(expert) = *expert else { continue };
-        let (group, node) = (expert / group_size, slot / node_slots);
-        replicas_of_node[node] += 1;
-        let home = *node_of_group[group].get_or_insert(node);
-        if home != node {
-            return Err(format!(
-                "slot {slot} in node {node} holds expert {expert} of group {group}, which is in node {home}"
-            ));
+    let group_of: Vec<usize> = (0..groups).flat_map(|group| std::iter::repeat_n(group, group_size)).collect();
+    for (node, slots) in expert_of.chunks_exact(node_slots).enumerate() {
+        for (index, expert) in slots.iter().enumerate() {
+            let Some(expert) = *expert else { continue };
+            let group = group_of[expert];
+            replicas_of_node[node] += 1;
+            let home = *node_of_group[group].get_or_insert(node);
+            if home != node {
+                let slot = node * node_slots + index;
+                return Err(format!(
+                    "slot {slot} in node {node} holds expert {expert} of group {group}, which is in node {home}"
+                ));
+            }
         }
     }
     for (node, &replicas) in replicas_of_node.iter().enumerate() {

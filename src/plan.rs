@@ -73,15 +73,17 @@ impl Placement {
             return Err(Error::invalid("length of physical_to_logical", physical_to_logical.len(), rule));
         }
         let layers = physical_to_logical.len() / slots;
+        let rows = || physical_to_logical.chunks_exact(slots);
         let mut replica_counts = vec![0u32; layers * experts];
-        for (at, &expert) in physical_to_logical.iter().enumerate() {
-            let (layer, slot) = (at / slots, at % slots);
-            match usize::try_from(expert) {
-                Ok(e) if e < experts => replica_counts[layer * experts + e] += 1,
-                Err(_) if expert == -1 => {}
-                _ => {
-                    let rule = format!("slot {slot} holds {expert}, not an expert in 0..{experts} or -1");
-                    return Err(Error::InvalidPlan { layer, rule });
+        for (layer, (row, counts)) in rows().zip(replica_counts.chunks_exact_mut(experts)).enumerate() {
+            for (slot, &expert) in row.iter().enumerate() {
+                match usize::try_from(expert) {
+                    Ok(e) if e < experts => counts[e] += 1,
+                    Err(_) if expert == -1 => {}
+                    _ => {
+                        let rule = format!("slot {slot} holds {expert}, not an expert in 0..{experts} or -1");
+                        return Err(Error::InvalidPlan { layer, rule });
+                    }
                 }
             }
         }
@@ -92,12 +94,16 @@ impl Placement {
             return Err(Error::invalid("length of logical_to_physical", length, "does not fit the memory"));
         }
         logical_to_physical.resize(length, -1);
-        let mut filled = vec![0usize; layers * experts];
-        for (at, &expert) in physical_to_logical.iter().enumerate() {
-            if let Ok(expert) = usize::try_from(expert) {
-                let row = at / slots * experts + expert;
-                logical_to_physical[row * max_replicas + filled[row]] = (at % slots) as i32;
-                filled[row] += 1;
+        let mut filled = vec![0usize; experts];
+        // No layer has room where there are no replicas.
+        for (row, lists) in rows().zip(logical_to_physical.chunks_exact_mut((experts * max_replicas).max(1)))
+        {
+            filled.fill(0);
+            for (slot, &expert) in row.iter().enumerate() {
+                if let Ok(expert) = usize::try_from(expert) {
+                    lists[expert * max_replicas + filled[expert]] = slot as i32;
+                    filled[expert] += 1;
+                }
             }
         }
         Ok(Self {
