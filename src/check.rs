@@ -4,11 +4,10 @@
 //! `DESIGN.md` apply: slot `s` sits on GPU `s / slots_per_gpu`, nodes are contiguous runs of GPUs, groups are
 //! contiguous runs of experts.
 
-use rayon::prelude::*;
-
 use crate::cluster::{Cluster, Policy};
 use crate::error::Error;
 use crate::loads::Loads;
+use crate::threads;
 
 /// One layer of a plan, scored with the loads as given (not in fixed point). All loads are in the unit of
 /// the given loads, usually tokens.
@@ -145,110 +144,132 @@ pub fn score(loads: &Loads, cluster: &Cluster, physical_to_logical: &[i32]) -> R
         let rule = format!("is not layers {} x slots {slots}", loads.layers());
         return Err(Error::invalid("length of physical_to_logical", physical_to_logical.len(), rule));
     }
-    let layers = physical_to_logical.par_chunks_exact(slots).enumerate().map(|(layer, row)| {
-        let experts = experts_of_slots(row, loads.experts());
-        experts
-            .and_then(|experts| {
-                let counts = check_layer(cluster, &experts, loads.experts())?;
-                Ok(score_layer(loads.layer(layer), cluster, &experts, &counts))
-            })
-            .map_err(|rule| Error::InvalidPlan { layer, rule })
+    let rules = Rules::new(cluster, loads.experts());
+    let layers = threads::each(loads.layers(), |layer, (): &mut ()| {
+        let row = &physical_to_logical[layer * slots..(layer + 1) * slots];
+        let counts = rules.check_layer(row).map_err(|rule| Error::InvalidPlan { layer, rule })?;
+        Ok(score_layer(loads.layer(layer), cluster, row, &counts))
     });
     // In order, so that the first layer that breaks a rule is the one named.
-    let layers: Vec<Result<LayerQuality, Error>> = layers.collect();
     Ok(Quality { layers: layers.into_iter().collect::<Result<_, _>>()? })
 }
 
-/// One row of `physical_to_logical` with free slots as `None`, or the rule it breaks.
-fn experts_of_slots(row: &[i32], experts: usize) -> Result<Vec<Option<usize>>, String> {
-    let expert_of = |(slot, &entry): (usize, &i32)| match usize::try_from(entry) {
-        Ok(expert) if expert < experts => Ok(Some(expert)),
-        Err(_) if entry == -1 => Ok(None),
-        _ => Err(format!("slot {slot} holds {entry}, not an expert in 0..{experts} or -1")),
-    };
-    row.iter().enumerate().map(expert_of).collect()
+/// The filled slots of a row of `physical_to_logical` that [`check_entries`] has passed, each with its expert.
+fn filled(row: &[i32]) -> impl Iterator<Item = (usize, usize)> {
+    row.iter().enumerate().filter_map(|(slot, &entry)| Some((slot, usize::try_from(entry).ok()?)))
 }
 
-/// The replica count of each expert, or the first rule the layer breaks.
-fn check_layer(cluster: &Cluster, expert_of: &[Option<usize>], experts: usize) -> Result<Vec<usize>, String> {
-    let filled = expert_of.iter().flatten().count();
-    if filled != cluster.num_replicas() {
-        let first_free = expert_of.iter().position(Option::is_none);
-        let free = first_free.map_or_else(String::new, |slot| format!(", slot {slot} is free"));
-        return Err(format!("{filled} slots are filled, not num_replicas {}{free}", cluster.num_replicas()));
+/// Whether all entries of a row of `physical_to_logical` are experts or -1.
+fn check_entries(row: &[i32], experts: usize) -> Result<(), String> {
+    let is_entry = |entry: i32| usize::try_from(entry).map_or(entry == -1, |expert| expert < experts);
+    match row.iter().position(|&entry| !is_entry(entry)) {
+        Some(slot) => Err(format!("slot {slot} holds {}, not an expert in 0..{experts} or -1", row[slot])),
+        None => Ok(()),
     }
-    let mut counts = vec![0; experts];
-    for &expert in expert_of.iter().flatten() {
-        counts[expert] += 1;
-    }
-    if let Some(missing) = counts.iter().position(|&c| c == 0) {
-        return Err(format!("expert {missing} has no replica"));
-    }
-    if cluster.policy() == Policy::Hierarchical {
-        check_nodes(cluster, expert_of, experts)?;
-    }
-    Ok(counts)
 }
 
-/// The rules of the hierarchical policy; every expert is known to have a replica.
-fn check_nodes(cluster: &Cluster, expert_of: &[Option<usize>], experts: usize) -> Result<(), String> {
-    let (groups, nodes) = (cluster.num_groups(), cluster.num_nodes());
-    let (group_size, node_slots) = (experts / groups, cluster.num_slots() / nodes);
-    let mut node_of_group = vec![None; groups];
-    let mut replicas_of_node = vec![0; nodes];
-    let group_of: Vec<usize> = (0..groups).flat_map(|group| std::iter::repeat_n(group, group_size)).collect();
-    for (node, slots) in expert_of.chunks_exact(node_slots).enumerate() {
-        for (index, expert) in slots.iter().enumerate() {
-            let Some(expert) = *expert else { continue };
-            let group = group_of[expert];
-            replicas_of_node[node] += 1;
-            let home = *node_of_group[group].get_or_insert(node);
-            if home != node {
-                let slot = node * node_slots + index;
-                return Err(format!(
-                    "slot {slot} in node {node} holds expert {expert} of group {group}, which is in node {home}"
-                ));
+/// What every layer is held against.
+struct Rules<'a> {
+    cluster: &'a Cluster,
+    experts: usize,
+    /// The group of each expert, where groups matter.
+    group_of: Vec<usize>,
+}
+
+impl<'a> Rules<'a> {
+    /// `experts` is known to fit the cluster.
+    fn new(cluster: &'a Cluster, experts: usize) -> Self {
+        let groups = if cluster.policy() == Policy::Hierarchical { cluster.num_groups() } else { 0 };
+        let group_of = (0..groups).flat_map(|group| std::iter::repeat_n(group, experts / groups)).collect();
+        Self { cluster, experts, group_of }
+    }
+
+    /// The replica count of each expert, or the first rule that a row of `physical_to_logical` breaks.
+    fn check_layer(&self, row: &[i32]) -> Result<Vec<u32>, String> {
+        let Self { cluster, experts, .. } = *self;
+        let replicas = cluster.num_replicas();
+        check_entries(row, experts)?;
+        let mut counts = vec![0; experts];
+        let mut found = 0;
+        for (_, expert) in filled(row) {
+            counts[expert] += 1;
+            found += 1;
+        }
+        if found != replicas {
+            let first_free = row.iter().position(|&entry| entry == -1);
+            let free = first_free.map_or_else(String::new, |slot| format!(", slot {slot} is free"));
+            return Err(format!("{found} slots are filled, not num_replicas {replicas}{free}"));
+        }
+        if let Some(missing) = counts.iter().position(|&count| count == 0) {
+            return Err(format!("expert {missing} has no replica"));
+        }
+        if cluster.policy() == Policy::Hierarchical {
+            self.check_nodes(row)?;
+        }
+        Ok(counts)
+    }
+
+    /// The rules of the hierarchical policy; every expert is known to have a replica.
+    fn check_nodes(&self, row: &[i32]) -> Result<(), String> {
+        let cluster = self.cluster;
+        let (groups, nodes) = (cluster.num_groups(), cluster.num_nodes());
+        let node_slots = cluster.num_slots() / nodes;
+        let mut node_of_group = vec![None; groups];
+        let mut replicas_of_node = Vec::with_capacity(nodes);
+        for (node, slots) in row.chunks_exact(node_slots).enumerate() {
+            let mut replicas = 0;
+            for (index, expert) in filled(slots) {
+                replicas += 1;
+                let group = self.group_of[expert];
+                let home = *node_of_group[group].get_or_insert(node);
+                if home != node {
+                    let slot = node * node_slots + index;
+                    return Err(format!(
+                        "slot {slot} in node {node} holds expert {expert} of group {group}, which is in node {home}"
+                    ));
+                }
+            }
+            replicas_of_node.push(replicas);
+        }
+        for (node, replicas) in replicas_of_node.into_iter().enumerate() {
+            let held = node_of_group.iter().filter(|&&home| home == Some(node)).count();
+            if held != groups / nodes {
+                return Err(format!("node {node} holds {held} groups, not {}", groups / nodes));
+            }
+            if replicas != cluster.num_replicas() / nodes {
+                let wanted = cluster.num_replicas() / nodes;
+                return Err(format!("node {node} holds {replicas} replicas, not {wanted}"));
             }
         }
+        Ok(())
     }
-    for (node, &replicas) in replicas_of_node.iter().enumerate() {
-        let held = node_of_group.iter().filter(|&&home| home == Some(node)).count();
-        if held != groups / nodes {
-            return Err(format!("node {node} holds {held} groups, not {}", groups / nodes));
-        }
-        if replicas != cluster.num_replicas() / nodes {
-            let wanted = cluster.num_replicas() / nodes;
-            return Err(format!("node {node} holds {replicas} replicas, not {wanted}"));
-        }
-    }
-    Ok(())
 }
 
-/// Scores a layer that [`check_layer`] has passed: a replica carries `load / count` of its expert.
-fn score_layer(
-    row: &[f64],
-    cluster: &Cluster,
-    expert_of: &[Option<usize>],
-    counts: &[usize],
-) -> LayerQuality {
-    let share = |expert: usize| row[expert] / counts[expert] as f64;
+/// Scores a layer that [`Rules::check_layer`] has passed: a replica carries `load / count` of its expert.
+fn score_layer(loads: &[f64], cluster: &Cluster, row: &[i32], counts: &[u32]) -> LayerQuality {
+    let shares: Vec<f64> = loads.iter().zip(counts).map(|(load, &count)| load / f64::from(count)).collect();
+    let (mut total, mut max_replica_load) = (0.0, 0.0);
+    for (&load, &share) in loads.iter().zip(&shares) {
+        total += load;
+        max_replica_load = if share > max_replica_load { share } else { max_replica_load };
+    }
     let mut max_gpu_load = 0.0f64;
     let mut same_gpu_duplicates = 0;
     // The GPU each expert was last seen on, so that a repeat on the same GPU shows.
-    let mut last_gpu = vec![None; row.len()];
-    for (gpu, slots) in expert_of.chunks_exact(cluster.slots_per_gpu()).enumerate() {
+    let mut last_gpu = vec![usize::MAX; loads.len()];
+    for (gpu, slots) in row.chunks_exact(cluster.slots_per_gpu()).enumerate() {
         let mut load = 0.0;
-        for &expert in slots.iter().flatten() {
-            load += share(expert);
-            same_gpu_duplicates += usize::from(last_gpu[expert].replace(gpu) == Some(gpu));
+        for (_, expert) in filled(slots) {
+            load += shares[expert];
+            same_gpu_duplicates += usize::from(last_gpu[expert] == gpu);
+            last_gpu[expert] = gpu;
         }
         max_gpu_load = max_gpu_load.max(load);
     }
-    let total: f64 = row.iter().sum();
     LayerQuality {
         max_gpu_load,
         mean_gpu_load: total / cluster.num_gpus() as f64,
-        max_replica_load: (0..row.len()).map(share).fold(0.0, f64::max),
+        max_replica_load,
         mean_replica_load: total / cluster.num_replicas() as f64,
         lower_bound: 0.0,
         same_gpu_duplicates,
@@ -299,11 +320,10 @@ pub fn check_maps(
 }
 
 fn check_maps_of_layer(row: &[i32], lists: &[i32], width: usize, counts: &[u32]) -> Result<(), String> {
+    check_entries(row, counts.len())?;
     let mut slots_of = vec![vec![]; counts.len()];
-    for (slot, expert) in experts_of_slots(row, counts.len())?.into_iter().enumerate() {
-        if let Some(expert) = expert {
-            slots_of[expert].push(slot);
-        }
+    for (slot, expert) in filled(row) {
+        slots_of[expert].push(slot);
     }
     for (expert, (slots, list)) in slots_of.iter().zip(lists.chunks_exact(width)).enumerate() {
         if counts[expert] as usize != slots.len() {

@@ -131,7 +131,8 @@ fn exact_bound(params: &Params, groups: &[u32], share: u32, loads: &[u32]) -> u3
 /// expert `e` needs `max(1, ceil(w_e / t))` of the node's replicas.
 fn lightest_heaviest(params: &Params, node: &[u32], floor: u32) -> u32 {
     let fits = |t: u32| {
-        let needs = node.iter().map(|&w| w.div_ceil(t).max(1));
+        // Most need no division.
+        let needs = node.iter().map(|&w| if w <= t { 1 } else { w.div_ceil(t) });
         needs.clone().all(|n| n <= params.max_count) && needs.sum::<u32>() <= params.node_replicas
     };
     let (mut low, mut high) = (floor.max(1), floor.max(1));

@@ -36,9 +36,9 @@ pub fn give_replicas(loads: &[u32], replicas: u32, max_count: u32, counts: &mut 
     if replicas as usize <= loads.len() {
         return;
     }
-    let all = (0..).zip(loads).map(|(expert, &load)| Share { load, count: 1, expert });
-    let mut heaviest: BinaryHeap<Share> = if max_count > 1 { all.collect() } else { BinaryHeap::new() };
-    for _ in loads.len() as u32..replicas {
+    let further = replicas as usize - loads.len();
+    let mut heaviest = if max_count > 1 { heaviest(loads, further) } else { BinaryHeap::new() };
+    for _ in 0..further {
         // Room is left: `max_count` is set so that all replicas fit.
         let Some(mut top) = heaviest.peek_mut() else { return };
         top.count += 1;
@@ -47,6 +47,17 @@ pub fn give_replicas(loads: &[u32], replicas: u32, max_count: u32, counts: &mut 
             PeekMut::pop(top);
         }
     }
+}
+
+/// The experts that can get one of `further` replicas, each with one replica: no more than these, the heaviest, since
+/// one of them without a further replica goes before any other expert.
+fn heaviest(loads: &[u32], further: usize) -> BinaryHeap<Share> {
+    let mut keys: Vec<u64> = (0..).zip(loads).map(|(e, &load)| u64::from(!load) << 32 | e).collect();
+    if further < keys.len() {
+        keys.select_nth_unstable(further);
+        keys.truncate(further);
+    }
+    keys.into_iter().map(|key| Share { load: !((key >> 32) as u32), count: 1, expert: key as u32 }).collect()
 }
 
 /// What a replica of an expert carries: `load / count`, compared exactly; of equals the lower expert is greater.

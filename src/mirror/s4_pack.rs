@@ -12,7 +12,7 @@ use crate::params::{FREE, PACKING_NOISE_SHIFT, Params, mul_high};
 /// GPU that holds the expert is passed over; see [`make_room`] for what happens when no other has a slot.
 /// Reads `candidate.counts`; writes its `expert`, `load` and `gpu_load`.
 pub fn pack(params: &Params, key: u32, restart: u32, loads: &[u32], candidate: &mut Candidate) {
-    let Candidate { expert, load, gpu_load, counts, order, used, last, .. } = candidate;
+    let Candidate { expert, load, gpu_load, open, counts, order, used, last, .. } = candidate;
     let noisy = params.packing_noise && restart > 0;
     let (gpus, slots) = (params.node_gpus as usize, params.slots_per_gpu as usize);
     packing_order(params, loads, counts, order);
@@ -20,43 +20,66 @@ pub fn pack(params: &Params, key: u32, restart: u32, loads: &[u32], candidate: &
         (&mut *expert, gpus * slots, FREE),
         (&mut *load, gpus * slots, 0),
         (&mut *gpu_load, gpus, 0),
+        (&mut *open, gpus.next_multiple_of(ABREAST), CLOSED),
         (&mut *used, gpus, 0),
-        (&mut *last, gpus, FREE),
+        (&mut *last, gpus.next_multiple_of(ABREAST), FREE),
     ] {
         array.clear();
         array.resize(len, value);
     }
-    let (used, last, gpu_load) = (&mut used[..gpus], &mut last[..gpus], &mut gpu_load[..gpus]);
+    open[..gpus].fill(0);
+    let (expert, load) = (&mut expert[..], &mut load[..]);
+    let (gpu_load, open, used, last) = (&mut gpu_load[..], &mut open[..], &mut used[..], &mut last[..]);
     for (item, &packed) in (0..).zip(order.iter()) {
         let (replica, e) = self::item(packed);
-        let word = if noisy { rng::draw(key, rng::PACKING + item) } else { 0 };
-        // Without branches: a GPU that is full or holds the expert counts as the heaviest there is.
-        let mut best = (CLOSED, 0);
-        for gpu in 0..gpus {
-            let noise = if noisy { gpu_noise(word, gpu as u32, replica) } else { 0 };
-            let closed = (params.avoid_duplicates & (last[gpu] == e)) | (used[gpu] as usize == slots);
-            let choice = if closed { CLOSED } else { gpu_load[gpu] + noise };
-            best = if choice < best.0 { (choice, gpu) } else { best };
-        }
+        let twin = if params.avoid_duplicates { e } else { CLOSED };
+        let best = if noisy {
+            let word = rng::draw(key, rng::PACKING + item);
+            lightest(open, last, twin, |gpu| gpu_noise(word, gpu, replica))
+        } else {
+            lightest(open, last, twin, |_| 0)
+        };
         let (gpu, slot) = match best {
-            (CLOSED, _) => make_room(slots, e, expert, load, gpu_load, used, last),
-            (_, gpu) => {
+            Some(gpu) => {
                 used[gpu] += 1;
                 (gpu, gpu * slots + used[gpu] as usize - 1)
             }
+            None => make_room(slots, e, expert, load, gpu_load, used, last),
         };
         expert[slot] = e;
         load[slot] = replica;
         gpu_load[gpu] += replica;
+        open[gpu] = if used[gpu] as usize == slots { CLOSED } else { gpu_load[gpu] };
         last[gpu] = e;
     }
 }
 
+/// The GPU with the least of load and noise, the lower of equals, of those that neither are full nor hold the expert:
+/// `open` has the load of each that has room, `last` the last expert that each received.
+fn lightest(open: &[u32], last: &[u32], e: u32, noise: impl Fn(u32) -> u32) -> Option<usize> {
+    let lighter = |a: (u32, u32), b: (u32, u32)| if b.0 < a.0 { b } else { a };
+    let mut best = (CLOSED, 0);
+    // Without branches, and some abreast: of the comparisons in a row each waits for the one before.
+    let fours = open.as_chunks::<ABREAST>().0.iter().zip(last.as_chunks::<ABREAST>().0);
+    for (begin, (open, last)) in (0..).step_by(ABREAST).zip(fours) {
+        let choice = |i: u32| {
+            let twin = u32::from(last[i as usize] == e) << 31;
+            ((open[i as usize] + noise(begin + i)) | twin, begin + i)
+        };
+        let pairs = (lighter(choice(0), choice(1)), lighter(choice(2), choice(3)));
+        best = lighter(best, lighter(pairs.0, pairs.1));
+    }
+    (best.0 < CLOSED).then_some(best.1 as usize)
+}
+
+/// See [`lightest`].
+const ABREAST: usize = 4;
+
 /// Set in the key of a replica that is not its expert's first.
 const FURTHER: u64 = 1 << 31;
 
-/// Heavier than any GPU: a layer's loads add up to 2^30.
-const CLOSED: u32 = u32::MAX;
+/// Heavier than any GPU with noise, as a layer's loads add up to 2^30; and no expert's number.
+const CLOSED: u32 = 1 << 31;
 
 /// The replicas of a node in the order of packing (heaviest first, then first replicas, then lower experts), each
 /// as one number to sort by; see [`item`].

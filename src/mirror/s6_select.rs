@@ -84,17 +84,14 @@ impl LayerBest {
         self.groups.clone_from(&assignment.groups);
         self.node_max = nodes.iter().map(|n| n.max).collect();
         self.slots.clear();
-        for (node, best) in (0..).zip(nodes) {
-            self.slots.extend(best.slots.iter().map(|&e| logical(params, &assignment.groups, node, e)));
+        let mut logical = Vec::with_capacity(params.node_experts as usize);
+        for (groups, best) in assignment.groups.chunks_exact(params.node_groups as usize).zip(nodes) {
+            // A node numbers its experts group by group.
+            logical.clear();
+            for group in groups {
+                logical.extend(group * params.group_size..(group + 1) * params.group_size);
+            }
+            self.slots.extend(best.slots.iter().map(|&e| if e == FREE { FREE } else { logical[e as usize] }));
         }
     }
-}
-
-/// The logical expert behind a node's own number.
-fn logical(params: &Params, groups: &[u32], node: u32, expert: u32) -> u32 {
-    if expert == FREE {
-        return FREE;
-    }
-    let group = groups[(node * params.node_groups + expert / params.group_size) as usize];
-    group * params.group_size + expert % params.group_size
 }

@@ -16,6 +16,14 @@ pub struct Planned {
     pub ends: Vec<End>,
 }
 
+impl Planned {
+    /// All layers' plans, in order.
+    pub fn of(layers: &[LayerBest]) -> Self {
+        let rows: Vec<&[u32]> = layers.iter().map(|layer| &layer.slots[..]).collect();
+        Self { slots: rows.concat(), ends: layers.iter().map(|layer| layer.end).collect() }
+    }
+}
+
 /// Plans all layers. `windows` is `[windows][layers][experts]`, and `loads` its sum.
 pub fn plan(params: &Params, loads: &[u32], windows: &[u32]) -> Planned {
     if params.windows > 1 {
@@ -27,10 +35,7 @@ pub fn plan(params: &Params, loads: &[u32], windows: &[u32]) -> Planned {
     let layers = threads::each(loads.len() / experts, |layer, scratch: &mut Scratch| {
         plan_layer(params, &table, &loads[layer * experts..(layer + 1) * experts], scratch)
     });
-    Planned {
-        ends: layers.iter().map(|l| l.end).collect(),
-        slots: layers.into_iter().flat_map(|l| l.slots).collect(),
-    }
+    Planned::of(&layers)
 }
 
 /// What a thread reuses from layer to layer.

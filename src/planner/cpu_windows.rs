@@ -26,10 +26,7 @@ pub fn plan(params: &Params, mean: &[u32], windows: &[u32]) -> Planned {
         let rows: Vec<&[u32]> = windows.map(|window| &window[row.clone()]).collect();
         plan_layer(params, &table, &mean[row], &rows, scratch)
     });
-    Planned {
-        ends: layers.iter().map(|l| l.end).collect(),
-        slots: layers.into_iter().flat_map(|l| l.slots).collect(),
-    }
+    Planned::of(&layers)
 }
 
 /// s1 to s6 for one layer, of which `rows` are the windows.
