@@ -30,6 +30,7 @@ pub fn pack(params: &Params, key: u32, restart: u32, loads: &[u32], candidate: &
     open[..gpus].fill(0);
     let (expert, load) = (&mut expert[..], &mut load[..]);
     let (gpu_load, open, used, last) = (&mut gpu_load[..], &mut open[..], &mut used[..], &mut last[..]);
+    let open_load = |load, used| if used as usize == slots { CLOSED } else { load };
     for (item, &packed) in (0..).zip(order.iter()) {
         let (replica, e) = self::item(packed);
         let twin = if params.avoid_duplicates { e } else { CLOSED };
@@ -44,12 +45,18 @@ pub fn pack(params: &Params, key: u32, restart: u32, loads: &[u32], candidate: &
                 used[gpu] += 1;
                 (gpu, gpu * slots + used[gpu] as usize - 1)
             }
-            None => make_room(slots, e, expert, load, gpu_load, used, last),
+            None => {
+                let place = make_room(slots, e, expert, load, gpu_load, used, last);
+                for (gpu, open) in open[..gpus].iter_mut().enumerate() {
+                    *open = open_load(gpu_load[gpu], used[gpu]);
+                }
+                place
+            }
         };
         expert[slot] = e;
         load[slot] = replica;
         gpu_load[gpu] += replica;
-        open[gpu] = if used[gpu] as usize == slots { CLOSED } else { gpu_load[gpu] };
+        open[gpu] = open_load(gpu_load[gpu], used[gpu]);
         last[gpu] = e;
     }
 }

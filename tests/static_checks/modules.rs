@@ -31,10 +31,10 @@ const RULES: &[Rule] = &[
         wgpu: false,
         public: false,
     },
-    // The judges share no code with the planner, nor with each other.
+    // The judges share no code with the planner, nor with each other, but what spreads any work over threads.
     Rule {
         files: &["check.rs", "bound.rs"],
-        only: Some(&["loads", "cluster", "error"]),
+        only: Some(&["loads", "cluster", "error", "threads"]),
         never: &[],
         wgpu: false,
         public: false,
