@@ -8,6 +8,7 @@
 // choose       one lane a (layer, assignment): write the assignments chosen
 // repair       one lane a layer: the assignment after one swap that relieves the heaviest GPU's node
 // gather       one lane a (layer, some experts): start an assignment: its nodes' loads, and clean states
+// rank_experts one lane a (layer, node, some experts): their ranks by load, the order in which stage 4 packs
 // floors       one lane a (layer, quad): of several windows, the largest node load per GPU of an assignment
 
 const RULE_LPT: u32 = 0u;
@@ -515,12 +516,64 @@ fn gather(
 
 fn gather_expert(layer: u32, chosen: u32, expert: u32) {
     let group = groups[chosen + 1u + expert / params.group_size];
-    let source = layer * params.experts + group * params.group_size + expert % params.group_size;
+    let logical = group * params.group_size + expert % params.group_size;
+    let source = layer * params.experts + logical;
     let to = layer * params.experts + expert;
     kept[to] = problem[source];
     let each = select(0u, 4u * params.quads, params.windows > 1u);
     for (var i = 0u; i < each; i += 1u) {
         kept[params.at_node_windows + to * each + i] = problem[params.at_windows + source * each + i];
+    }
+}
+
+@compute @workgroup_size(64)
+fn rank_experts(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) grid: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let lane = lane_of(workgroup, grid, local);
+    if lane >= params.lanes {
+        return;
+    }
+    let in_node = (params.node_experts + EXPERT_BLOCK - 1u) / EXPERT_BLOCK;
+    let node = lane / in_node;
+    let first = lane % in_node * EXPERT_BLOCK;
+    let begin = node * params.node_experts;
+    if groups[chosen_at(node / params.nodes, params.assignment)] == NONE {
+        return;
+    }
+    for (var i = 0u; i < EXPERT_BLOCK; i += 1u) {
+        block_loads[i] = kept[begin + min(first + i, params.node_experts - 1u)];
+        block_ranks[i] = 0u;
+    }
+    let end = min(first + EXPERT_BLOCK, params.node_experts);
+    for (var other = 0u; other < first; other += 1u) {
+        count_heavier(kept[begin + other], 0u);
+    }
+    for (var other = first; other < end; other += 1u) {
+        count_heavier(kept[begin + other], other - first + 1u);
+    }
+    for (var other = end; other < params.node_experts; other += 1u) {
+        count_heavier(kept[begin + other], EXPERT_BLOCK);
+    }
+    for (var i = 0u; i < EXPERT_BLOCK; i += 1u) {
+        if first + i < end {
+            kept[params.at_rank + begin + first + i] = block_ranks[i];
+            kept[params.at_order + begin + block_ranks[i]] = first + i;
+        }
+    }
+}
+
+var<private> block_loads: array<u32, EXPERT_BLOCK>;
+var<private> block_ranks: array<u32, EXPERT_BLOCK>;
+
+// An expert goes before those of the block that are lighter, and before equal ones from `skip` on, of which it is the
+// lower. In a function of its own, see `count_several` in stage 4.
+fn count_heavier(load: u32, skip: u32) {
+    for (var i = 0u; i < EXPERT_BLOCK; i += 1u) {
+        // Loads are at most 2^30.
+        block_ranks[i] += select(0u, 1u, load + select(0u, 1u, i >= skip) > block_loads[i]);
     }
 }
 

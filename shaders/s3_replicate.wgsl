@@ -1,7 +1,8 @@
 // Stage 3: how many replicas each expert of a node gets. Reads `kept` (node loads and states), `groups` (the
 // bound); writes `arena` (counts, and in scratch the loads that decide) and the queue.
 //
-// start      one lane a candidate: whether it runs at all, and one replica an expert
+// start      one lane a candidate: whether it runs at all
+// perturb    one lane a (queued candidate, block of experts): the loads that decide, and one replica an expert
 // replicate  one lane a queued candidate: the extra replicas begin..end
 
 @compute @workgroup_size(64)
@@ -54,58 +55,128 @@ fn start_candidate() {
         return;
     }
     set_control(C_END, END_RUNNING);
+    set_control(C_SEVERAL, 0u);
     queue_again();
+}
+
+@compute @workgroup_size(64)
+fn perturb(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) grid: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let lane = lane_of(workgroup, grid, local);
+    let count = queued();
+    let block = lane / max(count, 1u);
+    let first = block * EXPERT_BLOCK;
+    if count == 0u || first >= params.node_experts {
+        return;
+    }
+    take_candidate(queued_candidate(lane % max(count, 1u)));
     let key = restart_key(my_node, my_restart);
     let strength = count_noise(my_restart);
-    for (var expert = 0u; expert < params.node_experts; expert += 1u) {
+    var largest = 0u;
+    for (var expert = first; expert < min(first + EXPERT_BLOCK, params.node_experts); expert += 1u) {
         var load = weight(expert);
         if strength != 0 {
             load = perturbed(load, strength, draw(key, DRAW_COUNTS + expert));
         }
+        let share = share_of(load, 1u);
+        largest = max(largest, share);
         set_scratch(expert, load);
-        set_scratch(params.node_experts + expert, share_of(load, 1u));
+        set_scratch(share_at(expert), share);
         set_count(expert, 1u);
     }
+    set_scratch(block_at(block), largest);
 }
 
-// The next replica goes to the highest load per replica, ties to the lower index. Scratch holds the loads, then
-// `floor(load / count) + 1`, or 0 where an expert may have no more: only where those are equal does the exact
-// comparison matter.
+// Scratch: the loads, then `floor(load / count) + 1`, or 0 where an expert may have no more (only where those are equal
+// does the exact comparison matter), then the largest of those of each block of experts.
+fn share_at(expert: u32) -> u32 {
+    return params.node_experts + expert;
+}
+
+fn block_at(block: u32) -> u32 {
+    return 2u * params.node_experts + block;
+}
+
+// The next replica goes to the highest load per replica, ties to the lower index.
 fn give_replica() {
     most = 0u;
-    most_at = NONE;
+    most_at = 0u;
     ties = 0u;
-    for (var expert = 0u; expert < params.node_experts; expert += 4u) {
-        offer(expert);
-        offer(expert + 1u);
-        offer(expert + 2u);
-        offer(expert + 3u);
+    let blocks = (params.node_experts + EXPERT_BLOCK - 1u) / EXPERT_BLOCK;
+    for (var block = 0u; block < blocks; block += 4u) {
+        offer_block(block, blocks);
+        offer_block(block + 1u, blocks);
+        offer_block(block + 2u, blocks);
+        offer_block(block + 3u, blocks);
     }
     if most == 0u {
         return;
     }
-    var best = most_at;
+    var next = look_into(most_at * EXPERT_BLOCK);
+    let first = most_at;
+    var best = first;
     for (var expert = best + 1u; expert < select(0u, params.node_experts, ties > 1u); expert += 1u) {
-        if scratch(params.node_experts + expert) == most && heavier(expert, best) {
+        if scratch(share_at(expert)) == most && heavier(expert, best) {
             best = expert;
         }
     }
     let count = count_of(best) + 1u;
     set_count(best, count);
-    set_scratch(params.node_experts + best, share_of(scratch(best), count));
+    if count == 2u {
+        let several = control(C_SEVERAL);
+        set_slot(several, best, 0u);
+        set_control(C_SEVERAL, several + 1u);
+    }
+    let share = share_of(scratch(best), count);
+    set_scratch(share_at(best), share);
+    let block = best / EXPERT_BLOCK;
+    if best != first {
+        next = 0u;
+    }
+    for (var i = 0u; i < select(EXPERT_BLOCK, 0u, best == first); i += 1u) {
+        next = max(next, share_in(block * EXPERT_BLOCK + i));
+    }
+    set_scratch(block_at(block), max(next, share));
 }
 
-// The highest load per replica so far, rounded down, the first expert that has it, and how many do.
+// The share of an expert, or 0 behind the last.
+fn share_in(expert: u32) -> u32 {
+    let last = params.node_experts - 1u;
+    return select(0u, scratch(share_at(min(expert, last))), expert <= last);
+}
+
+// The highest load per replica so far, rounded down, the first expert or block that has it, and how many do.
 var<private> most: u32;
 var<private> most_at: u32;
 var<private> ties: u32;
 
-fn offer(expert: u32) {
-    let last = params.node_experts - 1u;
-    let share = select(0u, scratch(params.node_experts + min(expert, last)), expert <= last);
+fn offer_block(block: u32, blocks: u32) {
+    offer(block, select(0u, scratch(block_at(min(block, blocks - 1u))), block < blocks));
+}
+
+fn offer(at: u32, share: u32) {
     ties = select(select(ties, ties + 1u, share == most), 1u, share > most);
-    most_at = select(most_at, expert, share > most);
+    most_at = select(most_at, at, share > most);
     most = max(most, share);
+}
+
+// The first expert of a block that has `most`, and how many more in it do; returns the next highest.
+fn look_into(first: u32) -> u32 {
+    var next = 0u;
+    var found = NONE;
+    for (var i = 0u; i < EXPERT_BLOCK; i += 1u) {
+        let expert = first + i;
+        let share = share_in(expert);
+        let is_first = share == most && found == NONE;
+        ties += select(0u, 1u, share == most && !is_first);
+        found = select(found, expert, is_first);
+        next = max(next, select(share, 0u, is_first));
+    }
+    most_at = found;
+    return next;
 }
 
 fn share_of(load: u32, count: u32) -> u32 {

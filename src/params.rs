@@ -70,7 +70,8 @@ pub const ROUND_ENDS: [u32; 3] = [1, 8, 32];
 /// See [`ROUND_ENDS`].
 pub const ROUND: u32 = 64;
 
-/// A packing that is drawn with noise adds up to `load of the replica / 2^3` to each GPU before the argmin.
+/// A packing that is drawn with noise adds up to `load of the replica / 2^3` to each GPU before the argmin, cut to a power
+/// of two.
 pub const PACKING_NOISE_SHIFT: u32 = 3;
 
 /// Strength of the noise on replica counts by restart, in 1/256: 0, .05, .2, .1, .3, .2, .05, .4.
@@ -97,8 +98,8 @@ pub const GROUP_SWAP_STEPS: u32 = 64;
 /// On a device a lane keeps the GPUs of a node to itself while it packs, where they are at most so many.
 pub const REGISTER_GPUS: u32 = 64;
 
-/// On a device one lane puts so many experts of a node into the order of packing.
-pub const ORDER_BLOCK: u32 = 16;
+/// On a device one lane does so many experts of a node.
+pub const EXPERT_BLOCK: u32 = 16;
 
 /// How many of a word's values a fraction of parts per million is: `x * fraction / 2^32`.
 fn fraction_of_ppm(ppm: u32) -> u32 {

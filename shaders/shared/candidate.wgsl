@@ -29,6 +29,7 @@ const C_PROPOSERS: u32 = 16u;
 const C_SWAPPED: u32 = 17u;
 const C_LIGHT: u32 = 18u;
 const C_TOP: u32 = 19u;
+const C_SEVERAL: u32 = 23u;       // experts with several replicas, until they are packed
 
 // Values of C_END.
 const END_RUNNING: u32 = 0u;
@@ -64,6 +65,16 @@ fn set_control(word: u32, value: u32) {
 // Load of an expert, in the node's own numbering.
 fn weight(expert: u32) -> u32 {
     return kept[my_loads + expert];
+}
+
+// Its place in the order of packing if each expert had one replica.
+fn rank_of(expert: u32) -> u32 {
+    return kept[params.at_rank + my_loads + expert];
+}
+
+// The expert with this rank.
+fn expert_of_rank(rank: u32) -> u32 {
+    return kept[params.at_order + my_loads + rank];
 }
 
 fn slot_expert(slot: u32) -> u32 {

@@ -32,6 +32,9 @@ struct Sizes {
     k: u64,
     slots: u64,
     experts: u64,
+    replicas: u64,
+    /// Experts with several replicas, at most.
+    several: u64,
     nodes: u64,
     groups: u64,
     node_groups: u64,
@@ -51,6 +54,8 @@ impl Sizes {
             k: wide(p.slots_per_gpu),
             slots: wide(p.node_slots),
             experts: wide(p.node_experts),
+            replicas: wide(p.node_replicas),
+            several: wide(p.node_experts.min(p.node_replicas - p.node_experts)),
             nodes: wide(p.nodes),
             groups: wide(p.groups),
             node_groups: wide(p.node_groups),
@@ -81,9 +86,12 @@ fn trips(kernel: Kernel, p: &GpuParams, lanes: u64) -> u64 {
             let sums = of(s.nodes) + s.nodes * of(s.node_groups);
             sums + group_swap(&s, s.node_groups) + bound(&s) + of(s.groups)
         }
-        "start" => of(s.nodes) + of(s.experts),
-        "replicate" => of(s.steps) + s.steps * (of(blocks(s.experts)) + of(s.experts)),
-        "order" => of(blocks(s.experts)) + of(p.max_count.into()),
+        "start" => of(s.nodes),
+        "perturb" => of(16),
+        "replicate" => of(s.steps) + s.steps * (of(blocks(s.experts.div_ceil(16))) + of(s.experts) + of(16)),
+        "weigh" => 2 * of(u64::from(s.experts.ilog2()) + 1),
+        // Those with several replicas, then the replicas of a block of experts.
+        "order" => of(s.several) + of(16 + s.replicas.min(16 * u64::from(p.max_count))),
         "pack" => {
             let clear = if p.begin == 0 { of(blocks(s.slots)) + of(s.gpus) } else { 0 };
             // Few GPUs are set, read and written back, and an item is a trip of two loops.
@@ -101,7 +109,8 @@ fn trips(kernel: Kernel, p: &GpuParams, lanes: u64) -> u64 {
         "settle_layer" => 2 * of(s.nodes),
         "copy_node" | "copy_plan" => of(8),
         "gather" => 2 * of(8) + 8 * of(4 * s.quads),
-        "open" | "tally" | "weigh" => 0,
+        "rank_experts" => 2 * of(s.experts) + 2 * of(16),
+        "open" | "tally" => 0,
         entry => panic!("{entry} has no model"),
     }
 }

@@ -68,7 +68,13 @@ pub struct ShaderSource {
 }
 
 /// Where the (x, y, z) of the grids that a device sizes by itself begin, in bytes.
-const GRIDS: [(Grid, u64); 3] = [(Grid::Queued, 0), (Grid::QueuedExperts, 12), (Grid::QueuedTeams, 24)];
+const GRIDS: [(Grid, u64); 5] = [
+    (Grid::Queued, 0),
+    (Grid::QueuedTeams, 12),
+    (Grid::QueuedBlocks, 24),
+    (Grid::QueuedSeveral, 36),
+    (Grid::QueuedOrder, 48),
+];
 
 /// A device with its shaders, and what earlier calls made on it.
 pub struct Gpu {

@@ -94,10 +94,14 @@ pub enum Grid {
     Lanes(u32),
     /// One a queued candidate, as the device counted them.
     Queued,
-    /// One a queued candidate and block of experts, as stage 4 orders them.
-    QueuedExperts,
     /// A team of lanes, one workgroup, a queued candidate.
     QueuedTeams,
+    /// One a queued candidate and block of experts.
+    QueuedBlocks,
+    /// One a queued candidate and expert that may have several replicas.
+    QueuedSeveral,
+    /// One a queued candidate and block of experts, then of those that may have several replicas.
+    QueuedOrder,
 }
 
 /// One dispatch: a kernel over a grid, with its uniform block.
@@ -135,7 +139,7 @@ impl Recording {
         let lanes = match grid {
             Grid::Lanes(0) => return,
             Grid::Lanes(lanes) => lanes,
-            Grid::Queued | Grid::QueuedExperts | Grid::QueuedTeams => 0,
+            _ => 0,
         };
         if self.dispatches.len() == MOST {
             self.is_cut = true;

@@ -1,7 +1,7 @@
 //! The mirror of `shaders/shared/rng.wgsl`: a counter-based hash, so that a draw depends on what it is for
 //! and never on when it is made.
 
-use crate::params::{COUNT_NOISE, Params, mul_high};
+use crate::params::{COUNT_NOISE, PACKING_NOISE_SHIFT, Params, mul_high};
 
 /// The first counter of each use; uses of one key never meet.
 pub const COUNTS: u32 = 0x1000_0000;
@@ -54,9 +54,37 @@ pub fn perturbed(load: u32, strength: i32, word: u32) -> u32 {
     mul_high(load, (factor as u32) << 14)
 }
 
+/// Noise on a load before an argmin, of something that carries `load`: `word`, a draw, plus a golden ratio's step
+/// for each place (so that places are far apart), cut to less than the largest power of two in an eighth of `load`.
+pub fn place_noise(word: u32, place: u32, load: u32) -> u32 {
+    word.wrapping_add(place.wrapping_mul(PLACE_STEP)) >> noise_shift(load)
+}
+
+/// The step of [`place_noise`] from place to place: 2^32 over the golden ratio.
+pub const PLACE_STEP: u32 = 0x9e37_79b9;
+
+/// The bits that [`place_noise`] drops; one is left.
+pub fn noise_shift(load: u32) -> u32 {
+    (((load >> PACKING_NOISE_SHIFT) | 1).leading_zeros() + 1).min(31)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn noise_of_places_is_a_share_of_the_load_and_spread() {
+        for load in [0, 7, 8, 16, 1000, 12_345_678, 1 << 30] {
+            let share = load >> PACKING_NOISE_SHIFT;
+            let noise: Vec<u32> = (0..64).map(|place| place_noise(0x1234_5678, place, load)).collect();
+            assert!(noise.iter().all(|&n| n <= share.max(1)), "{load}: {noise:?}");
+            // Half of the share at least, of which each quarter has some of the places.
+            let quarter = share / 8;
+            for part in 0..if quarter > 0 { 4 } else { 0 } {
+                assert!(noise.iter().any(|n| n / quarter == part), "{load}: none in quarter {part}");
+            }
+        }
+    }
 
     #[test]
     fn noise_keeps_loads_positive_and_in_range() {

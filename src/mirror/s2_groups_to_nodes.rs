@@ -5,8 +5,7 @@ use std::borrow::Cow;
 use crate::mirror::rng;
 use crate::options::GroupRule;
 use crate::params::{
-    ASSIGNMENT_WALK, GROUP_SWAP_PAIRS, GROUP_SWAP_STEPS, PACKING_NOISE_SHIFT, Params, SAMPLED_ASSIGNMENTS,
-    mul_high,
+    ASSIGNMENT_WALK, GROUP_SWAP_PAIRS, GROUP_SWAP_STEPS, Params, SAMPLED_ASSIGNMENTS,
 };
 
 /// A balanced assignment of groups to nodes.
@@ -166,8 +165,7 @@ fn build(params: &Params, rule: GroupRule, group_loads: &[u32], sample: u32) -> 
         for node in (0..nodes).filter(|&n| used[n] < room) {
             let mut choice = node_load[node];
             if sample > 0 {
-                let mixed = word.wrapping_add((node as u32).wrapping_mul(0x9e37_79b9));
-                choice += mul_high(mixed.wrapping_mul(0x85eb_ca6b), load >> PACKING_NOISE_SHIFT);
+                choice += rng::place_noise(word, node as u32, load);
             }
             if rule == GroupRule::LptVariance && used[node] > 0 {
                 // A quarter of the spread that the group would make inside the node.

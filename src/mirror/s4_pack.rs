@@ -2,7 +2,7 @@
 
 use crate::mirror::rng;
 use crate::mirror::s5_refine::Candidate;
-use crate::params::{FREE, PACKING_NOISE_SHIFT, Params, mul_high};
+use crate::params::{FREE, Params};
 
 /// Longest-processing-time packing of a node's replicas: heaviest first, each to the least loaded GPU with a
 /// free slot (ties to the lower GPU), in its next slot. Of equal replicas, first ones go before further ones
@@ -20,23 +20,24 @@ pub fn pack(params: &Params, key: u32, restart: u32, loads: &[u32], candidate: &
         (&mut *expert, gpus * slots, FREE),
         (&mut *load, gpus * slots, 0),
         (&mut *gpu_load, gpus, 0),
-        (&mut *open, gpus.next_multiple_of(ABREAST), CLOSED),
         (&mut *used, gpus, 0),
         (&mut *last, gpus.next_multiple_of(ABREAST), FREE),
     ] {
         array.clear();
         array.resize(len, value);
     }
-    open[..gpus].fill(0);
+    open.clear();
+    open.resize(gpus, open_load(0));
+    open.resize(gpus.next_multiple_of(ABREAST), CLOSED);
     let (expert, load) = (&mut expert[..], &mut load[..]);
     let (gpu_load, open, used, last) = (&mut gpu_load[..], &mut open[..], &mut used[..], &mut last[..]);
-    let open_load = |load, used| if used as usize == slots { CLOSED } else { load };
+    let of_gpu = |load, used| if used as usize == slots { CLOSED } else { open_load(load) };
     for (item, &packed) in (0..).zip(order.iter()) {
         let (replica, e) = self::item(packed);
-        let twin = if params.avoid_duplicates { e } else { CLOSED };
+        let twin = if params.avoid_duplicates { e } else { NO_EXPERT };
         let best = if noisy {
-            let word = rng::draw(key, rng::PACKING + item);
-            lightest(open, last, twin, |gpu| gpu_noise(word, gpu, replica))
+            let (word, shift) = (rng::draw(key, rng::PACKING + item), rng::noise_shift(replica));
+            lightest(open, last, twin, |gpu| word.wrapping_add(gpu.wrapping_mul(rng::PLACE_STEP)) >> shift)
         } else {
             lightest(open, last, twin, |_| 0)
         };
@@ -48,7 +49,7 @@ pub fn pack(params: &Params, key: u32, restart: u32, loads: &[u32], candidate: &
             None => {
                 let place = make_room(slots, e, expert, load, gpu_load, used, last);
                 for (gpu, open) in open[..gpus].iter_mut().enumerate() {
-                    *open = open_load(gpu_load[gpu], used[gpu]);
+                    *open = of_gpu(gpu_load[gpu], used[gpu]);
                 }
                 place
             }
@@ -56,26 +57,41 @@ pub fn pack(params: &Params, key: u32, restart: u32, loads: &[u32], candidate: &
         expert[slot] = e;
         load[slot] = replica;
         gpu_load[gpu] += replica;
-        open[gpu] = open_load(gpu_load[gpu], used[gpu]);
+        open[gpu] = of_gpu(gpu_load[gpu], used[gpu]);
         last[gpu] = e;
     }
 }
 
+/// The load of a GPU with a free slot, as [`lightest`] compares it: negative, even with noise on it, as a layer's loads
+/// add up to at most 2^30.
+fn open_load(load: u32) -> i32 {
+    load as i32 + i32::MIN
+}
+
+/// What a GPU without a free slot has in the place of [`open_load`].
+const CLOSED: i32 = 0;
+
+/// No expert's number, and not [`FREE`].
+const NO_EXPERT: u32 = FREE - 1;
+
 /// The GPU with the least of load and noise, the lower of equals, of those that neither are full nor hold the expert:
-/// `open` has the load of each that has room, `last` the last expert that each received.
-fn lightest(open: &[u32], last: &[u32], e: u32, noise: impl Fn(u32) -> u32) -> Option<usize> {
-    let lighter = |a: (u32, u32), b: (u32, u32)| if b.0 < a.0 { b } else { a };
-    let mut best = (CLOSED, 0);
-    // Without branches, and some abreast: of the comparisons in a row each waits for the one before.
-    let fours = open.as_chunks::<ABREAST>().0.iter().zip(last.as_chunks::<ABREAST>().0);
-    for (begin, (open, last)) in (0..).step_by(ABREAST).zip(fours) {
-        let choice = |i: u32| {
-            let twin = u32::from(last[i as usize] == e) << 31;
-            ((open[i as usize] + noise(begin + i)) | twin, begin + i)
-        };
-        let pairs = (lighter(choice(0), choice(1)), lighter(choice(2), choice(3)));
-        best = lighter(best, lighter(pairs.0, pairs.1));
+/// `open` has [`open_load`] of each that has room, `last` the last expert that each received.
+fn lightest(open: &[i32], last: &[u32], e: u32, noise: impl Fn(u32) -> u32) -> Option<usize> {
+    // Some abreast and without branches: that the compiler turns into vectors.
+    let mut least = [CLOSED; ABREAST];
+    let mut at = [0; ABREAST];
+    let blocks = open.as_chunks::<ABREAST>().0.iter().zip(last.as_chunks::<ABREAST>().0);
+    for (begin, (open, last)) in (0..).step_by(ABREAST).zip(blocks) {
+        for i in 0..ABREAST {
+            let gpu = begin + i as u32;
+            let load = open[i].wrapping_add(noise(gpu) as i32);
+            let choice = if last[i] == e { CLOSED } else { load };
+            let is_less = choice < least[i];
+            least[i] = if is_less { choice } else { least[i] };
+            at[i] = if is_less { gpu } else { at[i] };
+        }
     }
+    let best = least.into_iter().zip(at).min()?;
     (best.0 < CLOSED).then_some(best.1 as usize)
 }
 
@@ -84,9 +100,6 @@ const ABREAST: usize = 4;
 
 /// Set in the key of a replica that is not its expert's first.
 const FURTHER: u64 = 1 << 31;
-
-/// Heavier than any GPU with noise, as a layer's loads add up to 2^30; and no expert's number.
-const CLOSED: u32 = 1 << 31;
 
 /// The replicas of a node in the order of packing (heaviest first, then first replicas, then lower experts), each
 /// as one number to sort by; see [`item`].
@@ -104,12 +117,6 @@ pub fn packing_order(params: &Params, loads: &[u32], counts: &[u32], order: &mut
 /// Load and expert of an entry of [`packing_order`].
 pub fn item(packed: u64) -> (u32, u32) {
     (!((packed >> 32) as u32), (packed & (FURTHER - 1)) as u32)
-}
-
-/// A share of `replica`, different for every GPU and item.
-pub fn gpu_noise(word: u32, gpu: u32, replica: u32) -> u32 {
-    let mixed = word.wrapping_add(gpu.wrapping_mul(0x9e37_79b9)).wrapping_mul(0x85eb_ca6b);
-    mul_high(mixed, replica >> PACKING_NOISE_SHIFT)
 }
 
 /// Frees a slot for expert `e` where every GPU without it is full, and returns that GPU and slot.

@@ -1,6 +1,6 @@
 //! Stage 4 where there are several windows, the mirror of `shaders/s4_pack_windows.wgsl`.
 
-use crate::mirror::s4_pack::{self, gpu_noise, packing_order};
+use crate::mirror::s4_pack::{self, packing_order};
 use crate::mirror::s5_refine_windows::{Candidate, Quad, sum};
 use crate::mirror::{rng, s5_refine_windows as refine};
 use crate::params::{FREE, Params};
@@ -35,7 +35,7 @@ pub fn pack(
             {
                 continue;
             }
-            let noise = if noisy { gpu_noise(word, gpu as u32, replica) } else { 0 };
+            let noise = if noisy { rng::place_noise(word, gpu as u32, replica) } else { 0 };
             let mut value = noise;
             for q in 0..quads {
                 let load = refine::divided(loads[e as usize * quads + q], candidate.counts[e as usize]);

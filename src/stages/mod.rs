@@ -57,7 +57,7 @@ impl Stage {
             ("TURN", params::TURN),
             ("COPY_BLOCK", params::COPY_BLOCK),
             ("REGISTER_GPUS", params::REGISTER_GPUS),
-            ("ORDER_BLOCK", params::ORDER_BLOCK),
+            ("EXPERT_BLOCK", params::EXPERT_BLOCK),
             ("TILE", params::TILE),
             ("PAIR_SLOTS", params::PAIR_SLOTS),
             ("ITEMS", 2 * params::TILE),

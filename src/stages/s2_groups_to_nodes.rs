@@ -4,13 +4,13 @@ use super::{CANDIDATE, PROBLEM, RNG, Stage, WIDE_U64};
 use crate::engine::budget;
 use crate::engine::recording::{Grid, Kernel, Recording};
 use crate::layout::GpuParams;
-use crate::params::{ASSIGNMENT_WALK, COPY_BLOCK, GROUP_SWAP_PAIRS, GROUP_SWAP_STEPS, blocks};
+use crate::params::{ASSIGNMENT_WALK, COPY_BLOCK, EXPERT_BLOCK, GROUP_SWAP_PAIRS, GROUP_SWAP_STEPS, blocks};
 
 /// The shader.
 pub const STAGE: Stage = Stage {
     stem: "s2_groups_to_nodes",
     sources: &[include_str!("../../shaders/s2_groups_to_nodes.wgsl"), PROBLEM, WIDE_U64, RNG, CANDIDATE],
-    entries: &["build", "swap_groups", "share", "add_share", "walk", "choose", "repair", "gather", "floors"],
+    entries: &["build", "swap_groups", "share", "add_share", "walk", "choose", "repair", "gather", "rank_experts", "floors"],
     fixed: &[],
 };
 
@@ -60,7 +60,7 @@ fn weighing_trips(base: &GpuParams) -> u64 {
     wide(base.enumerated + base.samples) + wide(base.nodes) * bisection + wide(base.assignments) + 4
 }
 
-/// Starts an assignment of all layers: the loads of its nodes, and clean states.
+/// Starts an assignment of all layers: the loads of its nodes, their ranks, and clean states.
 pub fn record_gather(recording: &mut Recording, base: &GpuParams, assignment: u32) {
     let params = GpuParams { assignment, ..*base };
     recording.dispatch(
@@ -68,6 +68,8 @@ pub fn record_gather(recording: &mut Recording, base: &GpuParams, assignment: u3
         Grid::Lanes(base.layers * base.experts.div_ceil(COPY_BLOCK)),
         params,
     );
+    let blocks = base.node_experts.div_ceil(EXPERT_BLOCK);
+    recording.dispatch(kernel("rank_experts"), Grid::Lanes(base.layers * base.nodes * blocks), params);
     if base.windows > 1 {
         recording.dispatch(kernel("floors"), Grid::Lanes(base.layers * base.quads), params);
     }

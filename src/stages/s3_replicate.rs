@@ -4,13 +4,13 @@ use super::{Batch, CANDIDATE, PROBLEM, RNG, Stage, WIDE_U64, queue};
 use crate::engine::budget;
 use crate::engine::recording::{Grid, Kernel, Recording};
 use crate::layout::GpuParams;
-use crate::params::blocks;
+use crate::params::{EXPERT_BLOCK, blocks};
 
 /// The shader.
 pub const STAGE: Stage = Stage {
     stem: "s3_replicate",
     sources: &[include_str!("../../shaders/s3_replicate.wgsl"), PROBLEM, WIDE_U64, RNG, CANDIDATE],
-    entries: &["start", "replicate"],
+    entries: &["start", "perturb", "replicate"],
     fixed: &[],
 };
 
@@ -22,8 +22,10 @@ pub fn record(recording: &mut Recording, base: &GpuParams, batch: &Batch) {
     let start = GpuParams { turn: 1, ..params };
     recording.dispatch(Kernel { stem: STAGE.stem, entry: "start" }, Grid::Lanes(params.candidates), start);
     queue::record_tally(recording, &params);
+    recording.dispatch(Kernel { stem: STAGE.stem, entry: "perturb" }, Grid::QueuedBlocks, params);
     let replicate = Kernel { stem: STAGE.stem, entry: "replicate" };
-    let picks = budget::steps_per_dispatch(u64::from(base.node_experts + blocks(base.node_experts)) + 4);
+    let expert_blocks = base.node_experts.div_ceil(EXPERT_BLOCK);
+    let picks = budget::steps_per_dispatch(u64::from(base.node_experts + blocks(expert_blocks) + EXPERT_BLOCK) + 6);
     for (begin, end) in budget::ranges(base.node_replicas - base.node_experts, picks) {
         recording.dispatch(replicate, Grid::Queued, GpuParams { begin, end, ..params });
     }

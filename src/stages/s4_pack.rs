@@ -4,7 +4,7 @@ use super::{Batch, CANDIDATE, PROBLEM, RNG, Stage, WIDE_U64};
 use crate::engine::budget;
 use crate::engine::recording::{Fixed, Grid, Kernel, Recording};
 use crate::layout::GpuParams;
-use crate::params::{ORDER_BLOCK, REGISTER_GPUS};
+use crate::params::{EXPERT_BLOCK, REGISTER_GPUS};
 
 /// The shader.
 pub const STAGE: Stage = Stage {
@@ -12,7 +12,7 @@ pub const STAGE: Stage = Stage {
     sources: &[include_str!("../../shaders/s4_pack.wgsl"), PROBLEM, WIDE_U64, RNG, CANDIDATE],
     entries: &["weigh", "order", "pack"],
     fixed: &[
-        Fixed { name: "AVOIDS", read_by: &["order", "pack"], of: |p| p.avoid_duplicates },
+        Fixed { name: "AVOIDS", read_by: &["weigh", "order", "pack"], of: |p| p.avoid_duplicates },
         Fixed { name: "NOISY", read_by: &["pack"], of: |p| p.packing_noise },
         Fixed { name: "GPUS", read_by: &["pack"], of: |p| register_gpus(p.node_gpus) },
     ],
@@ -37,13 +37,16 @@ pub fn record(recording: &mut Recording, base: &GpuParams, batch: &Batch) {
 /// The order of packing. Restarts without noise on the counts share it, one of each node is put in order.
 pub fn record_order(recording: &mut Recording, base: &GpuParams, batch: &Batch) {
     let params = batch.params(base);
-    let grid = if base.count_noise == 0 {
-        Grid::Lanes(batch.layers.1 * base.nodes * base.node_experts.div_ceil(ORDER_BLOCK))
+    let several = (base.node_replicas - base.node_experts).min(base.node_experts);
+    let blocks = base.node_experts.div_ceil(EXPERT_BLOCK) + several.div_ceil(EXPERT_BLOCK);
+    let nodes = batch.layers.1 * base.nodes;
+    let [weigh, order] = if base.count_noise == 0 {
+        [Grid::Lanes(nodes * several), Grid::Lanes(nodes * blocks)]
     } else {
-        Grid::QueuedExperts
+        [Grid::QueuedSeveral, Grid::QueuedOrder]
     };
-    recording.dispatch(kernel("weigh"), grid, params);
-    recording.dispatch(kernel("order"), grid, params);
+    recording.dispatch(kernel("weigh"), weigh, params);
+    recording.dispatch(kernel("order"), order, params);
 }
 
 /// The packing, by a kernel that places the items of its range.

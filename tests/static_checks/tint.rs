@@ -96,8 +96,10 @@ fn described(replay: &Replay) -> Value {
     let grid = |grid| match grid {
         Grid::Lanes(lanes) => json!(lanes),
         Grid::Queued => json!("queued"),
-        Grid::QueuedExperts => json!("queued_experts"),
         Grid::QueuedTeams => json!("queued_teams"),
+        Grid::QueuedBlocks => json!("queued_blocks"),
+        Grid::QueuedSeveral => json!("queued_several"),
+        Grid::QueuedOrder => json!("queued_order"),
     };
     let dispatches: Vec<_> = replay
         .dispatches

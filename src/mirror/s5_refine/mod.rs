@@ -46,8 +46,8 @@ pub struct Candidate {
     pub work: u32,
     /// Stage 4: the replicas in the order of packing, as keys of falling load, whether a further one, expert.
     pub order: Vec<u64>,
-    /// Stage 4: load of each GPU with a free slot.
-    pub open: Vec<u32>,
+    /// Stage 4: load of each GPU with a free slot, for comparison.
+    pub open: Vec<i32>,
     /// Stage 4: slots in use of each GPU.
     pub used: Vec<u32>,
     /// Stage 4: the last expert each GPU received.
