@@ -2,7 +2,7 @@
 // as `tally` wrote for it, so candidates that are done cost nothing.
 
 // (x, y, z) for one lane in `spread` a queued candidate, then for one workgroup a queued candidate, then for one lane a
-// (queued candidate, and block of experts; expert that may have several replicas; block of all, then of these)
+// (queued candidate, and block of experts; expert that may have several replicas; block of these)
 @group(1) @binding(0) var<storage, read_write> grids: array<u32>;
 
 @compute @workgroup_size(1)
@@ -20,7 +20,7 @@ fn tally() {
     let several = min(params.node_replicas - params.node_experts, params.node_experts);
     write_grid(6u, count * blocks_of(params.node_experts));
     write_grid(9u, count * several);
-    write_grid(12u, count * (blocks_of(params.node_experts) + blocks_of(several)));
+    write_grid(12u, count * blocks_of(several));
     atomicStore(&queue[1u - params.turn], 0u);
 }
 

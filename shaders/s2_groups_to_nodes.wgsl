@@ -493,8 +493,13 @@ fn gather(
     let begin = lane % in_layer * COPY_BLOCK;
     let chosen = chosen_at(layer, params.assignment);
     let end = select(min(begin + COPY_BLOCK, params.experts), 0u, groups[chosen] == NONE);
+    var place = begin / params.group_size;
+    var in_group = begin % params.group_size;
     for (var expert = begin; expert < end; expert += 1u) {
-        gather_expert(layer, chosen, expert);
+        gather_expert(layer, expert, groups[chosen + 1u + place] * params.group_size + in_group);
+        in_group += 1u;
+        place += select(0u, 1u, in_group == params.group_size);
+        in_group = select(in_group, 0u, in_group == params.group_size);
     }
     for (var node = begin; node < min(begin + COPY_BLOCK, params.nodes); node += 1u) {
         let state = node_state_at(layer, node);
@@ -514,12 +519,11 @@ fn gather(
     }
 }
 
-fn gather_expert(layer: u32, chosen: u32, expert: u32) {
-    let group = groups[chosen + 1u + expert / params.group_size];
-    let logical = group * params.group_size + expert % params.group_size;
+fn gather_expert(layer: u32, expert: u32, logical: u32) {
     let source = layer * params.experts + logical;
     let to = layer * params.experts + expert;
     kept[to] = problem[source];
+    kept[params.at_logical + to] = logical;
     let each = select(0u, 4u * params.quads, params.windows > 1u);
     for (var i = 0u; i < each; i += 1u) {
         kept[params.at_node_windows + to * each + i] = problem[params.at_windows + source * each + i];

@@ -1,46 +1,23 @@
 // Stage 4: pack a candidate's replicas onto its node's GPUs, heaviest first, each to the least loaded.
-// Reads `kept` (node loads and the experts in their order) and counts; writes `arena`.
+// Reads `kept` (node loads, ranks and order of experts) and counts; writes `arena`.
 //
-// The order of packing is that of the node's experts, with those that have several replicas elsewhere in it: an
-// expert's place in the one follows from its place in the other and from those few.
-//
-// weigh  one lane a (queued candidate, expert with several replicas): what there is to know about it
-// order  one lane a (queued candidate, some experts): the places of their replicas in the order of packing, into the
-//        snapshot, and the load of a replica, into scratch; first of all experts, then anew of those with several
+// weigh  one lane a (queued candidate, expert with several replicas): the load of one, in the places of slots
+// sort   one lane a (queued candidate, some of these experts): their lists, see `shared/order.wgsl`
 //        (both of a node's first candidate alone where all restarts share the order)
-// pack   one lane a queued candidate: the items begin..end of that order
+// pack   one lane a queued candidate: the items begin..end of the order
 
 override AVOIDS: u32;            // whether duplicates are avoided
 override NOISY: u32;             // whether restarts other than the first add noise
 override GPUS: u32;              // GPUs of a node, in eights, where a lane keeps them to itself; else 0
 
-// Scratch: the load of a replica by expert, then slots in use and last expert by GPU (where a
-// lane keeps the GPUs to itself, both in one word).
+// Scratch, behind the lists: slots in use and last expert by GPU (where a lane keeps the GPUs to itself, both in one
+// word).
 fn used_at(gpu: u32) -> u32 {
-    return params.node_experts + gpu;
+    return 3u * params.node_experts + gpu;
 }
 
 fn last_at(gpu: u32) -> u32 {
-    return params.node_experts + params.node_gpus + gpu;
-}
-
-// The experts with several replicas, as stage 3 lists them: until slots are packed, in their places.
-fn several_expert(index: u32) -> u32 {
-    return slot_expert(index);
-}
-
-// The load of a replica of such an expert; in scratch, behind the loads by expert, how many experts of the node's order
-// come before its first replica, and how many before its further ones.
-fn several_load(index: u32) -> u32 {
-    return slot_load(index);
-}
-
-fn before_first_at(index: u32) -> u32 {
-    return params.node_experts + index;
-}
-
-fn before_further_at(index: u32) -> u32 {
-    return 2u * params.node_experts + index;
+    return 3u * params.node_experts + params.node_gpus + gpu;
 }
 
 // Sets the candidate of a lane, and returns the lane's number among those of the candidate, or NONE.
@@ -69,36 +46,12 @@ fn weigh(
     if index == NONE || index >= control(C_SEVERAL) {
         return;
     }
-    let expert = several_expert(index);
-    let load = weight(expert) / max(count_of(expert), 1u);
-    set_slot(index, expert, load);
-    set_scratch(expert, load);
-    set_scratch(before_first_at(index), experts_before(load, expert));
-    if AVOIDS == 0u {
-        set_scratch(before_further_at(index), experts_before(load, NONE));
-    }
-}
-
-// How many of the node's experts go before a replica of this load and expert: those with more, of equals the lower.
-fn experts_before(load: u32, expert: u32) -> u32 {
-    var before = 0u;
-    var left = params.node_experts;
-    while left > 0u {
-        let half = left / 2u;
-        let other = expert_of_rank(before + half);
-        let other_load = weight(other);
-        if other_load > load || (other_load == load && other < expert) {
-            before += half + 1u;
-            left -= half + 1u;
-        } else {
-            left = half;
-        }
-    }
-    return before;
+    let expert = slot_expert(index);
+    set_slot(index, expert, weight(expert) / max(count_of(expert), 1u));
 }
 
 @compute @workgroup_size(64)
-fn order(
+fn sort(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) grid: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
@@ -107,87 +60,46 @@ fn order(
     if share == NONE {
         return;
     }
-    // The lane's block: of all experts in their order, or of those with several replicas.
-    let blocks = (params.node_experts + EXPERT_BLOCK - 1u) / EXPERT_BLOCK;
-    let of_several = share >= blocks;
     let several = control(C_SEVERAL);
-    let first = select(share, share - blocks, of_several) * EXPERT_BLOCK;
-    let end = min(first + EXPERT_BLOCK, select(params.node_experts, several, of_several));
-    if first >= end {
+    let first = share * EXPERT_BLOCK;
+    if first >= several {
         return;
     }
-    // Of each expert of the block its load, and how many replicas go before its first and before its further ones: to
-    // begin with, if none had several.
     for (var i = 0u; i < EXPERT_BLOCK; i += 1u) {
-        let at = min(first + i, end - 1u);
-        var expert = expert_of_rank(min(at, params.node_experts - 1u));
-        var load = weight(expert);
-        var before = at;
-        var further = at;
-        if of_several {
-            expert = several_expert(at);
-            load = several_load(at);
-            before = scratch(before_first_at(at));
-            if AVOIDS == 0u {
-                further = scratch(before_further_at(at));
-            }
-        }
-        experts[i] = expert;
-        loads[i] = load;
-        firsts[i] = before;
-        furthers[i] = further;
-        before_first[i] = before;
-        before_further[i] = further;
+        let index = min(first + i, several - 1u);
+        experts[i] = slot_expert(index);
+        loads[i] = slot_load(index);
+        ranks[i] = rank_of(experts[i]);
+        heavier[i] = 0u;
+        earlier[i] = 0u;
     }
     for (var index = 0u; index < several; index += 1u) {
-        count_several(index);
+        count_before(slot_expert(index), slot_load(index));
     }
-    // One loop for all replicas of the block: loops in a loop would add up where lanes differ.
-    var i = 0u;
-    var replica = 0u;
-    while first + i < end {
-        let expert = experts[i];
-        let count = count_of(expert);
-        if of_several || count == 1u {
-            let place = select(firsts[i] + replica, furthers[i] + replica - 1u, AVOIDS == 0u && replica > 0u);
-            set_snapshot(place, expert);
-            set_scratch(expert, loads[i]);
-        }
-        replica += 1u;
-        if replica >= count || !of_several {
-            i += 1u;
-            replica = 0u;
+    for (var i = 0u; i < EXPERT_BLOCK; i += 1u) {
+        if first + i < several {
+            set_scratch(several_at(heavier[i]), expert_and_count(experts[i], count_of(experts[i])));
+            set_scratch(several_load_at(heavier[i]), loads[i]);
+            set_scratch(passed_at(earlier[i]), ranks[i]);
         }
     }
 }
 
+// Of the lane's experts: load of a replica, and how many others go before it by that load, and by rank.
 var<private> experts: array<u32, EXPERT_BLOCK>;
 var<private> loads: array<u32, EXPERT_BLOCK>;
-var<private> before_first: array<u32, EXPERT_BLOCK>;
-var<private> before_further: array<u32, EXPERT_BLOCK>;
-var<private> firsts: array<u32, EXPERT_BLOCK>;
-var<private> furthers: array<u32, EXPERT_BLOCK>;
+var<private> ranks: array<u32, EXPERT_BLOCK>;
+var<private> heavier: array<u32, EXPERT_BLOCK>;
+var<private> earlier: array<u32, EXPERT_BLOCK>;
 
-// What an expert with several replicas changes for those of the block: it leaves its place, and its replicas go before
-// those that are lighter. Of equal replicas, first ones go before further ones, then lower experts; where duplicates are
-// avoided an expert's replicas stay together. In a function of its own: naga counts the trips of a loop from where its
-// function begins, so that a compiler that unrolls the loop unrolls the counting away too.
-fn count_several(index: u32) {
-    let expert = several_expert(index);
-    let load = several_load(index);
+// In a function of its own: naga counts the trips of a loop from where its function begins, so that a compiler that
+// unrolls the loop unrolls the counting away too.
+fn count_before(expert: u32, load: u32) {
     let rank = rank_of(expert);
-    let further = count_of(expert) - 1u;
     for (var i = 0u; i < EXPERT_BLOCK; i += 1u) {
-        let heavier = load > loads[i];
-        let lower = load == loads[i] && expert < experts[i];
-        let leaves = select(0u, 1u, rank < before_first[i]);
-        if AVOIDS == 1u {
-            firsts[i] += select(0u, 1u + further, heavier || lower) - leaves;
-        } else {
-            firsts[i] += select(select(0u, 1u, lower), 1u + further, heavier) - leaves;
-            let leaves_further = select(0u, 1u, rank < before_further[i]);
-            furthers[i] += select(0u, 1u, load >= loads[i]) + select(0u, further, heavier || lower) - leaves_further;
-        }
+        let before = load > loads[i] || (load == loads[i] && expert < experts[i]);
+        heavier[i] += select(0u, 1u, before);
+        earlier[i] += select(0u, 1u, rank < ranks[i]);
     }
 }
 
@@ -206,13 +118,16 @@ fn pack(
         clear_candidate();
     }
     let key = restart_key(my_node, my_restart);
+    begin_order(AVOIDS == 1u);
     if GPUS > 0u {
         pack_in_registers(key);
-        return;
+    } else {
+        for (var item = params.begin; item < params.end; item += 1u) {
+            next_item(AVOIDS == 1u);
+            place_replica(key, item);
+        }
     }
-    for (var item = params.begin; item < params.end; item += 1u) {
-        place_replica(key, item);
-    }
+    end_order();
 }
 
 fn clear_candidate() {
@@ -246,8 +161,8 @@ fn clear_slot(slot: u32) {
 }
 
 fn place_replica(key: u32, item: u32) {
-    let expert = ordered_expert(item);
-    let load = ordered_load(expert);
+    let expert = item_expert;
+    let load = item_load;
     let word = draw(key, DRAW_PACKING + item);
     let noisy = NOISY == 1u && my_restart > 0u;
     var best = NONE;
@@ -334,7 +249,7 @@ fn pack_in_registers(key: u32) {
     for (var gpu = 0u; gpu < REGISTER_GPUS; gpu += 1u) {
         my_gpu_loads[gpu] = FULL;
     }
-    placed = ordered_expert(params.begin);
+    placed = item_expert;
     holders = vec2<u32>(0u);
     for (var gpu = 0u; gpu < params.node_gpus; gpu += 1u) {
         var load = 0u;
@@ -353,11 +268,15 @@ fn pack_in_registers(key: u32) {
     var item = params.begin;
     while item < params.end {
         // To make room is rare and dear: lanes that must wait for the others.
-        while item < params.end && place_in_registers(key, item) {
+        while item < params.end {
+            next_item(AVOIDS == 1u);
+            if !place_in_registers(key, item) {
+                break;
+            }
             item += 1u;
         }
         if item < params.end {
-            make_room_in_registers(item);
+            make_room_in_registers();
             item += 1u;
         }
     }
@@ -378,8 +297,8 @@ fn hold_at(gpu: u32) {
 
 // Whether a GPU would take the item, which it then has.
 fn place_in_registers(key: u32, item: u32) -> bool {
-    let expert = ordered_expert(item);
-    let load = ordered_load(expert);
+    let expert = item_expert;
+    let load = item_load;
     holders = select(vec2<u32>(0u), holders, expert == placed);
     placed = expert;
     noise_word = draw(key, DRAW_PACKING + item);
@@ -426,9 +345,9 @@ fn look_at_eight(first: u32) {
 }
 
 // As `make_room`, and places the item.
-fn make_room_in_registers(item: u32) {
-    let expert = ordered_expert(item);
-    let own = ordered_load(expert);
+fn make_room_in_registers() {
+    let expert = item_expert;
+    let own = item_load;
     var a = NONE;
     var b = NONE;
     var load_a = FULL;

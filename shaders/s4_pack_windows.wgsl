@@ -4,22 +4,22 @@
 //
 // pack  one lane a queued candidate: the items begin..end of that order
 
-// Scratch: the mean load of a replica by expert, then by GPU slots in use, last expert and mean load, then the
-// heaviest load of each window.
+// Scratch, behind the lists of the order: by GPU slots in use, last expert and mean load, then the heaviest load of each
+// window.
 fn used_at(gpu: u32) -> u32 {
-    return params.node_experts + gpu;
+    return 3u * params.node_experts + gpu;
 }
 
 fn last_at(gpu: u32) -> u32 {
-    return params.node_experts + params.node_gpus + gpu;
+    return 3u * params.node_experts + params.node_gpus + gpu;
 }
 
 fn mean_at(gpu: u32) -> u32 {
-    return params.node_experts + 2u * params.node_gpus + gpu;
+    return 3u * params.node_experts + 2u * params.node_gpus + gpu;
 }
 
 fn heaviest_part() -> u32 {
-    return params.at_scratch + params.node_experts + 3u * params.node_gpus;
+    return params.at_scratch + 3u * (params.node_experts + params.node_gpus);
 }
 
 // The heaviest GPU of each window so far, not below the floor, and the loads of the replica to place.
@@ -45,9 +45,13 @@ fn pack(
         }
     }
     let key = restart_key(my_node, my_restart);
+    let together = params.avoid_duplicates != 0u;
+    begin_order(together);
     for (var item = params.begin; item < params.end; item += 1u) {
+        next_item(together);
         place_replica(key, item);
     }
+    end_order();
     for (var q = 0u; q < params.quads; q += 1u) {
         set_quad_at(heaviest_part(), 0u, q, heaviest[q]);
     }
@@ -98,8 +102,8 @@ fn clear_quad(part: u32, index: u32, q: u32) {
 }
 
 fn place_replica(key: u32, item: u32) {
-    let expert = ordered_expert(item);
-    let mean = ordered_load(expert);
+    let expert = item_expert;
+    let mean = item_load;
     let word = draw(key, DRAW_PACKING + item);
     let noisy = params.packing_noise != 0u && my_restart > 0u;
     let count = max(count_of(expert), 1u);
@@ -200,8 +204,9 @@ fn make_room(expert: u32) -> u32 {
     let at = lacking_slot(a, used, b);
     let moved = slot_expert(at);
     if moved != FREE {
-        set_scratch(mean_at(a), scratch(mean_at(a)) + ordered_load(moved));
-        set_scratch(mean_at(b), scratch(mean_at(b)) - ordered_load(moved));
+        let mean = weight(moved) / max(count_of(moved), 1u);
+        set_scratch(mean_at(a), scratch(mean_at(a)) + mean);
+        set_scratch(mean_at(b), scratch(mean_at(b)) - mean);
         exchange_slots(at, a * params.slots_per_gpu + used);
     }
     set_scratch(used_at(a), used + 1u);

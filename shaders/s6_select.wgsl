@@ -125,15 +125,14 @@ fn copy_plan(
         return;
     }
     let begin = lane % copy_blocks() * COPY_BLOCK;
-    let node_groups = chosen_at(layer, params.assignment) + 1u + pair % params.nodes * params.node_groups;
+    let logical = params.at_logical + pair * params.node_experts;
     for (var slot = begin; slot < min(begin + COPY_BLOCK, params.node_slots); slot += 1u) {
         let at = pair * params.node_slots + slot;
         let expert = kept[params.at_node_slots + at];
-        var logical = FREE;
-        if expert != FREE {
-            let group = groups[node_groups + expert / params.group_size];
-            logical = group * params.group_size + expert % params.group_size;
+        if expert == FREE {
+            kept[params.at_plan + at] = FREE;
+        } else {
+            kept[params.at_plan + at] = kept[logical + expert];
         }
-        kept[params.at_plan + at] = logical;
     }
 }

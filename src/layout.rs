@@ -6,7 +6,7 @@ use crate::options::{GroupRule, Objective};
 use crate::params::{COUNT_NOISE, Params, SAMPLED_ASSIGNMENTS};
 
 /// Words of a candidate's control block (`CONTROL_WORDS` in `candidate.wgsl`).
-pub const CONTROL_WORDS: u32 = 24;
+pub const CONTROL_WORDS: u32 = 28;
 /// Words of a node's kept state (`NODE_WORDS` in `problem.wgsl`).
 pub const NODE_WORDS: u32 = 8;
 /// Words of a layer's kept state (`LAYER_WORDS` in `problem.wgsl`).
@@ -43,6 +43,7 @@ gpu_params! {
     at_group_rank, at_built, at_build_state, at_shares, at_chosen, at_walk, at_node_state, at_node_slots,
     at_layer_state, at_plan, at_control, at_expert, at_load, at_snapshot, at_counts, at_gpu_load, at_marks,
     at_scratch, at_tables, at_enumerated, at_windows, at_window_groups, at_node_windows, at_floors, at_tops, at_rank, at_order,
+    at_logical,
 }
 
 /// The buffers of one call, in words, and the parts in them.
@@ -111,6 +112,7 @@ impl Layout {
         kept.take(layers * experts);
         let at_rank = kept.take(layers * experts);
         let at_order = kept.take(layers * experts);
+        let at_logical = kept.take(layers * experts);
         let at_node_state = kept.take(layers * nodes * wide(NODE_WORDS));
         let at_node_slots = kept.take(layers * slots);
         let at_node_windows = kept.take(layers * experts * several);
@@ -129,13 +131,13 @@ impl Layout {
         let at_counts = arena.take(node_experts);
         let at_gpu_load = arena.take(node_gpus * several.max(1));
         let at_marks = arena.take(node_gpus);
-        // Replication: 2 an expert and 1 a block of them; the order of packing: 3 an expert; packing: 1 an expert and
-        // 2 a GPU; transfers: 4 an expert. With several windows, packing: 1 an expert, 3 a GPU, and the heaviest load
-        // of each window; transfers: 1 an expert, and the loads of two GPUs.
+        // Replication: 2 an expert and 1 a block of them; the order of packing: 3 an expert; packing: 2 a GPU behind
+        // them; transfers: 4 an expert. With several windows, packing: 3 a GPU and the heaviest load of each window;
+        // transfers: 1 an expert, and the loads of two GPUs.
         let at_scratch = arena.take(if params.windows == 1 {
-            (4 * node_experts).max(node_experts + 2 * node_gpus)
+            (4 * node_experts).max(3 * node_experts + 2 * node_gpus)
         } else {
-            (3 * node_experts).max(node_experts + 3 * node_gpus + several).max(node_experts + 2 * several)
+            (3 * node_experts + 3 * node_gpus + several).max(node_experts + 2 * several)
         });
         // The three heaviest GPUs of each window and their loads.
         let at_tops = arena.take(6 * several);
@@ -211,6 +213,7 @@ impl Layout {
             at_tops,
             at_rank,
             at_order,
+            at_logical,
             ..GpuParams::default()
         };
         Self {

@@ -8,7 +8,7 @@ var<private> my_loads: u32;       // where the loads of its node begin in `kept`
 var<private> my_order: u32;       // the candidate that has its order of packing
 
 // Words of a candidate's control block.
-const CONTROL_WORDS: u32 = 24u;
+const CONTROL_WORDS: u32 = 28u;
 const C_END: u32 = 0u;
 const C_PHASE: u32 = 1u;
 const C_WORK: u32 = 2u;
@@ -29,7 +29,14 @@ const C_PROPOSERS: u32 = 16u;
 const C_SWAPPED: u32 = 17u;
 const C_LIGHT: u32 = 18u;
 const C_TOP: u32 = 19u;
-const C_SEVERAL: u32 = 23u;       // experts with several replicas, until they are packed
+// Until all is packed: experts with several replicas, and how far the order has been followed.
+const C_SEVERAL: u32 = 21u;
+const C_SINGLE: u32 = 22u;
+const C_PASSED: u32 = 23u;
+const C_FIRSTS: u32 = 24u;
+const C_FIRSTS_TAKEN: u32 = 25u;
+const C_FURTHERS: u32 = 26u;
+const C_FURTHERS_TAKEN: u32 = 27u;
 
 // Values of C_END.
 const END_RUNNING: u32 = 0u;
@@ -70,11 +77,6 @@ fn weight(expert: u32) -> u32 {
 // Its place in the order of packing if each expert had one replica.
 fn rank_of(expert: u32) -> u32 {
     return kept[params.at_rank + my_loads + expert];
-}
-
-// The expert with this rank.
-fn expert_of_rank(rank: u32) -> u32 {
-    return kept[params.at_order + my_loads + rank];
 }
 
 fn slot_expert(slot: u32) -> u32 {
@@ -159,16 +161,6 @@ fn queue_again() {
 // of its first candidate in the batch.
 fn shares_order() -> bool {
     return params.count_noise == 0u;
-}
-
-// The expert of an item of the order.
-fn ordered_expert(item: u32) -> u32 {
-    return arena[(params.at_snapshot + item) * params.candidates + my_order];
-}
-
-// The load of one of its replicas.
-fn ordered_load(expert: u32) -> u32 {
-    return arena[(params.at_scratch + expert) * params.candidates + my_order];
 }
 
 // Packing makes room: the first slot of GPU `b` whose expert is in none of the first `used` slots of GPU `a`.

@@ -81,6 +81,7 @@ struct Params {
     at_tops: u32,
     at_rank: u32,
     at_order: u32,
+    at_logical: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -89,7 +90,7 @@ struct Params {
 @group(0) @binding(1) var<storage, read> problem: array<u32>;
 // stages 1 and 2: group loads, ranks, assignments; of several windows the group loads [layers][groups][4 * quads]
 @group(0) @binding(2) var<storage, read_write> groups: array<u32>;
-// what is kept of each node and layer: node loads, their ranks and order, node state and slots, layer state, the plan;
+// what is kept of each node and layer: node loads, their ranks and order, the logical experts, node state and slots, layer state, the plan;
 // of several windows the node loads [layers][experts][4 * quads] and floors [layers][4 * quads]
 @group(0) @binding(3) var<storage, read_write> kept: array<u32>;
 // candidates, [word][candidate]

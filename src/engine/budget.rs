@@ -12,8 +12,13 @@ pub const VECTOR: u32 = 8;
 
 /// How many steps of `trips` trips each fit in one dispatch; at least one.
 pub fn steps_per_dispatch(trips: u64) -> u32 {
+    steps_beside(0, trips)
+}
+
+/// The same where the dispatch makes `others` trips besides.
+pub fn steps_beside(others: u32, trips: u64) -> u32 {
     // A loop entered costs a trip more than it makes.
-    (u64::from(TRIPS) / (trips + 1)).clamp(1, u64::from(u32::MAX)) as u32
+    (u64::from(TRIPS.saturating_sub(others)) / (trips + 1)).clamp(1, u64::from(u32::MAX)) as u32
 }
 
 /// The work after which a lane that goes its own way stops, where one piece of work is at most `piece` and takes at

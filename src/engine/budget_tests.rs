@@ -32,7 +32,6 @@ struct Sizes {
     k: u64,
     slots: u64,
     experts: u64,
-    replicas: u64,
     /// Experts with several replicas, at most.
     several: u64,
     nodes: u64,
@@ -54,7 +53,6 @@ impl Sizes {
             k: wide(p.slots_per_gpu),
             slots: wide(p.node_slots),
             experts: wide(p.node_experts),
-            replicas: wide(p.node_replicas),
             several: wide(p.node_experts.min(p.node_replicas - p.node_experts)),
             nodes: wide(p.nodes),
             groups: wide(p.groups),
@@ -89,9 +87,7 @@ fn trips(kernel: Kernel, p: &GpuParams, lanes: u64) -> u64 {
         "start" => of(s.nodes),
         "perturb" => of(16),
         "replicate" => of(s.steps) + s.steps * (of(blocks(s.experts.div_ceil(16))) + of(s.experts) + of(16)),
-        "weigh" => 2 * of(u64::from(s.experts.ilog2()) + 1),
-        // Those with several replicas, then the replicas of a block of experts.
-        "order" => of(s.several) + of(16 + s.replicas.min(16 * u64::from(p.max_count))),
+        "sort" => 2 * of(16) + of(s.several),
         "pack" => {
             let clear = if p.begin == 0 { of(blocks(s.slots)) + of(s.gpus) } else { 0 };
             // Few GPUs are set, read and written back, and an item is a trip of two loops.
@@ -101,7 +97,10 @@ fn trips(kernel: Kernel, p: &GpuParams, lanes: u64) -> u64 {
             let look = |n: u64| of(blocks(n));
             let found = if lanes == 1 { (1..s.k).map(look).sum() } else { (s.k - 1) * look(s.k - 1) };
             let room = of(s.gpus) + of(s.k) + of(s.k - 1) + found;
-            clear + registers + of(s.steps) + s.steps * (of(s.gpus) + if s.avoids { room } else { 0 })
+            // The order: ranks passed over, by each lane where it meets them, four at a time where they follow each
+            // other.
+            let order = s.steps * of(0) + lanes * (s.steps + 1 + blocks(s.several));
+            clear + registers + order + of(s.steps) + s.steps * (of(s.gpus) + if s.avoids { room } else { 0 })
         }
         "refine" => lanes.div_ceil(p.spread.into()) * refine(p, &pieces(p, &s)),
         WIDE => refine(p, &team_pieces(p, &s)),
@@ -110,7 +109,7 @@ fn trips(kernel: Kernel, p: &GpuParams, lanes: u64) -> u64 {
         "copy_node" | "copy_plan" => of(8),
         "gather" => 2 * of(8) + 8 * of(4 * s.quads),
         "rank_experts" => 2 * of(s.experts) + 2 * of(16),
-        "open" | "tally" => 0,
+        "open" | "tally" | "weigh" => 0,
         entry => panic!("{entry} has no model"),
     }
 }

@@ -73,7 +73,7 @@ const GRIDS: [(Grid, u64); 5] = [
     (Grid::QueuedTeams, 12),
     (Grid::QueuedBlocks, 24),
     (Grid::QueuedSeveral, 36),
-    (Grid::QueuedOrder, 48),
+    (Grid::QueuedSeveralBlocks, 48),
 ];
 
 /// A device with its shaders, and what earlier calls made on it.

@@ -100,8 +100,8 @@ pub enum Grid {
     QueuedBlocks,
     /// One a queued candidate and expert that may have several replicas.
     QueuedSeveral,
-    /// One a queued candidate and block of experts, then of those that may have several replicas.
-    QueuedOrder,
+    /// One a queued candidate and block of these.
+    QueuedSeveralBlocks,
 }
 
 /// One dispatch: a kernel over a grid, with its uniform block.

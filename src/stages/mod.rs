@@ -46,6 +46,7 @@ const PROBLEM: &str = include_str!("../../shaders/shared/problem.wgsl");
 const WIDE_U64: &str = include_str!("../../shaders/shared/wide_u64.wgsl");
 const RNG: &str = include_str!("../../shaders/shared/rng.wgsl");
 const CANDIDATE: &str = include_str!("../../shaders/shared/candidate.wgsl");
+const ORDER: &str = include_str!("../../shaders/shared/order.wgsl");
 const WINDOWS: &str = include_str!("../../shaders/shared/windows.wgsl");
 
 impl Stage {

@@ -1,18 +1,18 @@
 //! Stage 4: replicas to GPUs.
 
-use super::{Batch, CANDIDATE, PROBLEM, RNG, Stage, WIDE_U64};
+use super::{Batch, CANDIDATE, ORDER, PROBLEM, RNG, Stage, WIDE_U64};
 use crate::engine::budget;
 use crate::engine::recording::{Fixed, Grid, Kernel, Recording};
 use crate::layout::GpuParams;
-use crate::params::{EXPERT_BLOCK, REGISTER_GPUS};
+use crate::params::{EXPERT_BLOCK, REGISTER_GPUS, blocks};
 
 /// The shader.
 pub const STAGE: Stage = Stage {
     stem: "s4_pack",
-    sources: &[include_str!("../../shaders/s4_pack.wgsl"), PROBLEM, WIDE_U64, RNG, CANDIDATE],
-    entries: &["weigh", "order", "pack"],
+    sources: &[include_str!("../../shaders/s4_pack.wgsl"), ORDER, PROBLEM, WIDE_U64, RNG, CANDIDATE],
+    entries: &["weigh", "sort", "pack"],
     fixed: &[
-        Fixed { name: "AVOIDS", read_by: &["weigh", "order", "pack"], of: |p| p.avoid_duplicates },
+        Fixed { name: "AVOIDS", read_by: &["pack"], of: |p| p.avoid_duplicates },
         Fixed { name: "NOISY", read_by: &["pack"], of: |p| p.packing_noise },
         Fixed { name: "GPUS", read_by: &["pack"], of: |p| register_gpus(p.node_gpus) },
     ],
@@ -34,19 +34,24 @@ pub fn record(recording: &mut Recording, base: &GpuParams, batch: &Batch) {
     record_pack(recording, base, batch, kernel("pack"));
 }
 
-/// The order of packing. Restarts without noise on the counts share it, one of each node is put in order.
+/// The lists from which the order of packing follows. Restarts without noise on the counts share them: those of one of
+/// each node are made.
 pub fn record_order(recording: &mut Recording, base: &GpuParams, batch: &Batch) {
     let params = batch.params(base);
-    let several = (base.node_replicas - base.node_experts).min(base.node_experts);
-    let blocks = base.node_experts.div_ceil(EXPERT_BLOCK) + several.div_ceil(EXPERT_BLOCK);
+    let several = several(base);
     let nodes = batch.layers.1 * base.nodes;
-    let [weigh, order] = if base.count_noise == 0 {
-        [Grid::Lanes(nodes * several), Grid::Lanes(nodes * blocks)]
+    let [weigh, sort] = if base.count_noise == 0 {
+        [Grid::Lanes(nodes * several), Grid::Lanes(nodes * several.div_ceil(EXPERT_BLOCK))]
     } else {
-        [Grid::QueuedSeveral, Grid::QueuedOrder]
+        [Grid::QueuedSeveral, Grid::QueuedSeveralBlocks]
     };
     recording.dispatch(kernel("weigh"), weigh, params);
-    recording.dispatch(kernel("order"), order, params);
+    recording.dispatch(kernel("sort"), sort, params);
+}
+
+/// Experts of a node that may have several replicas.
+fn several(base: &GpuParams) -> u32 {
+    (base.node_replicas - base.node_experts).min(base.node_experts)
 }
 
 /// The packing, by a kernel that places the items of its range.
@@ -55,7 +60,10 @@ pub fn record_pack(recording: &mut Recording, base: &GpuParams, batch: &Batch, p
     // A replica looks at every GPU, and where it must make room at two GPUs' slots.
     let k = u64::from(base.slots_per_gpu);
     let room = if base.avoid_duplicates == 1 { u64::from(base.node_gpus) + k * (k + 1) } else { 0 };
-    let items = budget::steps_per_dispatch(u64::from(base.node_gpus) + 2 + room);
+    // Ranks of the order that are passed over, by each lane for itself: some at a time, or after an item.
+    let passed = budget::VECTOR * (1 + blocks(several(base)));
+    let order = u64::from(1 + budget::VECTOR);
+    let items = budget::steps_beside(passed, u64::from(base.node_gpus) + 2 + order + room);
     for (begin, end) in budget::ranges(base.node_replicas, items) {
         recording.dispatch(pack, Grid::Queued, GpuParams { begin, end, ..params });
     }

@@ -1,6 +1,6 @@
 //! Stage 4 where there are several windows: replicas to GPUs.
 
-use super::{Batch, CANDIDATE, PROBLEM, RNG, Stage, WIDE_U64, WINDOWS, s4_pack};
+use super::{Batch, CANDIDATE, ORDER, PROBLEM, RNG, Stage, WIDE_U64, WINDOWS, s4_pack};
 use crate::engine::recording::{Fixed, Kernel, Recording};
 use crate::layout::GpuParams;
 
@@ -9,6 +9,7 @@ pub const STAGE: Stage = Stage {
     stem: "s4_pack_windows",
     sources: &[
         include_str!("../../shaders/s4_pack_windows.wgsl"),
+        ORDER,
         WINDOWS,
         PROBLEM,
         WIDE_U64,

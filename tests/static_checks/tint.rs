@@ -99,7 +99,7 @@ fn described(replay: &Replay) -> Value {
         Grid::QueuedTeams => json!("queued_teams"),
         Grid::QueuedBlocks => json!("queued_blocks"),
         Grid::QueuedSeveral => json!("queued_several"),
-        Grid::QueuedOrder => json!("queued_order"),
+        Grid::QueuedSeveralBlocks => json!("queued_several_blocks"),
     };
     let dispatches: Vec<_> = replay
         .dispatches

@@ -7,7 +7,9 @@ const { UNIFORM, STORAGE, INDIRECT, COPY_SRC, COPY_DST, MAP_READ } = GPUBufferUs
 const LANES = 64;
 const MAX_GRID = 65535;
 // Where the grids lie that `tally` in queue.wgsl sizes.
-const INDIRECT_AT = { queued: 0, queued_teams: 12, queued_blocks: 24, queued_several: 36, queued_order: 48 };
+const INDIRECT_AT = {
+  queued: 0, queued_teams: 12, queued_blocks: 24, queued_several: 36, queued_several_blocks: 48,
+};
 const DISPATCHES_PER_SUBMISSION = 256;
 
 const layoutOf = (types) =>

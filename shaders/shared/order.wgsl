@@ -1,0 +1,165 @@
+// The order of packing, replica by replica: heaviest first; of equal replicas first ones before further ones, then lower
+// experts; where duplicates are avoided (`together`) an expert's replicas stay together.
+//
+// It is the node's order of experts by load, without those that have several replicas, merged with a list of these by the
+// load of one. Their lists lie in scratch, of the candidate that has the order.
+
+// An expert with several replicas and their number (at most 4,096 and 16,384), heaviest replica first.
+fn several_at(index: u32) -> u32 {
+    return index;
+}
+
+fn expert_and_count(expert: u32, count: u32) -> u32 {
+    return expert | (count << 16u);
+}
+
+// The load of one of them.
+fn several_load_at(index: u32) -> u32 {
+    return params.node_experts + index;
+}
+
+// The ranks that these experts have in the node's order, where they are passed over.
+fn passed_at(index: u32) -> u32 {
+    return 2u * params.node_experts + index;
+}
+
+fn listed(at: u32) -> u32 {
+    return arena[(params.at_scratch + at) * params.candidates + my_order];
+}
+
+// The replica to place.
+var<private> item_expert: u32;
+var<private> item_load: u32;
+
+// A place in the list of experts with several replicas.
+struct Several {
+    index: u32,
+    taken: u32,    // of the expert's replicas
+    copies: u32,   // that come from this place, one after the other
+    expert: u32,
+    load: u32,     // of one, plus 1; 0 behind the end
+}
+
+// What may come next: an expert with one replica, the first replica of one with several (all, where they stay together),
+// and further ones.
+var<private> single_rank: u32;
+var<private> single_expert: u32;
+var<private> single_load: u32;     // plus 1, or 0 behind the end
+var<private> first: Several;
+var<private> further: Several;
+
+// The next rank to pass over, and its place in that list, which has `several` entries.
+var<private> passed_rank: u32;
+var<private> passed_index: u32;
+var<private> several: u32;
+
+// Begins with the item `params.begin`, at which the dispatch before ended.
+fn begin_order(together: bool) {
+    several = arena[(params.at_control + C_SEVERAL) * params.candidates + my_order];
+    single_rank = 0u;
+    passed_index = 0u;
+    first.index = 0u;
+    first.taken = 0u;
+    further.index = 0u;
+    further.taken = 0u;
+    if params.begin > 0u {
+        single_rank = control(C_SINGLE);
+        passed_index = control(C_PASSED);
+        first.index = control(C_FIRSTS);
+        first.taken = control(C_FIRSTS_TAKEN);
+        further.index = control(C_FURTHERS);
+        further.taken = control(C_FURTHERS_TAKEN);
+    }
+    passed_rank = rank_to_pass();
+    see_single();
+    first = seen(first, 0u);
+    if !together {
+        first.copies = 1u;
+        further = seen(further, 1u);
+    }
+}
+
+// Remembers where the next dispatch begins.
+fn end_order() {
+    if params.end < params.node_replicas {
+        set_control(C_SINGLE, single_rank);
+        set_control(C_PASSED, passed_index);
+        set_control(C_FIRSTS, first.index);
+        set_control(C_FIRSTS_TAKEN, first.taken);
+        set_control(C_FURTHERS, further.index);
+        set_control(C_FURTHERS_TAKEN, further.taken);
+    }
+}
+
+// Sets the next item.
+fn next_item(together: bool) {
+    let several_first = first.load > single_load || (first.load == single_load && first.expert < single_expert);
+    item_expert = select(single_expert, first.expert, several_first);
+    item_load = select(single_load, first.load, several_first);
+    if !together && further.load > item_load {
+        item_expert = further.expert;
+        item_load = further.load;
+        further.taken += 1u;
+        if further.taken == further.copies {
+            further = next_seen(further, 1u);
+        }
+    } else if several_first {
+        first.taken += 1u;
+        if first.taken == first.copies {
+            first = next_seen(first, 0u);
+            if !together {
+                first.copies = 1u;
+            }
+        }
+    } else {
+        single_rank += 1u;
+        see_single();
+    }
+    item_load -= 1u;
+}
+
+// The expert of `single_rank`, or of the next rank that is not passed over.
+fn see_single() {
+    // Some at a time: ranks to pass over lie side by side, or there are items between them.
+    while single_rank == passed_rank {
+        pass_over();
+        pass_over();
+        pass_over();
+        pass_over();
+    }
+    single_expert = NONE;
+    single_load = 0u;
+    if single_rank < params.node_experts {
+        single_expert = kept[params.at_order + my_loads + single_rank];
+        single_load = weight(single_expert) + 1u;
+    }
+}
+
+fn pass_over() {
+    if single_rank == passed_rank {
+        single_rank += 1u;
+        passed_index += 1u;
+        passed_rank = rank_to_pass();
+    }
+}
+
+fn rank_to_pass() -> u32 {
+    if passed_index < several {
+        return listed(passed_at(passed_index));
+    }
+    return NONE;
+}
+
+// A place with what is there; the first `without` replicas come from elsewhere.
+fn seen(place: Several, without: u32) -> Several {
+    if place.index >= several {
+        return Several(place.index, place.taken, 0u, NONE, 0u);
+    }
+    let what = listed(several_at(place.index));
+    let load = listed(several_load_at(place.index));
+    return Several(place.index, place.taken, (what >> 16u) - without, what & 0xffffu, load + 1u);
+}
+
+fn next_seen(place: Several, without: u32) -> Several {
+    return seen(Several(place.index + 1u, 0u, 0u, 0u, 0u), without);
+}
