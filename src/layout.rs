@@ -3,7 +3,7 @@
 
 use crate::mirror::rng::NORMAL;
 use crate::options::{GroupRule, Objective};
-use crate::params::{COUNT_NOISE, Params, SAMPLED_ASSIGNMENTS};
+use crate::params::{ARENA_TILE, COUNT_NOISE, Params, SAMPLED_ASSIGNMENTS};
 
 /// Words of a candidate's control block (`CONTROL_WORDS` in `candidate.wgsl`).
 pub const CONTROL_WORDS: u32 = 28;
@@ -43,7 +43,7 @@ gpu_params! {
     at_group_rank, at_built, at_build_state, at_shares, at_chosen, at_walk, at_node_state, at_node_slots,
     at_layer_state, at_plan, at_control, at_expert, at_load, at_snapshot, at_counts, at_gpu_load, at_marks,
     at_scratch, at_tables, at_enumerated, at_windows, at_window_groups, at_node_windows, at_floors, at_tops, at_rank, at_order,
-    at_logical,
+    at_logical, candidate_words,
 }
 
 /// The buffers of one call, in words, and the parts in them.
@@ -214,6 +214,7 @@ impl Layout {
             at_rank,
             at_order,
             at_logical,
+            candidate_words: u32::try_from(arena.0).unwrap_or(u32::MAX),
             ..GpuParams::default()
         };
         Self {
@@ -224,6 +225,11 @@ impl Layout {
             candidate_words: arena.0,
             result_begin,
         }
+    }
+
+    /// Words of an arena for so many candidates, which lie in tiles of [`ARENA_TILE`].
+    pub fn arena_words(&self, candidates: u32) -> u64 {
+        u64::from(candidates).next_multiple_of(u64::from(ARENA_TILE)) * self.candidate_words
     }
 
     /// What the problem buffer holds at the start; `windows` as [`window_quads`] lays them out.

@@ -175,7 +175,7 @@ impl Batch {
             restarts: (0, self.params.restarts),
             haste: 1,
         };
-        let arena = self.candidates() * self.layout.candidate_words;
+        let arena = self.layout.arena_words(batch.params(base).candidates);
         if arena > profiler.gpu.max_buffer_words() {
             return Err(Error::invalid("candidates of a batch", self.candidates(), "do not fit a buffer"));
         }

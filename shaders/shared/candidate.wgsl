@@ -1,11 +1,13 @@
-// One candidate: a lane's place in the arena. Arrays lie [index][candidate], so that lanes read side by side.
+// One candidate: a lane's place in the arena. Candidates lie in tiles, [tile][index][candidate of the tile], so that lanes
+// read side by side and a candidate is not all over the memory.
 
 var<private> me: u32;             // candidate of this lane
 var<private> my_layer: u32;
 var<private> my_node: u32;
 var<private> my_restart: u32;
 var<private> my_loads: u32;       // where the loads of its node begin in `kept`
-var<private> my_order: u32;       // the candidate that has its order of packing
+var<private> my_words: u32;       // where its words begin
+var<private> my_order: u32;       // where those begin of the candidate that has its order of packing
 
 // Words of a candidate's control block.
 const CONTROL_WORDS: u32 = 28u;
@@ -51,14 +53,19 @@ fn take_candidate(candidate: u32) {
     let pair = candidate / params.restart_count;
     let restart = candidate % params.restart_count;
     my_restart = params.restart_begin + restart;
-    my_order = select(candidate, candidate - restart, shares_order());
+    my_words = words_of(candidate);
+    my_order = words_of(select(candidate, candidate - restart, shares_order()));
     my_layer = params.layer_begin + pair / params.nodes;
     my_node = pair % params.nodes;
     my_loads = my_layer * params.experts + my_node * params.node_experts;
 }
 
+fn words_of(candidate: u32) -> u32 {
+    return candidate / ARENA_TILE * ARENA_TILE * params.candidate_words + candidate % ARENA_TILE;
+}
+
 fn word_at(part: u32, index: u32) -> u32 {
-    return (part + index) * params.candidates + me;
+    return (part + index) * ARENA_TILE + my_words;
 }
 
 fn control(word: u32) -> u32 {

@@ -24,7 +24,7 @@ fn passed_at(index: u32) -> u32 {
 }
 
 fn listed(at: u32) -> u32 {
-    return arena[(params.at_scratch + at) * params.candidates + my_order];
+    return arena[(params.at_scratch + at) * ARENA_TILE + my_order];
 }
 
 // The replica to place.
@@ -55,13 +55,11 @@ var<private> several: u32;
 
 // Begins with the item `params.begin`, at which the dispatch before ended.
 fn begin_order(together: bool) {
-    several = arena[(params.at_control + C_SEVERAL) * params.candidates + my_order];
+    several = arena[(params.at_control + C_SEVERAL) * ARENA_TILE + my_order];
     single_rank = 0u;
     passed_index = 0u;
-    first.index = 0u;
-    first.taken = 0u;
-    further.index = 0u;
-    further.taken = 0u;
+    first = Several();
+    further = Several();
     if params.begin > 0u {
         single_rank = control(C_SINGLE);
         passed_index = control(C_PASSED);
@@ -71,12 +69,7 @@ fn begin_order(together: bool) {
         further.taken = control(C_FURTHERS_TAKEN);
     }
     passed_rank = rank_to_pass();
-    see_single();
-    first = seen(first, 0u);
-    if !together {
-        first.copies = 1u;
-        further = seen(further, 1u);
-    }
+    see(together);
 }
 
 // Remembers where the next dispatch begins.
@@ -93,45 +86,42 @@ fn end_order() {
 
 // Sets the next item.
 fn next_item(together: bool) {
-    let several_first = first.load > single_load || (first.load == single_load && first.expert < single_expert);
-    item_expert = select(single_expert, first.expert, several_first);
-    item_load = select(single_load, first.load, several_first);
-    if !together && further.load > item_load {
-        item_expert = further.expert;
-        item_load = further.load;
-        further.taken += 1u;
-        if further.taken == further.copies {
-            further = next_seen(further, 1u);
-        }
-    } else if several_first {
-        first.taken += 1u;
-        if first.taken == first.copies {
-            first = next_seen(first, 0u);
-            if !together {
-                first.copies = 1u;
-            }
-        }
-    } else {
-        single_rank += 1u;
-        see_single();
-    }
-    item_load -= 1u;
+    let of_first = first.load > single_load || (first.load == single_load && first.expert < single_expert);
+    item_expert = select(single_expert, first.expert, of_first);
+    item_load = select(single_load, first.load, of_first);
+    let of_further = !together && further.load > item_load;
+    item_expert = select(item_expert, further.expert, of_further);
+    item_load = select(item_load, further.load, of_further) - 1u;
+    single_rank += select(1u, 0u, of_first || of_further);
+    first = taken_from(first, of_first && !of_further);
+    further = taken_from(further, of_further);
+    see(together);
 }
 
-// The expert of `single_rank`, or of the next rank that is not passed over.
-fn see_single() {
-    // Some at a time: ranks to pass over lie side by side, or there are items between them.
+fn taken_from(place: Several, is_taken: bool) -> Several {
+    let taken = place.taken + select(0u, 1u, is_taken);
+    let is_over = taken == place.copies;
+    return Several(
+        place.index + select(0u, 1u, is_over), select(taken, 0u, is_over), place.copies, place.expert, place.load,
+    );
+}
+
+// What there is at the three places. All lanes look at all of them, whatever they have taken: drivers that look up memory
+// lane by lane guess wrong which do not.
+fn see(together: bool) {
+    // Ranks to pass over lie side by side, or there are items between them.
     while single_rank == passed_rank {
         pass_over();
         pass_over();
         pass_over();
         pass_over();
     }
-    single_expert = NONE;
-    single_load = 0u;
-    if single_rank < params.node_experts {
-        single_expert = kept[params.at_order + my_loads + single_rank];
-        single_load = weight(single_expert) + 1u;
+    single_expert = kept[params.at_order + my_loads + min(single_rank, params.node_experts - 1u)];
+    single_load = select(0u, weight(single_expert) + 1u, single_rank < params.node_experts);
+    first = seen(first, 0u);
+    if !together {
+        first.copies = 1u;
+        further = seen(further, 1u);
     }
 }
 
@@ -152,14 +142,10 @@ fn rank_to_pass() -> u32 {
 
 // A place with what is there; the first `without` replicas come from elsewhere.
 fn seen(place: Several, without: u32) -> Several {
-    if place.index >= several {
-        return Several(place.index, place.taken, 0u, NONE, 0u);
-    }
-    let what = listed(several_at(place.index));
-    let load = listed(several_load_at(place.index));
-    return Several(place.index, place.taken, (what >> 16u) - without, what & 0xffffu, load + 1u);
-}
-
-fn next_seen(place: Several, without: u32) -> Several {
-    return seen(Several(place.index + 1u, 0u, 0u, 0u, 0u), without);
+    let there = place.index < several;
+    let index = min(place.index, max(several, 1u) - 1u);
+    let what = listed(several_at(index));
+    let load = listed(several_load_at(index));
+    let copies = select(0u, (what >> 16u) - without, there);
+    return Several(place.index, place.taken, copies, what & 0xffffu, select(0u, load + 1u, there));
 }

@@ -82,6 +82,7 @@ struct Params {
     at_rank: u32,
     at_order: u32,
     at_logical: u32,
+    candidate_words: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -93,7 +94,7 @@ struct Params {
 // what is kept of each node and layer: node loads, their ranks and order, the logical experts, node state and slots, layer state, the plan;
 // of several windows the node loads [layers][experts][4 * quads] and floors [layers][4 * quads]
 @group(0) @binding(3) var<storage, read_write> kept: array<u32>;
-// candidates, [word][candidate]
+// candidates, see `candidate.wgsl`
 @group(0) @binding(4) var<storage, read_write> arena: array<u32>;
 // which candidates still run
 @group(0) @binding(5) var<storage, read_write> queue: array<atomic<u32>>;

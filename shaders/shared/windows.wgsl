@@ -12,17 +12,15 @@ const C_KICKS_NEXT: u32 = 20u;
 
 fn quad_at(part: u32, index: u32, q: u32) -> vec4<u32> {
     let at = word_at(part, (index * params.quads + q) * 4u);
-    let step = params.candidates;
-    return vec4<u32>(arena[at], arena[at + step], arena[at + 2u * step], arena[at + 3u * step]);
+    return vec4<u32>(arena[at], arena[at + ARENA_TILE], arena[at + 2u * ARENA_TILE], arena[at + 3u * ARENA_TILE]);
 }
 
 fn set_quad_at(part: u32, index: u32, q: u32, value: vec4<u32>) {
     let at = word_at(part, (index * params.quads + q) * 4u);
-    let step = params.candidates;
     arena[at] = value.x;
-    arena[at + step] = value.y;
-    arena[at + 2u * step] = value.z;
-    arena[at + 3u * step] = value.w;
+    arena[at + ARENA_TILE] = value.y;
+    arena[at + 2u * ARENA_TILE] = value.z;
+    arena[at + 3u * ARENA_TILE] = value.w;
 }
 
 fn slot_quad(slot: u32, q: u32) -> vec4<u32> {

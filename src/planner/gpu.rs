@@ -5,7 +5,7 @@ use crate::engine::recording::Recording;
 use crate::error::Error;
 use crate::layout::{GpuParams, LAYER_CUT, LAYER_END, LAYER_WORDS, Layout, window_quads};
 use crate::mirror::s5_refine::End;
-use crate::params::{Params, enumerate_assignments};
+use crate::params::{ARENA_TILE, Params, enumerate_assignments};
 use crate::planner::cpu::Planned;
 use crate::stages::s5_refine::Shape;
 use crate::stages::{
@@ -129,7 +129,7 @@ pub fn record(
         s2_groups_to_nodes::record_gather(recording, base, assignment);
         for batch in batches(params, layout, most_arena, assignment, rounds) {
             let batch = Batch { haste, ..batch };
-            arena = arena.max(u64::from(batch.params(base).candidates) * layout.candidate_words);
+            arena = arena.max(layout.arena_words(batch.params(base).candidates));
             record_batch(recording, base, &batch, shape(&batch));
         }
         s6_select::record_settle(recording, base, assignment);
@@ -187,7 +187,8 @@ fn batches(
     assignment: u32,
     rounds: &[(u32, u32)],
 ) -> Vec<Batch> {
-    let candidates = (most_arena / layout.candidate_words).max(1);
+    let tile = u64::from(ARENA_TILE);
+    let candidates = (most_arena / (layout.candidate_words * tile) * tile).max(1);
     let mut batches = Vec::new();
     for &(begin, end) in rounds {
         let nodes = u64::from(params.nodes);

@@ -26,7 +26,7 @@ use crate::mirror::{
     rng, s1_group_loads as mirror_s1, s2_groups_to_nodes as mirror_s2, s3_replicate as mirror_s3,
     s4_pack as mirror_s4, s4_pack_windows as mirror_s4_windows,
 };
-use crate::params::{Params, enumerate_assignments};
+use crate::params::{ARENA_TILE, Params, enumerate_assignments};
 use crate::planner::cpu_windows;
 use crate::stages::{self, Batch};
 use crate::{DeviceChoice, Duplicates, GroupRule, Objective, Planner, Search};
@@ -95,13 +95,13 @@ impl Bench {
 
     /// Runs a recording on the device and reads a part of a buffer.
     pub fn run(&self, gpu: &Gpu, recording: &Recording, part: Part) -> Vec<u32> {
-        let candidates = u64::from(self.batch.params(&self.layout.base).candidates);
+        let candidates = self.batch.params(&self.layout.base).candidates;
         let problem = self.layout.problem(
             self.case.loads.fixed(),
             &window_quads(&self.params, self.case.loads.fixed_windows()),
             &self.table,
         );
-        let arena = candidates * self.layout.candidate_words;
+        let arena = self.layout.arena_words(candidates);
         gpu.run(recording, &self.layout, &problem, arena, part).expect("the device works")
     }
 
@@ -114,10 +114,18 @@ impl Bench {
         recording
     }
 
-    /// One array of every candidate, `[index][candidate]`.
-    pub fn arena(&self, begin: u32, words: u32) -> Part {
-        let candidates = u64::from(self.batch.params(&self.layout.base).candidates);
-        Part::Arena { begin: u64::from(begin) * candidates, words: u64::from(words) * candidates }
+    /// Runs a recording and reads one array of every candidate.
+    pub fn run_candidates(&self, gpu: &Gpu, recording: &Recording, begin: u32, words: u32) -> Vec<Vec<u32>> {
+        let candidates = self.batch.params(&self.layout.base).candidates;
+        let all = Part::Arena { begin: 0, words: self.layout.arena_words(candidates) };
+        let arena = self.run(gpu, recording, all);
+        let of_tile = |tile: &[u32], candidate: usize| {
+            let rows = tile.chunks_exact(ARENA_TILE as usize).skip(begin as usize).take(words as usize);
+            rows.map(|row| row[candidate]).collect()
+        };
+        let tiles = arena.chunks_exact(ARENA_TILE as usize * self.layout.candidate_words as usize);
+        let of_tile = tiles.flat_map(|tile| (0..ARENA_TILE as usize).map(move |c| of_tile(tile, c)));
+        of_tile.take(candidates as usize).collect()
     }
 
     /// The windows' loads of a layer.
@@ -203,11 +211,6 @@ impl Bench {
 pub fn small_budget(params: Params, seed: u64) -> Params {
     let most = if seed.is_multiple_of(3) { 2000 + 500 * (seed % 60) as u32 } else { 1 << 15 };
     Params { work_limit: params.work_limit.min(most), ..params }
-}
-
-/// One candidate's words of an array `[index][candidate]`.
-pub fn of_candidate(words: &[u32], candidates: usize, number: usize) -> Vec<u32> {
-    words.iter().skip(number).step_by(candidates).copied().collect()
 }
 
 /// Fails with the place of the first difference.

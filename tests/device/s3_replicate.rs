@@ -8,10 +8,9 @@ fn counts_of_every_restart_equal_the_mirror() {
         let base = &bench.layout.base;
         let mut recording = bench.record_to_nodes();
         stages::s3_replicate::record(&mut recording, base, &bench.batch);
-        let found = bench.run(gpu, &recording, bench.arena(base.at_counts, base.node_experts));
-        let candidates = bench.batch.params(base).candidates as usize;
+        let found = bench.run_candidates(gpu, &recording, base.at_counts, base.node_experts);
         bench.each_candidate(|number, _, _, _, candidate| {
-            let counts = of_candidate(&found, candidates, number);
+            let counts = &found[number];
             assert_same("counts", bench.case.seed, &candidate.counts, &counts);
         });
     }

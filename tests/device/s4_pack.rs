@@ -10,13 +10,12 @@ fn packings_of_every_restart_equal_the_mirror() {
         stages::s3_replicate::record(&mut recording, base, &bench.batch);
         stages::s4_pack::record(&mut recording, base, &bench.batch);
         // Expert and load of each slot lie behind each other.
-        let slots = bench.run(gpu, &recording, bench.arena(base.at_expert, 2 * base.node_slots));
-        let gpus = bench.run(gpu, &recording, bench.arena(base.at_gpu_load, base.node_gpus));
-        let candidates = bench.batch.params(base).candidates as usize;
+        let slots = bench.run_candidates(gpu, &recording, base.at_expert, 2 * base.node_slots);
+        let gpus = bench.run_candidates(gpu, &recording, base.at_gpu_load, base.node_gpus);
         bench.each_candidate(|number, _, _, _, candidate| {
             let expected = [candidate.expert.as_slice(), &candidate.load].concat();
-            assert_same("slots", bench.case.seed, &expected, &of_candidate(&slots, candidates, number));
-            let found = of_candidate(&gpus, candidates, number);
+            assert_same("slots", bench.case.seed, &expected, &slots[number]);
+            let found = &gpus[number];
             assert_same("GPU loads", bench.case.seed, &candidate.gpu_load, &found);
         });
     }

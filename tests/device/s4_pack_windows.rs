@@ -11,13 +11,12 @@ fn packings_over_several_windows_equal_the_mirror() {
         stages::s4_pack_windows::record(&mut recording, base, &bench.batch);
         // Expert and loads of each slot lie behind each other.
         let each = 4 * base.quads;
-        let slots = bench.run(gpu, &recording, bench.arena(base.at_expert, (1 + each) * base.node_slots));
-        let gpus = bench.run(gpu, &recording, bench.arena(base.at_gpu_load, each * base.node_gpus));
-        let candidates = bench.batch.params(base).candidates as usize;
+        let slots = bench.run_candidates(gpu, &recording, base.at_expert, (1 + each) * base.node_slots);
+        let gpus = bench.run_candidates(gpu, &recording, base.at_gpu_load, each * base.node_gpus);
         bench.each_windows_candidate(|number, _, _, _, candidate| {
             let expected = [candidate.expert.as_slice(), candidate.load.as_flattened()].concat();
-            assert_same("slots", bench.case.seed, &expected, &of_candidate(&slots, candidates, number));
-            let found = of_candidate(&gpus, candidates, number);
+            assert_same("slots", bench.case.seed, &expected, &slots[number]);
+            let found = &gpus[number];
             assert_same("GPU loads", bench.case.seed, candidate.gpu_load.as_flattened(), &found);
         });
     }

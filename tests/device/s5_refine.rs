@@ -80,16 +80,15 @@ fn assert_equal_searches(gpu: &Gpu, bench: &Bench, shape: Shape, change: impl Fn
     stages::s4_pack::record(&mut recording, base, &bench.batch);
     stages::s5_refine::record(&mut recording, base, &bench.batch, shape);
     change(&mut recording);
-    let control = bench.run(gpu, &recording, bench.arena(base.at_control, 8));
-    let snapshots = bench.run(gpu, &recording, bench.arena(base.at_snapshot, base.node_slots));
-    let candidates = bench.batch.params(base).candidates as usize;
+    let control = bench.run_candidates(gpu, &recording, base.at_control, 8);
+    let snapshots = bench.run_candidates(gpu, &recording, base.at_snapshot, base.node_slots);
     bench.each_candidate(|number, loads, key, stop, candidate| {
         let outcome = refine(&bench.params, key, loads, stop, candidate);
-        let found = of_candidate(&control, candidates, number);
+        let found = &control[number];
         let expected = [outcome.end as u32, outcome.max, outcome.first, candidate.work];
         let found = [found[END], found[BEST_MAX], found[FIRST], found[WORK]];
         assert_same("end, max, first and work", bench.case.seed, &expected, &found);
-        let found = of_candidate(&snapshots, candidates, number);
+        let found = &snapshots[number];
         assert_same("placement", bench.case.seed, &candidate.snapshot, &found);
     });
 }

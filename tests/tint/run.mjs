@@ -47,7 +47,7 @@ const pipeline = async ([stem, entryPoint], constants) => {
   return pipelines.get(key);
 };
 
-const grids = bufferOf(9, STORAGE | INDIRECT);
+const grids = bufferOf(15, STORAGE | INDIRECT);
 const gridsGroup = bind(gridBindings, [{ buffer: grids }]);
 
 for (const { dispatches, problem, words, result } of input.replays) {
