@@ -2,7 +2,7 @@
 // as `tally` wrote for it, so candidates that are done cost nothing.
 
 // (x, y, z) for one lane in `spread` a queued candidate, then for one workgroup a queued candidate, then for one lane a
-// (queued candidate, and block of experts; expert that may have several replicas; block of these)
+// (queued candidate, in whole tiles, and block of experts; expert that may have several replicas; block of these)
 @group(1) @binding(0) var<storage, read_write> grids: array<u32>;
 
 @compute @workgroup_size(1)
@@ -17,15 +17,11 @@ fn tally() {
     let count = queued();
     write_grid(0u, count * params.spread);
     write_grid(3u, count * LANES);
-    let several = min(params.node_replicas - params.node_experts, params.node_experts);
-    write_grid(6u, count * blocks_of(params.node_experts));
-    write_grid(9u, count * several);
-    write_grid(12u, count * blocks_of(several));
+    let tiles = (count + ARENA_TILE - 1u) / ARENA_TILE * ARENA_TILE;
+    write_grid(6u, tiles * expert_blocks(params.node_experts));
+    write_grid(9u, tiles * most_several());
+    write_grid(12u, tiles * expert_blocks(most_several()));
     atomicStore(&queue[1u - params.turn], 0u);
-}
-
-fn blocks_of(experts: u32) -> u32 {
-    return (experts + EXPERT_BLOCK - 1u) / EXPERT_BLOCK;
 }
 
 fn write_grid(at: u32, lanes: u32) {

@@ -540,7 +540,7 @@ fn rank_experts(
     if lane >= params.lanes {
         return;
     }
-    let in_node = (params.node_experts + EXPERT_BLOCK - 1u) / EXPERT_BLOCK;
+    let in_node = expert_blocks(params.node_experts);
     let node = lane / in_node;
     let first = lane % in_node * EXPERT_BLOCK;
     let begin = node * params.node_experts;

@@ -66,13 +66,13 @@ fn perturb(
     @builtin(local_invocation_index) local: u32,
 ) {
     let lane = lane_of(workgroup, grid, local);
-    let count = queued();
-    let block = lane / max(count, 1u);
-    let first = block * EXPERT_BLOCK;
-    if count == 0u || first >= params.node_experts {
+    let share = share_of_lane(lane, expert_blocks(params.node_experts));
+    if share.place >= queued() {
         return;
     }
-    take_candidate(queued_candidate(lane % max(count, 1u)));
+    take_candidate(queued_candidate(share.place));
+    let block = share.number;
+    let first = block * EXPERT_BLOCK;
     let key = restart_key(my_node, my_restart);
     let strength = count_noise(my_restart);
     var largest = 0u;
@@ -105,7 +105,7 @@ fn give_replica() {
     most = 0u;
     most_at = 0u;
     ties = 0u;
-    let blocks = (params.node_experts + EXPERT_BLOCK - 1u) / EXPERT_BLOCK;
+    let blocks = expert_blocks(params.node_experts);
     for (var block = 0u; block < blocks; block += 4u) {
         offer_block(block, blocks);
         offer_block(block + 1u, blocks);

@@ -21,19 +21,18 @@ fn last_at(gpu: u32) -> u32 {
 }
 
 // Sets the candidate of a lane, and returns the lane's number among those of the candidate, or NONE.
-fn take_share(lane: u32) -> u32 {
+fn take_share(lane: u32, lanes_each: u32) -> u32 {
     let shares = shares_order();
-    let count = select(queued(), params.candidates / params.restart_count, shares);
-    if count == 0u {
+    let share = share_of_lane(lane, lanes_each);
+    if share.place >= select(queued(), params.candidates / params.restart_count, shares) {
         return NONE;
     }
-    let place = lane % max(count, 1u);
     if !shares {
-        take_candidate(queued_candidate(place));
-        return lane / max(count, 1u);
+        take_candidate(queued_candidate(share.place));
+        return share.number;
     }
-    take_candidate(place * params.restart_count);
-    return select(NONE, lane / max(count, 1u), control(C_END) == END_RUNNING);
+    take_candidate(share.place * params.restart_count);
+    return select(NONE, share.number, control(C_END) == END_RUNNING);
 }
 
 @compute @workgroup_size(64)
@@ -42,7 +41,7 @@ fn weigh(
     @builtin(num_workgroups) grid: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let index = take_share(lane_of(workgroup, grid, local));
+    let index = take_share(lane_of(workgroup, grid, local), most_several());
     if index == NONE || index >= control(C_SEVERAL) {
         return;
     }
@@ -56,7 +55,7 @@ fn sort(
     @builtin(num_workgroups) grid: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let share = take_share(lane_of(workgroup, grid, local));
+    let share = take_share(lane_of(workgroup, grid, local), expert_blocks(most_several()));
     if share == NONE {
         return;
     }

@@ -157,6 +157,19 @@ fn decided_at() -> u32 {
     return 2u + 2u * params.candidates + me / params.restart_count;
 }
 
+// Where several lanes share a candidate: one of `count` places, and the number of the lane among those of the place. Lanes
+// side by side have candidates side by side.
+struct Share {
+    place: u32,
+    number: u32,
+}
+
+fn share_of_lane(lane: u32, lanes_each: u32) -> Share {
+    let tile = ARENA_TILE * max(lanes_each, 1u);
+    let within = lane % tile;
+    return Share(lane / tile * ARENA_TILE + within % ARENA_TILE, within / ARENA_TILE);
+}
+
 // Lets this candidate run again in the next dispatch.
 fn queue_again() {
     let next = 1u - params.turn;

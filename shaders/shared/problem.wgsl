@@ -133,6 +133,16 @@ fn stop_load(bound: u32) -> u32 {
     return bound + mul_high(bound, params.stop_fraction);
 }
 
+// Blocks of so many experts, for a lane each.
+fn expert_blocks(experts: u32) -> u32 {
+    return (experts + EXPERT_BLOCK - 1u) / EXPERT_BLOCK;
+}
+
+// Experts of a node that may have several replicas.
+fn most_several() -> u32 {
+    return min(params.node_replicas - params.node_experts, params.node_experts);
+}
+
 // A flat lane number; grids are two-dimensional because one dimension ends at 65,535 workgroups.
 fn lane_of(workgroup: vec3<u32>, grid: vec3<u32>, local: u32) -> u32 {
     return (workgroup.y * grid.x + workgroup.x) * LANES + local;
