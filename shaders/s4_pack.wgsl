@@ -64,23 +64,23 @@ fn sort(
     if first >= several {
         return;
     }
-    for (var i = 0u; i < EXPERT_BLOCK; i += 1u) {
-        let index = min(first + i, several - 1u);
-        experts[i] = slot_expert(index);
-        loads[i] = slot_load(index);
-        ranks[i] = rank_of(experts[i]);
-        heavier[i] = 0u;
-        earlier[i] = 0u;
+    // Not of constant length: what reads memory takes long to compile, so it is not to be unrolled.
+    let count = min(EXPERT_BLOCK, several - first);
+    for (var i = 0u; i < count; i += 1u) {
+        let expert = slot_expert(first + i);
+        experts[i] = expert;
+        loads[i] = slot_load(first + i);
+        ranks[i] = rank_of(expert);
     }
     for (var index = 0u; index < several; index += 1u) {
         count_before(slot_expert(index), slot_load(index));
     }
-    for (var i = 0u; i < EXPERT_BLOCK; i += 1u) {
-        if first + i < several {
-            set_scratch(several_at(heavier[i]), expert_and_count(experts[i], count_of(experts[i])));
-            set_scratch(several_load_at(heavier[i]), loads[i]);
-            set_scratch(passed_at(earlier[i]), ranks[i]);
-        }
+    for (var i = 0u; i < count; i += 1u) {
+        let expert = experts[i];
+        let at = heavier[i];
+        set_scratch(several_at(at), expert_and_count(expert, count_of(expert)));
+        set_scratch(several_load_at(at), loads[i]);
+        set_scratch(passed_at(earlier[i]), ranks[i]);
     }
 }
 
@@ -248,7 +248,7 @@ fn pack_in_registers(key: u32) {
     for (var gpu = 0u; gpu < REGISTER_GPUS; gpu += 1u) {
         my_gpu_loads[gpu] = FULL;
     }
-    placed = item_expert;
+    placed = begun_expert();
     holders = vec2<u32>(0u);
     for (var gpu = 0u; gpu < params.node_gpus; gpu += 1u) {
         var load = 0u;

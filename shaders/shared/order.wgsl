@@ -69,7 +69,6 @@ fn begin_order(together: bool) {
         further.taken = control(C_FURTHERS_TAKEN);
     }
     passed_rank = rank_to_pass();
-    see(together);
 }
 
 // Remembers where the next dispatch begins.
@@ -84,8 +83,17 @@ fn end_order() {
     }
 }
 
+// The expert of whose replicas, which stay together, the dispatch before has placed some and not all, or NONE.
+fn begun_expert() -> u32 {
+    if first.taken == 0u {
+        return NONE;
+    }
+    return listed(several_at(first.index)) & 0xffffu;
+}
+
 // Sets the next item.
 fn next_item(together: bool) {
+    see(together);
     let of_first = first.load > single_load || (first.load == single_load && first.expert < single_expert);
     item_expert = select(single_expert, first.expert, of_first);
     item_load = select(single_load, first.load, of_first);
@@ -95,7 +103,6 @@ fn next_item(together: bool) {
     single_rank += select(1u, 0u, of_first || of_further);
     first = taken_from(first, of_first && !of_further);
     further = taken_from(further, of_further);
-    see(together);
 }
 
 fn taken_from(place: Several, is_taken: bool) -> Several {

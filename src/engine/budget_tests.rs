@@ -108,7 +108,7 @@ fn trips(kernel: Kernel, p: &GpuParams, lanes: u64) -> u64 {
         "settle_layer" => 2 * of(s.nodes),
         "copy_node" | "copy_plan" => of(8),
         "gather" => 2 * of(8) + 8 * of(4 * s.quads),
-        "rank_experts" => 2 * of(s.experts) + 2 * of(16),
+        "rank_experts" => of(s.experts) + 2 * of(16),
         "open" | "tally" | "weigh" => 0,
         entry => panic!("{entry} has no model"),
     }

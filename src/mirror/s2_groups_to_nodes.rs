@@ -4,9 +4,7 @@ use std::borrow::Cow;
 
 use crate::mirror::rng;
 use crate::options::GroupRule;
-use crate::params::{
-    ASSIGNMENT_WALK, GROUP_SWAP_PAIRS, GROUP_SWAP_STEPS, Params, SAMPLED_ASSIGNMENTS,
-};
+use crate::params::{ASSIGNMENT_WALK, GROUP_SWAP_PAIRS, GROUP_SWAP_STEPS, Params, SAMPLED_ASSIGNMENTS};
 
 /// A balanced assignment of groups to nodes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

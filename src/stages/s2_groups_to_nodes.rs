@@ -10,7 +10,18 @@ use crate::params::{ASSIGNMENT_WALK, COPY_BLOCK, EXPERT_BLOCK, GROUP_SWAP_PAIRS,
 pub const STAGE: Stage = Stage {
     stem: "s2_groups_to_nodes",
     sources: &[include_str!("../../shaders/s2_groups_to_nodes.wgsl"), PROBLEM, WIDE_U64, RNG, CANDIDATE],
-    entries: &["build", "swap_groups", "share", "add_share", "walk", "choose", "repair", "gather", "rank_experts", "floors"],
+    entries: &[
+        "build",
+        "swap_groups",
+        "share",
+        "add_share",
+        "walk",
+        "choose",
+        "repair",
+        "gather",
+        "rank_experts",
+        "floors",
+    ],
     fixed: &[],
 };
 

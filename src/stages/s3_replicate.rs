@@ -25,7 +25,8 @@ pub fn record(recording: &mut Recording, base: &GpuParams, batch: &Batch) {
     recording.dispatch(Kernel { stem: STAGE.stem, entry: "perturb" }, Grid::QueuedBlocks, params);
     let replicate = Kernel { stem: STAGE.stem, entry: "replicate" };
     let expert_blocks = base.node_experts.div_ceil(EXPERT_BLOCK);
-    let picks = budget::steps_per_dispatch(u64::from(base.node_experts + blocks(expert_blocks) + EXPERT_BLOCK) + 6);
+    let picks =
+        budget::steps_per_dispatch(u64::from(base.node_experts + blocks(expert_blocks) + EXPERT_BLOCK) + 6);
     for (begin, end) in budget::ranges(base.node_replicas - base.node_experts, picks) {
         recording.dispatch(replicate, Grid::Queued, GpuParams { begin, end, ..params });
     }

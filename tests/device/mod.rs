@@ -16,9 +16,10 @@ mod s6_select;
 mod whole_plan;
 
 use crate::cases::{Case, random_case, random_windows_case};
+use crate::engine::budget;
 use crate::engine::gpu::{Gpu, Part};
-use crate::engine::recording::Recording;
-use crate::layout::{Layout, window_quads};
+use crate::engine::recording::{Dispatch, Recording};
+use crate::layout::{GpuParams, Layout, window_quads};
 use crate::mirror::s2_groups_to_nodes::Assignment;
 use crate::mirror::s5_refine::Candidate;
 use crate::mirror::s5_refine_windows as windows;
@@ -205,6 +206,21 @@ impl Bench {
             }
         }
     }
+}
+
+/// Cuts what packs into dispatches of so many items, as long recordings are.
+pub fn cut_packing(recording: &mut Recording, items: u32) {
+    let cut = |dispatch: &Dispatch| -> Vec<Dispatch> {
+        let GpuParams { begin, end, .. } = dispatch.params;
+        if dispatch.kernel.entry != "pack" {
+            return vec![dispatch.clone()];
+        }
+        let ranges = budget::ranges(end - begin, items);
+        let ranges =
+            ranges.map(|(from, to)| GpuParams { begin: begin + from, end: begin + to, ..dispatch.params });
+        ranges.map(|params| Dispatch { params, ..dispatch.clone() }).collect()
+    };
+    recording.dispatches = recording.dispatches.iter().flat_map(cut).collect();
 }
 
 /// A budget of the search that keeps the suite short; one in three ends in the middle of a first scan.

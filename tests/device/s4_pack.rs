@@ -9,6 +9,9 @@ fn packings_of_every_restart_equal_the_mirror() {
         let mut recording = bench.record_to_nodes();
         stages::s3_replicate::record(&mut recording, base, &bench.batch);
         stages::s4_pack::record(&mut recording, base, &bench.batch);
+        if seed % 2 == 1 {
+            cut_packing(&mut recording, 1 + seed as u32 % 7);
+        }
         // Expert and load of each slot lie behind each other.
         let slots = bench.run_candidates(gpu, &recording, base.at_expert, 2 * base.node_slots);
         let gpus = bench.run_candidates(gpu, &recording, base.at_gpu_load, base.node_gpus);

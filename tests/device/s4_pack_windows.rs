@@ -9,6 +9,9 @@ fn packings_over_several_windows_equal_the_mirror() {
         let mut recording = bench.record_to_nodes();
         stages::s3_replicate::record(&mut recording, base, &bench.batch);
         stages::s4_pack_windows::record(&mut recording, base, &bench.batch);
+        if seed % 2 == 1 {
+            cut_packing(&mut recording, 1 + seed as u32 % 7);
+        }
         // Expert and loads of each slot lie behind each other.
         let each = 4 * base.quads;
         let slots = bench.run_candidates(gpu, &recording, base.at_expert, (1 + each) * base.node_slots);
