@@ -20,7 +20,7 @@ fn tally() {
     let tiles = (count + ARENA_TILE - 1u) / ARENA_TILE * ARENA_TILE;
     write_grid(6u, tiles * expert_blocks(params.node_experts));
     write_grid(9u, tiles * most_several());
-    write_grid(12u, tiles * expert_blocks(most_several()));
+    write_grid(12u, tiles * several_blocks());
     atomicStore(&queue[1u - params.turn], 0u);
 }
 

@@ -547,19 +547,25 @@ fn rank_experts(
     if groups[chosen_at(node / params.nodes, params.assignment)] == NONE {
         return;
     }
-    // Not of constant length, see `sort` in stage 4.
-    let count = min(EXPERT_BLOCK, params.node_experts - first);
-    for (var i = 0u; i < count; i += 1u) {
-        block_loads[i] = kept[begin + first + i];
+    for (var i = 0u; i < EXPERT_BLOCK; i += 1u) {
+        block_loads[i] = kept[begin + min(first + i, params.node_experts - 1u)];
+        block_ranks[i] = 0u;
     }
-    for (var other = 0u; other < params.node_experts; other += 1u) {
-        // Of equals the lower goes before: of the block, those from here on.
-        count_heavier(kept[begin + other], max(other + 1u, first) - first);
+    let end = min(first + EXPERT_BLOCK, params.node_experts);
+    for (var other = 0u; other < first; other += 1u) {
+        count_heavier(kept[begin + other], 0u);
     }
-    for (var i = 0u; i < count; i += 1u) {
-        let rank = block_ranks[i];
-        kept[params.at_rank + begin + first + i] = rank;
-        kept[params.at_order + begin + rank] = first + i;
+    for (var other = first; other < end; other += 1u) {
+        count_heavier(kept[begin + other], other - first + 1u);
+    }
+    for (var other = end; other < params.node_experts; other += 1u) {
+        count_heavier(kept[begin + other], EXPERT_BLOCK);
+    }
+    for (var i = 0u; i < EXPERT_BLOCK; i += 1u) {
+        if first + i < end {
+            kept[params.at_rank + begin + first + i] = block_ranks[i];
+            kept[params.at_order + begin + block_ranks[i]] = first + i;
+        }
     }
 }
 

@@ -55,47 +55,47 @@ fn sort(
     @builtin(num_workgroups) grid: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let share = take_share(lane_of(workgroup, grid, local), expert_blocks(most_several()));
+    let share = take_share(lane_of(workgroup, grid, local), several_blocks());
     if share == NONE {
         return;
     }
     let several = control(C_SEVERAL);
-    let first = share * EXPERT_BLOCK;
+    let first = share * SEVERAL_BLOCK;
     if first >= several {
         return;
     }
-    // Not of constant length: what reads memory takes long to compile, so it is not to be unrolled.
-    let count = min(EXPERT_BLOCK, several - first);
-    for (var i = 0u; i < count; i += 1u) {
-        let expert = slot_expert(first + i);
-        experts[i] = expert;
-        loads[i] = slot_load(first + i);
-        ranks[i] = rank_of(expert);
+    for (var i = 0u; i < SEVERAL_BLOCK; i += 1u) {
+        let index = min(first + i, several - 1u);
+        experts[i] = slot_expert(index);
+        loads[i] = slot_load(index);
+        ranks[i] = rank_of(experts[i]);
+        heavier[i] = 0u;
+        earlier[i] = 0u;
     }
     for (var index = 0u; index < several; index += 1u) {
         count_before(slot_expert(index), slot_load(index));
     }
-    for (var i = 0u; i < count; i += 1u) {
-        let expert = experts[i];
-        let at = heavier[i];
-        set_scratch(several_at(at), expert_and_count(expert, count_of(expert)));
-        set_scratch(several_load_at(at), loads[i]);
-        set_scratch(passed_at(earlier[i]), ranks[i]);
+    for (var i = 0u; i < SEVERAL_BLOCK; i += 1u) {
+        if first + i < several {
+            set_scratch(several_at(heavier[i]), expert_and_count(experts[i], count_of(experts[i])));
+            set_scratch(several_load_at(heavier[i]), loads[i]);
+            set_scratch(passed_at(earlier[i]), ranks[i]);
+        }
     }
 }
 
 // Of the lane's experts: load of a replica, and how many others go before it by that load, and by rank.
-var<private> experts: array<u32, EXPERT_BLOCK>;
-var<private> loads: array<u32, EXPERT_BLOCK>;
-var<private> ranks: array<u32, EXPERT_BLOCK>;
-var<private> heavier: array<u32, EXPERT_BLOCK>;
-var<private> earlier: array<u32, EXPERT_BLOCK>;
+var<private> experts: array<u32, SEVERAL_BLOCK>;
+var<private> loads: array<u32, SEVERAL_BLOCK>;
+var<private> ranks: array<u32, SEVERAL_BLOCK>;
+var<private> heavier: array<u32, SEVERAL_BLOCK>;
+var<private> earlier: array<u32, SEVERAL_BLOCK>;
 
 // In a function of its own: naga counts the trips of a loop from where its function begins, so that a compiler that
 // unrolls the loop unrolls the counting away too.
 fn count_before(expert: u32, load: u32) {
     let rank = rank_of(expert);
-    for (var i = 0u; i < EXPERT_BLOCK; i += 1u) {
+    for (var i = 0u; i < SEVERAL_BLOCK; i += 1u) {
         let before = load > loads[i] || (load == loads[i] && expert < experts[i]);
         heavier[i] += select(0u, 1u, before);
         earlier[i] += select(0u, 1u, rank < ranks[i]);

@@ -103,6 +103,8 @@ pub const ARENA_TILE: u32 = 8;
 
 /// On a device one lane does so many experts of a node.
 pub const EXPERT_BLOCK: u32 = 16;
+/// So many where they have several replicas: a longer kernel, which compilers take long over.
+pub const SEVERAL_BLOCK: u32 = 8;
 
 /// How many of a word's values a fraction of parts per million is: `x * fraction / 2^32`.
 fn fraction_of_ppm(ppm: u32) -> u32 {

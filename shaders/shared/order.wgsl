@@ -69,6 +69,7 @@ fn begin_order(together: bool) {
         further.taken = control(C_FURTHERS_TAKEN);
     }
     passed_rank = rank_to_pass();
+    see(together);
 }
 
 // Remembers where the next dispatch begins.
@@ -91,9 +92,8 @@ fn begun_expert() -> u32 {
     return listed(several_at(first.index)) & 0xffffu;
 }
 
-// Sets the next item.
+// Sets the next item, and looks at what may come after it.
 fn next_item(together: bool) {
-    see(together);
     let of_first = first.load > single_load || (first.load == single_load && first.expert < single_expert);
     item_expert = select(single_expert, first.expert, of_first);
     item_load = select(single_load, first.load, of_first);
@@ -103,6 +103,7 @@ fn next_item(together: bool) {
     single_rank += select(1u, 0u, of_first || of_further);
     first = taken_from(first, of_first && !of_further);
     further = taken_from(further, of_further);
+    see(together);
 }
 
 fn taken_from(place: Several, is_taken: bool) -> Several {

@@ -143,6 +143,11 @@ fn most_several() -> u32 {
     return min(params.node_replicas - params.node_experts, params.node_experts);
 }
 
+// Blocks of these.
+fn several_blocks() -> u32 {
+    return (most_several() + SEVERAL_BLOCK - 1u) / SEVERAL_BLOCK;
+}
+
 // A flat lane number; grids are two-dimensional because one dimension ends at 65,535 workgroups.
 fn lane_of(workgroup: vec3<u32>, grid: vec3<u32>, local: u32) -> u32 {
     return (workgroup.y * grid.x + workgroup.x) * LANES + local;

@@ -87,7 +87,7 @@ fn trips(kernel: Kernel, p: &GpuParams, lanes: u64) -> u64 {
         "start" => of(s.nodes),
         "perturb" => of(16),
         "replicate" => of(s.steps) + s.steps * (of(blocks(s.experts.div_ceil(16))) + of(s.experts) + of(16)),
-        "sort" => 2 * of(16) + of(s.several),
+        "sort" => 2 * of(8) + of(s.several),
         "pack" => {
             let clear = if p.begin == 0 { of(blocks(s.slots)) + of(s.gpus) } else { 0 };
             // Few GPUs are set, read and written back, and an item is a trip of two loops.
@@ -108,7 +108,7 @@ fn trips(kernel: Kernel, p: &GpuParams, lanes: u64) -> u64 {
         "settle_layer" => 2 * of(s.nodes),
         "copy_node" | "copy_plan" => of(8),
         "gather" => 2 * of(8) + 8 * of(4 * s.quads),
-        "rank_experts" => of(s.experts) + 2 * of(16),
+        "rank_experts" => 2 * of(s.experts) + 2 * of(16),
         "open" | "tally" | "weigh" => 0,
         entry => panic!("{entry} has no model"),
     }

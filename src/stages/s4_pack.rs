@@ -4,7 +4,7 @@ use super::{Batch, CANDIDATE, ORDER, PROBLEM, RNG, Stage, WIDE_U64};
 use crate::engine::budget;
 use crate::engine::recording::{Fixed, Grid, Kernel, Recording};
 use crate::layout::GpuParams;
-use crate::params::{ARENA_TILE, EXPERT_BLOCK, REGISTER_GPUS, blocks};
+use crate::params::{ARENA_TILE, REGISTER_GPUS, SEVERAL_BLOCK, blocks};
 
 /// The shader.
 pub const STAGE: Stage = Stage {
@@ -41,7 +41,7 @@ pub fn record_order(recording: &mut Recording, base: &GpuParams, batch: &Batch) 
     let several = several(base);
     let nodes = (batch.layers.1 * base.nodes).next_multiple_of(ARENA_TILE);
     let [weigh, sort] = if base.count_noise == 0 {
-        [Grid::Lanes(nodes * several), Grid::Lanes(nodes * several.div_ceil(EXPERT_BLOCK))]
+        [Grid::Lanes(nodes * several), Grid::Lanes(nodes * several.div_ceil(SEVERAL_BLOCK))]
     } else {
         [Grid::QueuedSeveral, Grid::QueuedSeveralBlocks]
     };
