@@ -8,9 +8,10 @@ use std::sync::{Mutex, PoisonError};
 
 use super::clock::Clock;
 use super::device::{OpenDevice, one_line};
+use super::missing::{Missing, Variant};
 use super::recording::{
-    BINDINGS, BindingKind, Dispatch, Fixed, FixedValues, GRID_BINDINGS, Grid, Kernel, LANES, Recording, TEAM,
-    constants, fixed_values, team,
+    BINDINGS, BindingKind, Dispatch, Fixed, GRID_BINDINGS, Grid, LANES, Recording, TEAM, constants,
+    fixed_values, team,
 };
 use crate::error::Error;
 use crate::layout::{GpuParams, Layout};
@@ -101,7 +102,7 @@ struct Module {
 }
 
 /// Pipelines by their kernel and the values of its constants.
-type Pipelines = HashMap<(Kernel, FixedValues), wgpu::ComputePipeline>;
+type Pipelines = HashMap<Variant, wgpu::ComputePipeline>;
 
 /// What calls make and leave to the next; all of it goes where a call fails, so that no half-made thing stays.
 #[derive(Default)]
@@ -279,34 +280,42 @@ impl Gpu {
         let mut submitted = Vec::new();
         let submissions = self.submissions(pipelines, recording);
         let mut timing = self.clock.as_ref().map(|clock| clock.start(device, submissions.len()));
-        for dispatches in submissions {
-            for dispatch in dispatches {
-                let variant = self.variant(dispatch);
-                if let Entry::Vacant(place) = pipelines.entry(variant) {
-                    place.insert(self.pipeline(dispatch.kernel, &variant.1)?);
+        let missing = Missing::new(self.missing(pipelines, recording));
+        let make = |variant: &Variant| self.pipeline(variant);
+        let submit = || {
+            for dispatches in submissions {
+                for dispatch in dispatches {
+                    let variant = self.variant(dispatch);
+                    if let Entry::Vacant(place) = pipelines.entry(variant) {
+                        let pipeline = missing.get(place.key(), make)?;
+                        place.insert(pipeline);
+                    }
                 }
-            }
-            let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-            // One pass, or where stages are timed one for each run of dispatches of a stage.
-            let together = |a: &Dispatch, b: &Dispatch| timing.is_none() || a.kernel.stem == b.kernel.stem;
-            let passes: Vec<&[Dispatch]> = dispatches.chunk_by(together).collect();
-            for (index, dispatches) in (0..).zip(&passes) {
-                let timestamp_writes = timing.as_ref().map(|timing| timing.writes(index));
-                let descriptor = wgpu::ComputePassDescriptor { label: None, timestamp_writes };
-                let mut pass = encoder.begin_compute_pass(&descriptor);
-                for dispatch in *dispatches {
-                    let Some(pipeline) = pipelines.get(&self.variant(dispatch)) else { continue };
-                    pass.set_pipeline(pipeline);
-                    pass.set_bind_group(0, bind_group, &[offset]);
-                    self.encode(&mut pass, dispatch.grid);
-                    offset += stride as u32;
+                let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+                // One pass, or where stages are timed one for each run of dispatches of a stage.
+                let together =
+                    |a: &Dispatch, b: &Dispatch| timing.is_none() || a.kernel.stem == b.kernel.stem;
+                let passes: Vec<&[Dispatch]> = dispatches.chunk_by(together).collect();
+                for (index, dispatches) in (0..).zip(&passes) {
+                    let timestamp_writes = timing.as_ref().map(|timing| timing.writes(index));
+                    let descriptor = wgpu::ComputePassDescriptor { label: None, timestamp_writes };
+                    let mut pass = encoder.begin_compute_pass(&descriptor);
+                    for dispatch in *dispatches {
+                        let Some(pipeline) = pipelines.get(&self.variant(dispatch)) else { continue };
+                        pass.set_pipeline(pipeline);
+                        pass.set_bind_group(0, bind_group, &[offset]);
+                        self.encode(&mut pass, dispatch.grid);
+                        offset += stride as u32;
+                    }
                 }
+                if let Some(timing) = &mut timing {
+                    timing.resolve(&mut encoder, passes.iter().map(|pass| pass[0].kernel.stem).collect());
+                }
+                submitted.push(queue.submit([encoder.finish()]));
             }
-            if let Some(timing) = &mut timing {
-                timing.resolve(&mut encoder, passes.iter().map(|pass| pass[0].kernel.stem).collect());
-            }
-            submitted.push(queue.submit([encoder.finish()]));
-        }
+            Ok::<(), Error>(())
+        };
+        missing.made_beside(make, submit)?;
         let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         encoder.copy_buffer_to_buffer(source, begin * 4, staging, 0, words * 4);
         let stamps = timing.as_ref().map(|timing| timing.copy(device, &mut encoder));
@@ -318,15 +327,21 @@ impl Gpu {
         Ok(result)
     }
 
+    /// What a recording needs of pipelines that are not there, in the order of their first use.
+    fn missing(&self, pipelines: &Pipelines, recording: &Recording) -> Vec<Variant> {
+        let mut met = HashSet::new();
+        let variants = recording.dispatches.iter().map(|dispatch| self.variant(dispatch));
+        variants.filter(|variant| !pipelines.contains_key(variant) && met.insert(*variant)).collect()
+    }
+
     /// The dispatches of each submission. One ends too before a pipeline that is not there yet: while that is made, the
     /// device runs what comes before it, and some drivers go on compiling then.
     fn submissions<'a>(&self, pipelines: &Pipelines, recording: &'a Recording) -> Vec<&'a [Dispatch]> {
-        let mut made = HashSet::new();
+        let mut missing = self.missing(pipelines, recording).into_iter().peekable();
         let mut submissions = Vec::new();
         let mut begin = 0;
         for (at, dispatch) in recording.dispatches.iter().enumerate() {
-            let variant = self.variant(dispatch);
-            let is_missing = !pipelines.contains_key(&variant) && made.insert(variant);
+            let is_missing = missing.next_if_eq(&self.variant(dispatch)).is_some();
             if at > begin && (is_missing || at - begin == DISPATCHES_PER_SUBMISSION) {
                 submissions.push(&recording.dispatches[begin..at]);
                 begin = at;
@@ -424,13 +439,13 @@ impl Gpu {
     }
 
     /// Which pipeline a dispatch wants: a kernel and the values of its constants.
-    fn variant(&self, dispatch: &Dispatch) -> (Kernel, FixedValues) {
+    fn variant(&self, dispatch: &Dispatch) -> Variant {
         let fixed = self.modules.get(dispatch.kernel.stem).map_or(&[][..], |module| module.fixed);
         (dispatch.kernel, fixed_values(fixed, dispatch.kernel.entry, &dispatch.params))
     }
 
-    /// The pipeline of a kernel, with these values of its constants.
-    fn pipeline(&self, kernel: Kernel, values: &FixedValues) -> Result<wgpu::ComputePipeline, Error> {
+    /// Makes a pipeline.
+    fn pipeline(&self, (kernel, values): &Variant) -> Result<wgpu::ComputePipeline, Error> {
         let module = self.modules.get(kernel.stem).filter(|module| module.entries.contains(&kernel.entry));
         let Some(Module { shader, layout, fixed, has_teams, .. }) = module else {
             return Err(self.error(&format!("kernel {kernel:?} is missing")));
@@ -555,6 +570,7 @@ fn layout_of(device: &wgpu::Device, kinds: &[BindingKind]) -> wgpu::BindGroupLay
 mod tests {
     use super::*;
     use crate::engine::device::{DeviceChoice, Opening};
+    use crate::engine::recording::{FixedValues, Kernel};
 
     /// The unit tests of `device` fail where no adapter is found.
     fn gpu() -> Option<Gpu> {
@@ -574,7 +590,7 @@ mod tests {
     #[test]
     fn a_kernel_that_is_not_there_is_an_error() {
         let Some(gpu) = gpu() else { return };
-        assert!(gpu.pipeline(Kernel { stem: "s9_none", entry: "none" }, &FixedValues::default()).is_err());
+        assert!(gpu.pipeline(&(Kernel { stem: "s9_none", entry: "none" }, FixedValues::default())).is_err());
         assert_eq!(gpu.lost(), None);
     }
 }

@@ -8,4 +8,5 @@ pub mod clock;
 pub mod device;
 pub mod gpu;
 pub mod keeper;
+pub mod missing;
 pub mod recording;
