@@ -8,6 +8,7 @@
 
 override AVOIDS: u32;            // whether duplicates are avoided
 override NOISY: u32;             // whether restarts other than the first add noise
+override FREES: u32;             // whether slots stay free
 override GPUS: u32;              // GPUs of a node, in eights, where a lane keeps them to itself; else 0
 
 // Scratch, behind the lists: slots in use and last expert by GPU (where a lane keeps the GPUs to itself, both in one
@@ -131,12 +132,13 @@ fn pack(
 
 fn clear_candidate() {
     // Where replicas fill all slots, no slot is read before it is written.
-    let slots = select(params.node_slots, 0u, params.node_replicas == params.node_slots);
-    for (var slot = 0u; slot < slots; slot += 4u) {
-        clear_slot(slot);
-        clear_slot(slot + 1u);
-        clear_slot(slot + 2u);
-        clear_slot(slot + 3u);
+    if FREES == 1u {
+        for (var slot = 0u; slot < params.node_slots; slot += 4u) {
+            clear_slot(slot);
+            clear_slot(slot + 1u);
+            clear_slot(slot + 2u);
+            clear_slot(slot + 3u);
+        }
     }
     if GPUS == 0u {
         for (var gpu = 0u; gpu < params.node_gpus; gpu += 1u) {
@@ -248,12 +250,15 @@ fn pack_in_registers(key: u32) {
     for (var gpu = 0u; gpu < REGISTER_GPUS; gpu += 1u) {
         my_gpu_loads[gpu] = FULL;
     }
-    placed = begun_expert();
+    placed = NONE;
+    if CUT == 1u {
+        placed = begun_expert();
+    }
     holders = vec2<u32>(0u);
     for (var gpu = 0u; gpu < params.node_gpus; gpu += 1u) {
         var load = 0u;
         var uses = LAST;
-        if params.begin > 0u {
+        if CUT == 1u && params.begin > 0u {
             load = gpu_load(gpu);
             uses = scratch(used_at(gpu));
         }
@@ -281,7 +286,9 @@ fn pack_in_registers(key: u32) {
     }
     for (var gpu = 0u; gpu < params.node_gpus; gpu += 1u) {
         set_gpu_load(gpu, my_gpu_loads[gpu] & ~FULL);
-        set_scratch(used_at(gpu), my_gpu_uses[gpu]);
+        if CUT == 1u {
+            set_scratch(used_at(gpu), my_gpu_uses[gpu]);
+        }
     }
 }
 

@@ -4,6 +4,8 @@
 // It is the node's order of experts by load, without those that have several replicas, merged with a list of these by the
 // load of one. Their lists lie in scratch, of the candidate that has the order.
 
+override CUT: u32;               // whether items are packed in several dispatches
+
 // An expert with several replicas and their number (at most 4,096 and 16,384), heaviest replica first.
 fn several_at(index: u32) -> u32 {
     return index;
@@ -60,7 +62,7 @@ fn begin_order(together: bool) {
     passed_index = 0u;
     first = Several();
     further = Several();
-    if params.begin > 0u {
+    if CUT == 1u && params.begin > 0u {
         single_rank = control(C_SINGLE);
         passed_index = control(C_PASSED);
         first.index = control(C_FIRSTS);
@@ -74,7 +76,7 @@ fn begin_order(together: bool) {
 
 // Remembers where the next dispatch begins.
 fn end_order() {
-    if params.end < params.node_replicas {
+    if CUT == 1u && params.end < params.node_replicas {
         set_control(C_SINGLE, single_rank);
         set_control(C_PASSED, passed_index);
         set_control(C_FIRSTS, first.index);

@@ -14,9 +14,15 @@ pub const STAGE: Stage = Stage {
     fixed: &[
         Fixed { name: "AVOIDS", read_by: &["pack"], of: |p| p.avoid_duplicates },
         Fixed { name: "NOISY", read_by: &["pack"], of: |p| p.packing_noise },
+        Fixed { name: "FREES", read_by: &["pack"], of: |p| u32::from(p.node_replicas < p.node_slots) },
+        CUT,
         Fixed { name: "GPUS", read_by: &["pack"], of: |p| register_gpus(p.node_gpus) },
     ],
 };
+
+/// Whether a dispatch packs some of the items.
+pub const CUT: Fixed =
+    Fixed { name: "CUT", read_by: &["pack"], of: |p| u32::from(p.begin > 0 || p.end < p.node_replicas) };
 
 /// The GPUs of a node that a lane keeps to itself, rounded up, so that there are few shaders; 0 where there are too
 /// many.

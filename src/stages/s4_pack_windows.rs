@@ -17,7 +17,7 @@ pub const STAGE: Stage = Stage {
         CANDIDATE,
     ],
     entries: &["pack"],
-    fixed: &[Fixed { name: "QUADS", read_by: &["pack"], of: |p| p.quads }],
+    fixed: &[Fixed { name: "QUADS", read_by: &["pack"], of: |p| p.quads }, s4_pack::CUT],
 };
 
 /// Packings of all candidates of a batch, in the order of their mean loads.
