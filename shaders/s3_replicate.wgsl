@@ -1,7 +1,7 @@
 // Stage 3: how many replicas each expert of a node gets. Reads `kept` (node loads and states), `groups` (the
 // bound); writes `arena` (counts, and in scratch the loads that decide) and the queue.
 //
-// start      one lane a candidate: whether it runs at all
+// start      one lane a (layer, node): whether its candidates run at all
 // perturb    one lane a (queued candidate, block of experts): the loads that decide, and one replica an expert
 // replicate  one lane a queued candidate: the extra replicas begin..end
 
@@ -15,8 +15,19 @@ fn start(
     if lane >= params.lanes {
         return;
     }
-    take_candidate(lane);
-    start_candidate();
+    let layer = params.layer_begin + lane / params.nodes;
+    let node = lane % params.nodes;
+    let runs = goes_on(layer, node);
+    kept[node_state_at(layer, node) + NODE_RUNS] = select(0u, 1u, runs);
+    if !runs {
+        return;
+    }
+    queue_node(lane);
+    for (var restart = 0u; restart < params.restart_count; restart += 1u) {
+        take_candidate(lane * params.restart_count + restart);
+        set_control(C_END, END_RUNNING);
+        set_control(C_SEVERAL, 0u);
+    }
 }
 
 @compute @workgroup_size(64)
@@ -37,26 +48,19 @@ fn replicate(
 
 // Only the nodes that decide the layer go on, and only while the stop load is not reached. With several windows
 // each node decides some of them, so all that have not reached it go on.
-fn start_candidate() {
-    let chosen = chosen_at(my_layer, params.assignment);
-    let bound = groups[chosen];
-    let layer_max = kept[layer_state_at(my_layer) + LAYER_MAX];
+fn goes_on(layer: u32, node: u32) -> bool {
+    let bound = groups[chosen_at(layer, params.assignment)];
+    let layer_max = kept[layer_state_at(layer) + LAYER_MAX];
     // DeepSeek's own assignment is tried wherever it could win at all, the others only for a real gain.
     let gain = select(layer_max >> ASSIGNMENT_GAIN_SHIFT, 0u, params.assignment == params.assignments);
     let worth_trying = bound < layer_max - gain;
     var deciding = 0u;
-    for (var node = 0u; node < params.nodes; node += 1u) {
-        deciding = max(deciding, kept[node_state_at(my_layer, node) + NODE_VALUE]);
+    for (var other = 0u; other < params.nodes; other += 1u) {
+        deciding = max(deciding, kept[node_state_at(layer, other) + NODE_VALUE]);
     }
-    let value = kept[node_state_at(my_layer, my_node) + NODE_VALUE];
+    let value = kept[node_state_at(layer, node) + NODE_VALUE];
     let decides = value == deciding || params.windows > 1u;
-    if !worth_trying || !decides || value <= stop_load(bound) {
-        set_control(C_END, END_IDLE);
-        return;
-    }
-    set_control(C_END, END_RUNNING);
-    set_control(C_SEVERAL, 0u);
-    queue_again();
+    return worth_trying && decides && value > stop_load(bound);
 }
 
 @compute @workgroup_size(64)

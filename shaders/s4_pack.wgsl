@@ -33,7 +33,7 @@ fn take_share(lane: u32, lanes_each: u32) -> u32 {
         return share.number;
     }
     take_candidate(share.place * params.restart_count);
-    return select(NONE, share.number, control(C_END) == END_RUNNING);
+    return select(NONE, share.number, kept[node_state_at(my_layer, my_node) + NODE_RUNS] == 1u);
 }
 
 @compute @workgroup_size(64)

@@ -20,7 +20,8 @@ fn choose_restart(
     let state = node_state_at(layer, lane % params.nodes);
     let stop = stop_load(groups[chosen_at(layer, params.assignment)]);
     kept[state + NODE_WINNER] = NONE;
-    for (var i = 0u; i < params.restart_count; i += 1u) {
+    let restarts = select(0u, params.restart_count, kept[state + NODE_RUNS] == 1u);
+    for (var i = 0u; i < restarts; i += 1u) {
         take_candidate(lane * params.restart_count + i);
         let end = control(C_END);
         if end == END_IDLE {

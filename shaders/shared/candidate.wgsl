@@ -45,7 +45,7 @@ const END_RUNNING: u32 = 0u;
 const END_REACHED: u32 = 1u;
 const END_STUCK: u32 = 2u;
 const END_SPENT: u32 = 3u;
-const END_IDLE: u32 = 4u;         // not searched in this round
+const END_IDLE: u32 = 4u;         // no result: an earlier restart was known to be kept
 
 // Sets the private variables for a candidate of this dispatch.
 fn take_candidate(candidate: u32) {
@@ -175,6 +175,15 @@ fn queue_again() {
     let next = 1u - params.turn;
     let place = atomicAdd(&queue[next], 1u);
     atomicStore(&queue[2u + next * params.candidates + place], me);
+}
+
+// Lets all restarts of a (layer, node) of this dispatch run in the next.
+fn queue_node(pair: u32) {
+    let next = 1u - params.turn;
+    let place = 2u + next * params.candidates + atomicAdd(&queue[next], params.restart_count);
+    for (var restart = 0u; restart < params.restart_count; restart += 1u) {
+        atomicStore(&queue[place + restart], pair * params.restart_count + restart);
+    }
 }
 
 // The order of packing. Restarts without noise on the counts have the same counts, so those of a node share the order

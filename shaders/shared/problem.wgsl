@@ -108,6 +108,7 @@ const NODE_END: u32 = 3u;         // why its search ended
 const NODE_WINNER: u32 = 4u;      // the candidate to copy, or NONE
 const NODE_KEPT_MAX: u32 = 5u;    // NODE_MAX of the plan kept for the layer
 const NODE_CUT: u32 = 6u;         // 1: a restart was cut off in the middle of its search
+const NODE_RUNS: u32 = 7u;        // 1: its candidates run in this batch
 
 const LAYER_WORDS: u32 = 5u;
 const LAYER_MAX: u32 = 0u;        // load of the heaviest GPU of the plan

@@ -84,7 +84,7 @@ fn trips(kernel: Kernel, p: &GpuParams, lanes: u64) -> u64 {
             let sums = of(s.nodes) + s.nodes * of(s.node_groups);
             sums + group_swap(&s, s.node_groups) + bound(&s) + of(s.groups)
         }
-        "start" => of(s.nodes),
+        "start" => of(s.nodes) + 2 * of(p.restart_count.into()),
         "perturb" => of(16),
         "replicate" => of(s.steps) + s.steps * (of(blocks(s.experts.div_ceil(16))) + of(s.experts) + of(16)),
         "sort" => 2 * of(8) + of(s.several),

@@ -18,9 +18,10 @@ pub const STAGE: Stage = Stage {
 pub fn record(recording: &mut Recording, base: &GpuParams, batch: &Batch) {
     let params = batch.params(base);
     queue::record_open(recording, &params);
+    let nodes = batch.layers.1 * base.nodes;
     // Candidates queue for the next turn, which is turn 0.
     let start = GpuParams { turn: 1, ..params };
-    recording.dispatch(Kernel { stem: STAGE.stem, entry: "start" }, Grid::Lanes(params.candidates), start);
+    recording.dispatch(Kernel { stem: STAGE.stem, entry: "start" }, Grid::Lanes(nodes), start);
     queue::record_tally(recording, &params);
     recording.dispatch(Kernel { stem: STAGE.stem, entry: "perturb" }, Grid::QueuedBlocks, params);
     let replicate = Kernel { stem: STAGE.stem, entry: "replicate" };
