@@ -4,6 +4,7 @@
 //! `greedy` is DeepSeek's rule in plain Rust (`greedy.rs`); `native search` is the CPU backend on one thread.
 
 mod greedy;
+mod lpt;
 mod race;
 
 use std::path::PathBuf;
@@ -67,7 +68,7 @@ const SIZES: [(usize, Shape); 5] = [
 ];
 
 /// Sections' names; `--only` picks among them.
-const SECTIONS: [&str; 5] = ["presets", "clusters", "sizes", "stages", "fits"];
+const SECTIONS: [&str; 6] = ["presets", "clusters", "sizes", "stages", "lpt", "fits"];
 
 fn main() -> Result<(), Error> {
     let arguments = Arguments::parse();
@@ -80,6 +81,7 @@ fn main() -> Result<(), Error> {
             "clusters" => bench.clusters(&mut report)?,
             "sizes" => bench.sizes(&mut report)?,
             "stages" => bench.stages(&mut report)?,
+            "lpt" => bench.lpt(&mut report)?,
             _ => bench.fits(&mut report)?,
         }
     }
@@ -315,20 +317,13 @@ impl Bench {
 
     /// Fixed batches, stage by stage: the native code's time on one thread, and a device's by its own clock.
     fn stages(&self, report: &mut Report) -> Result<(), Error> {
-        let default = PlanOptions::default();
-        let many = PlanOptions { restarts: 64, ..default.clone() };
-        let global = CLUSTERS[2];
-        let batches = [
-            (V3, "`default` search", PlanOptions { restarts: 8, ..default.clone() }),
-            (global, "`default` search", PlanOptions { restarts: 8, ..default }),
-            (global, "packing alone, noise on counts too", PlanOptions { search: None, ..many.clone() }),
-            (global, "packing alone", PlanOptions { search: None, count_noise: false, ..many }),
-        ];
-        for (shape, what, options) in batches {
+        let options = PlanOptions { restarts: 8, ..PlanOptions::default() };
+        for shape in [V3, CLUSTERS[2]] {
             let batch = Batch::new(&self.loads, &cluster(shape)?, &options)?;
             let greedy = || drop(rebalance(self.loads.values(), shape));
             let restarts = options.restarts;
-            let title = format!("Stages: {}, {what}, {restarts} restarts of every node", name(shape));
+            let title =
+                format!("Stages: {}, `default` search, {restarts} restarts of every node", name(shape));
             let columns = self.columns("stage");
             report.table(&title, &[&columns[..3], &columns[4..]].concat());
             let mut native = Vec::new();
@@ -366,14 +361,71 @@ impl Bench {
                 }));
                 report.row(&cells);
             }
-            if options.search.is_some() {
-                let mut cells = vec!["million evaluations/s".to_string(), String::new()];
-                cells.extend(all.iter().map(|times| {
-                    let search = times.iter().find(|(stem, _)| *stem == "s5_refine");
-                    search.map_or("-".into(), |(_, ms)| format!("{:.0}", evaluations as f64 / ms / 1e3))
-                }));
-                report.row(&cells);
-            }
+            let mut cells = vec!["million evaluations/s".to_string(), String::new()];
+            cells.extend(all.iter().map(|times| {
+                let search = times.iter().find(|(stem, _)| *stem == "s5_refine");
+                search.map_or("-".into(), |(_, ms)| format!("{:.0}", evaluations as f64 / ms / 1e3))
+            }));
+            report.row(&cells);
+        }
+        Ok(())
+    }
+
+    /// Stage 4 alone, 64 restarts, as ratios to scalar code on one thread. With `LP_NUM_THREADS=1` a Mesa software
+    /// driver has one too.
+    fn lpt(&self, report: &mut Report) -> Result<(), Error> {
+        let shape = CLUSTERS[2];
+        let mut columns = vec!["64 restarts".to_string(), "scalar ms".into(), "native".into()];
+        columns.extend(self.devices.iter().map(Device::label));
+        report.table(&format!("LPT packing, {}", name(shape)), &columns);
+        let slots = lpt::Slots { gpus: shape.gpus, per_gpu: shape.replicas / shape.gpus };
+        let counts = rebalance(self.loads.values(), shape).replica_counts;
+        // Loads that add up to less than 2^32 a layer, as a planner in integers has them.
+        let heaviest = self.loads.values().iter().copied().fold(1.0, f64::max);
+        let scaled = |load: &f64| (load / heaviest * f64::from(1 << 22)) as u32;
+        let loads: Vec<u32> = self.loads.values().iter().map(scaled).collect();
+        let rows = [("noise on counts and on packing", true), ("noise on packing, one order a layer", false)];
+        for (what, count_noise) in rows {
+            let options = PlanOptions { restarts: 64, search: None, count_noise, ..PlanOptions::default() };
+            let batch = Batch::new(&self.loads, &cluster(shape)?, &options)?;
+            let (mut packing, mut order, mut heaviest) = (lpt::Packing::default(), Vec::new(), 0);
+            let scalar = || {
+                for (loads, counts) in
+                    loads.chunks_exact(shape.experts).zip(counts.chunks_exact(shape.experts))
+                {
+                    for restart in 0..options.restarts {
+                        if count_noise || restart == 0 {
+                            lpt::order(loads, counts, &mut order);
+                        }
+                        heaviest = packing.pack(&order, slots, restart).max(heaviest);
+                    }
+                }
+            };
+            let mut native = Vec::new();
+            let mut timed = vec![Vec::new(); self.devices.len()];
+            let (scalar_ms, _) = {
+                let mut contenders: Vec<Work> = vec![Box::new(|| {
+                    native.push(batch.on_cpu().0);
+                    Ok(())
+                })];
+                for (device, timed) in self.devices.iter().zip(&mut timed) {
+                    let batch = &batch;
+                    contenders.push(Box::new(move || {
+                        timed.push(batch.on_device(&device.profiler)?.0);
+                        Ok(())
+                    }));
+                }
+                race(self.share, scalar, &mut contenders)?
+            };
+            // The work is done, whoever looks at it.
+            std::hint::black_box(heaviest);
+            let mut cells = vec![what.to_string(), format!("{scalar_ms:.1}")];
+            cells.extend(std::iter::once(&native).chain(&timed).map(|runs| {
+                let times = middle(runs);
+                let found = times.iter().find(|(stem, _)| *stem == "s4_pack");
+                found.map_or("-".into(), |(_, ms)| format!("{:.2} ({ms:.1} ms)", ms / scalar_ms))
+            }));
+            report.row(&cells);
         }
         Ok(())
     }

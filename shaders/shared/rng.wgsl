@@ -24,13 +24,13 @@ fn below(word: u32, n: u32) -> u32 {
     return mul_high(word, n);
 }
 
-// Noise on a load before an argmin, of something that carries `load`: `word`, a draw, plus a golden ratio's step for
-// each place, cut to less than the largest power of two in a share of `load`.
+// Noise on a load before an argmin, of something that carries `load`: `word`, a draw, plus a step for each place, cut to
+// less than the largest power of two in a share of `load`.
 fn place_noise(word: u32, place: u32, load: u32) -> u32 {
     return (word + place * PLACE_STEP) >> noise_shift(load);
 }
 
-const PLACE_STEP: u32 = 0x9e3779b9u;
+const PLACE_STEP: u32 = 0xc10eda53u;
 
 fn noise_shift(load: u32) -> u32 {
     return min(countLeadingZeros((load >> PACKING_NOISE_SHIFT) | 1u) + 1u, 31u);

@@ -54,14 +54,14 @@ pub fn perturbed(load: u32, strength: i32, word: u32) -> u32 {
     mul_high(load, (factor as u32) << 14)
 }
 
-/// Noise on a load before an argmin, of something that carries `load`: `word`, a draw, plus a golden ratio's step
-/// for each place (so that places are far apart), cut to less than the largest power of two in an eighth of `load`.
+/// Noise on a load before an argmin, of something that carries `load`: `word`, a draw, plus a step for each place, cut
+/// to less than the largest power of two in an eighth of `load`.
 pub fn place_noise(word: u32, place: u32, load: u32) -> u32 {
     word.wrapping_add(place.wrapping_mul(PLACE_STEP)) >> noise_shift(load)
 }
 
-/// The step of [`place_noise`] from place to place: 2^32 over the golden ratio.
-pub const PLACE_STEP: u32 = 0x9e37_79b9;
+/// The step of [`place_noise`] from place to place: odd, and three quarters of 2^32, so that neighbours are far apart.
+pub const PLACE_STEP: u32 = 0xc10e_da53;
 
 /// The bits that [`place_noise`] drops; one is left.
 pub fn noise_shift(load: u32) -> u32 {
