@@ -11,7 +11,7 @@ fn counts_of_every_restart_equal_the_mirror() {
         let found = bench.run_candidates(gpu, &recording, base.at_counts, base.node_experts);
         bench.each_candidate(|number, _, _, _, candidate| {
             let counts = &found[number];
-            assert_same("counts", bench.case.seed, &candidate.counts, &counts);
+            assert_same("counts", bench.case.seed, &candidate.counts, counts);
         });
     }
 }

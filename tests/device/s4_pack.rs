@@ -19,7 +19,7 @@ fn packings_of_every_restart_equal_the_mirror() {
             let expected = [candidate.expert.as_slice(), &candidate.load].concat();
             assert_same("slots", bench.case.seed, &expected, &slots[number]);
             let found = &gpus[number];
-            assert_same("GPU loads", bench.case.seed, &candidate.gpu_load, &found);
+            assert_same("GPU loads", bench.case.seed, &candidate.gpu_load, found);
         });
     }
 }

@@ -20,7 +20,7 @@ fn packings_over_several_windows_equal_the_mirror() {
             let expected = [candidate.expert.as_slice(), candidate.load.as_flattened()].concat();
             assert_same("slots", bench.case.seed, &expected, &slots[number]);
             let found = &gpus[number];
-            assert_same("GPU loads", bench.case.seed, candidate.gpu_load.as_flattened(), &found);
+            assert_same("GPU loads", bench.case.seed, candidate.gpu_load.as_flattened(), found);
         });
     }
 }
