@@ -87,7 +87,7 @@ fn assert_equal_searches(gpu: &Gpu, bench: &Bench, shape: Shape, change: impl Fn
         let found = &control[number];
         let expected = [outcome.end as u32, outcome.max, outcome.first, candidate.work];
         let found = [found[END], found[BEST_MAX], found[FIRST], found[WORK]];
-        assert_same("end, max, first and work", bench.case.seed, &expected, found);
+        assert_same("end, max, first and work", bench.case.seed, &expected, &found);
         let found = &snapshots[number];
         assert_same("placement", bench.case.seed, &candidate.snapshot, found);
     });

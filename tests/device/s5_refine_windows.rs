@@ -24,7 +24,7 @@ fn placements_work_and_ends_over_several_windows_equal_the_mirror() {
             let found = &control[number];
             let expected = [outcome.end as u32, outcome.max, outcome.first, candidate.work];
             let found = [found[END], found[BEST_MAX], found[FIRST], found[WORK]];
-            assert_same("end, value, first and work", bench.case.seed, &expected, found);
+            assert_same("end, value, first and work", bench.case.seed, &expected, &found);
             let found = &snapshots[number];
             assert_same("placement", bench.case.seed, &candidate.snapshot, found);
         });
