@@ -4,7 +4,8 @@
 // swap_groups  one lane a (layer, sample): one swap between the heaviest node and another
 // share        one lane a (layer, candidate): its largest node load per GPU
 // add_share    one lane a (layer, candidate): with several windows, the sum of that over four more
-// walk         one lane a layer: weigh the next candidates, by share, exactly
+// walk         one lane a layer: weigh exactly, the steps begin..end: DeepSeek's assignment, then the next candidates by
+//              share
 // choose       one lane a (layer, assignment): write the assignments chosen
 // repair       one lane a layer: the assignment after one swap that relieves the heaviest GPU's node
 // gather       one lane a (layer, some experts): start an assignment: its nodes' loads, and clean states
@@ -21,7 +22,8 @@ const WALK_INDEX: u32 = 1u;
 const WALK_WEIGHED: u32 = 2u;
 const WALK_KEPT: u32 = 3u;
 const WALK_DONE: u32 = 4u;
-const WALK_LIST: u32 = 5u;
+const WALK_GREEDY: u32 = 5u;      // the bound of DeepSeek's assignment
+const WALK_LIST: u32 = 6u;
 
 @compute @workgroup_size(64)
 fn build(
@@ -249,25 +251,44 @@ fn walk(
         }
     }
     for (var step = params.begin; step < params.end && groups[state + WALK_DONE] == 0u; step += 1u) {
-        weigh_next(layer, state);
+        weigh(layer, state, step == 0u);
     }
 }
 
-fn weigh_next(layer: u32, state: u32) {
+// DeepSeek's assignment, or the next candidate. In one function, so that `exact_bound`, which is long, is compiled once.
+fn weigh(layer: u32, state: u32, greedy: bool) {
+    var candidate = greedy_candidate();
+    var share = 0u;
+    if greedy {
+        share = share_of(layer, candidate);
+    } else {
+        candidate = next_candidate(layer, state);
+        if candidate != NONE {
+            share = groups[params.at_shares + layer * candidate_count() + candidate];
+        }
+        if candidate == NONE || is_beaten(state, share) {
+            groups[state + WALK_DONE] = 1u;
+            return;
+        }
+    }
+    let bound = exact_bound(layer, candidate, share);
+    if greedy {
+        groups[state + WALK_GREEDY] = bound;
+    } else {
+        keep_weighed(state, candidate, share, bound);
+    }
+}
+
+// Whether the list is full of assignments whose bounds are not above a share.
+fn is_beaten(state: u32, share: u32) -> bool {
     let kept_count = groups[state + WALK_KEPT];
-    let next = next_candidate(layer, state);
+    return kept_count == params.assignments && groups[state + WALK_LIST + 2u * (kept_count - 1u)] <= share;
+}
+
+fn keep_weighed(state: u32, next: u32, next_share: u32, bound: u32) {
+    let kept_count = groups[state + WALK_KEPT];
     let full = kept_count == params.assignments;
     let list = state + WALK_LIST;
-    if next == NONE {
-        groups[state + WALK_DONE] = 1u;
-        return;
-    }
-    let next_share = groups[params.at_shares + layer * candidate_count() + next];
-    if full && groups[list + 2u * (kept_count - 1u)] <= next_share {
-        groups[state + WALK_DONE] = 1u;
-        return;
-    }
-    let bound = exact_bound(layer, next, next_share);
     groups[state + WALK_SHARE] = next_share;
     groups[state + WALK_INDEX] = next;
     groups[state + WALK_WEIGHED] += 1u;
@@ -319,16 +340,16 @@ fn exact_bound(layer: u32, candidate: u32, share: u32) -> u32 {
     return bound;
 }
 
-// The bound of a candidate that is not among those walked.
-fn bound_of(layer: u32, candidate: u32) -> u32 {
+// The share of a candidate that is not among those walked.
+fn share_of(layer: u32, candidate: u32) -> u32 {
     if params.windows == 1u {
-        return exact_bound(layer, candidate, node_share(layer, candidate));
+        return node_share(layer, candidate);
     }
-    var bound = 0u;
+    var sum = 0u;
     for (var q = 0u; q < params.quads; q += 1u) {
-        bound += quad_share(layer, candidate, q);
+        sum += quad_share(layer, candidate, q);
     }
-    return bound;
+    return sum;
 }
 
 // The least t >= floor such that counts exist under which no replica is heavier than t, by bisection.
@@ -409,7 +430,7 @@ fn choose(
     var candidate = greedy_candidate();
     var bound = NONE;
     if assignment == 0u || assignment == params.assignments {
-        bound = bound_of(layer, candidate);
+        bound = groups[state + WALK_GREEDY];
     }
     // DeepSeek's assignment takes the first place if none is better, and is then not tried again.
     let first = params.group_rule == RULE_BEST_FIRST && bound <= groups[state + WALK_LIST];
@@ -466,7 +487,7 @@ fn repair(
     groups[to] = NONE;
     if best_group_swap(layer, list, state, heavy, light) {
         let candidate = greedy_candidate();
-        groups[to] = bound_of(layer, candidate);
+        groups[to] = exact_bound(layer, candidate, share_of(layer, candidate));
         for (var place = 0u; place < params.groups; place += 1u) {
             groups[to + 1u + place] = groups[list + place];
         }

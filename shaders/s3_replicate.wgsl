@@ -152,18 +152,15 @@ fn share_in(expert: u32) -> u32 {
     return select(0u, scratch(share_at(min(expert, last))), expert <= last);
 }
 
-// The highest load per replica so far, rounded down, the first expert or block that has it, and how many do.
+// The highest load per replica so far, rounded down, the first block, then expert, that has it, and how many do.
 var<private> most: u32;
 var<private> most_at: u32;
 var<private> ties: u32;
 
 fn offer_block(block: u32, blocks: u32) {
-    offer(block, select(0u, scratch(block_at(min(block, blocks - 1u))), block < blocks));
-}
-
-fn offer(at: u32, share: u32) {
+    let share = select(0u, scratch(block_at(min(block, blocks - 1u))), block < blocks);
     ties = select(select(ties, ties + 1u, share == most), 1u, share > most);
-    most_at = select(most_at, at, share > most);
+    most_at = select(most_at, block, share > most);
     most = max(most, share);
 }
 

@@ -16,7 +16,7 @@ pub const LAYER_END: usize = 1;
 /// See [`LAYER_END`].
 pub const LAYER_CUT: usize = 4;
 /// Words of a layer's walk before its list (`WALK_LIST` in `s2_groups_to_nodes.wgsl`).
-pub const WALK_WORDS: u32 = 5;
+pub const WALK_WORDS: u32 = 6;
 
 macro_rules! gpu_params {
     ($($name:ident),* $(,)?) => {

@@ -77,9 +77,10 @@ fn trips(kernel: Kernel, p: &GpuParams, lanes: u64) -> u64 {
         "share" => of(s.groups),
         "walk" => {
             let candidates = if p.enumerated > 0 { p.enumerated } else { p.samples };
-            of(s.steps) + s.steps * (of(candidates.into()) + exact_bound(&s) + of(s.assignments))
+            let share = of(s.groups).max(of(s.quads) + s.quads * of(s.groups));
+            of(s.steps) + s.steps * (share + of(candidates.into()) + exact_bound(&s) + of(s.assignments))
         }
-        "choose" => bound(&s) + of(s.groups),
+        "choose" => of(s.groups),
         "repair" => {
             let sums = of(s.nodes) + s.nodes * of(s.node_groups);
             sums + group_swap(&s, s.node_groups) + bound(&s) + of(s.groups)

@@ -56,7 +56,8 @@ pub fn record(recording: &mut Recording, base: &GpuParams) {
         // The share is all there is to weigh.
         weighed = 1;
     }
-    for (begin, end) in budget::ranges(weighed, budget::steps_per_dispatch(weighing_trips(base))) {
+    // And DeepSeek's assignment first.
+    for (begin, end) in budget::ranges(1 + weighed, budget::steps_per_dispatch(weighing_trips(base))) {
         recording.dispatch(kernel("walk"), Grid::Lanes(base.layers), GpuParams { begin, end, ..*base });
     }
     recording.dispatch(kernel("choose"), Grid::Lanes(base.layers * (base.assignments + 1)), *base);
@@ -68,7 +69,8 @@ fn weighing_trips(base: &GpuParams) -> u64 {
     let wide = u64::from;
     let looks = wide(base.node_gpus.next_power_of_two().ilog2()) + 31;
     let bisection = looks * (wide(blocks(base.node_experts)) + 2) + 4;
-    wide(base.enumerated + base.samples) + wide(base.nodes) * bisection + wide(base.assignments) + 4
+    let share = wide(base.groups) + wide(base.quads) * wide(base.groups + 1);
+    share + wide(base.enumerated + base.samples) + wide(base.nodes) * bisection + wide(base.assignments) + 4
 }
 
 /// Starts an assignment of all layers: the loads of its nodes, their ranks, and clean states.
