@@ -128,6 +128,15 @@ impl Device {
     }
 }
 
+/// What [`Bench::race_batch`] came to.
+struct Raced {
+    yardstick_ms: f64,
+    /// The stages' times in ms: of the CPU backend, then of each device.
+    stages: Vec<Vec<(&'static str, f64)>>,
+    /// The work of the search.
+    evaluations: u64,
+}
+
 struct Bench {
     share: Duration,
     /// The model's loads: 256 experts.
@@ -326,27 +335,8 @@ impl Bench {
                 format!("Stages: {}, `default` search, {restarts} restarts of every node", name(shape));
             let columns = self.columns("stage");
             report.table(&title, &[&columns[..3], &columns[4..]].concat());
-            let mut native = Vec::new();
-            let mut timed = vec![Vec::new(); self.devices.len()];
-            let mut evaluations = 0;
-            let (greedy_ms, _) = {
-                let mut contenders: Vec<Work> = vec![Box::new(|| {
-                    let (times, work) = batch.on_cpu();
-                    evaluations = work;
-                    native.push(times);
-                    Ok(())
-                })];
-                for (device, timed) in self.devices.iter().zip(&mut timed) {
-                    let batch = &batch;
-                    contenders.push(Box::new(move || {
-                        timed.push(batch.on_device(&device.profiler)?.0);
-                        Ok(())
-                    }));
-                }
-                race(self.share, greedy, &mut contenders)?
-            };
-            let all: Vec<Vec<(&str, f64)>> =
-                std::iter::once(&native).chain(&timed).map(|runs| middle(runs)).collect();
+            let Raced { yardstick_ms: greedy_ms, stages: all, evaluations } =
+                self.race_batch(&batch, greedy)?;
             let mut stems: Vec<&str> = Vec::new();
             all.iter().flatten().for_each(|(stem, _)| {
                 if !stems.contains(stem) {
@@ -369,6 +359,29 @@ impl Bench {
             report.row(&cells);
         }
         Ok(())
+    }
+
+    /// A batch on the CPU backend, one thread, and on the devices, beside a yardstick in the same run.
+    fn race_batch(&self, batch: &Batch, yardstick: impl FnMut()) -> Result<Raced, Error> {
+        let mut native = Vec::new();
+        let mut timed = vec![Vec::new(); self.devices.len()];
+        let mut evaluations = 0;
+        let mut contenders: Vec<Work> = vec![Box::new(|| {
+            let (times, work) = batch.on_cpu();
+            evaluations = work;
+            native.push(times);
+            Ok(())
+        })];
+        for (device, timed) in self.devices.iter().zip(&mut timed) {
+            contenders.push(Box::new(move || {
+                timed.push(batch.on_device(&device.profiler)?.0);
+                Ok(())
+            }));
+        }
+        let (yardstick_ms, _) = race(self.share, yardstick, &mut contenders)?;
+        drop(contenders);
+        let stages = std::iter::once(&native).chain(&timed).map(|runs| middle(runs)).collect();
+        Ok(Raced { yardstick_ms, stages, evaluations })
     }
 
     /// Stage 4 alone, 64 restarts, as ratios to scalar code on one thread. With `LP_NUM_THREADS=1` a Mesa software
@@ -401,27 +414,11 @@ impl Bench {
                     }
                 }
             };
-            let mut native = Vec::new();
-            let mut timed = vec![Vec::new(); self.devices.len()];
-            let (scalar_ms, _) = {
-                let mut contenders: Vec<Work> = vec![Box::new(|| {
-                    native.push(batch.on_cpu().0);
-                    Ok(())
-                })];
-                for (device, timed) in self.devices.iter().zip(&mut timed) {
-                    let batch = &batch;
-                    contenders.push(Box::new(move || {
-                        timed.push(batch.on_device(&device.profiler)?.0);
-                        Ok(())
-                    }));
-                }
-                race(self.share, scalar, &mut contenders)?
-            };
+            let Raced { yardstick_ms: scalar_ms, stages, .. } = self.race_batch(&batch, scalar)?;
             // The work is done, whoever looks at it.
             std::hint::black_box(heaviest);
             let mut cells = vec![what.to_string(), format!("{scalar_ms:.1}")];
-            cells.extend(std::iter::once(&native).chain(&timed).map(|runs| {
-                let times = middle(runs);
+            cells.extend(stages.iter().map(|times| {
                 let found = times.iter().find(|(stem, _)| *stem == "s4_pack");
                 found.map_or("-".into(), |(_, ms)| format!("{:.2} ({ms:.1} ms)", ms / scalar_ms))
             }));
