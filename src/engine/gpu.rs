@@ -278,9 +278,10 @@ impl Gpu {
         queue.write_buffer(problem_buffer, 0, bytemuck::cast_slice(problem));
         let mut offset = 0;
         let mut submitted = Vec::new();
-        let submissions = self.submissions(pipelines, recording);
+        let missing = self.missing(pipelines, recording);
+        let submissions = self.submissions(&missing, recording);
         let mut timing = self.clock.as_ref().map(|clock| clock.start(device, submissions.len()));
-        let missing = Missing::new(self.missing(pipelines, recording));
+        let missing = Missing::new(missing);
         let make = |variant: &Variant| self.pipeline(variant);
         let submit = || {
             for dispatches in submissions {
@@ -336,12 +337,12 @@ impl Gpu {
 
     /// The dispatches of each submission. One ends too before a pipeline that is not there yet: while that is made, the
     /// device runs what comes before it, and some drivers go on compiling then.
-    fn submissions<'a>(&self, pipelines: &Pipelines, recording: &'a Recording) -> Vec<&'a [Dispatch]> {
-        let mut missing = self.missing(pipelines, recording).into_iter().peekable();
+    fn submissions<'a>(&self, missing: &[Variant], recording: &'a Recording) -> Vec<&'a [Dispatch]> {
+        let mut missing = missing.iter().peekable();
         let mut submissions = Vec::new();
         let mut begin = 0;
         for (at, dispatch) in recording.dispatches.iter().enumerate() {
-            let is_missing = missing.next_if_eq(&self.variant(dispatch)).is_some();
+            let is_missing = missing.next_if_eq(&&self.variant(dispatch)).is_some();
             if at > begin && (is_missing || at - begin == DISPATCHES_PER_SUBMISSION) {
                 submissions.push(&recording.dispatches[begin..at]);
                 begin = at;
