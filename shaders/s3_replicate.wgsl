@@ -122,7 +122,8 @@ fn give_replica() {
     var next = look_into(most_at * EXPERT_BLOCK);
     let first = most_at;
     var best = first;
-    for (var expert = best + 1u; expert < select(0u, params.node_experts, ties > 1u); expert += 1u) {
+    let end = select(0u, params.node_experts, ties > 1u);
+    for (var expert = best + 1u; expert < end; expert += 1u) {
         if scratch(share_at(expert)) == most && heavier(expert, best) {
             best = expert;
         }

@@ -273,10 +273,11 @@ fn begin_scan(kind: u32) {
 // Lets the heaviest GPU of the window propose moves, unless it is light enough or an earlier window's.
 fn enter_window() {
     work += TURN + params.windows;
-    heavy = top_of(window);
+    let now = window;
+    heavy = top_of(now);
     cursor = 0u;
-    var proposes = is_critical(window);
-    for (var w = 0u; w < window; w += 1u) {
+    var proposes = is_critical(now);
+    for (var w = 0u; w < now; w += 1u) {
         if top_of(w) == heavy && is_critical(w) {
             proposes = false;
         }

@@ -13,6 +13,7 @@ use super::recording::{
     BINDINGS, BindingKind, Dispatch, Fixed, GRID_BINDINGS, Grid, LANES, Recording, TEAM, constants,
     fixed_values, team,
 };
+use super::trusted::shader_module;
 use crate::error::Error;
 use crate::layout::{GpuParams, Layout};
 
@@ -158,7 +159,7 @@ impl Gpu {
             let source = wgpu::ShaderSource::Wgsl(shader.wgsl.as_str().into());
             let descriptor = wgpu::ShaderModuleDescriptor { label: Some(shader.stem), source };
             let layout = if shader.sizes_grids { &with_grids } else { &plain };
-            let module = device.create_shader_module(descriptor);
+            let module = shader_module(device, descriptor);
             let ShaderSource { entries, fixed, has_teams, .. } = *shader;
             modules.insert(
                 shader.stem,

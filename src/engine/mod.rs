@@ -10,3 +10,4 @@ pub mod gpu;
 pub mod keeper;
 pub mod missing;
 pub mod recording;
+pub mod trusted;

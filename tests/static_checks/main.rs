@@ -9,6 +9,7 @@ mod floats;
 mod host;
 mod licences;
 mod limits;
+mod loops;
 mod lowered;
 mod modules;
 mod operations;
