@@ -15,6 +15,9 @@ override KICKS: u32;
 override AVOIDS: u32;            // whether duplicates are avoided
 override SLOTS: u32;             // slots of a GPU, rounded up, where they fit a tile, else 0
 override GPUS: u32;              // GPUs of a node, rounded up, where a lane can know the loads of all, else 0
+// 1: what a lane reads into registers it reads in a loop, a word a turn, so that it is compiled once: compilers on the
+// processor take long over each access of memory. A GPU is to have them all under way at once.
+override ROLLS: u32;
 
 // The phases in the order in which a move is looked for.
 const PHASE_STEP: u32 = 0u;              // between two moves: done, out of budget, or go on
@@ -182,53 +185,68 @@ fn refine(
     }
 }
 
+// The words of the control block; where loops are to be kept, a number that the compiler does not know.
+fn control_words() -> u32 {
+    return select(CONTROL_WORDS, min(CONTROL_WORDS, params.candidate_words), ROLLS == 1u);
+}
+
 fn resume() {
-    phase = control(C_PHASE);
-    work = control(C_WORK);
-    top = control(C_TOP);
-    cursor = control(C_CURSOR);
-    gain = Wide(control(C_GAIN_LOW), 0u);
-    move_from = control(C_FROM);
-    move_to = control(C_TO);
-    move_from_2 = control(C_FROM_2);
-    move_to_2 = control(C_TO_2);
-    steps = control(C_STEPS);
-    kicked = control(C_KICK);
-    best_max = control(C_BEST_MAX);
-    first_max = control(C_FIRST);
-    heavy = top;
-    variance = 0u;
-    if ANY_RULE == 1u {
-        heavy = control(C_HEAVY);
-        light = control(C_LIGHT);
-        gain.high = control(C_GAIN_HIGH);
-        variance = control(C_VARIANCE);
-        proposers = control(C_PROPOSERS);
-        swapped = control(C_SWAPPED);
+    for (var word = C_PHASE; word < control_words(); word += 1u) {
+        let value = control(word);
+        phase = select(phase, value, word == C_PHASE);
+        work = select(work, value, word == C_WORK);
+        top = select(top, value, word == C_TOP);
+        cursor = select(cursor, value, word == C_CURSOR);
+        gain.low = select(gain.low, value, word == C_GAIN_LOW);
+        move_from = select(move_from, value, word == C_FROM);
+        move_to = select(move_to, value, word == C_TO);
+        move_from_2 = select(move_from_2, value, word == C_FROM_2);
+        move_to_2 = select(move_to_2, value, word == C_TO_2);
+        steps = select(steps, value, word == C_STEPS);
+        kicked = select(kicked, value, word == C_KICK);
+        best_max = select(best_max, value, word == C_BEST_MAX);
+        first_max = select(first_max, value, word == C_FIRST);
+        if ANY_RULE == 1u {
+            heavy = select(heavy, value, word == C_HEAVY);
+            light = select(light, value, word == C_LIGHT);
+            gain.high = select(gain.high, value, word == C_GAIN_HIGH);
+            variance = select(variance, value, word == C_VARIANCE);
+            proposers = select(proposers, value, word == C_PROPOSERS);
+            swapped = select(swapped, value, word == C_SWAPPED);
+        }
+    }
+    if ANY_RULE == 0u {
+        heavy = top;
+        variance = 0u;
+        gain.high = 0u;
     }
 }
 
 fn suspend() {
-    set_control(C_PHASE, phase);
-    set_control(C_WORK, work);
-    set_control(C_TOP, top);
-    set_control(C_CURSOR, cursor);
-    set_control(C_GAIN_LOW, gain.low);
-    set_control(C_FROM, move_from);
-    set_control(C_TO, move_to);
-    set_control(C_FROM_2, move_from_2);
-    set_control(C_TO_2, move_to_2);
-    set_control(C_STEPS, steps);
-    set_control(C_KICK, kicked);
-    set_control(C_BEST_MAX, best_max);
-    set_control(C_FIRST, first_max);
-    if ANY_RULE == 1u {
-        set_control(C_HEAVY, heavy);
-        set_control(C_LIGHT, light);
-        set_control(C_GAIN_HIGH, gain.high);
-        set_control(C_VARIANCE, variance);
-        set_control(C_PROPOSERS, proposers);
-        set_control(C_SWAPPED, swapped);
+    for (var word = C_PHASE; word < control_words(); word += 1u) {
+        var value = 0u;
+        value = select(value, phase, word == C_PHASE);
+        value = select(value, work, word == C_WORK);
+        value = select(value, top, word == C_TOP);
+        value = select(value, cursor, word == C_CURSOR);
+        value = select(value, gain.low, word == C_GAIN_LOW);
+        value = select(value, move_from, word == C_FROM);
+        value = select(value, move_to, word == C_TO);
+        value = select(value, move_from_2, word == C_FROM_2);
+        value = select(value, move_to_2, word == C_TO_2);
+        value = select(value, steps, word == C_STEPS);
+        value = select(value, kicked, word == C_KICK);
+        value = select(value, best_max, word == C_BEST_MAX);
+        value = select(value, first_max, word == C_FIRST);
+        if ANY_RULE == 1u {
+            value = select(value, heavy, word == C_HEAVY);
+            value = select(value, light, word == C_LIGHT);
+            value = select(value, gain.high, word == C_GAIN_HIGH);
+            value = select(value, variance, word == C_VARIANCE);
+            value = select(value, proposers, word == C_PROPOSERS);
+            value = select(value, swapped, word == C_SWAPPED);
+        }
+        set_control(word, value);
     }
 }
 
@@ -390,19 +408,20 @@ fn count_slot(slot: u32) {
 
 fn restore_slot(slot: u32) {
     if slot < params.node_slots {
-        restore_to(slot, slot / params.slots_per_gpu);
+        let gpu = slot / params.slots_per_gpu;
+        set_gpu_load(gpu, gpu_load(gpu) + restored(slot));
     }
 }
 
-// A slot of a GPU, and its share in the GPU's load.
-fn restore_to(slot: u32, gpu: u32) {
+// A slot; its share in the load of its GPU.
+fn restored(slot: u32) -> u32 {
     let expert = snapshot(slot);
     var load = 0u;
     if expert != FREE {
         load = weight(expert) / max(count_of(expert), 1u);
     }
     set_slot(slot, expert, load);
-    set_gpu_load(gpu, gpu_load(gpu) + load);
+    return load;
 }
 
 // Sets `top` and its load; ties to the lower GPU.
@@ -426,7 +445,11 @@ fn heavier_gpu(gpu: u32) {
 
 // How many replicas the expert in a slot has; 0 for a free slot.
 fn count_at(slot: u32) -> u32 {
-    let expert = slot_expert(slot);
+    return replicas_of(slot_expert(slot));
+}
+
+// The same of what a slot holds.
+fn replicas_of(expert: u32) -> u32 {
     if expert == FREE {
         return 0u;
     }
@@ -445,10 +468,27 @@ fn read_own(gpu: u32) {
     }
     let begin = gpu * params.slots_per_gpu;
     let last = params.slots_per_gpu - 1u;
+    if ROLLS == 1u {
+        for (var i = 0u; i < SLOTS; i += 1u) {
+            own_loads[i] = -NEVER;
+            own_experts[i] = FREE;
+        }
+        for (var i = 0u; i < params.slots_per_gpu; i += 1u) {
+            keep_own(i, i32(slot_load(begin + i)), slot_expert(begin + i));
+        }
+        return;
+    }
     for (var i = 0u; i < SLOTS; i += 1u) {
         let slot = begin + min(i, last);
         own_loads[i] = select(-NEVER, i32(slot_load(slot)), i <= last);
         own_experts[i] = select(FREE, slot_expert(slot), i <= last);
+    }
+}
+
+fn keep_own(at: u32, load: i32, expert: u32) {
+    for (var i = 0u; i < SLOTS; i += 1u) {
+        own_loads[i] = select(own_loads[i], load, i == at);
+        own_experts[i] = select(own_experts[i], expert, i == at);
     }
 }
 
@@ -574,12 +614,11 @@ fn is_replica(slot: u32, end: u32, expert: u32) -> u32 {
 
 // Exchanges what two slots of different GPUs hold.
 fn exchange(a: u32, b: u32) {
-    if !leads {
-        return;
-    }
-    let expert_a = slot_expert(a);
+    exchange_held(a, slot_expert(a), b, slot_expert(b));
+}
+
+fn exchange_held(a: u32, expert_a: u32, b: u32, expert_b: u32) {
     let load_a = slot_load(a);
-    let expert_b = slot_expert(b);
     let load_b = slot_load(b);
     let gpu_a = a / params.slots_per_gpu;
     let gpu_b = b / params.slots_per_gpu;

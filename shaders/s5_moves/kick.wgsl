@@ -17,54 +17,56 @@ fn kick_candidate() {
     let key = restart_key(my_node, my_restart);
     work += 4u * TURN;
     let swaps = 1u + below(kick_draw(key, kick, 0u), 3u);
-    for (var swap = 0u; swap < swaps; swap += 1u) {
-        kick_swap(key, kick, 3u * swap);
-    }
-    if (kick_draw(key, kick, 10u) & 3u) != 0u {
-        kick_transfer(key, kick);
+    let transfers = (kick_draw(key, kick, 10u) & 3u) != 0u;
+    let moves = select(swaps, swaps + 1u, transfers);
+    // In one loop, so that what both kinds look at is compiled once.
+    for (var i = 0u; i < moves; i += 1u) {
+        kick_move(key, kick, select(3u * i, 11u, i == swaps), i == swaps);
     }
 }
 
-fn kick_swap(key: u32, kick: u32, first: u32) {
+// A swap of two drawn slots, or a transfer that makes the second one a replica of the expert of the first, or of a drawn
+// one. The draws from `first` on are its own.
+fn kick_move(key: u32, kick: u32, first: u32, transfers: bool) {
     work += 1u + blocks(params.node_gpus);
     let word = kick_draw(key, kick, first + 2u);
+    let from_heaviest = (kick_draw(key, kick, first + 1u) & 1u) == 1u;
     var source = below(word, params.node_slots);
-    if (kick_draw(key, kick, first + 1u) & 1u) == 1u {
-        find_heaviest();
+    if from_heaviest {
+        top = 0u;
+        top_load = 0u;
+        for (var gpu = 0u; gpu < params.node_gpus; gpu += 1u) {
+            heavier_gpu(gpu);
+        }
         source = top * params.slots_per_gpu + below(word, params.slots_per_gpu);
     }
-    let to = below(kick_draw(key, kick, first + 3u), params.node_slots);
+    let to = below(kick_draw(key, kick, first + select(3u, 0u, transfers)), params.node_slots);
     let a = source / params.slots_per_gpu;
     let b = to / params.slots_per_gpu;
-    if a == b {
+    let taken = slot_expert(to);
+    var given = slot_expert(source);
+    if transfers {
+        given = select(below(word, params.node_experts), given, from_heaviest);
+        if given == FREE || replicas_of(taken) < 2u || taken == given || count_of(given) >= params.max_count {
+            return;
+        }
+    } else if a == b {
         return;
     }
-    if AVOIDS == 1u && (occupied(b, slot_expert(source)) || occupied(a, slot_expert(to))) {
+    var is_blocked = false;
+    let sides = select(select(2u, 1u, transfers), 0u, AVOIDS == 0u);
+    for (var side = 0u; side < sides && !is_blocked; side += 1u) {
+        is_blocked = occupied(select(b, a, side == 1u), select(given, taken, side == 1u));
+    }
+    if is_blocked {
         return;
     }
-    exchange(source, to);
-}
-
-fn kick_transfer(key: u32, kick: u32) {
-    work += 1u + blocks(params.node_gpus);
-    let slot = below(kick_draw(key, kick, 11u), params.node_slots);
-    let word = kick_draw(key, kick, 13u);
-    var expert = below(word, params.node_experts);
-    if (kick_draw(key, kick, 12u) & 1u) == 1u {
-        find_heaviest();
-        expert = slot_expert(top * params.slots_per_gpu + below(word, params.slots_per_gpu));
+    if transfers {
+        transfer_slot = to;
+        transfer_expert = given;
+    } else {
+        exchange_held(source, given, to, taken);
     }
-    if expert == FREE || count_at(slot) < 2u || slot_expert(slot) == expert {
-        return;
-    }
-    if count_of(expert) >= params.max_count {
-        return;
-    }
-    if AVOIDS == 1u && holds(slot / params.slots_per_gpu, expert) {
-        return;
-    }
-    transfer_slot = slot;
-    transfer_expert = expert;
 }
 
 // Whether a GPU holds an expert already; a free slot is never in the way.

@@ -4,16 +4,10 @@
 
 // Scratch: by expert, of the GPUs that hold it, with the load each would have if another replica went: the
 // highest load, its GPU, and the highest load of the other GPUs; and whether the heaviest GPU holds it.
-fn peak_first(expert: u32) -> u32 {
-    return scratch(4u * expert);
-}
-
 // The highest such load of the GPUs other than `gpu`.
 fn peak_without(expert: u32, gpu: u32) -> u32 {
-    if scratch(4u * expert + 1u) == gpu {
-        return scratch(4u * expert + 2u);
-    }
-    return peak_first(expert);
+    let has_first = scratch(4u * expert + 1u) == gpu;
+    return scratch(4u * expert + select(0u, 2u, has_first));
 }
 
 // `gain.low` holds the load to beat, C_FROM the slot and C_TO the expert of the best transfer.
@@ -57,10 +51,9 @@ fn clear_peak(expert: u32) {
     }
 }
 
-// How much each other replica of the expert in `slot` grows when one goes.
-fn growth(slot: u32) -> u32 {
-    let expert = slot_expert(slot);
-    return weight(expert) / max(count_of(expert) - 1u, 1u) - slot_load(slot);
+// How much each other replica of the expert in `slot`, one of `count`, grows when one goes.
+fn growth(slot: u32, expert: u32, count: u32) -> u32 {
+    return weight(expert) / max(count - 1u, 1u) - slot_load(slot);
 }
 
 // How many replicas of the expert in `slot` its GPU holds; without duplicates, 1.
@@ -78,9 +71,10 @@ fn find_peaks() {
     work += TURN + params.slots_per_gpu;
     for (var i = 0u; i < params.slots_per_gpu; i += 1u) {
         let slot = gpu * params.slots_per_gpu + i;
-        if count_at(slot) > 1u {
-            let load = gpu_load(gpu) + copies_at(slot) * growth(slot);
-            raise_peak(slot_expert(slot), gpu, load);
+        let expert = slot_expert(slot);
+        let count = replicas_of(expert);
+        if count > 1u {
+            raise_peak(expert, gpu, gpu_load(gpu) + copies_at(slot) * growth(slot, expert, count));
         }
     }
     if cursor == params.node_gpus {
@@ -94,14 +88,12 @@ fn raise_peak(expert: u32, gpu: u32, load: u32) {
     if at == gpu {
         return;
     }
-    let first = peak_first(expert);
-    if at == NONE || load > first {
-        set_scratch(4u * expert, load);
-        set_scratch(4u * expert + 1u, gpu);
-        set_scratch(4u * expert + 2u, first);
-    } else if load > scratch(4u * expert + 2u) {
-        set_scratch(4u * expert + 2u, load);
-    }
+    let first = scratch(4u * expert);
+    let is_first = at == NONE || load > first;
+    let second = select(max(load, scratch(4u * expert + 2u)), first, is_first);
+    set_scratch(4u * expert, select(first, load, is_first));
+    set_scratch(4u * expert + 1u, select(at, gpu, is_first));
+    set_scratch(4u * expert + 2u, second);
 }
 
 // Some experts to put into one slot of the heaviest GPU.
@@ -117,30 +109,32 @@ fn weigh_replacements() {
     let slot = top * params.slots_per_gpu + index;
     let next_slot = (index + 1u) * chunks;
     work += TURN;
-    if count_at(slot) < 2u {
+    let held = slot_expert(slot);
+    let count = replicas_of(held);
+    if count < 2u {
         cursor = next_slot;
         return;
     }
-    let others = peak_without(slot_expert(slot), top);
+    let others = peak_without(held, top);
     if others >= gain.low {
         cursor = next_slot;
         return;
     }
-    let without = gpu_load(top) - slot_load(slot) + (copies_at(slot) - 1u) * growth(slot);
+    let without = gpu_load(top) - slot_load(slot) + (copies_at(slot) - 1u) * growth(slot, held, count);
     work += TRANSFER_CHUNK;
     for (var i = 0u; i < TRANSFER_CHUNK; i += 1u) {
         if begin + i >= params.node_experts {
             break;
         }
-        weigh_replacement(slot, begin + i, others, without);
+        weigh_replacement(slot, held, begin + i, others, without);
     }
     cursor += 1u;
 }
 
-fn weigh_replacement(slot: u32, expert: u32, others: u32, without: u32) {
+fn weigh_replacement(slot: u32, held: u32, expert: u32, others: u32, without: u32) {
     let count = count_of(expert);
     let most = max(others, without + weight(expert) / (count + 1u));
-    if expert == slot_expert(slot) || count >= params.max_count || most >= gain.low {
+    if expert == held || count >= params.max_count || most >= gain.low {
         return;
     }
     if AVOIDS == 1u && scratch(4u * expert + 3u) == 1u {
@@ -175,14 +169,15 @@ fn weigh_replications() {
     let expert = slot_expert(on);
     work += TURN;
     cursor += 1u;
-    if count_at(on) == 0u || count_at(on) >= params.max_count {
+    let count = replicas_of(expert);
+    if count == 0u || count >= params.max_count {
         cursor = next_slot;
         return;
     }
     if gpu == top {
         return;
     }
-    let load = weight(expert) / (count_of(expert) + 1u);
+    let load = weight(expert) / (count + 1u);
     let on_heavy = gpu_load(top) - copies_at(on) * (slot_load(on) - load);
     if on_heavy >= gain.low {
         cursor = next_slot;
@@ -198,15 +193,17 @@ fn weigh_replications() {
 }
 
 fn weigh_replication(at: u32, gpu: u32, expert: u32, load: u32, on_heavy: u32) {
-    if count_at(at) < 2u || slot_expert(at) == expert {
+    let held = slot_expert(at);
+    let count = replicas_of(held);
+    if count < 2u || held == expert {
         return;
     }
-    let others = max(peak_without(slot_expert(at), gpu), on_heavy);
+    let others = max(peak_without(held, gpu), on_heavy);
     let lower_bound = gpu_load(gpu) - slot_load(at) + load;
     if max(others, lower_bound) >= gain.low {
         return;
     }
-    let most = max(others, lower_bound + (copies_at(at) - 1u) * growth(at));
+    let most = max(others, lower_bound + (copies_at(at) - 1u) * growth(at, held, count));
     if most >= gain.low {
         return;
     }
@@ -217,7 +214,8 @@ fn weigh_replication(at: u32, gpu: u32, expert: u32, load: u32, on_heavy: u32) {
 
 // Turns `slot` into a replica of `expert`.
 fn transfer(slot: u32, expert: u32) {
-    let old = begin_transfer(slot, expert);
+    let old = slot_expert(slot);
+    begin_transfer(slot, old, expert);
     for (var at = 0u; at < params.node_slots; at += 4u) {
         reweigh_slot(at, old, expert);
         reweigh_slot(at + 1u, old, expert);
@@ -230,14 +228,12 @@ fn transfer_cost() -> u32 {
     return 1u + blocks(params.node_slots);
 }
 
-// All but the loads; the expert that the slot held.
-fn begin_transfer(slot: u32, expert: u32) -> u32 {
+// All but the loads.
+fn begin_transfer(slot: u32, old: u32, expert: u32) {
     work += transfer_cost();
-    let old = slot_expert(slot);
     arena[word_at(params.at_expert, slot)] = expert;
     set_count(old, count_of(old) - 1u);
     set_count(expert, count_of(expert) + 1u);
-    return old;
 }
 
 fn reweigh_slot(at: u32, old: u32, expert: u32) {

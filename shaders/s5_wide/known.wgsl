@@ -23,7 +23,15 @@ var<private> seen_experts: array<u32, TILE>;
 
 // Reads all this, after what lanes do not keep up with: transfers, kicks and the way back.
 fn learn() {
-    for (var gpu = 0u; gpu < GPUS; gpu += 1u) {
+    if ROLLS == 1u && GPUS > 0u {
+        for (var gpu = 0u; gpu < GPUS; gpu += 1u) {
+            known_loads[gpu] = 0u;
+        }
+        for (var gpu = 0u; gpu < params.node_gpus; gpu += 1u) {
+            know_load(gpu, gpu_load(gpu));
+        }
+    }
+    for (var gpu = 0u; gpu < select(0u, GPUS, ROLLS == 0u); gpu += 1u) {
         known_loads[gpu] = select(0u, gpu_load(min(gpu, params.node_gpus - 1u)), gpu < params.node_gpus);
     }
     learn_round(0u);
@@ -39,10 +47,29 @@ fn learn_round(round: u32) {
     let gpu = min(round * TEAM + lane, params.node_gpus - 1u);
     let begin = gpu * params.slots_per_gpu;
     held_gpu_loads[round] = gpu_load(gpu);
+    if ROLLS == 1u {
+        for (var i = 0u; i < params.slots_per_gpu; i += 1u) {
+            keep_held(round * SLOTS, i, slot_load(begin + i), slot_expert(begin + i));
+        }
+        return;
+    }
     for (var i = 0u; i < SLOTS; i += 1u) {
         let slot = begin + min(i, params.slots_per_gpu - 1u);
         held_loads[round * SLOTS + i] = slot_load(slot);
         held_experts[round * SLOTS + i] = slot_expert(slot);
+    }
+}
+
+fn know_load(at: u32, load: u32) {
+    for (var gpu = 0u; gpu < GPUS; gpu += 1u) {
+        known_loads[gpu] = select(known_loads[gpu], load, gpu == at);
+    }
+}
+
+fn keep_held(first: u32, at: u32, load: u32, expert: u32) {
+    for (var i = 0u; i < SLOTS; i += 1u) {
+        held_loads[first + i] = select(held_loads[first + i], load, i == at);
+        held_experts[first + i] = select(held_experts[first + i], expert, i == at);
     }
 }
 
@@ -68,16 +95,16 @@ fn find_heaviest_known() {
     }
 }
 
-// The load of GPU `first + i` in a round of which lanes hold the slots.
-fn known_load(first: u32, i: u32) -> u32 {
-    let last = REGISTER_GPUS - 1u;
-    return of_round(
-        first,
-        known_loads[i],
-        known_loads[min(TEAM + i, last)],
-        known_loads[min(2u * TEAM + i, last)],
-        known_loads[min(3u * TEAM + i, last)],
-    );
+// The load of a GPU.
+fn known_load(gpu: u32) -> u32 {
+    if GPUS == 0u {
+        return gpu_load(gpu);
+    }
+    var load = 0u;
+    for (var i = 0u; i < GPUS; i += 1u) {
+        load = select(load, known_loads[i], i == gpu);
+    }
+    return load;
 }
 
 // Of one word a round that of the round that begins with GPU `first`.

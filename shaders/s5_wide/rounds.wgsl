@@ -4,14 +4,17 @@
 // The GPU whose slots this lane has read, since they last changed: before any scan of swaps the heaviest.
 var<private> own_gpu: u32;
 
+// The load of the GPU that this lane looks at.
+fn load_seen(gpu: u32) -> u32 {
+    if holds_slots {
+        return seen_gpu_load;
+    }
+    return gpu_load(min(gpu, params.node_gpus - 1u));
+}
+
 // How much a GPU is below the heaviest one; 0 before the cursor and behind the last GPU.
 fn distance_to(gpu: u32) -> u32 {
-    var load = 0u;
-    if holds_slots {
-        load = seen_gpu_load;
-    } else {
-        load = gpu_load(min(gpu, params.node_gpus - 1u));
-    }
+    let load = load_seen(gpu);
     return select(0u, top_load - load, gpu >= cursor && gpu < params.node_gpus && top_load > load);
 }
 
@@ -60,7 +63,7 @@ fn team_exchange() {
     var taken_2 = Held(FREE, 0u);
     var partner_load = 0u;
     if moves {
-        partner_load = gpu_load(partner);
+        partner_load = known_load(partner);
         taken = Held(slot_expert(move_to), slot_load(move_to));
     }
     if two {
@@ -113,31 +116,32 @@ fn best_now() -> Best {
     return Best(gain.low, vec4<u32>(move_from, move_to, move_from_2, move_to_2));
 }
 
-// What a lane found, and the most it could have found.
+// What a lane found, by which slots, and the most it could have found.
 fn report(gpu: u32, most: u32) {
     let own = top * params.slots_per_gpu;
     let other = gpu * params.slots_per_gpu;
-    if !holds_slots {
-        mosts[lane] = most;
-    }
-    founds[lane] = gain.low;
     // Of a lane that found nothing, nonsense.
-    found_moves[lane] = ((move_from - own) & 255u) | (((move_to - other) & 255u) << 8u)
+    let slots = ((move_from - own) & 255u) | (((move_to - other) & 255u) << 8u)
         | (((move_from_2 - own) & 255u) << 16u) | ((move_to_2 - other) << 24u);
+    reports[lane] = vec4<u32>(gain.low, slots, most, 0u);
 }
 
 // The reports in order, after the best `before`. All GPUs that are weighed cost the same.
 fn settle(first: u32, before: Best, cost: u32) {
-    let lanes = min(first + TEAM, params.node_gpus) - cursor;
+    let end = min(first + TEAM, params.node_gpus);
+    let lanes = end - cursor;
     var best = before.gain;
     var best_lane = NONE;
+    var slots = 0u;
     var weighed = 0u;
-    for (var i = 0u; i < TEAM; i += 1u) {
-        let weighs = most_of(first, i) > best;
-        let found = founds[i];
+    for (var i = 0u; i < end - first; i += 1u) {
+        let report = reports[i];
+        let weighs = report.z > best;
+        let is_better = weighs && report.x > best;
         weighed += select(0u, 1u, weighs);
-        best_lane = select(best_lane, i, weighs && found > best);
-        best = select(best, max(best, found), weighs);
+        best_lane = select(best_lane, i, is_better);
+        slots = select(slots, report.y, is_better);
+        best = select(best, report.x, is_better);
     }
     gain = Wide(best, 0u);
     move_from = before.slots.x;
@@ -145,7 +149,6 @@ fn settle(first: u32, before: Best, cost: u32) {
     move_from_2 = before.slots.z;
     move_to_2 = before.slots.w;
     if best_lane != NONE {
-        let slots = found_moves[best_lane];
         let own = top * params.slots_per_gpu;
         partner = first + best_lane;
         let other = partner * params.slots_per_gpu;
@@ -157,16 +160,6 @@ fn settle(first: u32, before: Best, cost: u32) {
     cursor += lanes;
     work += lanes * TURN + weighed * cost;
     beside += (lanes - 1u) * TURN + (max(weighed, 1u) - 1u) * cost;
-}
-
-// The most that the piece of a lane could gain.
-fn most_of(first: u32, i: u32) -> u32 {
-    if !holds_slots {
-        return mosts[i];
-    }
-    // No load is above the heaviest one.
-    let most = (top_load - known_load(first, i)) / 2u;
-    return select(0u, most, first + i >= cursor && first + i < params.node_gpus);
 }
 
 // Replica transfers, up to the one to make.
@@ -189,6 +182,7 @@ fn team_transfers() {
     }
     loop {
         team_peaks();
+        storageBarrier();
         if agree() != PHASE_PEAKS {
             break;
         }
@@ -219,8 +213,10 @@ fn team_peaks() {
             let load = gpu_load(gpu);
             for (var i = lane; i < k; i += TEAM) {
                 let slot = gpu * k + i;
-                if count_at(slot) > 1u {
-                    raise_peak(slot_expert(slot), gpu, load + growth(slot));
+                let expert = slot_expert(slot);
+                let count = replicas_of(expert);
+                if count > 1u {
+                    raise_peak(expert, gpu, load + growth(slot, expert, count));
                 }
             }
         }
@@ -245,11 +241,12 @@ fn team_replacements() {
     let chunks = (params.node_experts + TRANSFER_CHUNK - 1u) / TRANSFER_CHUNK;
     var index = cursor / chunks;
     var chunk = cursor % chunks;
+    var held = FREE;
     var others = 0u;
     while scans && index < k {
-        let slot = top * k + index;
-        if count_at(slot) > 1u {
-            others = peak_without(slot_expert(slot), top);
+        held = slot_expert(top * k + index);
+        if replicas_of(held) > 1u {
+            others = peak_without(held, top);
             if others < gain.low {
                 break;
             }
@@ -269,20 +266,20 @@ fn team_replacements() {
         for (var i = lane; i < TRANSFER_CHUNK; i += TEAM) {
             let expert = chunk * TRANSFER_CHUNK + i;
             if expert < params.node_experts {
-                weigh_replacement(slot, expert, others, without);
+                weigh_replacement(slot, held, expert, others, without);
             }
         }
-        founds[lane] = gain.low;
-        found_moves[lane] = move_to;
+        reports[lane] = vec4<u32>(gain.low, move_to, 0u, 0u);
         move_from = source;
         move_to = target_expert;
     }
     workgroupBarrier();
     if weighs {
         gain.low = best;
-        for (var i = 0u; i < TEAM; i += 1u) {
-            let found = founds[i];
-            let expert = found_moves[i];
+        for (var i = 0u; i < min(TEAM, params.node_experts); i += 1u) {
+            let report = reports[i];
+            let found = report.x;
+            let expert = report.y;
             // Lanes have experts in turn: of those found in this round the lowest one is the first.
             let is_better = found < gain.low || (found == gain.low && found < best && expert < move_to);
             gain.low = select(gain.low, found, is_better);
@@ -349,9 +346,11 @@ fn team_replications() {
     let k = params.slots_per_gpu;
     var index = cursor / params.node_gpus;
     var first = cursor % params.node_gpus;
+    var expert = FREE;
     var count = 0u;
     while scans && index < k {
-        count = count_at(top * k + index);
+        expert = slot_expert(top * k + index);
+        count = replicas_of(expert);
         if count != 0u && count < params.max_count {
             break;
         }
@@ -366,12 +365,10 @@ fn team_replications() {
     let best = gain.low;
     let source = move_from;
     let target_expert = move_to;
-    var expert = FREE;
     var on_heavy = 0u;
     if weighs {
         let before = work;
         let on = top * k + index;
-        expert = slot_expert(on);
         let load = weight(expert) / (count + 1u);
         on_heavy = gpu_load(top) - (slot_load(on) - load);
         look_at(first);
@@ -381,15 +378,13 @@ fn team_replications() {
             find_eligible(gpu);
             // An expert that another GPU holds has replicas there.
             let held = has_eligible(gpu * k, expert);
-            let all = gpu_load(gpu);
+            let all = load_seen(gpu);
             work += select(k, 0u, held);
             for (var rest = select(eligible, 0u, held); rest != 0u; rest &= rest - 1u) {
                 weigh_turned(gpu, firstTrailingBit(rest), all, expert, load, on_heavy);
             }
         }
-        founds[lane] = gain.low;
-        found_moves[lane] = move_from;
-        costs[lane] = work - before;
+        reports[lane] = vec4<u32>(gain.low, move_from, work - before, 0u);
         work = before;
         gain.low = best;
         move_from = source;
@@ -409,17 +404,18 @@ fn settle_replications(index: u32, first: u32, skip: u32, lanes: u32, expert: u3
     var charged = 0u;
     var most = 0u;
     var goes_on = true;
-    for (var i = 0u; i < TEAM; i += 1u) {
-        let weighs = goes_on && i >= skip && i < lanes;
+    for (var i = skip; i < lanes; i += 1u) {
+        let report = reports[i];
+        let found = report.x;
+        let weighs = goes_on;
         turns += select(0u, 1u, weighs);
-        goes_on = goes_on && (i < skip || i >= lanes || first + i == top || on_heavy < gain.low);
-        let cost = select(0u, costs[i], weighs && goes_on);
+        goes_on = goes_on && (first + i == top || on_heavy < gain.low);
+        let cost = select(0u, report.z, weighs && goes_on);
         charged += cost;
         most = max(most, cost);
-        let found = founds[i];
         let is_better = weighs && goes_on && found < gain.low;
         gain.low = select(gain.low, found, is_better);
-        move_from = select(move_from, found_moves[i], is_better);
+        move_from = select(move_from, report.y, is_better);
         move_to = select(move_to, expert, is_better);
     }
     cursor = index * params.node_gpus + first + lanes;

@@ -15,11 +15,8 @@
 
 override TEAM: u32 = 8u;
 
-// What the lanes tell each other: the most a piece could gain and what it did, by which move, and its cost.
-var<workgroup> mosts: array<u32, TEAM>;
-var<workgroup> founds: array<u32, TEAM>;
-var<workgroup> found_moves: array<u32, TEAM>;
-var<workgroup> costs: array<u32, TEAM>;
+// What the lanes tell each other: see the rounds.
+var<workgroup> reports: array<vec4<u32>, TEAM>;
 // The phase all are in, said so that a compiler knows it to be the same for all.
 var<workgroup> agreed: u32;
 // What a kick came to: (work, slot, expert) of its transfer.
@@ -83,6 +80,7 @@ fn refine_wide(
                 team_step(stop);
                 team_scan(PHASE_SWAP);
                 team_exchange();
+                storageBarrier();
                 now = agree();
                 if now > PHASE_SWAP {
                     break;
@@ -111,6 +109,7 @@ fn refine_wide(
             begin_transfers();
         }
         team_end();
+        storageBarrier();
         if agree() == PHASE_ENDED {
             break;
         }
@@ -123,9 +122,8 @@ fn refine_wide(
     }
 }
 
-// The phase, or that the dispatch has come to its end. What any lane wrote is seen from here on.
+// The phase, or that the dispatch has come to its end.
 fn agree() -> u32 {
-    storageBarrier();
     if leads {
         agreed = select(PHASE_ENDED, phase, (running && work - beside < until) || phase == PHASE_EXCHANGE);
     }
@@ -149,18 +147,16 @@ fn team_step(stop: u32) {
                 most = load;
             }
         }
-        founds[lane] = most;
-        found_moves[lane] = heaviest;
+        reports[lane] = vec4<u32>(heaviest, most, 0u, 0u);
         workgroupBarrier();
         if steps_now {
-            top = found_moves[0];
-            top_load = founds[0];
-            for (var i = 1u; i < TEAM; i += 1u) {
-                let load = founds[i];
-                let gpu = found_moves[i];
-                let heavier = load > top_load || (load == top_load && gpu < top);
-                top = select(top, gpu, heavier);
-                top_load = max(top_load, load);
+            top = NONE;
+            top_load = 0u;
+            for (var i = 0u; i < min(TEAM, params.node_gpus); i += 1u) {
+                let report = reports[i];
+                let heavier = report.y > top_load || (report.y == top_load && report.x < top);
+                top = select(top, report.x, heavier);
+                top_load = max(top_load, report.y);
             }
         }
         // Before the next reports.
@@ -234,10 +230,11 @@ fn team_recount(recounts: bool) {
 // Back to the placement remembered; a GPU's slots are one lane's.
 fn team_restore() {
     for (var gpu = lane; gpu < params.node_gpus; gpu += TEAM) {
-        set_gpu_load(gpu, 0u);
+        var load = 0u;
         for (var i = 0u; i < params.slots_per_gpu; i += 1u) {
-            restore_to(gpu * params.slots_per_gpu + i, gpu);
+            load += restored(gpu * params.slots_per_gpu + i);
         }
+        set_gpu_load(gpu, load);
     }
     own_gpu = NONE;
 }
@@ -272,7 +269,7 @@ fn team_transfer() {
     }
     storageBarrier();
     if moves && leads {
-        begin_transfer(transfer_slot, transfer_expert);
+        begin_transfer(transfer_slot, old, transfer_expert);
     } else if moves {
         work += transfer_cost();
     }
