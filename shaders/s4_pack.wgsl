@@ -223,8 +223,7 @@ fn make_room(expert: u32) -> u32 {
     return at;
 }
 
-// The same where a node has few GPUs: a lane keeps all of them to itself and looks at them by constant indices, eight at a
-// time, so that they are registers: processors look up memory lane by lane, GPUs far away.
+// The same where a node has few GPUs: a lane keeps all of them to itself and looks at them by constant indices.
 
 const FULL: u32 = 0x80000000u;   // in a load: no slot is free, or none for this expert
 
@@ -244,37 +243,68 @@ var<private> noise_word: u32;
 var<private> noise_drop: u32;
 var<private> noise_keep: u32;
 
-// A GPU, or NONE, what it was chosen by, and what is known of it.
-struct Choice {
-    gpu: u32,
-    least: u32,
-    load: u32,
-    uses: u32,
+var<private> lightest: u32;      // so far, or NONE
+var<private> least: u32;         // its load and noise
+
+// GPUs up to which they are all gone through to find one, by constant indices: as good as an index to compilers that
+// would look it up in memory, and sooner compiled.
+const FEW_GPUS: u32 = 16u;
+
+fn my_gpu_load(gpu: u32) -> u32 {
+    if GPUS > FEW_GPUS {
+        return my_gpu_loads[gpu];
+    }
+    var load = 0u;
+    for (var i = 0u; i < GPUS; i += 1u) {
+        load = select(load, my_gpu_loads[i], i == gpu);
+    }
+    return load;
 }
 
-const NO_CHOICE: Choice = Choice(NONE, FULL, 0u, 0u);
+fn my_gpu_use(gpu: u32) -> u32 {
+    if GPUS > FEW_GPUS {
+        return my_gpu_uses[gpu];
+    }
+    var uses = 0u;
+    for (var i = 0u; i < GPUS; i += 1u) {
+        uses = select(uses, my_gpu_uses[i], i == gpu);
+    }
+    return uses;
+}
 
-fn lesser(a: Choice, b: Choice) -> Choice {
-    let is_b = b.least < a.least;
-    return Choice(
-        select(a.gpu, b.gpu, is_b), min(a.least, b.least), select(a.load, b.load, is_b), select(a.uses, b.uses, is_b),
-    );
+fn put(gpu: u32, load: u32, uses: u32) {
+    if GPUS > FEW_GPUS {
+        my_gpu_loads[gpu] = load;
+        my_gpu_uses[gpu] = uses;
+        return;
+    }
+    for (var i = 0u; i < GPUS; i += 1u) {
+        my_gpu_loads[i] = select(my_gpu_loads[i], load, i == gpu);
+        my_gpu_uses[i] = select(my_gpu_uses[i], uses, i == gpu);
+    }
 }
 
 fn pack_in_registers(key: u32) {
+    for (var gpu = 0u; gpu < GPUS; gpu += 1u) {
+        my_gpu_loads[gpu] = FULL;
+    }
     placed = NONE;
     if CUT == 1u {
         placed = begun_expert();
     }
     holders = vec2<u32>(0u);
-    begin_eight(0u);
-    begin_eight(8u);
-    begin_eight(16u);
-    begin_eight(24u);
-    begin_eight(32u);
-    begin_eight(40u);
-    begin_eight(48u);
-    begin_eight(56u);
+    for (var gpu = 0u; gpu < params.node_gpus; gpu += 1u) {
+        var load = 0u;
+        var uses = LAST;
+        if CUT == 1u && params.begin > 0u {
+            load = gpu_load(gpu);
+            uses = scratch(used_at(gpu));
+        }
+        put(gpu, load | full_if(uses >> USED_SHIFT), uses);
+        if (uses & LAST) == placed {
+            hold_at(gpu);
+        }
+    }
     noise_keep = select(0u, NONE, my_restart > 0u);
     var item = params.begin;
     while item < params.end {
@@ -291,85 +321,11 @@ fn pack_in_registers(key: u32) {
             item += 1u;
         }
     }
-    end_eight(0u);
-    end_eight(8u);
-    end_eight(16u);
-    end_eight(24u);
-    end_eight(32u);
-    end_eight(40u);
-    end_eight(48u);
-    end_eight(56u);
-}
-
-fn begin_eight(first: u32) {
-    if first >= GPUS {
-        return;
-    }
-    for (var i = 0u; i < 8u; i += 1u) {
-        let gpu = first + i;
-        my_gpu_loads[gpu] = select(FULL, 0u, gpu < params.node_gpus);
-        my_gpu_uses[gpu] = LAST;
-    }
-    if CUT == 0u || params.begin == 0u {
-        return;
-    }
-    for (var gpu = first; gpu < min(first + 8u, params.node_gpus); gpu += 1u) {
-        let uses = scratch(used_at(gpu));
-        put_in_eight(first, gpu, gpu_load(gpu) | full_if(uses >> USED_SHIFT), uses);
-        if (uses & LAST) == placed {
-            hold_at(gpu);
-        }
-    }
-}
-
-fn end_eight(first: u32) {
-    if first >= GPUS {
-        return;
-    }
-    for (var gpu = first; gpu < min(first + 8u, params.node_gpus); gpu += 1u) {
-        let what = of_eight(first, gpu);
-        set_gpu_load(gpu, what.load & ~FULL);
+    for (var gpu = 0u; gpu < params.node_gpus; gpu += 1u) {
+        set_gpu_load(gpu, my_gpu_load(gpu) & ~FULL);
         if CUT == 1u {
-            set_scratch(used_at(gpu), what.uses);
+            set_scratch(used_at(gpu), my_gpu_use(gpu));
         }
-    }
-}
-
-// What is known of one of eight GPUs.
-fn of_eight(first: u32, gpu: u32) -> Choice {
-    var what = NO_CHOICE;
-    for (var i = first; i < first + 8u; i += 1u) {
-        what = lesser(what, Choice(i, select(FULL, 0u, i == gpu), my_gpu_loads[i], my_gpu_uses[i]));
-    }
-    return what;
-}
-
-fn put_in_eight(first: u32, gpu: u32, load: u32, uses: u32) {
-    for (var i = first; i < first + 8u; i += 1u) {
-        my_gpu_loads[i] = select(my_gpu_loads[i], load, i == gpu);
-        my_gpu_uses[i] = select(my_gpu_uses[i], uses, i == gpu);
-    }
-}
-
-// A GPU has another load, and a slot in use more or not, of which the last took an expert.
-fn put(gpu: u32, load: u32, used: u32, expert: u32) {
-    let full = load | full_if(used);
-    let uses = expert | (used << USED_SHIFT);
-    if GPUS > 0u {
-        put_in_eight(0u, gpu, full, uses);
-    }
-    if GPUS > 8u {
-        put_in_eight(8u, gpu, full, uses);
-    }
-    if GPUS > 16u {
-        put_in_eight(16u, gpu, full, uses);
-        put_in_eight(24u, gpu, full, uses);
-    }
-    if GPUS > 32u {
-        put_in_eight(32u, gpu, full, uses);
-        put_in_eight(40u, gpu, full, uses);
-        put_in_eight(48u, gpu, full, uses);
-        put_in_eight(56u, gpu, full, uses);
     }
 }
 
@@ -390,33 +346,34 @@ fn place_in_registers(key: u32, item: u32) -> bool {
     placed = expert;
     noise_word = draw(key, DRAW_PACKING + item);
     noise_drop = noise_shift(load);
-    var lightest = lightest_of_eight(0u, NO_CHOICE);
-    lightest = lightest_of_eight(8u, lightest);
-    lightest = lightest_of_eight(16u, lightest);
-    lightest = lightest_of_eight(24u, lightest);
-    lightest = lightest_of_eight(32u, lightest);
-    lightest = lightest_of_eight(40u, lightest);
-    lightest = lightest_of_eight(48u, lightest);
-    lightest = lightest_of_eight(56u, lightest);
-    if lightest.gpu == NONE {
+    lightest = NONE;
+    least = FULL;
+    look_at_eight(0u);
+    look_at_eight(8u);
+    look_at_eight(16u);
+    look_at_eight(24u);
+    look_at_eight(32u);
+    look_at_eight(40u);
+    look_at_eight(48u);
+    look_at_eight(56u);
+    if lightest == NONE {
         return false;
     }
-    let used = lightest.uses >> USED_SHIFT;
-    set_slot(lightest.gpu * params.slots_per_gpu + used, expert, load);
-    put(lightest.gpu, lightest.load + load, used + 1u, expert);
-    hold_at(lightest.gpu);
+    let used = my_gpu_use(lightest) >> USED_SHIFT;
+    set_slot(lightest * params.slots_per_gpu + used, expert, load);
+    put(lightest, (my_gpu_load(lightest) + load) | full_if(used + 1u), expert | ((used + 1u) << USED_SHIFT));
+    hold_at(lightest);
     return true;
 }
 
-fn lightest_of_eight(first: u32, known: Choice) -> Choice {
-    var lightest = known;
+fn look_at_eight(first: u32) {
     if first >= GPUS {
-        return lightest;
+        return;
     }
     let held = select(holders.x, holders.y, first >= 32u);
-    for (var gpu = first; gpu < first + 8u; gpu += 1u) {
-        let load = my_gpu_loads[gpu];
-        var choice = load;
+    for (var i = 0u; i < 8u; i += 1u) {
+        let gpu = first + i;
+        var choice = my_gpu_loads[gpu];
         if NOISY == 1u {
             // `place_noise`, of which most is the item's.
             choice += ((noise_word + gpu * PLACE_STEP) >> noise_drop) & noise_keep;
@@ -424,54 +381,43 @@ fn lightest_of_eight(first: u32, known: Choice) -> Choice {
         if AVOIDS == 1u {
             choice |= (held << (31u - (gpu & 31u))) & FULL;
         }
-        lightest = lesser(lightest, Choice(gpu, choice, load, my_gpu_uses[gpu]));
+        lightest = select(lightest, gpu, choice < least);
+        least = min(choice, least);
     }
-    return lightest;
-}
-
-// The GPUs between which room is made: see `make_room`.
-struct Room {
-    a: Choice,
-    b: Choice,
 }
 
 // As `make_room`, and places the item.
 fn make_room_in_registers() {
     let expert = item_expert;
     let own = item_load;
-    var room = room_of_eight(0u, Room(NO_CHOICE, NO_CHOICE));
-    room = room_of_eight(8u, room);
-    room = room_of_eight(16u, room);
-    room = room_of_eight(24u, room);
-    room = room_of_eight(32u, room);
-    room = room_of_eight(40u, room);
-    room = room_of_eight(48u, room);
-    room = room_of_eight(56u, room);
-    // There are both.
-    let a = min(room.a.gpu, params.node_gpus - 1u);
-    let b = min(room.b.gpu, params.node_gpus - 1u);
-    let used = room.a.uses >> USED_SHIFT;
+    var a = NONE;
+    var b = NONE;
+    var load_a = FULL;
+    var load_b = FULL;
+    for (var gpu = 0u; gpu < params.node_gpus; gpu += 1u) {
+        let load = my_gpu_load(gpu);
+        if load < load_a {
+            a = gpu;
+            load_a = load;
+        }
+        if !is_holder(gpu) && (load & ~FULL) < load_b {
+            b = gpu;
+            load_b = load & ~FULL;
+        }
+    }
+    a = select(a, 0u, a == NONE);
+    b = select(b, 0u, b == NONE);
+    let uses = my_gpu_use(a);
+    let used = uses >> USED_SHIFT;
     let at = lacking_slot(a, used, b);
     let load = slot_load(at);
     set_slot(a * params.slots_per_gpu + used, slot_expert(at), load);
-    put(a, room.a.load + load, used + 1u, room.a.uses & LAST);
+    put(a, (my_gpu_load(a) + load) | full_if(used + 1u), uses + (1u << USED_SHIFT));
     set_slot(at, expert, own);
-    put(b, (room.b.load & ~FULL) - load + own, room.b.uses >> USED_SHIFT, expert);
+    put(b, my_gpu_load(b) - load + own, (my_gpu_use(b) & ~LAST) | expert);
     hold_at(b);
 }
 
-fn room_of_eight(first: u32, known: Room) -> Room {
-    var room = known;
-    if first >= GPUS {
-        return room;
-    }
-    let held = select(holders.x, holders.y, first >= 32u);
-    for (var gpu = first; gpu < first + 8u; gpu += 1u) {
-        let load = my_gpu_loads[gpu];
-        let uses = my_gpu_uses[gpu];
-        let is_there = gpu < params.node_gpus && ((held >> (gpu & 31u)) & 1u) == 0u;
-        room.a = lesser(room.a, Choice(gpu, load, load, uses));
-        room.b = lesser(room.b, Choice(gpu, select(FULL, load & ~FULL, is_there), load, uses));
-    }
-    return room;
+fn is_holder(gpu: u32) -> bool {
+    return ((select(holders.x, holders.y, gpu >= 32u) >> (gpu & 31u)) & 1u) == 1u;
 }
