@@ -14,6 +14,7 @@ fn open() {
 // Sizes the grids for the list of this turn, and empties the other.
 @compute @workgroup_size(1)
 fn tally() {
+    take_params();
     let count = queued();
     write_grid(0u, count * params.spread);
     write_grid(3u, count * LANES);

@@ -7,6 +7,7 @@ fn sum_groups(
     @builtin(num_workgroups) grid: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
+    take_params();
     let lane = lane_of(workgroup, grid, local);
     if lane >= params.lanes {
         return;
@@ -35,6 +36,7 @@ fn sum_window_groups(
     @builtin(num_workgroups) grid: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
+    take_params();
     let lane = lane_of(workgroup, grid, local);
     if lane >= params.lanes {
         return;
@@ -60,6 +62,7 @@ fn rank_groups(
     @builtin(num_workgroups) grid: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
+    take_params();
     let lane = lane_of(workgroup, grid, local);
     if lane >= params.lanes {
         return;

@@ -31,6 +31,7 @@ fn build(
     @builtin(num_workgroups) grid: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
+    take_params();
     let lane = lane_of(workgroup, grid, local);
     if lane >= params.lanes {
         return;
@@ -96,6 +97,7 @@ fn swap_groups(
     @builtin(num_workgroups) grid: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
+    take_params();
     let lane = lane_of(workgroup, grid, local);
     if lane >= params.lanes || lane % (params.samples + 1u) == params.samples {
         return;
@@ -172,6 +174,7 @@ fn share(
     @builtin(num_workgroups) grid: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
+    take_params();
     let lane = lane_of(workgroup, grid, local);
     if lane >= params.lanes {
         return;
@@ -204,6 +207,7 @@ fn add_share(
     @builtin(num_workgroups) grid: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
+    take_params();
     let lane = lane_of(workgroup, grid, local);
     if lane >= params.lanes {
         return;
@@ -240,6 +244,7 @@ fn walk(
     @builtin(num_workgroups) grid: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
+    take_params();
     let layer = lane_of(workgroup, grid, local);
     if layer >= params.lanes {
         return;
@@ -418,6 +423,7 @@ fn choose(
     @builtin(num_workgroups) grid: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
+    take_params();
     let lane = lane_of(workgroup, grid, local);
     if lane >= params.lanes {
         return;
@@ -457,6 +463,7 @@ fn repair(
     @builtin(num_workgroups) grid: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
+    take_params();
     let layer = lane_of(workgroup, grid, local);
     if layer >= params.lanes {
         return;
@@ -505,6 +512,7 @@ fn gather(
     @builtin(num_workgroups) grid: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
+    take_params();
     let lane = lane_of(workgroup, grid, local);
     if lane >= params.lanes {
         return;
@@ -557,6 +565,7 @@ fn rank_experts(
     @builtin(num_workgroups) grid: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
+    take_params();
     let lane = lane_of(workgroup, grid, local);
     if lane >= params.lanes {
         return;
@@ -608,6 +617,7 @@ fn floors(
     @builtin(num_workgroups) grid: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
+    take_params();
     let lane = lane_of(workgroup, grid, local);
     if lane >= params.lanes {
         return;

@@ -11,6 +11,7 @@ fn start(
     @builtin(num_workgroups) grid: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
+    take_params();
     let lane = lane_of(workgroup, grid, local);
     if lane >= params.lanes {
         return;
@@ -36,6 +37,7 @@ fn replicate(
     @builtin(num_workgroups) grid: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
+    take_params();
     let lane = lane_of(workgroup, grid, local);
     if lane >= queued() {
         return;
@@ -69,6 +71,7 @@ fn perturb(
     @builtin(num_workgroups) grid: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
+    take_params();
     let lane = lane_of(workgroup, grid, local);
     let share = share_of_lane(lane, expert_blocks(params.node_experts));
     if share.place >= queued() {

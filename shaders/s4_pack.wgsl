@@ -42,6 +42,7 @@ fn weigh(
     @builtin(num_workgroups) grid: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
+    take_params();
     let index = take_share(lane_of(workgroup, grid, local), most_several());
     if index == NONE || index >= control(C_SEVERAL) {
         return;
@@ -56,6 +57,7 @@ fn sort(
     @builtin(num_workgroups) grid: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
+    take_params();
     let share = take_share(lane_of(workgroup, grid, local), several_blocks());
     if share == NONE {
         return;
@@ -109,6 +111,7 @@ fn pack(
     @builtin(num_workgroups) grid: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
+    take_params();
     let lane = lane_of(workgroup, grid, local);
     if lane >= queued() {
         return;

@@ -32,6 +32,7 @@ fn pack(
     @builtin(num_workgroups) grid: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
+    take_params();
     let lane = lane_of(workgroup, grid, local);
     if lane >= queued() {
         return;

@@ -51,6 +51,7 @@ fn refine(
     @builtin(num_workgroups) grid: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
+    take_params();
     let candidate = candidate_of(lane_of(workgroup, grid, local));
     if candidate == NONE {
         return;

@@ -12,6 +12,7 @@ fn choose_restart(
     @builtin(num_workgroups) grid: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
+    take_params();
     let lane = lane_of(workgroup, grid, local);
     if lane >= params.lanes {
         return;
@@ -53,6 +54,7 @@ fn copy_node(
     @builtin(num_workgroups) grid: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
+    take_params();
     let lane = lane_of(workgroup, grid, local);
     if lane >= params.lanes {
         return;
@@ -83,6 +85,7 @@ fn settle_layer(
     @builtin(num_workgroups) grid: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
+    take_params();
     let layer = lane_of(workgroup, grid, local);
     if layer >= params.lanes {
         return;
@@ -116,6 +119,7 @@ fn copy_plan(
     @builtin(num_workgroups) grid: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
+    take_params();
     let lane = lane_of(workgroup, grid, local);
     if lane >= params.lanes {
         return;

@@ -21,7 +21,7 @@ fn distance_to(gpu: u32) -> u32 {
 // A scan of swaps, 1-1 or 2-for-2 as the phase `scanned` says: rounds of one other GPU a lane, then the best swap.
 fn team_scan(scanned: u32) {
     let scans = phase == scanned;
-    for (var begin = 0u; begin < params.node_gpus; begin += TEAM) {
+    for (var begin = 0u; begin < dispatched.node_gpus; begin += TEAM) {
         let weighs = scans && cursor < params.node_gpus;
         let before = best_now();
         let first = cursor - cursor % TEAM;
@@ -206,7 +206,7 @@ fn team_peaks() {
     let scans = phase == PHASE_PEAKS;
     let k = params.slots_per_gpu;
     let first = cursor;
-    for (var n = 0u; n < min(PEAK_GPUS, params.node_gpus); n += 1u) {
+    for (var n = 0u; n < min(PEAK_GPUS, dispatched.node_gpus); n += 1u) {
         storageBarrier();
         let gpu = first + n;
         if scans && gpu < params.node_gpus {

@@ -10,6 +10,8 @@
 // reports in order: a piece that a lane alone would not have weighed any more counts for nothing and is not
 // charged, so that work is charged as if by one lane.
 //
+// Loops with barriers are bounded by what compilers know to be the same for all lanes: the uniform block itself.
+//
 // Drivers on the processor walk through all code of a loop, masked, whatever the branches. So loops are nested by how
 // often they run, and end where their next turn would be an empty one.
 
@@ -39,6 +41,7 @@ fn refine_wide(
     @builtin(num_workgroups) grid: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
+    take_params();
     lane = local;
     leads = lane == 0u;
     let place = workgroup.y * grid.x + workgroup.x;
@@ -215,7 +218,7 @@ fn team_recount(recounts: bool) {
     for (var expert = lane; expert < select(0u, params.node_experts, recounts); expert += TEAM) {
         set_count(expert, 0u);
     }
-    for (var gpu = 0u; gpu < select(0u, params.node_gpus, recounts); gpu += 1u) {
+    for (var gpu = 0u; gpu < select(0u, dispatched.node_gpus, recounts); gpu += 1u) {
         storageBarrier();
         for (var i = lane; i < params.slots_per_gpu; i += TEAM) {
             let expert = snapshot(gpu * params.slots_per_gpu + i);

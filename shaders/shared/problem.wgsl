@@ -85,7 +85,10 @@ struct Params {
     candidate_words: u32,
 }
 
-@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(0) var<uniform> dispatched: Params;
+// A lane's own, which an entry point takes before all else: where some lanes may be at rest, drivers on the processor read
+// the block lane by lane, eight times at each place.
+var<private> params: Params;
 // loads [layers][experts], the noise tables, all balanced assignments [enumerated][groups]; of several windows
 // the loads [layers][experts][4 * quads]
 @group(0) @binding(1) var<storage, read> problem: array<u32>;
@@ -98,6 +101,10 @@ struct Params {
 @group(0) @binding(4) var<storage, read_write> arena: array<u32>;
 // which candidates still run
 @group(0) @binding(5) var<storage, read_write> queue: array<atomic<u32>>;
+
+fn take_params() {
+    params = dispatched;
+}
 
 // Words of the kept state of a node and of a layer.
 const NODE_WORDS: u32 = 8u;

@@ -45,8 +45,11 @@ fn loaded_from(module: &naga::Module, function: &Function, value: Handle<Express
             Expression::Access { base, .. } | Expression::AccessIndex { base, .. } => at = base,
             Expression::GlobalVariable(variable) => {
                 let variable = &module.global_variables[variable];
-                let checked = variable.space == AddressSpace::Uniform;
-                return (!checked).then(|| variable.name.clone().unwrap_or_default());
+                let name = variable.name.clone().unwrap_or_default();
+                // A lane has a copy of the uniform block.
+                let is_copy = variable.space == AddressSpace::Private && name == "params";
+                let checked = variable.space == AddressSpace::Uniform || is_copy;
+                return (!checked).then_some(name);
             }
             _ => return None,
         }
@@ -75,6 +78,9 @@ mod tests {
         let through_let =
             with("workgroupBarrier();", "let count = loads[3]; partial[0] /= count; workgroupBarrier();");
         fails(check, &through_let, "a value of loads");
+        let mut own = with("params.seed +", "params.seed / own +");
+        own.source = own.source.replacen("var<workgroup>", "var<private> own: u32; var<workgroup>", 1);
+        fails(check, &own, "a value of own");
         assert_eq!(check(&with("params.seed +", "params.seed / max(loads[1], 1u) +")), Vec::<String>::new());
     }
 }
