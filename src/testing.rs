@@ -1,7 +1,7 @@
 //! What the project's own tests need to see of its inside. No part of the API: anything here may change.
 
 use crate::engine::recording::{
-    BINDINGS, FixedValues, GRID_BINDINGS, Kernel, LANES, TEAM, TEAMS, constants, fixed_values,
+    BINDINGS, FixedValues, Form, GRID_BINDINGS, Kernel, LANES, constants, fixed_values,
 };
 use crate::layout::{GpuParams, LAYER_END, LAYER_WORDS, Layout, window_quads};
 use crate::params::{Params, enumerate_assignments};
@@ -64,19 +64,22 @@ pub fn shaders() -> Vec<ShaderUnit> {
     units
 }
 
-/// The pipelines of an entry point with these constants: one, or one for each size of a team.
+/// The pipelines of an entry point with these constants: one, or one for each form.
 fn units_of(stage: &Stage, entry: &'static str, values: &FixedValues) -> Vec<ShaderUnit> {
     let unit = unit(stage, entry, values);
-    if entry != s5_refine::WIDE {
+    if stage.stem != s5_refine::STAGE.stem {
         return vec![unit];
     }
-    let sized = |lanes: u32| {
+    let formed = |form: Form| {
         let mut unit = unit.clone();
-        unit.variant.push_str(&format!("teams of {lanes}"));
-        unit.constants.push((TEAM, f64::from(lanes)));
-        ShaderUnit { workgroup_size: [lanes, 1, 1], ..unit }
+        unit.variant.push_str(&format!("{form:?}"));
+        unit.constants.extend(form.constants());
+        if entry == s5_refine::WIDE {
+            unit.workgroup_size[0] = form.team;
+        }
+        unit
     };
-    TEAMS.map(sized).into()
+    [Form::SOFTWARE, Form::GPU].map(formed).into()
 }
 
 /// Plans whose pipelines stand for all: every kind of move, of few and many slots, GPUs and windows, with and
@@ -153,8 +156,8 @@ fn constants_of(kernel: Kernel, params: &GpuParams) -> Vec<(&'static str, f64)> 
     let stage = STAGES.iter().find(|stage| stage.stem == kernel.stem);
     let fixed = stage
         .map(|stage| constants(stage.fixed, kernel.entry, &fixed_values(stage.fixed, kernel.entry, params)));
-    let team = (kernel.entry == s5_refine::WIDE).then(|| (TEAM, f64::from(TEAMS[0])));
-    fixed.into_iter().flatten().chain(team).collect()
+    let form = (kernel.stem == s5_refine::STAGE.stem).then(|| Form::SOFTWARE.constants());
+    fixed.into_iter().flatten().chain(form.into_iter().flatten()).collect()
 }
 
 impl Replay {

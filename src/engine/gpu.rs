@@ -10,8 +10,8 @@ use super::clock::Clock;
 use super::device::{OpenDevice, one_line};
 use super::missing::{Missing, Variant};
 use super::recording::{
-    BINDINGS, BindingKind, Dispatch, Fixed, GRID_BINDINGS, Grid, LANES, Recording, TEAM, constants,
-    fixed_values, team,
+    BINDINGS, BindingKind, Dispatch, Fixed, Form, GRID_BINDINGS, Grid, LANES, Recording, constants,
+    fixed_values,
 };
 use super::trusted::shader_module;
 use crate::error::Error;
@@ -65,8 +65,8 @@ pub struct ShaderSource {
     pub sizes_grids: bool,
     /// Its `override` constants.
     pub fixed: &'static [Fixed],
-    /// Whether it has the constant [`TEAM`] too.
-    pub has_teams: bool,
+    /// Whether it has the constants of a [`Form`] too.
+    pub has_form: bool,
 }
 
 /// Where the (x, y, z) of the grids that a device sizes by itself begin, in bytes.
@@ -81,8 +81,7 @@ const GRIDS: [(Grid, u64); 5] = [
 /// A device with its shaders, and what earlier calls made on it.
 pub struct Gpu {
     open: OpenDevice,
-    /// Lanes of a team.
-    team: u32,
+    form: Form,
     bindings: wgpu::BindGroupLayout,
     modules: HashMap<&'static str, Module>,
     grids: wgpu::Buffer,
@@ -99,7 +98,7 @@ struct Module {
     layout: wgpu::PipelineLayout,
     entries: &'static [&'static str],
     fixed: &'static [Fixed],
-    has_teams: bool,
+    has_form: bool,
 }
 
 /// Pipelines by their kernel and the values of its constants.
@@ -160,16 +159,16 @@ impl Gpu {
             let descriptor = wgpu::ShaderModuleDescriptor { label: Some(shader.stem), source };
             let layout = if shader.sizes_grids { &with_grids } else { &plain };
             let module = shader_module(device, descriptor);
-            let ShaderSource { entries, fixed, has_teams, .. } = *shader;
+            let ShaderSource { entries, fixed, has_form, .. } = *shader;
             modules.insert(
                 shader.stem,
-                Module { shader: module, layout: layout.clone(), entries, fixed, has_teams },
+                Module { shader: module, layout: layout.clone(), entries, fixed, has_form },
             );
         }
         let clock = Clock::new(device, &open.queue);
         let vector = open.info.limits.iter().find(|(name, _)| *name == "subgroup_max_size");
-        let team = team(open.info.is_software, vector.map_or(0, |(_, lanes)| *lanes));
-        let gpu = Self { open, team, clock, bindings, modules, grids, grids_group, made: Mutex::default() };
+        let form = Form::of(open.info.is_software, vector.map_or(0, |(_, lanes)| *lanes));
+        let gpu = Self { open, form, clock, bindings, modules, grids, grids_group, made: Mutex::default() };
         gpu.check_fault()?;
         Ok(gpu)
     }
@@ -191,10 +190,10 @@ impl Gpu {
         self.open.fault.lost()
     }
 
-    /// The same with teams of so many lanes.
+    /// The same with shaders of another form.
     #[cfg(test)]
-    pub fn with_team(self, team: u32) -> Self {
-        Self { team, ..self }
+    pub fn with_form(self, form: Form) -> Self {
+        Self { form, ..self }
     }
 
     /// The device, to be ill-treated.
@@ -449,11 +448,11 @@ impl Gpu {
     /// Makes a pipeline.
     fn pipeline(&self, (kernel, values): &Variant) -> Result<wgpu::ComputePipeline, Error> {
         let module = self.modules.get(kernel.stem).filter(|module| module.entries.contains(&kernel.entry));
-        let Some(Module { shader, layout, fixed, has_teams, .. }) = module else {
+        let Some(Module { shader, layout, fixed, has_form, .. }) = module else {
             return Err(self.error(&format!("kernel {kernel:?} is missing")));
         };
         let mut constants = constants(fixed, kernel.entry, values);
-        constants.extend(has_teams.then(|| (TEAM, f64::from(self.team))));
+        constants.extend(has_form.then(|| self.form.constants()).into_iter().flatten());
         Ok(self.open.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
             label: Some(kernel.entry),
             layout: Some(layout),

@@ -70,20 +70,35 @@ pub const GRID_BINDINGS: [BindingKind; 1] = [BindingKind::StorageReadWrite];
 /// Invocations of a workgroup; `LANES` in `problem.wgsl`.
 pub const LANES: u32 = 64;
 
-/// The constant of shaders that work in teams: lanes of a workgroup that share one candidate.
-pub const TEAM: &str = "TEAM";
+/// What of a shader's form is the device's to say: its constants `TEAM` and `ROLLS`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Form {
+    /// Lanes of a workgroup that share one candidate: as many as run in step, so that few wait.
+    pub team: u32,
+    /// Whether what a lane reads into registers it reads in a loop, which is sooner compiled.
+    pub rolls: bool,
+}
 
-/// Lanes of a team on a software driver, at least, and on a GPU: as many as run in step, so that few wait.
-pub const TEAMS: [u32; 2] = [8, 32];
+impl Form {
+    /// On a software driver, with larger teams where its vectors are.
+    pub const SOFTWARE: Self = Self { team: 8, rolls: true };
+    /// On a GPU.
+    pub const GPU: Self = Self { team: 32, rolls: false };
 
-/// Lanes of a team. With teams smaller than its vector (8 lanes by default) llvmpipe gives wrong placements, why is
-/// not known; SwiftShader computes teams of 1 to 4 rightly. GLES does not tell the vector (wgpu says 128): 16 lanes
-/// are the most that llvmpipe has.
-pub fn team(is_software: bool, vector: u64) -> u32 {
-    match vector {
-        _ if !is_software => TEAMS[1],
-        0..=64 => TEAMS[0].max(vector as u32),
-        _ => 16,
+    /// That of a device with vectors of so many lanes. With teams smaller than its vector (8 lanes by default) llvmpipe
+    /// gives wrong placements, why is not known; SwiftShader computes teams of 1 to 4 rightly. GLES does not tell the
+    /// vector (wgpu says 128): 16 lanes are the most that llvmpipe has.
+    pub fn of(is_software: bool, vector: u64) -> Self {
+        match vector {
+            _ if !is_software => Self::GPU,
+            0..=64 => Self { team: Self::SOFTWARE.team.max(vector as u32), ..Self::SOFTWARE },
+            _ => Self { team: 16, ..Self::SOFTWARE },
+        }
+    }
+
+    /// Its constants.
+    pub fn constants(self) -> [(&'static str, f64); 2] {
+        [("TEAM", f64::from(self.team)), ("ROLLS", f64::from(u8::from(self.rolls)))]
     }
 }
 

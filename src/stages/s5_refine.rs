@@ -41,7 +41,6 @@ pub const STAGE: Stage = Stage {
         Fixed { name: "AVOIDS", read_by: BOTH, of: |p| p.avoid_duplicates },
         Fixed { name: "SLOTS", read_by: BOTH, of: |p| Variant::of(p).slots },
         Fixed { name: "GPUS", read_by: &[WIDE], of: known_gpus },
-        Fixed { name: "ROLLS", read_by: BOTH, of: |_| 1 },
     ],
 };
 
