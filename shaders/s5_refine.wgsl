@@ -15,10 +15,6 @@ override KICKS: u32;
 override AVOIDS: u32;            // whether duplicates are avoided
 override SLOTS: u32;             // slots of a GPU, rounded up, where they fit a tile, else 0
 override GPUS: u32;              // GPUs of a node, rounded up, where a lane can know the loads of all, else 0
-// 1: what a lane reads into registers it reads in a loop, a word a turn, so that it is compiled once: compilers on the
-// processor take long over each access of memory. A GPU is to have them all under way at once.
-override ROLLS: u32 = 1u;
-
 // The phases in the order in which a move is looked for.
 const PHASE_STEP: u32 = 0u;              // between two moves: done, out of budget, or go on
 const PHASE_BEGIN_SWAPS: u32 = 1u;

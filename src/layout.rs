@@ -141,6 +141,8 @@ impl Layout {
         });
         // The three heaviest GPUs of each window and their loads.
         let at_tops = arena.take(6 * several);
+        // Candidates begin at lines of the cache.
+        arena.0 = arena.0.next_multiple_of(16);
 
         let search = &params.search;
         let moves = [search.swaps, search.pair_swaps, search.bipartition, search.transfers];

@@ -98,7 +98,7 @@ pub const GROUP_SWAP_STEPS: u32 = 64;
 /// On a device a lane keeps the GPUs of a node to itself while it packs, where they are at most so many.
 pub const REGISTER_GPUS: u32 = 64;
 
-/// On a device so many candidates lie side by side: 32 bytes, which is what a GPU reads at least.
+/// On a device so many candidates lie side by side at most: buffers and grids are for whole tiles.
 pub const ARENA_TILE: u32 = 8;
 
 /// On a device one lane does so many experts of a node.

@@ -64,22 +64,25 @@ pub fn shaders() -> Vec<ShaderUnit> {
     units
 }
 
-/// The pipelines of an entry point with these constants: one, or one for each form.
+/// The pipelines of an entry point with these constants: of the search one for each form.
 fn units_of(stage: &Stage, entry: &'static str, values: &FixedValues) -> Vec<ShaderUnit> {
     let unit = unit(stage, entry, values);
-    if stage.stem != s5_refine::STAGE.stem {
-        return vec![unit];
-    }
-    let formed = |form: Form| {
+    let forms: &[Form] = match stage.stem {
+        stem if stem == s5_refine::STAGE.stem => &[Form::SOFTWARE, Form::GPU],
+        _ => &[Form::SOFTWARE],
+    };
+    let formed = |&form: &Form| {
         let mut unit = unit.clone();
-        unit.variant.push_str(&format!("{form:?}"));
+        if forms.len() > 1 {
+            unit.variant.push_str(&format!("{form:?}"));
+        }
         unit.constants.extend(form.constants());
         if entry == s5_refine::WIDE {
             unit.workgroup_size[0] = form.team;
         }
         unit
     };
-    [Form::SOFTWARE, Form::GPU].map(formed).into()
+    forms.iter().map(formed).collect()
 }
 
 /// Plans whose pipelines stand for all: every kind of move, of few and many slots, GPUs and windows, with and
@@ -156,8 +159,7 @@ fn constants_of(kernel: Kernel, params: &GpuParams) -> Vec<(&'static str, f64)> 
     let stage = STAGES.iter().find(|stage| stage.stem == kernel.stem);
     let fixed = stage
         .map(|stage| constants(stage.fixed, kernel.entry, &fixed_values(stage.fixed, kernel.entry, params)));
-    let form = (kernel.stem == s5_refine::STAGE.stem).then(|| Form::SOFTWARE.constants());
-    fixed.into_iter().flatten().chain(form.into_iter().flatten()).collect()
+    fixed.into_iter().flatten().chain(Form::SOFTWARE.constants()).collect()
 }
 
 impl Replay {

@@ -15,8 +15,6 @@
 // Drivers on the processor walk through all code of a loop, masked, whatever the branches. So loops are nested by how
 // often they run, and end where their next turn would be an empty one.
 
-override TEAM: u32 = 8u;
-
 // What the lanes tell each other: see the rounds.
 var<workgroup> reports: array<vec4<u32>, TEAM>;
 // The phase all are in, said so that a compiler knows it to be the same for all.

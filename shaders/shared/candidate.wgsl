@@ -1,6 +1,14 @@
 // One candidate: a lane's place in the arena. Candidates lie in tiles, [tile][index][candidate of the tile], so that lanes
 // read side by side and a candidate is not all over the memory.
 
+// Candidates of a tile. As `TEAM` and `ROLLS`, the device's to say: see `Form` in `src/engine/recording.rs`.
+override ARENA_TILE: u32 = 8u;
+// Lanes of a workgroup that share one candidate.
+override TEAM: u32 = 8u;
+// 1: what a lane reads into registers it reads in a loop, a word a turn, so that it is compiled once: compilers on the
+// processor take long over each access of memory. A GPU is to have them all under way at once.
+override ROLLS: u32 = 1u;
+
 var<private> me: u32;             // candidate of this lane
 var<private> my_layer: u32;
 var<private> my_node: u32;

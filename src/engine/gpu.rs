@@ -63,10 +63,8 @@ pub struct ShaderSource {
     pub entries: &'static [&'static str],
     /// Whether it sizes the grids of later dispatches.
     pub sizes_grids: bool,
-    /// Its `override` constants.
+    /// Its `override` constants; besides, it has those of a [`Form`].
     pub fixed: &'static [Fixed],
-    /// Whether it has the constants of a [`Form`] too.
-    pub has_form: bool,
 }
 
 /// Where the (x, y, z) of the grids that a device sizes by itself begin, in bytes.
@@ -98,7 +96,6 @@ struct Module {
     layout: wgpu::PipelineLayout,
     entries: &'static [&'static str],
     fixed: &'static [Fixed],
-    has_form: bool,
 }
 
 /// Pipelines by their kernel and the values of its constants.
@@ -159,11 +156,8 @@ impl Gpu {
             let descriptor = wgpu::ShaderModuleDescriptor { label: Some(shader.stem), source };
             let layout = if shader.sizes_grids { &with_grids } else { &plain };
             let module = shader_module(device, descriptor);
-            let ShaderSource { entries, fixed, has_form, .. } = *shader;
-            modules.insert(
-                shader.stem,
-                Module { shader: module, layout: layout.clone(), entries, fixed, has_form },
-            );
+            let ShaderSource { entries, fixed, .. } = *shader;
+            modules.insert(shader.stem, Module { shader: module, layout: layout.clone(), entries, fixed });
         }
         let clock = Clock::new(device, &open.queue);
         let vector = open.info.limits.iter().find(|(name, _)| *name == "subgroup_max_size");
@@ -188,6 +182,12 @@ impl Gpu {
     /// Why the device is lost, if it is: then every call fails. Other faults cost the call that meets them.
     pub fn lost(&self) -> Option<String> {
         self.open.fault.lost()
+    }
+
+    /// That of its shaders.
+    #[cfg(test)]
+    pub fn form(&self) -> Form {
+        self.form
     }
 
     /// The same with shaders of another form.
@@ -448,11 +448,11 @@ impl Gpu {
     /// Makes a pipeline.
     fn pipeline(&self, (kernel, values): &Variant) -> Result<wgpu::ComputePipeline, Error> {
         let module = self.modules.get(kernel.stem).filter(|module| module.entries.contains(&kernel.entry));
-        let Some(Module { shader, layout, fixed, has_form, .. }) = module else {
+        let Some(Module { shader, layout, fixed, .. }) = module else {
             return Err(self.error(&format!("kernel {kernel:?} is missing")));
         };
         let mut constants = constants(fixed, kernel.entry, values);
-        constants.extend(has_form.then(|| self.form.constants()).into_iter().flatten());
+        constants.extend(self.form.constants());
         Ok(self.open.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
             label: Some(kernel.entry),
             layout: Some(layout),

@@ -70,20 +70,23 @@ pub const GRID_BINDINGS: [BindingKind; 1] = [BindingKind::StorageReadWrite];
 /// Invocations of a workgroup; `LANES` in `problem.wgsl`.
 pub const LANES: u32 = 64;
 
-/// What of a shader's form is the device's to say: its constants `TEAM` and `ROLLS`.
+/// What of a shader's form is the device's to say: its constants `TEAM`, `ROLLS` and `ARENA_TILE`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Form {
     /// Lanes of a workgroup that share one candidate: as many as run in step, so that few wait.
     pub team: u32,
     /// Whether what a lane reads into registers it reads in a loop, which is sooner compiled.
     pub rolls: bool,
+    /// Candidates that lie side by side, word by word: as much as the device reads at once.
+    pub tile: u32,
 }
 
 impl Form {
-    /// On a software driver, with larger teams where its vectors are.
-    pub const SOFTWARE: Self = Self { team: 8, rolls: true };
-    /// On a GPU.
-    pub const GPU: Self = Self { team: 32, rolls: false };
+    /// On a software driver, with larger teams where its vectors are. It reads word by word for each lane, and candidates
+    /// of different threads are not to share a line of the cache.
+    pub const SOFTWARE: Self = Self { team: 8, rolls: true, tile: 1 };
+    /// On a GPU, which reads 32 bytes at least.
+    pub const GPU: Self = Self { team: 32, rolls: false, tile: 8 };
 
     /// That of a device with vectors of so many lanes. With teams smaller than its vector (8 lanes by default) llvmpipe
     /// gives wrong placements, why is not known; SwiftShader computes teams of 1 to 4 rightly. GLES does not tell the
@@ -97,8 +100,9 @@ impl Form {
     }
 
     /// Its constants.
-    pub fn constants(self) -> [(&'static str, f64); 2] {
-        [("TEAM", f64::from(self.team)), ("ROLLS", f64::from(u8::from(self.rolls)))]
+    pub fn constants(self) -> [(&'static str, f64); 3] {
+        let Self { team, rolls, tile } = self;
+        [("TEAM", f64::from(team)), ("ROLLS", f64::from(u8::from(rolls))), ("ARENA_TILE", f64::from(tile))]
     }
 }
 

@@ -24,7 +24,6 @@ pub fn shaders() -> Vec<ShaderSource> {
         entries: stage.entries,
         sizes_grids: stage.stem == queue::STAGE.stem,
         fixed: stage.fixed,
-        has_form: stage.stem == s5_refine::STAGE.stem,
     };
     STAGES.iter().map(shader).collect()
 }

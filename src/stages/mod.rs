@@ -60,7 +60,6 @@ impl Stage {
             ("REGISTER_GPUS", params::REGISTER_GPUS),
             ("EXPERT_BLOCK", params::EXPERT_BLOCK),
             ("SEVERAL_BLOCK", params::SEVERAL_BLOCK),
-            ("ARENA_TILE", params::ARENA_TILE),
             ("TILE", params::TILE),
             ("PAIR_SLOTS", params::PAIR_SLOTS),
             ("ITEMS", 2 * params::TILE),

@@ -17,8 +17,9 @@ mod whole_plan;
 
 use crate::cases::{Case, random_case, random_windows_case};
 use crate::engine::budget;
+use crate::engine::device::Opening;
 use crate::engine::gpu::{Gpu, Part};
-use crate::engine::recording::{Dispatch, Recording};
+use crate::engine::recording::{Dispatch, Form, Recording};
 use crate::layout::{GpuParams, Layout, window_quads};
 use crate::mirror::s2_groups_to_nodes::Assignment;
 use crate::mirror::s5_refine::Candidate;
@@ -27,8 +28,9 @@ use crate::mirror::{
     rng, s1_group_loads as mirror_s1, s2_groups_to_nodes as mirror_s2, s3_replicate as mirror_s3,
     s4_pack as mirror_s4, s4_pack_windows as mirror_s4_windows,
 };
-use crate::params::{ARENA_TILE, Params, enumerate_assignments};
+use crate::params::{Params, enumerate_assignments};
 use crate::planner::cpu_windows;
+use crate::planner::gpu::shaders;
 use crate::stages::{self, Batch};
 use crate::{DeviceChoice, Duplicates, GroupRule, Objective, Planner, Search};
 
@@ -37,6 +39,15 @@ pub use common::{is_short, planner};
 /// How many of `full` cases to run.
 pub fn cases(full: u64) -> u64 {
     if is_short() { full.div_ceil(8) } else { full }
+}
+
+/// The device that is tested, opened once more, with shaders of a form that may be meant for another kind.
+pub fn with_form(form: Form) -> Option<Gpu> {
+    let device = planner()?.device();
+    let choice = DeviceChoice::Name(format!("{} {}", device.name, device.backend));
+    let open = pollster::block_on(Opening::new(choice).open()).expect("it opened before");
+    let gpu = Gpu::new(open.expect("it is no CPU backend"), &shaders()).expect("it opened before");
+    Some(gpu.with_form(form))
 }
 
 /// One call, prepared for both sides.
@@ -120,12 +131,13 @@ impl Bench {
         let candidates = self.batch.params(&self.layout.base).candidates;
         let all = Part::Arena { begin: 0, words: self.layout.arena_words(candidates) };
         let arena = self.run(gpu, recording, all);
+        let side_by_side = gpu.form().tile as usize;
         let of_tile = |tile: &[u32], candidate: usize| {
-            let rows = tile.chunks_exact(ARENA_TILE as usize).skip(begin as usize).take(words as usize);
+            let rows = tile.chunks_exact(side_by_side).skip(begin as usize).take(words as usize);
             rows.map(|row| row[candidate]).collect()
         };
-        let tiles = arena.chunks_exact(ARENA_TILE as usize * self.layout.candidate_words as usize);
-        let of_tile = tiles.flat_map(|tile| (0..ARENA_TILE as usize).map(move |c| of_tile(tile, c)));
+        let tiles = arena.chunks_exact(side_by_side * self.layout.candidate_words as usize);
+        let of_tile = tiles.flat_map(|tile| (0..side_by_side).map(move |c| of_tile(tile, c)));
         of_tile.take(candidates as usize).collect()
     }
 

@@ -1,8 +1,6 @@
 use super::*;
-use crate::engine::device::Opening;
-use crate::engine::recording::{Dispatch, Form, Grid};
+use crate::engine::recording::{Dispatch, Grid};
 use crate::mirror::s5_refine::refine;
-use crate::planner::gpu::shaders;
 use crate::stages::s5_refine::{Shape, WIDE};
 
 /// Words of the control block, as in `candidate.wgsl`.
@@ -29,12 +27,7 @@ fn the_wide_shape_equals_the_mirror() {
 
 #[test]
 fn shaders_of_the_form_for_gpus_equal_the_mirror() {
-    let Some(planner) = planner() else { return };
-    let device = planner.device();
-    let choice = DeviceChoice::Name(format!("{} {}", device.name, device.backend));
-    let open = pollster::block_on(Opening::new(choice).open()).expect("it opened before");
-    let gpu = Gpu::new(open.expect("it is no CPU backend"), &shaders()).expect("it opened before");
-    let gpu = gpu.with_form(Form::GPU);
+    let Some(gpu) = with_form(Form::GPU) else { return };
     for seed in 0..cases(24) {
         assert_equal_searches(&gpu, &Bench::wide(4100 + seed), Shape::Wide, |_| ());
     }
