@@ -275,6 +275,7 @@ fn my_gpu_use(gpu: u32) -> u32 {
     return uses;
 }
 
+// What is known of a GPU becomes this.
 fn put(gpu: u32, load: u32, uses: u32) {
     if GPUS > FEW_GPUS {
         my_gpu_loads[gpu] = load;

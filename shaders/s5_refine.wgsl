@@ -482,6 +482,7 @@ fn read_own(gpu: u32) {
     }
 }
 
+// One slot of what `read_own` reads, by constant indices.
 fn keep_own(at: u32, load: i32, expert: u32) {
     for (var i = 0u; i < SLOTS; i += 1u) {
         own_loads[i] = select(own_loads[i], load, i == at);

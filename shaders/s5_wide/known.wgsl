@@ -23,16 +23,16 @@ var<private> seen_experts: array<u32, TILE>;
 
 // Reads all this, after what lanes do not keep up with: transfers, kicks and the way back.
 fn learn() {
-    if ROLLS == 1u && GPUS > 0u {
-        for (var gpu = 0u; gpu < GPUS; gpu += 1u) {
-            known_loads[gpu] = 0u;
+    for (var gpu = 0u; gpu < GPUS; gpu += 1u) {
+        known_loads[gpu] = 0u;
+        if ROLLS == 0u && gpu < params.node_gpus {
+            known_loads[gpu] = gpu_load(gpu);
         }
+    }
+    if ROLLS == 1u && GPUS > 0u {
         for (var gpu = 0u; gpu < params.node_gpus; gpu += 1u) {
             know_load(gpu, gpu_load(gpu));
         }
-    }
-    for (var gpu = 0u; gpu < select(0u, GPUS, ROLLS == 0u); gpu += 1u) {
-        known_loads[gpu] = select(0u, gpu_load(min(gpu, params.node_gpus - 1u)), gpu < params.node_gpus);
     }
     learn_round(0u);
     learn_round(1u);
@@ -60,12 +60,14 @@ fn learn_round(round: u32) {
     }
 }
 
+// One word of what `learn` reads, by constant indices.
 fn know_load(at: u32, load: u32) {
     for (var gpu = 0u; gpu < GPUS; gpu += 1u) {
         known_loads[gpu] = select(known_loads[gpu], load, gpu == at);
     }
 }
 
+// The same of the slots of a round.
 fn keep_held(first: u32, at: u32, load: u32, expert: u32) {
     for (var i = 0u; i < SLOTS; i += 1u) {
         held_loads[first + i] = select(held_loads[first + i], load, i == at);
