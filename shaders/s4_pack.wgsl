@@ -253,26 +253,16 @@ var<private> least: u32;         // its load and noise
 // would look it up in memory, and sooner compiled.
 const FEW_GPUS: u32 = 16u;
 
-fn my_gpu_load(gpu: u32) -> u32 {
+// Of a GPU its load and, y, its uses.
+fn my_gpu(gpu: u32) -> vec2<u32> {
     if GPUS > FEW_GPUS {
-        return my_gpu_loads[gpu];
+        return vec2<u32>(my_gpu_loads[gpu], my_gpu_uses[gpu]);
     }
-    var load = 0u;
+    var found = vec2<u32>(0u);
     for (var i = 0u; i < GPUS; i += 1u) {
-        load = select(load, my_gpu_loads[i], i == gpu);
+        found = select(found, vec2<u32>(my_gpu_loads[i], my_gpu_uses[i]), i == gpu);
     }
-    return load;
-}
-
-fn my_gpu_use(gpu: u32) -> u32 {
-    if GPUS > FEW_GPUS {
-        return my_gpu_uses[gpu];
-    }
-    var uses = 0u;
-    for (var i = 0u; i < GPUS; i += 1u) {
-        uses = select(uses, my_gpu_uses[i], i == gpu);
-    }
-    return uses;
+    return found;
 }
 
 // What is known of a GPU becomes this.
@@ -326,9 +316,10 @@ fn pack_in_registers(key: u32) {
         }
     }
     for (var gpu = 0u; gpu < params.node_gpus; gpu += 1u) {
-        set_gpu_load(gpu, my_gpu_load(gpu) & ~FULL);
+        let found = my_gpu(gpu);
+        set_gpu_load(gpu, found.x & ~FULL);
         if CUT == 1u {
-            set_scratch(used_at(gpu), my_gpu_use(gpu));
+            set_scratch(used_at(gpu), found.y);
         }
     }
 }
@@ -363,9 +354,10 @@ fn place_in_registers(key: u32, item: u32) -> bool {
     if lightest == NONE {
         return false;
     }
-    let used = my_gpu_use(lightest) >> USED_SHIFT;
+    let found = my_gpu(lightest);
+    let used = found.y >> USED_SHIFT;
     set_slot(lightest * params.slots_per_gpu + used, expert, load);
-    put(lightest, (my_gpu_load(lightest) + load) | full_if(used + 1u), expert | ((used + 1u) << USED_SHIFT));
+    put(lightest, (found.x + load) | full_if(used + 1u), expert | ((used + 1u) << USED_SHIFT));
     hold_at(lightest);
     return true;
 }
@@ -399,7 +391,7 @@ fn make_room_in_registers() {
     var load_a = FULL;
     var load_b = FULL;
     for (var gpu = 0u; gpu < params.node_gpus; gpu += 1u) {
-        let load = my_gpu_load(gpu);
+        let load = my_gpu(gpu).x;
         if load < load_a {
             a = gpu;
             load_a = load;
@@ -411,14 +403,15 @@ fn make_room_in_registers() {
     }
     a = select(a, 0u, a == NONE);
     b = select(b, 0u, b == NONE);
-    let uses = my_gpu_use(a);
-    let used = uses >> USED_SHIFT;
+    let of_a = my_gpu(a);
+    let used = of_a.y >> USED_SHIFT;
     let at = lacking_slot(a, used, b);
     let load = slot_load(at);
     set_slot(a * params.slots_per_gpu + used, slot_expert(at), load);
-    put(a, (my_gpu_load(a) + load) | full_if(used + 1u), uses + (1u << USED_SHIFT));
+    put(a, (of_a.x + load) | full_if(used + 1u), of_a.y + (1u << USED_SHIFT));
     set_slot(at, expert, own);
-    put(b, my_gpu_load(b) - load + own, (my_gpu_use(b) & ~LAST) | expert);
+    let of_b = my_gpu(b);
+    put(b, of_b.x - load + own, (of_b.y & ~LAST) | expert);
     hold_at(b);
 }
 

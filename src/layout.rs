@@ -229,7 +229,7 @@ impl Layout {
         }
     }
 
-    /// Words of an arena for so many candidates, which lie in tiles of [`ARENA_TILE`].
+    /// Words of an arena for so many candidates, which lie in tiles of at most [`ARENA_TILE`].
     pub fn arena_words(&self, candidates: u32) -> u64 {
         u64::from(candidates).next_multiple_of(u64::from(ARENA_TILE)) * self.candidate_words
     }

@@ -33,11 +33,7 @@ fn kick_move(key: u32, kick: u32, first: u32, transfers: bool) {
     let from_heaviest = (kick_draw(key, kick, first + 1u) & 1u) == 1u;
     var source = below(word, params.node_slots);
     if from_heaviest {
-        top = 0u;
-        top_load = 0u;
-        for (var gpu = 0u; gpu < params.node_gpus; gpu += 1u) {
-            heavier_gpu(gpu);
-        }
+        find_heaviest();
         source = top * params.slots_per_gpu + below(word, params.slots_per_gpu);
     }
     let to = below(kick_draw(key, kick, first + select(3u, 0u, transfers)), params.node_slots);

@@ -4,6 +4,7 @@
 
 // Scratch: by expert, of the GPUs that hold it, with the load each would have if another replica went: the
 // highest load, its GPU, and the highest load of the other GPUs; and whether the heaviest GPU holds it.
+
 // The highest such load of the GPUs other than `gpu`.
 fn peak_without(expert: u32, gpu: u32) -> u32 {
     let has_first = scratch(4u * expert + 1u) == gpu;

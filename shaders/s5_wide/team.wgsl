@@ -15,7 +15,8 @@
 // Drivers on the processor walk through all code of a loop, masked, whatever the branches. So loops are nested by how
 // often they run, and end where their next turn would be an empty one.
 
-// What the lanes tell each other: see the rounds.
+// What the lanes tell each other: the best that a lane found, by which move, and either the most it could have found or
+// the work it took.
 var<workgroup> reports: array<vec4<u32>, TEAM>;
 // The phase all are in, said so that a compiler knows it to be the same for all.
 var<workgroup> agreed: u32;
@@ -148,16 +149,16 @@ fn team_step(stop: u32) {
                 most = load;
             }
         }
-        reports[lane] = vec4<u32>(heaviest, most, 0u, 0u);
+        reports[lane] = vec4<u32>(most, heaviest, 0u, 0u);
         workgroupBarrier();
         if steps_now {
             top = NONE;
             top_load = 0u;
             for (var i = 0u; i < min(TEAM, params.node_gpus); i += 1u) {
                 let report = reports[i];
-                let heavier = report.y > top_load || (report.y == top_load && report.x < top);
-                top = select(top, report.x, heavier);
-                top_load = max(top_load, report.y);
+                let heavier = report.x > top_load || (report.x == top_load && report.y < top);
+                top = select(top, report.y, heavier);
+                top_load = max(top_load, report.x);
             }
         }
         // Before the next reports.

@@ -1,6 +1,7 @@
 //! What a plan asks of the device, as data: kernels, and dispatches of them in order.
 
 use crate::layout::GpuParams;
+use crate::params::ARENA_TILE;
 
 /// One compute shader entry point.
 #[derive(Debug, PartialEq, Eq, Hash, Clone, Copy)]
@@ -86,7 +87,7 @@ impl Form {
     /// of different threads are not to share a line of the cache.
     pub const SOFTWARE: Self = Self { team: 8, rolls: true, tile: 1 };
     /// On a GPU, which reads 32 bytes at least.
-    pub const GPU: Self = Self { team: 32, rolls: false, tile: 8 };
+    pub const GPU: Self = Self { team: 32, rolls: false, tile: ARENA_TILE };
 
     /// That of a device with vectors of so many lanes. With teams smaller than its vector (8 lanes by default) llvmpipe
     /// gives wrong placements, why is not known; SwiftShader computes teams of 1 to 4 rightly. GLES does not tell the
