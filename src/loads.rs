@@ -8,7 +8,7 @@ use crate::error::Error;
 ///
 /// At 2^30 the rounding of a replica's load, `floor(load / replicas)`, stays under 2e-7 of the mean GPU load
 /// on any shape within the limits, and sums of loads fit `i32` as well as `u32`.
-pub const FIXED_TOTAL: u32 = 1 << 30;
+pub const FIXED_TOTAL: u32 = 1 << 28;
 
 /// The most experts a layer may have.
 pub const MAX_EXPERTS: usize = 1 << 12;

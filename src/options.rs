@@ -6,6 +6,9 @@ pub const MAX_RESTARTS: u32 = 1 << 16;
 /// The most kicks a restart.
 pub const MAX_KICKS: u32 = 1 << 16;
 
+/// The most iterations of a start.
+pub const MAX_ITERATIONS: u32 = 1 << 20;
+
 /// The most group assignments tried a layer.
 pub const MAX_ASSIGNMENTS: u32 = 1 << 10;
 
@@ -81,6 +84,10 @@ pub struct PlanOptions {
     pub restarts: u32,
     /// Perturbations a restart may try after its first descent, at most [`MAX_KICKS`].
     pub kicks: u32,
+    /// Iterations of the search of a start at most, from 0 to [`MAX_ITERATIONS`].
+    pub iterations: u32,
+    /// The search of a start ends after this many iterations without a new best.
+    pub patience: u32,
     /// Group assignments tried a layer, best first (with [`GroupRule::BestFirst`]). From 1 to
     /// [`MAX_ASSIGNMENTS`].
     pub assignments: u32,
@@ -123,6 +130,8 @@ impl Default for PlanOptions {
             seed: 0,
             restarts: 32,
             kicks: 8,
+            iterations: 1 << 10,
+            patience: 32,
             assignments: 1,
             groups: GroupRule::BestFirst,
             repair: false,

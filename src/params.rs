@@ -161,6 +161,10 @@ pub struct Params {
     pub restarts: u32,
     /// Kicks a restart.
     pub kicks: u32,
+    /// Iterations of a start at most.
+    pub iterations: u32,
+    /// Iterations without a new best after which a start ends.
+    pub patience: u32,
     /// Group assignments tried a layer.
     pub assignments: u32,
     /// How groups are given to nodes.
@@ -237,6 +241,8 @@ impl Params {
             seed: [options.seed as u32, (options.seed >> 32) as u32],
             restarts: options.restarts,
             kicks: if search.steps == 0 { 0 } else { options.kicks },
+            iterations: options.iterations,
+            patience: options.patience,
             assignments: if hierarchical && one_window { options.assignments } else { 1 },
             group_rule: options.groups,
             repair: options.repair

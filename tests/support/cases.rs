@@ -139,5 +139,7 @@ fn random_options(random: &mut Random) -> PlanOptions {
         seed: random.next(),
         restarts: [1, 7, 32, 100][random.below(4)],
         kicks: random.below(4) as u32,
+        iterations: [1, 9, 100, 1000][random.below(4)],
+        patience: [0, 8, 32][random.below(3)],
     }
 }
