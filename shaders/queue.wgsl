@@ -2,7 +2,7 @@
 // as `tally` wrote for it, so candidates that are done cost nothing.
 
 // (x, y, z) for one lane in `spread` a queued candidate, then for one workgroup a queued candidate, then for one lane a
-// (queued candidate, in whole tiles, and block of experts; expert that may have several replicas; block of these)
+// (queued candidate, and block of experts; expert that may have several replicas; block of these)
 @group(1) @binding(0) var<storage, read_write> grids: array<u32>;
 
 @compute @workgroup_size(1)
@@ -18,10 +18,9 @@ fn tally() {
     let count = queued();
     write_grid(0u, count * params.spread);
     write_grid(3u, count * LANES);
-    let tiles = (count + ARENA_TILE - 1u) / ARENA_TILE * ARENA_TILE;
-    write_grid(6u, tiles * expert_blocks(params.node_experts));
-    write_grid(9u, tiles * most_several());
-    write_grid(12u, tiles * several_blocks());
+    write_grid(6u, count * expert_blocks(params.node_experts));
+    write_grid(9u, count * most_several());
+    write_grid(12u, count * several_blocks());
     atomicStore(&queue[1u - params.turn], 0u);
 }
 

@@ -532,9 +532,7 @@ fn gather(
     }
     for (var node = begin; node < min(begin + COPY_BLOCK, params.nodes); node += 1u) {
         let state = node_state_at(layer, node);
-        kept[state + NODE_VALUE] = NONE;
         kept[state + NODE_MAX] = NONE;
-        kept[state + NODE_REFERENCE] = NONE;
         kept[state + NODE_END] = END_SPENT;
         kept[state + NODE_WINNER] = NONE;
         kept[state + NODE_CUT] = 0u;
@@ -545,6 +543,7 @@ fn gather(
         kept[layer_state_at(layer) + LAYER_TAKE] = 0u;
         kept[layer_state_at(layer) + LAYER_CHOSEN] = 0u;
         kept[layer_state_at(layer) + LAYER_CUT] = 0u;
+        kept[layer_state_at(layer) + LAYER_OPEN] = 0u;
     }
 }
 
@@ -557,6 +556,67 @@ fn gather_expert(layer: u32, expert: u32, logical: u32) {
     for (var i = 0u; i < each; i += 1u) {
         kept[params.at_node_windows + to * each + i] = problem[params.at_windows + source * each + i];
     }
+}
+
+@compute @workgroup_size(64)
+fn bound_nodes(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) grid: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    take_params();
+    let lane = lane_of(workgroup, grid, local);
+    if lane >= params.lanes {
+        return;
+    }
+    let layer = lane / params.nodes;
+    var bound = groups[chosen_at(layer, 0u)];
+    if params.windows == 1u && groups[chosen_at(layer, params.assignment)] != NONE {
+        let first = lane * params.node_experts;
+        var sum = 0u;
+        for (var expert = 0u; expert < params.node_experts; expert += 1u) {
+            sum += kept[first + expert];
+        }
+        bound = max(bound, lightest_heaviest_of(first, (sum + params.node_gpus - 1u) / params.node_gpus));
+    }
+    kept[params.at_node_state + lane * NODE_WORDS + NODE_BOUND] = bound;
+}
+
+// As `lightest_heaviest`, of a node's gathered loads.
+fn lightest_heaviest_of(first: u32, floor: u32) -> u32 {
+    var low = max(floor, 1u);
+    var high = low;
+    var doubles = true;
+    while doubles || low < high {
+        let t = select(low + (high - low) / 2u, high, doubles);
+        if fits_gathered(first, t) {
+            high = t;
+            doubles = false;
+        } else {
+            low = t + 1u;
+            high = select(high, high * 2u, doubles);
+        }
+    }
+    return select(high, floor, high == 1u);
+}
+
+fn fits_gathered(first: u32, t: u32) -> bool {
+    var needed = 0u;
+    for (var i = 0u; i < params.node_experts && needed <= params.node_replicas; i += 4u) {
+        needed += gathered_need(first, i, t) + gathered_need(first, i + 1u, t)
+            + gathered_need(first, i + 2u, t) + gathered_need(first, i + 3u, t);
+    }
+    return needed <= params.node_replicas;
+}
+
+// Replicas that an expert needs to be no heavier than `t`; more than there are if it may not have them.
+fn gathered_need(first: u32, i: u32, t: u32) -> u32 {
+    if i >= params.node_experts {
+        return 0u;
+    }
+    let load = kept[first + i];
+    let need = select((load + t - 1u) / max(t, 1u), 1u, load <= t);
+    return select(need, params.node_replicas + 1u, need > params.max_count);
 }
 
 @compute @workgroup_size(64)

@@ -48,21 +48,15 @@ fn replicate(
     }
 }
 
-// Only the nodes that decide the layer go on, and only while the stop load is not reached. With several windows
-// each node decides some of them, so all that have not reached it go on.
+// Whether the starts of a node are worth it. Assignments come in order of their bounds: one is tried only if none
+// before is good enough and it could win; DeepSeek's own and the repaired one wherever they could win. Further starts
+// follow only where none is good enough.
 fn goes_on(layer: u32, node: u32) -> bool {
-    let bound = groups[chosen_at(layer, params.assignment)];
     let layer_max = kept[layer_state_at(layer) + LAYER_MAX];
-    // DeepSeek's own assignment is tried wherever it could win at all, the others only for a real gain.
-    let gain = select(layer_max >> ASSIGNMENT_GAIN_SHIFT, 0u, params.assignment == params.assignments);
-    let worth_trying = bound < layer_max - gain;
-    var deciding = 0u;
-    for (var other = 0u; other < params.nodes; other += 1u) {
-        deciding = max(deciding, kept[node_state_at(layer, other) + NODE_VALUE]);
-    }
-    let value = kept[node_state_at(layer, node) + NODE_VALUE];
-    let decides = value == deciding || params.windows > 1u;
-    return worth_trying && decides && value > stop_load(bound);
+    let could_win = groups[chosen_at(layer, params.assignment)] < layer_max;
+    let wanted = params.assignment >= params.assignments || layer_max > enough(groups[chosen_at(layer, 0u)]);
+    let node_max = kept[node_state_at(layer, node) + NODE_MAX];
+    return could_win && wanted && (params.restart_begin == 0u || node_max > enough(node_bound(layer, node)));
 }
 
 @compute @workgroup_size(64)
@@ -80,7 +74,7 @@ fn perturb(
     take_candidate(queued_candidate(share.place));
     let block = share.number;
     let first = block * EXPERT_BLOCK;
-    let key = restart_key(my_node, my_restart);
+    let key = restart_key(first_group(), my_restart);
     let strength = count_noise(my_restart);
     var largest = 0u;
     for (var expert = first; expert < min(first + EXPERT_BLOCK, params.node_experts); expert += 1u) {

@@ -120,7 +120,7 @@ fn pack(
     if params.begin == 0u {
         clear_candidate();
     }
-    let key = restart_key(my_node, my_restart);
+    let key = restart_key(first_group(), my_restart);
     begin_order(AVOIDS == 1u);
     if GPUS > 0u {
         pack_in_registers(key);
@@ -155,7 +155,6 @@ fn clear_candidate() {
     set_control(C_STEPS, 0u);
     set_control(C_KICK, 0u);
     set_control(C_BEST_MAX, NONE);
-    atomicStore(&queue[decided_at()], NONE);
 }
 
 fn clear_slot(slot: u32) {

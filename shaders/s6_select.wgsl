@@ -19,28 +19,18 @@ fn choose_restart(
     }
     let layer = params.layer_begin + lane / params.nodes;
     let state = node_state_at(layer, lane % params.nodes);
-    let stop = stop_load(groups[chosen_at(layer, params.assignment)]);
+    let good = enough(node_bound(layer, lane % params.nodes));
     kept[state + NODE_WINNER] = NONE;
     let restarts = select(0u, params.restart_count, kept[state + NODE_RUNS] == 1u);
     for (var i = 0u; i < restarts; i += 1u) {
         take_candidate(lane * params.restart_count + i);
         let end = control(C_END);
-        if end == END_IDLE {
-            continue;
-        }
         if end == END_RUNNING {
             kept[state + NODE_CUT] = 1u;
         }
-        if my_restart == 0u {
-            kept[state + NODE_REFERENCE] = control(C_FIRST);
-        }
         let found = control(C_BEST_MAX);
-        let value = max(found, stop);
-        let reference = kept[state + NODE_REFERENCE];
-        let must_beat = reference - mul_high(reference, params.margin_fraction);
-        let clean = params.margin_fraction == 0u || count_noise(my_restart) == 0;
-        if value < kept[state + NODE_VALUE] && (clean || found < must_beat) {
-            kept[state + NODE_VALUE] = value;
+        // After one that is good enough no start is looked at: the CPU backend does not run them.
+        if kept[state + NODE_MAX] > good && found < kept[state + NODE_MAX] {
             kept[state + NODE_MAX] = found;
             kept[state + NODE_END] = end;
             kept[state + NODE_WINNER] = me;
@@ -100,9 +90,19 @@ fn settle_layer(
     }
     let decides = node_state_at(layer, deciding);
     kept[state + LAYER_TAKE] = 0u;
-    if kept[decides + NODE_MAX] >= kept[state + LAYER_MAX] {
-        return;
+    if kept[decides + NODE_MAX] < kept[state + LAYER_MAX] {
+        take(layer, decides);
     }
+    if params.assignment + 1u < params.assignments {
+        let max = kept[state + LAYER_MAX];
+        let next = groups[chosen_at(layer, params.assignment + 1u)];
+        kept[state + LAYER_OPEN] = select(0u, 1u, max > enough(groups[chosen_at(layer, 0u)]) && next < max);
+    }
+}
+
+// The assignment just searched becomes the plan of a layer.
+fn take(layer: u32, decides: u32) {
+    let state = layer_state_at(layer);
     kept[state + LAYER_MAX] = kept[decides + NODE_MAX];
     kept[state + LAYER_END] = kept[decides + NODE_END];
     kept[state + LAYER_TAKE] = 1u;

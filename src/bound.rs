@@ -8,6 +8,9 @@
 //! - with 2 or 3 slots a GPU, what heavy replicas need in light partners (`bound/few_slots.rs`): on real loads
 //!   of 256 experts in 144 x 2 slots 6 to 8 % above the other two.
 //!
+//! Where an expert may have at most `m` replicas, none of them is lighter than `w / m`, and the counts that the
+//! last two look at end at `m`.
+//!
 //! The global policy is one node problem. Under the hierarchical policy a plan first assigns groups to nodes
 //! and is then one node problem a node, so the least over assignments of the largest node's bound is a bound
 //! (`bound/groups.rs`): exact over assignments while they are few, a weaker relaxation beyond.
@@ -16,35 +19,85 @@ mod few_slots;
 mod groups;
 mod heaviest;
 
-use rayon::prelude::*;
-
 use crate::cluster::{Cluster, Policy};
 use crate::loads::Loads;
+use crate::threads;
+use few_slots::Pace;
+
+/// How much work goes into a bound.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BoundEffort {
+    /// Some tenths of a millisecond to two milliseconds a layer of 256 experts where a GPU has 2 slots, less
+    /// elsewhere.
+    #[default]
+    Quick,
+    /// Prices that have nearly converged, at 2 and 3 slots a GPU: never below the quick bound, for some
+    /// fifty times its work. With other numbers of slots it is the quick bound.
+    Tight,
+}
+
+/// What a bound is to hold for, and how much work goes into it.
+///
+/// ```
+/// use eplb_wgpu::bound::{BoundEffort, BoundOptions, lower_bounds, lower_bounds_with};
+/// use eplb_wgpu::{Cluster, Loads};
+///
+/// let loads = Loads::from_counts(1, 4, &[90, 30, 20, 10])?;
+/// let cluster = Cluster::new(8, 1, 1, 4)?;
+/// let mut options = BoundOptions::default();
+/// options.effort = BoundEffort::Tight;
+/// assert!(lower_bounds_with(&loads, &cluster, &options) >= lower_bounds(&loads, &cluster));
+/// // Two replicas of the 90 weigh 45 each, whatever the mean of 37.5 says.
+/// options.max_replicas_per_expert = Some(2);
+/// assert!(lower_bounds_with(&loads, &cluster, &options)[0] > 44.9);
+/// # Ok::<(), eplb_wgpu::Error>(())
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BoundOptions {
+    /// How much work goes into it.
+    pub effort: BoundEffort,
+    /// The most replicas of an expert in the plans it holds for; `None` where only the cluster limits them.
+    pub max_replicas_per_expert: Option<u32>,
+}
 
 /// A bound on each layer's max GPU load, `[layers]`, in the unit of the loads: no valid plan of these loads on
 /// this cluster, with or without two replicas of an expert on one GPU, goes below it. 0 for a layer without
-/// load.
-///
-/// Computed in `f64` and then lowered by a relative 1e-12 and more, which outweighs every rounding on the way.
-/// Where the experts do not fit the cluster at all ([`Cluster::check_experts`]) there is no valid plan to
-/// bound, and the result is the mean GPU load.
+/// load. [`lower_bounds_with`] default options.
 #[must_use]
 pub fn lower_bounds(loads: &Loads, cluster: &Cluster) -> Vec<f64> {
+    lower_bounds_with(loads, cluster, &BoundOptions::default())
+}
+
+/// A bound on each layer's max GPU load as [`lower_bounds`] gives it, by these options.
+///
+/// Computed in `f64` and then lowered by a relative 1e-12 and more, which outweighs every rounding on the way.
+/// Where the experts do not fit the cluster at all ([`Cluster::check_experts`]), or as many replicas as it holds
+/// break the limit of an expert, there is no valid plan to bound, and the result is the mean GPU load.
+#[must_use]
+pub fn lower_bounds_with(loads: &Loads, cluster: &Cluster, options: &BoundOptions) -> Vec<f64> {
     let experts = loads.experts();
-    let fits = cluster.check_experts(experts).is_ok();
+    let most = options.max_replicas_per_expert.map_or(usize::MAX, |most| most as usize);
+    let fits =
+        cluster.check_experts(experts).is_ok() && experts.saturating_mul(most) >= cluster.num_replicas();
     // A sum of n non-negative floats, in whatever order, is off by at most n half-epsilons.
     let slack = 1e-12 + experts as f64 * f64::EPSILON;
-    let bound = |layer: usize| {
+    let of_row = |row: &[f64], pace: &Pace| match cluster.policy() {
+        Policy::Global => node_bound(row, Room::of_cluster(cluster, most), pace),
+        Policy::Hierarchical => groups::bound(row, cluster, most, pace),
+    };
+    threads::each(loads.layers(), |layer, (): &mut ()| {
         let row = loads.layer(layer);
-        let bound = match cluster.policy() {
+        let bound = match options.effort {
             _ if !fits => row.iter().sum::<f64>() / cluster.num_gpus() as f64,
-            Policy::Global => node_bound(row, Room::of_cluster(cluster)),
-            Policy::Hierarchical => groups::bound(row, cluster),
+            BoundEffort::Quick => of_row(row, &Pace::QUICK),
+            // Both, since a longer search for prices takes another way and may end lower.
+            BoundEffort::Tight => of_row(row, &Pace::QUICK).max(of_row(row, &Pace::TIGHT)),
         };
         // The constant covers loads so small that their quotients are denormal and lose relative precision.
         (bound * (1.0 - slack) - f64::MIN_POSITIVE).max(0.0)
-    };
-    (0..loads.layers()).into_par_iter().map(bound).collect()
+    })
 }
 
 /// The room of one node problem.
@@ -55,32 +108,34 @@ struct Room {
     gpus: usize,
     /// Slots on a GPU.
     slots: usize,
+    /// The most replicas of an expert, which all experts together suffice for; [`usize::MAX`] is no limit.
+    most: usize,
 }
 
 impl Room {
     /// All nodes as one.
-    fn of_cluster(cluster: &Cluster) -> Self {
+    fn of_cluster(cluster: &Cluster, most: usize) -> Self {
         let slots = cluster.slots_per_gpu();
-        Self { replicas: cluster.num_replicas(), gpus: cluster.num_gpus(), slots }
+        Self { replicas: cluster.num_replicas(), gpus: cluster.num_gpus(), slots, most }
     }
 
     /// One node of the hierarchical policy.
-    fn of_node(cluster: &Cluster) -> Self {
+    fn of_node(cluster: &Cluster, most: usize) -> Self {
         let nodes = cluster.num_nodes();
         let slots = cluster.slots_per_gpu();
-        Self { replicas: cluster.num_replicas() / nodes, gpus: cluster.num_gpus() / nodes, slots }
+        Self { replicas: cluster.num_replicas() / nodes, gpus: cluster.num_gpus() / nodes, slots, most }
     }
 }
 
 /// The bound of one node problem, up to rounding.
-fn node_bound(row: &[f64], room: Room) -> f64 {
-    few_slots::raise(row, room, simple_bound(row, room), f64::INFINITY)
+fn node_bound(row: &[f64], room: Room, pace: &Pace) -> f64 {
+    few_slots::raise(row, room, simple_bound(row, room), f64::INFINITY, pace)
 }
 
 /// The bound from the mean and the heaviest replica alone.
 fn simple_bound(row: &[f64], room: Room) -> f64 {
     let mean = row.iter().sum::<f64>() / room.gpus as f64;
-    mean.max(heaviest::least_heaviest_replica(row, room.replicas))
+    mean.max(heaviest::least_heaviest_replica(row, room.replicas, room.most))
 }
 
 #[cfg(test)]

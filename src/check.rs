@@ -52,7 +52,7 @@ pub struct Quality {
 }
 
 impl Quality {
-    /// The same quality with a lower bound per layer, as [`crate::bound::lower_bounds`] gives them. Layers
+    /// The same quality with a lower bound per layer, as [`crate::bound`] gives them. Layers
     /// beyond the end of `bounds` keep the bound they have.
     #[must_use]
     pub fn with_bounds(mut self, bounds: &[f64]) -> Self {

@@ -3,18 +3,21 @@
 
 use crate::mirror::rng::NORMAL;
 use crate::options::{GroupRule, Objective};
-use crate::params::{ARENA_TILE, COUNT_NOISE, Params, SAMPLED_ASSIGNMENTS};
+use crate::params::{COUNT_NOISE, Params, SAMPLED_ASSIGNMENTS};
 
 /// Words of a candidate's control block (`CONTROL_WORDS` in `candidate.wgsl`).
 pub const CONTROL_WORDS: u32 = 28;
 /// Words of a node's kept state (`NODE_WORDS` in `problem.wgsl`).
-pub const NODE_WORDS: u32 = 8;
+pub const NODE_WORDS: u32 = 7;
 /// Words of a layer's kept state (`LAYER_WORDS` in `problem.wgsl`).
-pub const LAYER_WORDS: u32 = 5;
-/// In it: why the search ended (`LAYER_END`), and whether a restart was cut off (`LAYER_CUT`).
+pub const LAYER_WORDS: u32 = 6;
+/// In it: why the search ended (`LAYER_END`), whether a start was cut off (`LAYER_CUT`), and whether a further assignment
+/// could win (`LAYER_OPEN`).
 pub const LAYER_END: usize = 1;
 /// See [`LAYER_END`].
 pub const LAYER_CUT: usize = 4;
+/// See [`LAYER_END`].
+pub const LAYER_OPEN: usize = 5;
 /// Words of a layer's walk before its list (`WALK_LIST` in `s2_groups_to_nodes.wgsl`).
 pub const WALK_WORDS: u32 = 6;
 
@@ -37,12 +40,14 @@ macro_rules! gpu_params {
 gpu_params! {
     layers, experts, groups, nodes, group_size, node_groups, node_experts, node_replicas, node_gpus,
     slots_per_gpu, node_slots, max_count, windows, quads,
-    avoid_duplicates, seed_low, seed_high, kicks, count_noise, packing_noise, objective, heaviest, lightest,
-    moves, steps, stop_fraction, margin_fraction, work_limit, assignments, group_rule, enumerated, samples,
+    avoid_duplicates, seed_low, seed_high, count_noise, packing_noise, objective, heaviest, lightest,
+    moves, steps, iterations, patience, exchange_slots, pair_slots, losers, gainers, stop_fraction, start_fraction,
+    assignments, group_rule, enumerated, samples,
     lanes, fuel, spread, begin, end, assignment, layer_begin, layer_count, restart_begin, restart_count, candidates, turn,
     at_group_rank, at_built, at_build_state, at_shares, at_chosen, at_walk, at_node_state, at_node_slots,
     at_layer_state, at_plan, at_control, at_expert, at_load, at_snapshot, at_counts, at_gpu_load, at_marks,
-    at_scratch, at_tables, at_enumerated, at_windows, at_window_groups, at_node_windows, at_floors, at_tops, at_rank, at_order,
+    at_scratch, at_tables, at_enumerated, at_windows, at_window_groups, at_node_windows, at_floors, at_tabu, at_no_gain,
+    at_no_loss, at_replicated, at_peaks, at_rank, at_order,
     at_logical, candidate_words,
 }
 
@@ -126,26 +131,27 @@ impl Layout {
             (wide(params.node_slots), wide(params.node_gpus), wide(params.node_experts));
         let at_control = arena.take(wide(CONTROL_WORDS));
         let at_expert = arena.take(node_slots);
-        let at_load = arena.take(node_slots * several.max(1));
+        let windows = wide(params.windows);
+        let at_load = arena.take(node_slots * windows);
         let at_snapshot = arena.take(node_slots);
         let at_counts = arena.take(node_experts);
-        let at_gpu_load = arena.take(node_gpus * several.max(1));
+        let at_gpu_load = arena.take(node_gpus * windows);
         let at_marks = arena.take(node_gpus);
-        // Replication: 2 an expert and 1 a block of them; the order of packing: 3 an expert; packing: 2 a GPU behind
-        // them; transfers: 4 an expert. With several windows, packing: 3 a GPU and the heaviest load of each window;
-        // transfers: 1 an expert, and the loads of two GPUs.
-        let at_scratch = arena.take(if params.windows == 1 {
-            (4 * node_experts).max(3 * node_experts + 2 * node_gpus)
-        } else {
-            (3 * node_experts + 3 * node_gpus + several).max(node_experts + 2 * several)
-        });
-        // The three heaviest GPUs of each window and their loads.
-        let at_tops = arena.take(6 * several);
+        // Replication: 2 an expert and 1 a block of them; the order of packing: 3 an expert; packing: 2 a GPU after
+        // them.
+        let at_scratch = arena.take((4 * node_experts).max(3 * node_experts + 2 * node_gpus));
+        // Of the trajectory alone.
+        let mut of_trajectory = |words: u64| arena.take(if params.trajectory { words } else { 0 });
+        let at_tabu = of_trajectory(node_slots);
+        let at_no_gain = of_trajectory(node_experts);
+        let at_no_loss = of_trajectory(node_experts);
+        let at_replicated = of_trajectory(node_experts);
+        let at_peaks = of_trajectory(node_experts * (1 + 3 * windows));
         // Candidates begin at lines of the cache.
         arena.0 = arena.0.next_multiple_of(16);
 
-        let search = &params.search;
-        let moves = [search.swaps, search.pair_swaps, search.bipartition, search.transfers];
+        let search = &params.descent;
+        let moves = [search.swaps, search.pair_swaps, search.bipartition];
         let base = GpuParams {
             layers: params.layers,
             experts: params.experts,
@@ -164,7 +170,6 @@ impl Layout {
             avoid_duplicates: u32::from(params.avoid_duplicates),
             seed_low: params.seed[0],
             seed_high: params.seed[1],
-            kicks: params.kicks,
             count_noise: u32::from(params.count_noise),
             packing_noise: u32::from(params.packing_noise),
             objective: match search.objective {
@@ -177,8 +182,13 @@ impl Layout {
             moves: (0u32..).zip(moves).map(|(bit, on)| u32::from(on) << bit).sum(),
             steps: search.steps,
             stop_fraction: params.stop_fraction,
-            margin_fraction: params.margin_fraction,
-            work_limit: params.work_limit,
+            start_fraction: params.start_fraction,
+            iterations: params.iterations,
+            patience: params.patience,
+            exchange_slots: params.exchange_slots,
+            pair_slots: params.pair_slots,
+            losers: params.losers,
+            gainers: params.gainers,
             assignments: params.assignments,
             group_rule: match params.group_rule {
                 GroupRule::Lpt => 0,
@@ -212,7 +222,11 @@ impl Layout {
             at_window_groups,
             at_node_windows,
             at_floors,
-            at_tops,
+            at_tabu,
+            at_no_gain,
+            at_no_loss,
+            at_replicated,
+            at_peaks,
             at_rank,
             at_order,
             at_logical,
@@ -229,9 +243,14 @@ impl Layout {
         }
     }
 
-    /// Words of an arena for so many candidates, which lie in tiles of at most [`ARENA_TILE`].
+    /// Words of an arena for this many candidates.
     pub fn arena_words(&self, candidates: u32) -> u64 {
-        u64::from(candidates).next_multiple_of(u64::from(ARENA_TILE)) * self.candidate_words
+        u64::from(candidates) * self.candidate_words
+    }
+
+    /// Words of the queue of an arena: two lengths, and two lists of its candidates.
+    pub fn queue_words(&self, arena_words: u64) -> u64 {
+        2 + 2 * (arena_words / self.candidate_words)
     }
 
     /// What the problem buffer holds at the start; `windows` as [`window_quads`] lays them out.

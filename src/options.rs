@@ -1,10 +1,7 @@
 //! What a caller may choose: the budget, the move set, the rules, and presets of them.
 
-/// The most restarts a (layer, node).
-pub const MAX_RESTARTS: u32 = 1 << 16;
-
-/// The most kicks a restart.
-pub const MAX_KICKS: u32 = 1 << 16;
+/// The most starts a node.
+pub const MAX_STARTS: u32 = 1 << 16;
 
 /// The most iterations of a start.
 pub const MAX_ITERATIONS: u32 = 1 << 20;
@@ -47,10 +44,23 @@ pub enum Duplicates {
     Avoid,
 }
 
-/// The local search that refines one candidate.
+/// How the packed candidates are improved.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Search {
-    /// What a 1-1 swap must improve. The other moves always lower the heaviest GPU.
+#[non_exhaustive]
+pub enum Search {
+    /// Not at all: the packing is the plan.
+    None,
+    /// One trajectory a start: the best move of the heaviest GPU again and again, even where it makes things
+    /// worse for a while (tabu search). With two slots a GPU it searches replica counts.
+    Trajectory,
+    /// A descent of the lineage: moves that help, until none does.
+    Descent(Descent),
+}
+
+/// A local search of the lineage, which ends where no move helps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Descent {
+    /// The quantity that a 1-1 swap must improve. The other moves always lower the heaviest GPU.
     pub objective: Objective,
     /// How many of the heaviest GPUs propose a swap in one step, each with distinct partners; 0 means all.
     pub heaviest: u32,
@@ -62,9 +72,7 @@ pub struct Search {
     pub pair_swaps: bool,
     /// Re-partition the items of the heaviest and the lightest GPU exactly, tried when no swap helps.
     pub bipartition: bool,
-    /// Replica transfers (a replica of one expert becomes one of another), tried when no swap helps.
-    pub transfers: bool,
-    /// The most steps of one descent.
+    /// The most steps.
     pub steps: u32,
 }
 
@@ -72,54 +80,53 @@ pub struct Search {
 ///
 /// ```
 /// use eplb_wgpu::PlanOptions;
-/// let options = PlanOptions { restarts: 64, seed: 7, ..PlanOptions::default() };
-/// assert_eq!(options.kicks, PlanOptions::default().kicks);
+/// let options = PlanOptions { starts: 64, seed: 7, ..PlanOptions::default() };
+/// assert_eq!(options.iterations, PlanOptions::default().iterations);
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlanOptions {
     /// Seed of every choice that is drawn; equal seeds give equal plans.
     pub seed: u64,
-    /// Independent candidates a (layer, node); the first is built without noise. From 1 to
-    /// [`MAX_RESTARTS`].
-    pub restarts: u32,
-    /// Perturbations a restart may try after its first descent, at most [`MAX_KICKS`].
-    pub kicks: u32,
-    /// Iterations of the search of a start at most, from 0 to [`MAX_ITERATIONS`].
+    /// Independent starts a node at most: the first is built without noise, and the others follow only where it ends
+    /// more than [`PlanOptions::start_gap_ppm`] above the bound. From 1 to [`MAX_STARTS`].
+    pub starts: u32,
+    /// Iterations of a start at most, up to [`MAX_ITERATIONS`].
     pub iterations: u32,
-    /// The search of a start ends after this many iterations without a new best.
+    /// A start ends after this many iterations without a new best.
     pub patience: u32,
-    /// Group assignments tried a layer, best first (with [`GroupRule::BestFirst`]). From 1 to
-    /// [`MAX_ASSIGNMENTS`].
-    pub assignments: u32,
+    /// Group assignments tried a layer at most (with [`GroupRule::BestFirst`]), in order of their bounds, from 1 to
+    /// [`MAX_ASSIGNMENTS`]. `None`: all that could win where they can be enumerated, the best few beyond.
+    pub assignments: Option<u32>,
     /// How groups are given to nodes.
     pub groups: GroupRule,
     /// Post-hierarchical repair: swap a group of the heaviest GPU's node with one of the lightest node.
     /// (Not with so many groups that a node has more than 4,096 pairs of them to weigh.)
     pub repair: bool,
-    /// Perturb the loads that decide replica counts in restarts other than the first.
+    /// Perturb the loads that decide replica counts in starts other than the first.
     pub count_noise: bool,
-    /// Perturb the choice of GPU during packing in restarts other than the first.
+    /// Perturb the choice of GPU during packing in starts other than the first.
     pub packing_noise: bool,
-    /// The local search, or none.
-    pub search: Option<Search>,
+    /// How candidates are improved.
+    pub search: Search,
     /// Whether a GPU may hold two replicas of one expert.
     pub duplicates: Duplicates,
-    /// The search of a layer stops when its heaviest GPU is within this many millionths of its bound.
+    /// The most replicas of an expert, at least 1; `None` for as many as are useful.
+    pub max_replicas_per_expert: Option<u32>,
+    /// A start ends when its heaviest GPU is within this many millionths of the bound.
     pub stop_gap_ppm: u32,
-    /// Counts other than the clean ones must win by this many millionths of the clean descent's result.
-    pub count_margin_ppm: u32,
+    /// A node gets no further starts once one of them is within this many millionths of the bound.
+    pub start_gap_ppm: u32,
 }
 
-impl Search {
+impl Descent {
     /// 1-1 swaps of the heaviest GPU with every other, nothing else.
-    pub(crate) const SWAPS: Search = Search {
+    pub(crate) const SWAPS: Descent = Descent {
         objective: Objective::Max,
         heaviest: 1,
         lightest: 0,
         swaps: true,
         pair_swaps: false,
         bipartition: false,
-        transfers: false,
         steps: 1000,
     };
 }
@@ -128,19 +135,19 @@ impl Default for PlanOptions {
     fn default() -> Self {
         Self {
             seed: 0,
-            restarts: 32,
-            kicks: 8,
-            iterations: 1 << 10,
+            starts: 16,
+            iterations: 1024,
             patience: 32,
-            assignments: 1,
+            assignments: None,
             groups: GroupRule::BestFirst,
             repair: false,
             count_noise: true,
             packing_noise: true,
-            search: Some(Search { pair_swaps: true, transfers: true, ..Search::SWAPS }),
+            search: Search::Trajectory,
             duplicates: Duplicates::Avoid,
-            stop_gap_ppm: 40,
-            count_margin_ppm: 0,
+            max_replicas_per_expert: None,
+            stop_gap_ppm: 200,
+            start_gap_ppm: 400,
         }
     }
 }
@@ -155,18 +162,18 @@ mod tests {
         let planner = Planner::new(DeviceChoice::Cpu).unwrap();
         let (loads, cluster) =
             (Loads::from_counts(1, 2, &[3, 1]).unwrap(), Cluster::new(4, 1, 1, 2).unwrap());
-        let said = |restarts, kicks, assignments| {
-            let options = PlanOptions { restarts, kicks, assignments, ..PlanOptions::default() };
+        let said = |starts, iterations, assignments| {
+            let options = PlanOptions { starts, iterations, assignments, ..PlanOptions::default() };
             planner.plan(&loads, &cluster, &options).err().map(|error| error.to_string())
         };
-        assert_eq!(said(MAX_RESTARTS, MAX_KICKS, MAX_ASSIGNMENTS), None);
+        assert_eq!(said(MAX_STARTS, MAX_ITERATIONS, Some(MAX_ASSIGNMENTS)), None);
         for (found, rule) in [
-            (said(MAX_RESTARTS + 1, 0, 1), "restarts 65537 is not between 1 and 65536"),
-            (said(u32::MAX, 0, 1), "restarts 4294967295 is not between 1 and 65536"),
-            (said(0, 0, 1), "restarts 0 is not between 1 and 65536"),
-            (said(1, MAX_KICKS + 1, 1), "kicks 65537 is not between 0 and 65536"),
-            (said(1, 0, 0), "assignments 0 is not between 1 and 1024"),
-            (said(1, 0, MAX_ASSIGNMENTS + 1), "assignments 1025 is not between 1 and 1024"),
+            (said(MAX_STARTS + 1, 0, None), "starts 65537 is not between 1 and 65536"),
+            (said(u32::MAX, 0, None), "starts 4294967295 is not between 1 and 65536"),
+            (said(0, 0, None), "starts 0 is not between 1 and 65536"),
+            (said(1, MAX_ITERATIONS + 1, None), "iterations 1048577 is not between 0 and 1048576"),
+            (said(1, 0, Some(0)), "assignments 0 is not between 1 and 1024"),
+            (said(1, 0, Some(MAX_ASSIGNMENTS + 1)), "assignments 1025 is not between 1 and 1024"),
         ] {
             assert_eq!(found.as_deref(), Some(rule));
         }

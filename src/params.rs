@@ -3,8 +3,9 @@
 use crate::cluster::Cluster;
 use crate::error::Error;
 use crate::loads::Loads;
+use crate::loads::FIXED_TOTAL;
 use crate::options::{
-    Duplicates, GroupRule, MAX_ASSIGNMENTS, MAX_KICKS, MAX_RESTARTS, Objective, PlanOptions, Search,
+    Descent, Duplicates, GroupRule, MAX_ASSIGNMENTS, MAX_ITERATIONS, MAX_STARTS, Objective, PlanOptions, Search,
 };
 
 /// A slot that holds no replica, in the planner's own maps.
@@ -22,6 +23,13 @@ pub const TURN: u32 = 16;
 
 /// 1-1 swaps compare tiles of at most this many slots of one GPU with as many of another.
 pub const TILE: u32 = 32;
+
+/// On a device the lineage's descent walks through at most this many loops in a turn of its machine besides those in
+/// which it does something, where a driver runs all branches, masked: 24 by count.
+pub const DESCENT_WALK: u32 = 32;
+
+/// On a device the lineage's descent is given at most this many dispatches of each batch.
+pub const DESCENT_TURNS: u64 = 1 << 12;
 
 /// 2-for-2 swaps look at the first this many slots of a GPU: 120 pairs, which a shader can keep to itself.
 /// With more slots than this, 1-1 swaps alone have thousands of differences to choose from.
@@ -54,21 +62,40 @@ pub const BIPARTITION_CHUNK: u32 = 32;
 /// Transfers weigh this many experts for a slot between two looks at the budget of a dispatch.
 pub const TRANSFER_CHUNK: u32 = 64;
 
-/// The budget of one restart in full 1-1 scans (heaviest GPU against all): `BASE + PER_KICK * kicks`.
-/// Measured: the worst case over all families and clusters tried is 1034 scans at 8 kicks.
-pub const SCANS_BASE: u32 = 256;
-/// See [`SCANS_BASE`].
-pub const SCANS_PER_KICK: u32 = 128;
+/// The load that a slot is given while exchanges are weighed if it must not move (negative on the giving side): the
+/// most that a layer can weigh, so that no exchange with such a slot wins. The worst sum, of five of them, fits `i32`.
+pub const BLOCKED: i32 = FIXED_TOTAL as i32;
 
-/// The budget of one restart ends here in any case: a tenth of a second of one core, and some thousand
-/// dispatches on a device.
-pub const WORK_MOST: u32 = 1 << 23;
+/// A slot that moved stays for this many iterations, and up to two more.
+pub const SLOT_TENURE: u32 = 2;
 
-/// Restarts run in rounds that end here, then every [`ROUND`]: after each round only the node that decides
-/// the layer goes on. The ends are fixed, so a larger budget repeats a smaller one and then adds to it.
-pub const ROUND_ENDS: [u32; 3] = [1, 8, 32];
-/// See [`ROUND_ENDS`].
-pub const ROUND: u32 = 64;
+/// An expert that lost a replica gains none for this many iterations, and up to twice as many; one that gained loses
+/// none.
+pub const EXPERT_TENURE: u32 = 5;
+
+/// With more than three slots a GPU, transfers wait for this many iterations without a new best: exchanges alone go
+/// further at first.
+pub const TRANSFER_WAIT: u32 = 20;
+
+/// An iteration weighs at most this many exchanges of a slot for a slot, as (slots offered) x (slots of a node), so
+/// that one fits a dispatch on any device. Up to 9 slots a GPU all are offered on up to 404 GPUs.
+const EXCHANGE_SCAN: u32 = 1 << 15;
+/// The most slots of a GPU offered for exchange, as bits of a word.
+const EXCHANGE_SLOTS: u32 = 32;
+/// An iteration weighs at most this many exchanges of two slots for two.
+const PAIR_SCAN: u32 = 1 << 16;
+/// The most slots of a GPU offered for exchange in pairs.
+const MOST_PAIR_SLOTS: u32 = 16;
+/// For transfers an iteration looks at most at this many (experts that may lose a replica) x (slots of a node).
+const LOSER_SCAN: u32 = 1 << 17;
+/// And at most at this many (slots of the proposing GPU whose expert may gain a replica) x (slots of a node).
+const GAINER_SCAN: u32 = 1 << 15;
+
+/// With up to three slots a GPU the bound is out of reach, and a trajectory goes on to gain for longer: the patience is
+/// multiplied by this.
+const FEW_SLOTS_PATIENCE: u32 = 2;
+/// And further starts bring little: there are this many times fewer. With two slots the first one ends near the optimum.
+const FEW_SLOTS_STARTS: [u32; 4] = [16, 16, 16, 8];
 
 /// A packing that is drawn with noise adds up to `load of the replica / 2^3` to each GPU before the argmin, cut to a power
 /// of two.
@@ -83,11 +110,14 @@ pub const MAX_ENUMERATED: usize = 8192;
 /// Group assignments built by LPT and swaps where they cannot be enumerated; the first is without noise.
 pub const SAMPLED_ASSIGNMENTS: u32 = 32;
 
-/// Assignments whose exact score may be computed while choosing the best ones.
+/// Assignments whose exact score may be computed while choosing the best ones, at least.
 pub const ASSIGNMENT_WALK: u32 = 16;
 
-/// A further assignment is tried only while its bound is below the incumbent by 1 / 2^11 (about 5e-4).
-pub const ASSIGNMENT_GAIN_SHIFT: u32 = 11;
+/// Assignments tried a layer where they can be enumerated, and where they are sampled: as many as could win, of those
+/// whose nodes are few enough to solve each of them.
+const ENUMERATED_TRIED: u32 = 128;
+/// See [`ENUMERATED_TRIED`].
+const SAMPLED_TRIED: u32 = 4;
 
 /// Swaps between sampled assignments' nodes are tried while (groups a node) x groups is at most this.
 pub const GROUP_SWAP_PAIRS: u32 = 4096;
@@ -157,32 +187,38 @@ pub struct Params {
     pub avoid_duplicates: bool,
     /// Low and high word of the seed.
     pub seed: [u32; 2],
-    /// Restarts a (layer, node).
-    pub restarts: u32,
-    /// Kicks a restart.
-    pub kicks: u32,
+    /// Starts a node at most.
+    pub starts: u32,
     /// Iterations of a start at most.
     pub iterations: u32,
     /// Iterations without a new best after which a start ends.
     pub patience: u32,
-    /// Group assignments tried a layer.
+    /// Group assignments tried a layer at most.
     pub assignments: u32,
     /// How groups are given to nodes.
     pub group_rule: GroupRule,
     /// Whether the last assignment tried is a repair of the best so far.
     pub repair: bool,
-    /// Whether restarts perturb the loads behind the counts.
+    /// Whether starts after the first perturb the loads behind the counts.
     pub count_noise: bool,
-    /// Whether restarts perturb the packing.
+    /// Whether starts after the first perturb the packing.
     pub packing_noise: bool,
-    /// The local search; `steps: 0` means none.
-    pub search: Search,
-    /// The search of a layer stops at `bound + bound * stop_fraction / 2^32`.
+    /// Whether stage 5 is the trajectory.
+    pub trajectory: bool,
+    /// The descent of the lineage; `steps: 0` means none.
+    pub descent: Descent,
+    /// A start ends at `bound + bound * stop_fraction / 2^32`.
     pub stop_fraction: u32,
-    /// Noisy counts must win by this fraction of the clean descent's result.
-    pub margin_fraction: u32,
-    /// The most work (in blocks) of one restart.
-    pub work_limit: u32,
+    /// A node gets no further starts at `bound + bound * start_fraction / 2^32`.
+    pub start_fraction: u32,
+    /// Slots of a GPU that an iteration offers for exchange.
+    pub exchange_slots: u32,
+    /// Slots of a GPU that an iteration offers for exchange in pairs.
+    pub pair_slots: u32,
+    /// Experts that an iteration lets lose a replica.
+    pub losers: u32,
+    /// Slots of the proposing GPU whose experts an iteration lets gain a replica.
+    pub gainers: u32,
 }
 
 impl Params {
@@ -190,9 +226,9 @@ impl Params {
     pub fn new(loads: &Loads, cluster: &Cluster, options: &PlanOptions) -> Result<Self, Error> {
         cluster.check_experts(loads.experts())?;
         let bounded = [
-            ("restarts", options.restarts, 1, MAX_RESTARTS),
-            ("kicks", options.kicks, 0, MAX_KICKS),
-            ("assignments", options.assignments, 1, MAX_ASSIGNMENTS),
+            ("starts", options.starts, 1, MAX_STARTS),
+            ("iterations", options.iterations, 0, MAX_ITERATIONS),
+            ("assignments", options.assignments.unwrap_or(1), 1, MAX_ASSIGNMENTS),
         ];
         for (field, value, least, most) in bounded {
             if !(least..=most).contains(&value) {
@@ -205,24 +241,38 @@ impl Params {
         let node_replicas = cluster.num_replicas() as u32 / nodes;
         let node_gpus = cluster.num_gpus() as u32 / nodes;
         let slots_per_gpu = cluster.slots_per_gpu() as u32;
+        let cap = options.max_replicas_per_expert.unwrap_or(node_replicas).min(node_replicas);
+        if u64::from(node_experts) * u64::from(cap) < u64::from(node_replicas) {
+            let least = node_replicas.div_ceil(node_experts);
+            let rule = format!("is too few: {node_replicas} replicas of {node_experts} experts need {least}");
+            return Err(Error::invalid("max_replicas_per_expert", cap, rule));
+        }
         // Where every expert has at most one replica a GPU, a placement without duplicates always exists
         // (deal the replicas out in turn); where that many replicas do not fit, nothing can avoid them.
-        let avoidable = u64::from(node_experts) * u64::from(node_gpus) >= u64::from(node_replicas);
+        let avoidable = u64::from(node_experts) * u64::from(node_gpus.min(cap)) >= u64::from(node_replicas);
         let avoid_duplicates = options.duplicates == Duplicates::Avoid && avoidable;
-        let search = options.search.clone().unwrap_or(Search { steps: 0, ..Search::SWAPS });
+        let none = Descent { steps: 0, ..Descent::SWAPS };
+        let (trajectory, descent) = match &options.search {
+            Search::None => (false, none),
+            Search::Trajectory => (true, none),
+            Search::Descent(descent) => (false, descent.clone()),
+        };
         let hierarchical = groups > 1;
         let windows = loads.windows().len() as u32;
         let one_window = windows == 1;
-        let scan = if one_window {
-            let looks = if avoid_duplicates { 3 } else { 1 };
-            node_gpus * (TURN + slots_per_gpu * (1 + blocks(slots_per_gpu)) * looks)
-        } else {
-            // Every critical GPU is compared with all others, slot by slot.
-            let looks = if avoid_duplicates { 2 * (2 + blocks(slots_per_gpu)) } else { 0 };
-            let critical = windows.min(node_gpus);
-            critical * node_gpus * (TURN + slots_per_gpu * (2 + slots_per_gpu + looks))
-        };
-        let scans = u64::from(SCANS_BASE) + u64::from(SCANS_PER_KICK) * u64::from(options.kicks);
+        if !one_window && !trajectory {
+            let rule = "are planned by the trajectory alone: give one window, or another preset";
+            return Err(Error::invalid("windows", windows, rule));
+        }
+        let node_slots = node_gpus * slots_per_gpu;
+        let (mut starts, mut patience) = (options.starts, options.patience);
+        if trajectory && slots_per_gpu <= 3 {
+            starts = (starts / FEW_SLOTS_STARTS[slots_per_gpu as usize]).max(1);
+            patience = patience.saturating_mul(FEW_SLOTS_PATIENCE);
+        }
+        let exchange_slots = slots_per_gpu.min(EXCHANGE_SLOTS).min((EXCHANGE_SCAN / node_slots).max(1));
+        let most_pairs = |n: &u32| u64::from(pairs(*n)).pow(2) * u64::from(node_gpus) <= u64::from(PAIR_SCAN);
+        let pair_slots = (0..=exchange_slots.min(MOST_PAIR_SLOTS)).rev().find(most_pairs).unwrap_or(0);
         Ok(Self {
             layers: loads.layers() as u32,
             experts,
@@ -234,16 +284,15 @@ impl Params {
             node_replicas,
             node_gpus,
             slots_per_gpu,
-            node_slots: node_gpus * slots_per_gpu,
+            node_slots,
             windows,
-            max_count: if avoid_duplicates { node_gpus } else { node_replicas },
+            max_count: if avoid_duplicates { node_gpus.min(cap) } else { cap },
             avoid_duplicates,
             seed: [options.seed as u32, (options.seed >> 32) as u32],
-            restarts: options.restarts,
-            kicks: if search.steps == 0 { 0 } else { options.kicks },
+            starts,
             iterations: options.iterations,
-            patience: options.patience,
-            assignments: if hierarchical && one_window { options.assignments } else { 1 },
+            patience,
+            assignments: if hierarchical && one_window { assignments_tried(options, groups, nodes) } else { 1 },
             group_rule: options.groups,
             repair: options.repair
                 && hierarchical
@@ -251,10 +300,14 @@ impl Params {
                 && groups / nodes * groups <= GROUP_SWAP_PAIRS,
             count_noise: options.count_noise,
             packing_noise: options.packing_noise,
-            search,
+            trajectory,
+            descent,
             stop_fraction: fraction_of_ppm(options.stop_gap_ppm),
-            margin_fraction: fraction_of_ppm(options.count_margin_ppm),
-            work_limit: u32::try_from(scans * u64::from(scan)).unwrap_or(WORK_MOST).min(WORK_MOST),
+            start_fraction: fraction_of_ppm(options.start_gap_ppm.max(options.stop_gap_ppm)),
+            exchange_slots,
+            pair_slots,
+            losers: (LOSER_SCAN / node_slots).max(1),
+            gainers: slots_per_gpu.min((GAINER_SCAN / node_slots).max(1)),
         })
     }
 
@@ -263,25 +316,14 @@ impl Params {
         self.windows.div_ceil(4)
     }
 
-    /// What the search of a layer may stop at, for a bound.
+    /// The load at which a start ends, for a bound.
     pub fn stop_load(&self, bound: u32) -> u32 {
         bound + mul_high(bound, self.stop_fraction)
     }
 
-    /// The rounds of restarts: `[0, 1), [1, 8), [8, 32), [32, 96), …` cut at the number of restarts.
-    pub fn rounds(&self) -> Vec<(u32, u32)> {
-        let ends = ROUND_ENDS.into_iter().chain((1..).map(|i| ROUND_ENDS[2] + i * ROUND));
-        let mut rounds = Vec::new();
-        let mut begin = 0;
-        for end in ends {
-            let end = end.min(self.restarts);
-            rounds.push((begin, end));
-            if end == self.restarts {
-                break;
-            }
-            begin = end;
-        }
-        rounds
+    /// The load at which a node gets no further starts, for a bound.
+    pub fn enough(&self, bound: u32) -> u32 {
+        bound + mul_high(bound, self.start_fraction)
     }
 
     /// Whether DeepSeek's assignment is tried after the others, so that no plan is worse than the greedy one.
@@ -291,12 +333,25 @@ impl Params {
 
     /// Whether a swap step needs to know who has swapped and who may be a partner.
     pub fn marks_gpus(&self) -> bool {
-        self.search.heaviest != 1 || self.search.lightest != 0
+        self.descent.heaviest != 1 || self.descent.lightest != 0
     }
 
     /// Whether the search uses the variance objective first.
     pub fn starts_with_variance(&self) -> bool {
-        self.search.objective != Objective::Max
+        self.descent.objective != Objective::Max
+    }
+}
+
+/// Group assignments tried a layer under the hierarchical policy.
+fn assignments_tried(options: &PlanOptions, groups: u32, nodes: u32) -> u32 {
+    let all = count_assignments(groups, nodes);
+    let few = all <= MAX_ENUMERATED as u64;
+    match (options.groups, options.assignments) {
+        (GroupRule::BestFirst, Some(tried)) if few => tried.min(all as u32).max(1),
+        (GroupRule::BestFirst, Some(tried)) => tried.min(SAMPLED_ASSIGNMENTS),
+        (GroupRule::BestFirst, None) if few => ENUMERATED_TRIED.min(all as u32).max(1),
+        (GroupRule::BestFirst, None) => SAMPLED_TRIED,
+        (GroupRule::Lpt | GroupRule::LptVariance, _) => 1,
     }
 }
 

@@ -1,9 +1,9 @@
 //! The result: which slot holds which expert, how good that is, and how it was made.
 
 use std::sync::OnceLock;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::bound;
+use crate::bound::{self, BoundOptions};
 use crate::check::{self, Quality};
 use crate::cluster::{Cluster, MAX_SLOTS};
 use crate::error::Error;
@@ -185,7 +185,8 @@ pub struct Plan {
     pub(crate) backend: String,
     pub(crate) elapsed: Duration,
     pub(crate) warnings: Vec<String>,
-    pub(crate) quality: OnceLock<Quality>,
+    pub(crate) bound: BoundOptions,
+    pub(crate) quality: OnceLock<(Quality, Duration)>,
 }
 
 impl std::ops::Deref for Plan {
@@ -209,10 +210,48 @@ impl Plan {
     /// Never on a plan the planner made: it was checked before it was returned.
     #[must_use]
     pub fn quality(&self) -> &Quality {
+        &self.measured().0
+    }
+
+    /// What the bound in [`Plan::quality`] took, which is no part of [`Plan::elapsed`]. It is worked out first
+    /// where it has not been.
+    ///
+    /// # Panics
+    /// Never on a plan the planner made: it was checked before it was returned.
+    #[must_use]
+    pub fn bound_elapsed(&self) -> Duration {
+        self.measured().1
+    }
+
+    /// Asks for another bound in [`Plan::quality`] than the quick one, and has it worked out anew.
+    ///
+    /// ```
+    /// use eplb_wgpu::bound::{BoundEffort, BoundOptions};
+    /// use eplb_wgpu::{Cluster, DeviceChoice, Loads, PlanOptions, Planner};
+    ///
+    /// let loads = Loads::from_counts(1, 4, &[90, 30, 20, 10])?;
+    /// let cluster = Cluster::new(6, 1, 1, 3)?;
+    /// let mut plan = Planner::new(DeviceChoice::Cpu)?.plan(&loads, &cluster, &PlanOptions::default())?;
+    /// let quick = plan.quality().mean_gap();
+    /// let mut options = BoundOptions::default();
+    /// options.effort = BoundEffort::Tight;
+    /// plan.set_bound(options);
+    /// assert!(plan.quality().mean_gap() <= quick);
+    /// # Ok::<(), eplb_wgpu::Error>(())
+    /// ```
+    pub fn set_bound(&mut self, options: BoundOptions) {
+        self.bound = options;
+        self.quality = OnceLock::new();
+    }
+
+    /// The quality, and the time of its bound.
+    fn measured(&self) -> &(Quality, Duration) {
         self.quality.get_or_init(|| {
             let score = check::score(&self.loads, &self.cluster, self.physical_to_logical());
             let score = score.expect("the planner checks every plan before it returns it");
-            score.with_bounds(&bound::lower_bounds(&self.loads, &self.cluster))
+            let start = Instant::now();
+            let bounds = bound::lower_bounds_with(&self.loads, &self.cluster, &self.bound);
+            (score.with_bounds(&bounds), start.elapsed())
         })
     }
 
@@ -225,7 +264,7 @@ impl Plan {
     pub fn window_quality(&self) -> Result<Vec<Quality>, Error> {
         let quality = |window: &Loads| {
             let score = check::score(window, &self.cluster, self.physical_to_logical())?;
-            Ok(score.with_bounds(&bound::lower_bounds(window, &self.cluster)))
+            Ok(score.with_bounds(&bound::lower_bounds_with(window, &self.cluster, &self.bound)))
         };
         self.loads.windows().map(quality).collect()
     }
@@ -266,7 +305,8 @@ impl Plan {
         &self.backend
     }
 
-    /// Wall time of the call, from loads to maps, without what [`Plan::quality`] costs.
+    /// Wall time of the call, from loads to maps, without what [`Plan::quality`] costs
+    /// ([`Plan::bound_elapsed`]).
     #[must_use]
     pub fn elapsed(&self) -> Duration {
         self.elapsed

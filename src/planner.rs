@@ -1,26 +1,29 @@
 //! The planner: loads and a cluster in, a checked plan out.
 
 pub(crate) mod cpu;
-pub(crate) mod cpu_windows;
 pub(crate) mod gpu;
 pub(crate) mod group_swap;
+pub(crate) mod host;
 pub(crate) mod warm;
+pub(crate) mod warm_moves;
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
 use std::task::{Poll, Waker};
 use std::time::Instant;
 
+use crate::bound::BoundOptions;
 use crate::check;
 use crate::cluster::Cluster;
 use crate::engine::device::{DeviceChoice, DeviceInfo, Opening};
 use crate::engine::keeper::Keeper;
 use crate::error::Error;
 use crate::loads::Loads;
-use crate::mirror::s5_refine::End;
+use crate::mirror::candidate::End;
 use crate::moves::{self, MoveLimits, Moves};
 use crate::options::PlanOptions;
 use crate::params::{FREE, Params};
 use crate::plan::{Placement, Plan, Stop};
+use crate::planner::cpu::Planned;
 
 /// Makes plans on one device; made once and used often, from many threads. Clones share the device.
 ///
@@ -152,24 +155,21 @@ impl Planner {
         let params = Params::new(loads, cluster, options)?;
         let mut warnings = Vec::new();
         let mut made_by = self.inner.info.clone();
-        let on_device = match &self.inner.backend {
-            Backend::Cpu => None,
-            Backend::Device(keeper) => {
-                Some(keeper.with(|gpu| gpu::plan(gpu, &params, loads.fixed(), loads.fixed_windows())))
-            }
-            Backend::Refused(error) => Some(Err(error.clone())),
+        let windows = host::even_where_cold(&params, loads.fixed_windows());
+        let combined = host::combine(&params, &windows);
+        let mut planned = match host::plan_small(&params, &combined) {
+            Some(planned) => planned,
+            None => match self.plan_on_backend(&params, &combined, &windows) {
+                Ok(planned) => planned,
+                Err(error) if self.fallback == Fallback::Never => return Err(error),
+                Err(error) => {
+                    warnings.push(format!("{error}; the CPU backend made the plan"));
+                    made_by = DeviceInfo::cpu();
+                    cpu::plan(&params, &combined, &windows)
+                }
+            },
         };
-        let on_cpu = || cpu::plan(&params, loads.fixed(), loads.fixed_windows());
-        let planned = match on_device {
-            Some(Ok(planned)) => planned,
-            Some(Err(error)) if self.fallback == Fallback::Never => return Err(error),
-            Some(Err(error)) => {
-                warnings.push(format!("{error}; the CPU backend made the plan"));
-                made_by = DeviceInfo::cpu();
-                on_cpu()
-            }
-            None => on_cpu(),
-        };
+        host::prefer_trivial(&params, &windows, &mut planned);
         let slots = to_map(&planned.slots).collect();
         let placement = Placement::new(loads.experts(), cluster.num_slots(), slots)?;
         check::score(loads, cluster, placement.physical_to_logical())?;
@@ -183,8 +183,18 @@ impl Planner {
             backend: made_by.backend,
             elapsed: start.elapsed(),
             warnings,
+            bound: BoundOptions::default(),
             quality: OnceLock::new(),
         })
+    }
+
+    /// The stages, on the planner's backend.
+    fn plan_on_backend(&self, params: &Params, combined: &[u32], windows: &[u32]) -> Result<Planned, Error> {
+        match &self.inner.backend {
+            Backend::Cpu => Ok(cpu::plan(params, combined, windows)),
+            Backend::Device(keeper) => keeper.with(|gpu| gpu::plan(gpu, params, combined, windows)),
+            Backend::Refused(error) => Err(error.clone()),
+        }
     }
 
     /// Plans from `previous`, the plan that runs: the search starts there, each moved slot must be worth its
@@ -330,7 +340,7 @@ fn from_map(map: &[i32]) -> Vec<u32> {
 /// A plan made from a previous one, and what it moves.
 #[derive(Clone, Debug)]
 pub struct Replan {
-    plan: Plan,
+    pub(crate) plan: Plan,
     moves: Moves,
     layers: Vec<LayerMoves>,
 }

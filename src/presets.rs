@@ -8,7 +8,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::error::Error;
-use crate::options::{Duplicates, GroupRule, Objective, PlanOptions, Search};
+use crate::options::{Descent, Duplicates, GroupRule, Objective, PlanOptions, Search};
 
 /// A preset, by name.
 ///
@@ -31,13 +31,15 @@ struct Entry {
 /// How a preset's options come about.
 #[derive(Debug, PartialEq, Eq)]
 enum Recipe {
-    /// The default, with another budget: restarts, kicks.
-    Budget(u32, u32),
-    /// For several windows, where a candidate costs more and the bound is out of reach.
+    /// The default.
+    Default,
+    /// The default's search on a larger budget.
+    Thorough,
+    /// For several windows: one start, since the bound is out of reach.
     Scenarios,
-    /// One restart of the default's search without replica transfers.
+    /// One short start.
     Fast,
-    /// Greedy construction and this refinement, as the lineage's programs are; then restarts.
+    /// Greedy construction and this refinement, as the lineage's programs are; then starts.
     Lineage(Refinement, u32),
     /// `rec3`: greedy construction, swaps, and repair of the groups.
     Repair,
@@ -56,7 +58,7 @@ enum Refinement {
 }
 
 use Objective::{Max, Variance, VarianceThenMax};
-use Recipe::{Budget, Fast, Lineage, Repair, Scenarios, VarianceGroups};
+use Recipe::{Default as ByDefault, Fast, Lineage, Repair, Scenarios, Thorough, VarianceGroups};
 use Refinement::{Bipartition, PairSwaps, Swaps};
 
 /// More steps than any descent takes.
@@ -68,10 +70,10 @@ const fn entry(name: &'static str, summary: &'static str, recipe: Recipe) -> Ent
 
 #[rustfmt::skip]
 static ENTRIES: [Entry; 29] = [
-    entry("default", "the best plan in milliseconds: 32 restarts, 8 kicks, all moves", Budget(32, 8)),
-    entry("fast", "one restart: group assignment, 1-1 and 2-2 swaps", Fast),
-    entry("thorough", "a larger budget of the same search: 128 restarts, 64 kicks", Budget(128, 64)),
-    entry("scenarios", "several windows at once: 2 restarts, 8 kicks, clean counts, 1-1 swaps and transfers", Scenarios),
+    entry("default", "near the bound in milliseconds: one trajectory a node, more where it ends short", ByDefault),
+    entry("fast", "one short trajectory a node: never worse than greedy", Fast),
+    entry("thorough", "a larger budget of the same search, a smaller gap", Thorough),
+    entry("scenarios", "several windows at once: one trajectory a node, clean counts", Scenarios),
     entry("gen00", "hierarchical greedy: DeepSeek's rule", Lineage(Refinement::None, 1)),
     entry("gen01", "LPT with iterative swaps: heaviest and lightest GPU, least variance", Lineage(Swaps(Variance, 1, 1, UNTIL_STUCK), 1)),
     entry("gen02", "vectorised DeepSeek EPLB: the greedy rule, all layers at once", Lineage(Refinement::None, 1)),
@@ -128,35 +130,38 @@ impl Preset {
     pub fn options(self) -> PlanOptions {
         let default = PlanOptions::default();
         let search = |moves: &Refinement| match *moves {
-            Refinement::None => None,
+            Refinement::None => Search::None,
             Swaps(objective, heaviest, lightest, steps) => {
-                Some(Search { objective, heaviest, lightest, steps, ..Search::SWAPS })
+                Search::Descent(Descent { objective, heaviest, lightest, steps, ..Descent::SWAPS })
             }
-            Bipartition => Some(Search { swaps: false, bipartition: true, ..Search::SWAPS }),
-            PairSwaps => Some(Search { pair_swaps: true, ..Search::SWAPS }),
+            Bipartition => Search::Descent(Descent { swaps: false, bipartition: true, ..Descent::SWAPS }),
+            PairSwaps => Search::Descent(Descent { pair_swaps: true, ..Descent::SWAPS }),
         };
-        let lineage = |moves: &Refinement, restarts| PlanOptions {
-            restarts,
-            kicks: 0,
-            assignments: 1,
+        let lineage = |moves: &Refinement, starts| PlanOptions {
+            starts,
+            assignments: Some(1),
             groups: GroupRule::Lpt,
             count_noise: false,
             search: search(moves),
             duplicates: Duplicates::Allow,
             stop_gap_ppm: 0,
+            start_gap_ppm: 0,
             ..PlanOptions::default()
         };
         let swaps = Swaps(Max, 1, 0, UNTIL_STUCK);
         match &self.0.recipe {
-            Budget(restarts, kicks) => PlanOptions { restarts: *restarts, kicks: *kicks, ..default },
-            Scenarios => PlanOptions {
-                restarts: 2,
-                count_noise: false,
-                search: Some(Search { transfers: true, ..Search::SWAPS }),
+            ByDefault => default,
+            Thorough => PlanOptions {
+                starts: 64,
+                iterations: 4096,
+                patience: 512,
+                stop_gap_ppm: 40,
+                start_gap_ppm: 100,
                 ..default
             },
-            Fast => PlanOptions { restarts: 1, kicks: 0, search: search(&PairSwaps), ..default },
-            Lineage(moves, restarts) => lineage(moves, *restarts),
+            Scenarios => PlanOptions { starts: 1, patience: 8, count_noise: false, ..default },
+            Fast => PlanOptions { starts: 1, patience: 0, ..default },
+            Lineage(moves, starts) => lineage(moves, *starts),
             Repair => PlanOptions { repair: true, ..lineage(&swaps, 1) },
             VarianceGroups => PlanOptions { groups: GroupRule::LptVariance, ..lineage(&swaps, 1) },
         }

@@ -12,13 +12,13 @@ use crate::engine::recording::Recording;
 use crate::error::Error;
 use crate::layout::Layout;
 use crate::loads::Loads;
-use crate::mirror::s5_refine::Candidate;
+use crate::mirror::candidate::Candidate;
 use crate::mirror::s6_select::NodeBest;
-use crate::mirror::{rng, s1_group_loads, s2_groups_to_nodes, s3_replicate, s4_pack, s5_refine};
+use crate::mirror::{rng, s1_group_loads, s2_groups_to_nodes, s3_replicate, s4_pack, s5_descend, s5_search};
 use crate::options::PlanOptions;
 use crate::params::{Params, enumerate_assignments};
 use crate::planner::gpu as pipeline;
-use crate::stages::{self, s5_refine::Shape};
+use crate::stages;
 
 /// Time of each stage, by the stem of its files (`s4_pack`), in the order they first ran.
 pub type StageTimes = Vec<(&'static str, Duration)>;
@@ -27,7 +27,6 @@ pub type StageTimes = Vec<(&'static str, Duration)>;
 pub struct Profiler {
     gpu: Gpu,
     timed: bool,
-    shape: Option<Shape>,
 }
 
 impl Profiler {
@@ -38,14 +37,7 @@ impl Profiler {
     pub fn new(choice: &DeviceChoice) -> Result<Option<Self>, Error> {
         let Some(open) = pollster::block_on(device::open_timed(choice))? else { return Ok(None) };
         let timed = open.device.features().contains(wgpu::Features::TIMESTAMP_QUERY);
-        Ok(Some(Self { gpu: Gpu::new(open, &pipeline::shaders())?, timed, shape: None }))
-    }
-
-    /// The same with this shape of the search, whatever is best for the device.
-    #[doc(hidden)]
-    #[must_use]
-    pub fn with_shape(self, shape: Shape) -> Self {
-        Self { shape: Some(shape), ..self }
+        Ok(Some(Self { gpu: Gpu::new(open, &pipeline::shaders())?, timed }))
     }
 
     /// Whether the device has timestamp queries; stage times are empty where it has not.
@@ -60,7 +52,7 @@ impl Profiler {
     /// As for [`crate::Planner::plan`], and [`Error::Device`] where the device fails.
     pub fn plan(&self, loads: &Loads, cluster: &Cluster, options: &PlanOptions) -> Result<StageTimes, Error> {
         let params = Params::new(loads, cluster, options)?;
-        pipeline::plan_as(&self.gpu, &params, loads.fixed(), loads.fixed_windows(), self.shape)?;
+        pipeline::plan(&self.gpu, &params, loads.fixed(), loads.fixed_windows())?;
         Ok(self.times())
     }
 
@@ -76,16 +68,14 @@ impl Profiler {
     }
 }
 
-/// All restarts of all nodes of every layer's first assignment, each until its own end: the same work on every
+/// All starts of all nodes of every layer's first assignment, each until its own end: the same work on every
 /// device, unlike a plan's, which stops early.
 ///
 /// ```
 /// use eplb_wgpu::{Cluster, Loads, PlanOptions, profile::Batch};
 /// let loads = Loads::from_counts(1, 8, &[600, 560, 120, 120, 20, 10, 10, 10])?;
 /// let batch = Batch::new(&loads, &Cluster::new(16, 1, 1, 8)?, &PlanOptions::default())?;
-/// let (times, evaluations) = batch.on_cpu();
-/// assert_eq!(times.len(), 6);
-/// assert!(evaluations > 0);
+/// assert_eq!(batch.on_cpu().len(), 6);
 /// # Ok::<(), eplb_wgpu::Error>(())
 /// ```
 pub struct Batch {
@@ -113,19 +103,17 @@ impl Batch {
     /// Candidates of the batch.
     #[must_use]
     pub fn candidates(&self) -> u64 {
-        let Params { layers, nodes, restarts, .. } = self.params;
-        u64::from(layers) * u64::from(nodes) * u64::from(restarts)
+        let Params { layers, nodes, starts, .. } = self.params;
+        u64::from(layers) * u64::from(nodes) * u64::from(starts)
     }
 
-    /// Runs on the CPU backend, one thread: the time of each stage, and the work of the search in evaluations,
-    /// blocks of four comparisons (see `src/params.rs`).
+    /// Runs on the CPU backend, one thread: the time of each stage.
     #[must_use]
-    pub fn on_cpu(&self) -> (StageTimes, u64) {
+    pub fn on_cpu(&self) -> StageTimes {
         let params = &self.params;
         let mut times: StageTimes =
             stages::STAGES[1..7].iter().map(|stage| (stage.stem, Duration::ZERO)).collect();
-        let mut evaluations = 0;
-        let mut candidate = Candidate::default();
+        let (mut candidate, mut search) = (Candidate::default(), s5_search::Search::default());
         let (mut group_loads, mut node_loads) = (Vec::new(), Vec::new());
         for loads in self.loads.chunks_exact(params.experts as usize) {
             let mut at = Instant::now();
@@ -140,26 +128,30 @@ impl Batch {
             lap(1);
             let Some(assignment) = chosen.first() else { continue };
             let stop_load = params.stop_load(assignment.bound);
-            for node in 0..params.nodes {
-                s2_groups_to_nodes::node_loads(params, &assignment.groups, node, loads, &mut node_loads);
+            for groups in assignment.groups.chunks_exact(params.node_groups as usize) {
+                s2_groups_to_nodes::node_loads(params, groups, loads, &mut node_loads);
                 let mut best = NodeBest::none();
                 lap(1);
-                for restart in 0..params.restarts {
-                    let key = rng::key(params, node, restart);
+                for start in 0..params.starts {
+                    let key = rng::key(params, groups[0], start);
                     let Candidate { counts, scratch, .. } = &mut candidate;
-                    s3_replicate::replicate(params, key, restart, &node_loads, counts, scratch);
+                    s3_replicate::replicate(params, key, start, &node_loads, counts, scratch);
                     lap(2);
-                    s4_pack::pack(params, key, restart, &node_loads, &mut candidate);
+                    s4_pack::pack(params, key, start, &node_loads, &mut candidate);
                     lap(3);
-                    let outcome = s5_refine::refine(params, key, &node_loads, stop_load, &mut candidate);
-                    evaluations += u64::from(candidate.work);
+                    let outcome = if params.trajectory {
+                        let stop = (&[0][..], stop_load);
+                        s5_search::search(params, (key, start), &node_loads, stop, &mut candidate, &mut search)
+                    } else {
+                        s5_descend::descend(params, stop_load, &mut candidate)
+                    };
                     lap(4);
-                    best.offer(params, restart, outcome, stop_load, &candidate.snapshot);
+                    best.offer(outcome, &candidate.snapshot);
                     lap(5);
                 }
             }
         }
-        (times, evaluations)
+        times
     }
 
     /// Runs on a device: the time of each stage by its clock (empty without one), and of the whole by the
@@ -172,7 +164,7 @@ impl Batch {
         let batch = stages::Batch {
             assignment: 0,
             layers: (0, self.params.layers),
-            restarts: (0, self.params.restarts),
+            restarts: (0, self.params.starts),
             haste: 1,
         };
         let arena = self.layout.arena_words(batch.params(base).candidates);
@@ -185,8 +177,11 @@ impl Batch {
         stages::s2_groups_to_nodes::record_gather(&mut recording, base, 0);
         stages::s3_replicate::record(&mut recording, base, &batch);
         stages::s4_pack::record(&mut recording, base, &batch);
-        let shape = pipeline::shape_on(&profiler.gpu, &self.params, &batch, profiler.shape);
-        stages::s5_refine::record(&mut recording, base, &batch, shape);
+        if self.params.trajectory {
+            stages::s5_search::record(&mut recording, base, &batch);
+        } else {
+            stages::s5_descend::record(&mut recording, base, &batch);
+        }
         stages::s6_select::record(&mut recording, base, &batch);
         let problem = self.layout.problem(&self.loads, &[], &self.table);
         let part = Part::Kept { begin: 0, words: 1 };

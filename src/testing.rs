@@ -6,11 +6,10 @@ use crate::engine::recording::{
 use crate::layout::{GpuParams, LAYER_END, LAYER_WORDS, Layout, window_quads};
 use crate::params::{Params, enumerate_assignments};
 use crate::planner::gpu;
-use crate::stages::{STAGES, Stage, queue, s5_refine};
+use crate::stages::{STAGES, Stage, queue, s5_search};
 use crate::{Cluster, Error, Loads, PlanOptions, Preset, Stop};
 
 pub use crate::engine::recording::{BindingKind, Grid};
-pub use crate::stages::s5_refine::Shape;
 
 /// One buffer that a pipeline binds, as the host's tables say it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -68,7 +67,7 @@ pub fn shaders() -> Vec<ShaderUnit> {
 fn units_of(stage: &Stage, entry: &'static str, values: &FixedValues) -> Vec<ShaderUnit> {
     let unit = unit(stage, entry, values);
     let forms: &[Form] = match stage.stem {
-        stem if stem == s5_refine::STAGE.stem => &[Form::SOFTWARE, Form::GPU],
+        stem if stem == s5_search::STAGE.stem => &[Form::SOFTWARE, Form::GPU],
         _ => &[Form::SOFTWARE],
     };
     let formed = |&form: &Form| {
@@ -76,8 +75,10 @@ fn units_of(stage: &Stage, entry: &'static str, values: &FixedValues) -> Vec<Sha
         if forms.len() > 1 {
             unit.variant.push_str(&format!("{form:?}"));
         }
-        unit.constants.extend(form.constants());
-        if entry == s5_refine::WIDE {
+        if forms.len() > 1 {
+            unit.constants.extend(form.constants());
+        }
+        if forms.len() > 1 {
             unit.workgroup_size[0] = form.team;
         }
         unit
@@ -159,26 +160,30 @@ fn constants_of(kernel: Kernel, params: &GpuParams) -> Vec<(&'static str, f64)> 
     let stage = STAGES.iter().find(|stage| stage.stem == kernel.stem);
     let fixed = stage
         .map(|stage| constants(stage.fixed, kernel.entry, &fixed_values(stage.fixed, kernel.entry, params)));
-    fixed.into_iter().flatten().chain(Form::SOFTWARE.constants()).collect()
+    let form = (kernel.stem == s5_search::STAGE.stem).then(|| Form::SOFTWARE.constants());
+    fixed.into_iter().flatten().chain(form.into_iter().flatten()).collect()
 }
 
 impl Replay {
-    /// The recording of a call that fits one (small ones do) on a software driver, with the search in this shape.
+    /// The recording of a call that fits one (small ones do) on a software driver.
     ///
     /// # Errors
     /// As for [`crate::Planner::plan`].
-    pub fn new(loads: &Loads, cluster: &Cluster, options: &PlanOptions, shape: Shape) -> Result<Self, Error> {
+    pub fn new(loads: &Loads, cluster: &Cluster, options: &PlanOptions) -> Result<Self, Error> {
         let params = Params::new(loads, cluster, options)?;
         let table = enumerate_assignments(params.groups, params.nodes);
         let layout = Layout::new(&params, table.len() as u32);
-        let (recording, arena) = gpu::record(&params, &layout, gpu::ARENA_WORDS, 1, &|_| shape);
+        let (recording, arena) = {
+            let share = gpu::Share { assignments: params.assignments, haste: 1 };
+            gpu::record(&params, &layout, gpu::ARENA_WORDS, share)
+        };
         let dispatch = |dispatch: &crate::engine::recording::Dispatch| ReplayDispatch {
             kernel: (dispatch.kernel.stem, dispatch.kernel.entry),
             grid: dispatch.grid,
             params: bytemuck::cast_slice(&[dispatch.params]).to_vec(),
             constants: constants_of(dispatch.kernel, &dispatch.params),
         };
-        let queue = 2 + 2 * arena / layout.candidate_words;
+        let queue = layout.queue_words(arena);
         Ok(Self {
             dispatches: recording.dispatches.iter().map(dispatch).collect(),
             problem: layout.problem(loads.fixed(), &window_quads(&params, loads.fixed_windows()), &table),

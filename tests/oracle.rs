@@ -7,7 +7,8 @@ mod brute_force;
 #[path = "oracle/instances.rs"]
 mod instances;
 
-use brute_force::best_max_load;
+use brute_force::{best_capped_load, best_max_load};
+use eplb_wgpu::bound::{BoundEffort, BoundOptions};
 use eplb_wgpu::{Cluster, Loads, Policy, bound, check};
 use instances::{Instance, Rng};
 
@@ -70,6 +71,64 @@ fn few_slots_have_a_tight_bound() {
     }
 }
 
+fn bound_by(instance: &Instance, effort: BoundEffort, most: Option<u32>) -> f64 {
+    let mut options = BoundOptions::default();
+    options.effort = effort;
+    options.max_replicas_per_expert = most;
+    bound::lower_bounds_with(&instance.loads(), &instance.cluster, &options)[0]
+}
+
+#[test]
+fn the_tight_bound_is_a_bound_and_never_below_the_quick_one() {
+    let mut rng = Rng::new(5);
+    let mut raised = 0;
+    for case in 0..200 {
+        let instance = match case % 4 {
+            0 => Instance::random(&mut rng),
+            kind => Instance::with_few_slots(&mut rng, if kind == 3 { 3 } else { 2 }),
+        };
+        let quick = bound_by(&instance, BoundEffort::Quick, None);
+        let tight = bound_by(&instance, BoundEffort::Tight, None);
+        let optimum = best_max_load(&instance.row, &instance.cluster, true);
+        assert!(tight >= quick, "case {case}: {tight} below {quick} for {instance:?}");
+        assert!(tight <= optimum * (1.0 + ROUNDING), "case {case}: {tight} > {optimum} for {instance:?}");
+        raised += usize::from(tight > quick);
+    }
+    assert!(raised >= 20, "raised on {raised} only");
+}
+
+#[test]
+fn a_limit_of_replicas_has_a_bound_of_its_own() {
+    let mut rng = Rng::new(6);
+    let (mut instances, mut met, mut raised) = (0.0, 0.0, 0);
+    for case in 0..400 {
+        let instance = match case % 4 {
+            0 | 1 => Instance::random(&mut rng),
+            kind => Instance::with_few_slots(&mut rng, kind),
+        };
+        let most = 1 + rng.below(3);
+        let limit = Some(most as u32);
+        let optimum = best_capped_load(&instance.row, &instance.cluster, true, most);
+        let effort = if case % 3 == 0 { BoundEffort::Tight } else { BoundEffort::Quick };
+        let bound = bound_by(&instance, effort, limit);
+        assert!(bound.is_finite(), "case {case}: {instance:?}");
+        assert!(
+            bound <= optimum * (1.0 + ROUNDING),
+            "case {case}: {bound} > {optimum}, {most} for {instance:?}"
+        );
+        if optimum > 0.0 && optimum.is_finite() {
+            instances += 1.0;
+            met += if bound >= optimum * (1.0 - 1e-3) { 1.0 } else { 0.0 };
+            raised += usize::from(bound > bound_by(&instance, effort, None) * 1.01);
+        }
+    }
+    println!(
+        "{instances} instances, met {:.3}, above the bound without a limit on {raised}",
+        met / instances
+    );
+    assert!(instances >= 150.0 && met / instances >= 0.7 && raised >= 30, "{instances}, {met}, {raised}");
+}
+
 #[test]
 fn the_oracle_finds_known_optima() {
     // The fold of 6 5 4 3 2 1 is 7 a GPU; a third replica cannot help.
@@ -82,6 +141,10 @@ fn the_oracle_finds_known_optima() {
     assert_eq!((best_max_load(&[5], &one, true), best_max_load(&[5], &one, false)), (5.0, f64::INFINITY));
     // Whole groups: 8+1 against 1+1 in two nodes of one GPU each, though 8/2+1 = 5.5 would be even.
     assert_eq!(best_max_load(&[8, 1, 1, 1], &Cluster::new(4, 2, 2, 2).unwrap(), true), 9.0);
+    // Five replicas of three experts with one each there are not; two of the 9 have 4.5, and 4.5 beside 1.5.
+    for (most, optimum) in [(1, f64::INFINITY), (2, 6.0), (3, 6.0)] {
+        assert_eq!(best_capped_load(&[9, 3, 3], &free, true, most), optimum);
+    }
     // Nothing can be split below one third: 10/3 with 8 on its own.
     assert_eq!(best_max_load(&[10, 8], &Cluster::new(4, 1, 1, 4).unwrap(), true), 5.0);
     assert_eq!(

@@ -1,13 +1,4 @@
-// One candidate: a lane's place in the arena. Candidates lie in tiles, [tile][index][candidate of the tile], so that lanes
-// read side by side and a candidate is not all over the memory.
-
-// Candidates of a tile. As `TEAM` and `ROLLS`, the device's to say: see `Form` in `src/engine/recording.rs`.
-override ARENA_TILE: u32 = 8u;
-// Lanes of a workgroup that share one candidate.
-override TEAM: u32 = 8u;
-// 1: what a lane reads into registers it reads in a loop, a word a turn, so that it is compiled once: compilers on the
-// processor take long over each access of memory. A GPU is to have them all under way at once.
-override ROLLS: u32 = 1u;
+// One candidate: its place in the arena.
 
 var<private> me: u32;             // candidate of this lane
 var<private> my_layer: u32;
@@ -53,7 +44,6 @@ const END_RUNNING: u32 = 0u;
 const END_REACHED: u32 = 1u;
 const END_STUCK: u32 = 2u;
 const END_SPENT: u32 = 3u;
-const END_IDLE: u32 = 4u;         // no result: an earlier restart was known to be kept
 
 // Sets the private variables for a candidate of this dispatch.
 fn take_candidate(candidate: u32) {
@@ -68,12 +58,17 @@ fn take_candidate(candidate: u32) {
     my_loads = my_layer * params.experts + my_node * params.node_experts;
 }
 
+// The first group of this candidate's node.
+fn first_group() -> u32 {
+    return groups[chosen_at(my_layer, params.assignment) + 1u + my_node * params.node_groups];
+}
+
 fn words_of(candidate: u32) -> u32 {
-    return candidate / ARENA_TILE * ARENA_TILE * params.candidate_words + candidate % ARENA_TILE;
+    return candidate * params.candidate_words;
 }
 
 fn word_at(part: u32, index: u32) -> u32 {
-    return (part + index) * ARENA_TILE + my_words;
+    return my_words + part + index;
 }
 
 fn control(word: u32) -> u32 {
@@ -159,23 +154,15 @@ fn candidate_of(lane: u32) -> u32 {
     return queued_candidate(place);
 }
 
-// Of each node of the batch the first restart that no later one can beat, as far as known, else NONE. It lies
-// behind the lists. Later restarts may end where they are: they would not be kept.
-fn decided_at() -> u32 {
-    return 2u + 2u * params.candidates + me / params.restart_count;
-}
-
-// Where several lanes share a candidate: one of `count` places, and the number of the lane among those of the place. Lanes
-// side by side have candidates side by side.
+// Where several lanes share a candidate: one of `count` places, and the number of the lane among those of the place.
 struct Share {
     place: u32,
     number: u32,
 }
 
 fn share_of_lane(lane: u32, lanes_each: u32) -> Share {
-    let tile = ARENA_TILE * max(lanes_each, 1u);
-    let within = lane % tile;
-    return Share(lane / tile * ARENA_TILE + within % ARENA_TILE, within / ARENA_TILE);
+    let each = max(lanes_each, 1u);
+    return Share(lane / each, lane % each);
 }
 
 // Lets this candidate run again in the next dispatch.

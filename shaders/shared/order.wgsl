@@ -26,7 +26,7 @@ fn passed_at(index: u32) -> u32 {
 }
 
 fn listed(at: u32) -> u32 {
-    return arena[(params.at_scratch + at) * ARENA_TILE + my_order];
+    return arena[params.at_scratch + at + my_order];
 }
 
 // The replica to place.
@@ -57,7 +57,7 @@ var<private> several: u32;
 
 // Begins with the item `params.begin`, at which the dispatch before ended.
 fn begin_order(together: bool) {
-    several = arena[(params.at_control + C_SEVERAL) * ARENA_TILE + my_order];
+    several = arena[params.at_control + C_SEVERAL + my_order];
     single_rank = 0u;
     passed_index = 0u;
     first = Several();

@@ -25,7 +25,6 @@ struct Params {
     avoid_duplicates: u32,
     seed_low: u32,
     seed_high: u32,
-    kicks: u32,
     count_noise: u32,
     packing_noise: u32,
     objective: u32,
@@ -33,9 +32,14 @@ struct Params {
     lightest: u32,
     moves: u32,
     steps: u32,
+    iterations: u32,
+    patience: u32,
+    exchange_slots: u32,
+    pair_slots: u32,
+    losers: u32,
+    gainers: u32,
     stop_fraction: u32,
-    margin_fraction: u32,
-    work_limit: u32,
+    start_fraction: u32,
     assignments: u32,
     group_rule: u32,
     enumerated: u32,
@@ -78,7 +82,11 @@ struct Params {
     at_window_groups: u32,
     at_node_windows: u32,
     at_floors: u32,
-    at_tops: u32,
+    at_tabu: u32,
+    at_no_gain: u32,
+    at_no_loss: u32,
+    at_replicated: u32,
+    at_peaks: u32,
     at_rank: u32,
     at_order: u32,
     at_logical: u32,
@@ -107,22 +115,22 @@ fn take_params() {
 }
 
 // Words of the kept state of a node and of a layer.
-const NODE_WORDS: u32 = 8u;
-const NODE_VALUE: u32 = 0u;       // load of its heaviest GPU, not below the stop load
-const NODE_MAX: u32 = 1u;         // load of its heaviest GPU
-const NODE_REFERENCE: u32 = 2u;   // what the first restart's first descent reached
-const NODE_END: u32 = 3u;         // why its search ended
-const NODE_WINNER: u32 = 4u;      // the candidate to copy, or NONE
-const NODE_KEPT_MAX: u32 = 5u;    // NODE_MAX of the plan kept for the layer
-const NODE_CUT: u32 = 6u;         // 1: a restart was cut off in the middle of its search
-const NODE_RUNS: u32 = 7u;        // 1: its candidates run in this batch
+const NODE_WORDS: u32 = 7u;
+const NODE_MAX: u32 = 0u;         // load of its heaviest GPU; with several windows the sum over them
+const NODE_BOUND: u32 = 1u;       // what no placement of it goes below, nor any plan of the layer
+const NODE_END: u32 = 2u;         // why its search ended
+const NODE_WINNER: u32 = 3u;      // the candidate to copy, or NONE
+const NODE_KEPT_MAX: u32 = 4u;    // NODE_MAX of the plan kept for the layer
+const NODE_CUT: u32 = 5u;         // 1: a start was cut off in the middle of its search
+const NODE_RUNS: u32 = 6u;        // 1: its candidates run in this batch
 
-const LAYER_WORDS: u32 = 5u;
+const LAYER_WORDS: u32 = 6u;
 const LAYER_MAX: u32 = 0u;        // load of the heaviest GPU of the plan
 const LAYER_END: u32 = 1u;        // why the search of the node that decides it ended
 const LAYER_TAKE: u32 = 2u;       // 1: the assignment just searched becomes the plan
 const LAYER_CHOSEN: u32 = 3u;     // which assignment the plan is for
 const LAYER_CUT: u32 = 4u;        // 1: NODE_CUT was 1 in some assignment, the plan is worth nothing
+const LAYER_OPEN: u32 = 5u;       // 1: the assignment after the last one tried could win
 
 // A chosen assignment: its bound, then its groups node after node.
 fn chosen_at(layer: u32, assignment: u32) -> u32 {
@@ -137,8 +145,18 @@ fn layer_state_at(layer: u32) -> u32 {
     return params.at_layer_state + layer * LAYER_WORDS;
 }
 
+fn node_bound(layer: u32, node: u32) -> u32 {
+    return kept[node_state_at(layer, node) + NODE_BOUND];
+}
+
+// The load at which a start ends, for a bound.
 fn stop_load(bound: u32) -> u32 {
     return bound + mul_high(bound, params.stop_fraction);
+}
+
+// The load at which a node gets no further starts, for a bound.
+fn enough(bound: u32) -> u32 {
+    return bound + mul_high(bound, params.start_fraction);
 }
 
 // Blocks of so many experts, for a lane each.

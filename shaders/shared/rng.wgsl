@@ -3,8 +3,10 @@
 // The first counter of each use; uses of one key never meet.
 const DRAW_COUNTS: u32 = 0x10000000u;
 const DRAW_PACKING: u32 = 0x20000000u;
-const DRAW_KICKS: u32 = 0x30000000u;
+const DRAW_TENURE: u32 = 0x30000000u;
 const DRAW_GROUPS: u32 = 0x40000000u;
+const DRAW_OFFERS: u32 = 0x50000000u;
+const DRAW_LOSERS: u32 = 0x60000000u;
 
 fn draw(key: u32, counter: u32) -> u32 {
     var x = key ^ (counter * 0x9e3779b9u);
@@ -15,8 +17,9 @@ fn draw(key: u32, counter: u32) -> u32 {
     return x ^ (x >> 15u);
 }
 
-fn restart_key(node: u32, restart: u32) -> u32 {
-    return draw(draw(draw(params.seed_low, params.seed_high), node), restart);
+// The key of a start of the node whose first group is `group`.
+fn restart_key(group: u32, restart: u32) -> u32 {
+    return draw(draw(draw(params.seed_low, params.seed_high), group), restart);
 }
 
 // A number in 0..n.

@@ -32,18 +32,34 @@ use target::{Pick, Target};
 
 /// Replicas beyond this are not worth the time.
 const MAX_REPLICAS: usize = 4096;
-/// Rounds of the search for weights at one target.
-const ROUNDS: usize = 40;
-/// Relative steps of the target: the first, and the last.
-const FIRST_STEP: f64 = 5e-4;
-const LAST_STEP: f64 = 2e-4;
+/// How long the search for weights goes on.
+pub(super) struct Pace {
+    /// Rounds at one target.
+    rounds: usize,
+    /// Relative steps of the target: the first, and the last.
+    first_step: f64,
+    last_step: f64,
+    /// How far the counts of a stretch reach, beyond those looked at one by one.
+    stretch: f64,
+    /// How far weights move in a round at first, and in how many rounds that falls to a 1.4th.
+    rate: f64,
+    slowing: f64,
+}
+
+impl Pace {
+    pub(super) const QUICK: Self =
+        Self { rounds: 25, first_step: 4e-3, last_step: 3e-4, stretch: 1.5, rate: 0.15, slowing: 5.0 };
+    pub(super) const TIGHT: Self =
+        Self { rounds: 1000, first_step: 4e-3, last_step: 2e-5, stretch: 1.2, rate: 0.1, slowing: 10.0 };
+}
+
 /// Loads below this are left alone: their quotients may be denormal, and comparisons of those prove nothing.
 const LEAST_LOAD: f64 = 1e-280;
 /// The least value that counts as above 0: far more than rounding can make of 0.
 const ABOVE_ZERO: f64 = 1e-6;
 
 /// Raises `bound`, which is a bound on the node problem already, as far as rows can prove, or to `enough`.
-pub(super) fn raise(row: &[f64], room: Room, bound: f64, enough: f64) -> f64 {
+pub(super) fn raise(row: &[f64], room: Room, bound: f64, enough: f64, pace: &Pace) -> f64 {
     let slots = room.slots;
     let sizes = row.len()..=MAX_REPLICAS;
     let worth_it = (2..=3).contains(&slots) && room.gpus > 1 && sizes.contains(&room.replicas);
@@ -51,14 +67,14 @@ pub(super) fn raise(row: &[f64], room: Room, bound: f64, enough: f64) -> f64 {
         return bound;
     }
     let mut best = bound;
-    let mut step = FIRST_STEP;
+    let mut step = pace.first_step;
     let mut prices: Option<Prices> = None;
     let mut growing = true;
     // Triples the step while targets are refuted, then closes in by halves. A refuted target is a bound.
-    while step >= LAST_STEP && best < enough {
-        let target = Target::new(row, room, enough.min(best * (1.0 + step)));
+    while step >= pace.last_step && best < enough {
+        let target = Target::new(row, room, enough.min(best * (1.0 + step)), pace.stretch);
         let mut tried = Prices::new(&target, prices.as_ref());
-        if tried.refute(&target) {
+        if tried.refute(&target, pace) {
             best = target.load;
             prices = Some(tried);
             step *= if growing { 3.0 } else { 0.5 };
@@ -101,17 +117,17 @@ impl Prices {
     }
 
     /// Whether weights were found that prove the target out of reach.
-    fn refute(&mut self, target: &Target) -> bool {
+    fn refute(&mut self, target: &Target, pace: &Pace) -> bool {
         if target.spare < 0.0 {
             return true;
         }
         if self.logs.iter().all(Vec::is_empty) {
             return false;
         }
-        let mut values = vec![0.0; target.choices.len()];
+        let mut values = vec![0.0; target.counts.len()];
         let mut sums: Vec<Vec<f64>> = self.logs.iter().map(|row| vec![0.0; row.len()]).collect();
         let (mut few, mut many) = (Pick::default(), Pick::default());
-        for round in 0..ROUNDS {
+        for round in 0..pace.rounds {
             let constant = self.price(target, &mut values);
             target.bracket(&values, self.lambda, &mut few, &mut many);
             self.lambda = few.lambda;
@@ -122,7 +138,7 @@ impl Prices {
             let between = many.extras - few.extras;
             let share =
                 if between > 0.0 { ((target.spare - few.extras) / between).clamp(0.0, 1.0) } else { 0.0 };
-            let rate = 0.2 / (1.0 + round as f64 / 10.0).sqrt();
+            let rate = pace.rate / (1.0 + round as f64 / pace.slowing).sqrt();
             let mix = [(&few.chosen, 1.0 - share), (&many.chosen, share)];
             if !self.update(target, &mix, rate, &mut sums) {
                 return false;
@@ -135,15 +151,18 @@ impl Prices {
     /// the mix subtracts whatever the counts are. The weights sum to 1.
     fn price(&self, target: &Target, values: &mut [f64]) -> f64 {
         let largest = self.logs.iter().flatten().copied().fold(f64::NEG_INFINITY, f64::max);
-        let sum: f64 = self.logs.iter().flatten().map(|log| (log - largest).exp()).sum();
+        // A weight once, since exp takes as long as all else here.
+        let weights: Vec<Vec<f64>> =
+            self.logs.iter().map(|logs| logs.iter().map(|log| (log - largest).exp()).collect()).collect();
+        let sum: f64 = weights.iter().flatten().sum();
         let mut constant = 0.0;
         values.fill(0.0);
-        for (class, logs) in target.classes.iter().zip(&self.logs) {
+        for (class, weights) in target.classes.iter().zip(&weights) {
             // before[i]: the weight of the first i rows.
             let mut before = vec![0.0];
             let mut weight = 0.0;
-            for log in logs {
-                weight += (log - largest).exp() / sum;
+            for own in weights {
+                weight += own / sum;
                 before.push(weight);
             }
             constant += weight * ((class.most - 1.0) * target.gpus + class.light * target.free_slots);
@@ -151,8 +170,8 @@ impl Prices {
                 *value += before[h as usize] - class.light * before[l as usize];
             }
         }
-        for (value, choice) in values.iter_mut().zip(&target.choices) {
-            *value *= choice.count;
+        for (value, count) in values.iter_mut().zip(&target.counts) {
+            *value *= count;
         }
         constant
     }
@@ -173,8 +192,8 @@ impl Prices {
             let (mut heavy, mut light) = (vec![0.0; logs.len() + 1], vec![0.0; logs.len() + 1]);
             for &(chosen, share) in mix {
                 for &at in chosen {
-                    heavy[class.heavy_until[at] as usize] += share * target.choices[at].count;
-                    light[class.light_until[at] as usize] += share * target.choices[at].count;
+                    heavy[class.heavy_until[at] as usize] += share * target.counts[at];
+                    light[class.light_until[at] as usize] += share * target.counts[at];
                 }
             }
             let (mut heavies, mut lights) = (0.0, target.free_slots);
@@ -199,15 +218,18 @@ mod tests {
     use super::*;
 
     fn bounds(row: &[f64], replicas: usize, gpus: usize, slots: usize) -> (f64, f64) {
-        let room = Room { replicas, gpus, slots };
-        (simple_bound(row, room), node_bound(row, room))
+        let room = Room { replicas, gpus, slots, most: usize::MAX };
+        (simple_bound(row, room), node_bound(row, room, &Pace::QUICK))
     }
 
     /// The bound is within the last step of the optimum, which is known by hand.
     #[track_caller]
     fn meets(optimum: f64, simple: f64, (found_simple, bound): (f64, f64)) {
         assert_eq!(found_simple, simple);
-        assert!(bound <= optimum && bound >= optimum * (1.0 - 2.0 * LAST_STEP), "{bound} for {optimum}");
+        assert!(
+            bound <= optimum && bound >= optimum * (1.0 - 2.0 * Pace::QUICK.last_step),
+            "{bound} for {optimum}"
+        );
     }
 
     #[test]

@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 
-use super::{Room, few_slots, heaviest, node_bound, simple_bound};
+use super::few_slots::{self, Pace};
+use super::{Room, heaviest, node_bound, simple_bound};
 use crate::cluster::Cluster;
 
 /// Assignments of groups to nodes are enumerated up to this many, nodes being interchangeable: 105 for 8
@@ -14,23 +15,23 @@ const MAX_ASSIGNMENTS: usize = 20_000;
 const MAX_TIGHT_SETS: usize = 100;
 
 /// The bound of one layer, up to rounding. The experts are a multiple of the groups.
-pub(super) fn bound(row: &[f64], cluster: &Cluster) -> f64 {
+pub(super) fn bound(row: &[f64], cluster: &Cluster, most: usize, pace: &Pace) -> f64 {
     let (groups, nodes) = (cluster.num_groups(), cluster.num_nodes());
     let mut by_load: Vec<&[f64]> = row.chunks_exact(row.len() / groups).collect();
     let load = |group: &[f64]| group.iter().sum::<f64>();
     by_load.sort_by(|a, b| load(b).total_cmp(&load(a)));
     let loads: Vec<f64> = by_load.iter().map(|group| load(group)).collect();
 
-    let (room, all) = (Room::of_node(cluster), Room::of_cluster(cluster));
+    let (room, all) = (Room::of_node(cluster, most), Room::of_cluster(cluster, most));
     let relaxed = relaxed(&by_load, &loads, nodes, room).max(simple_bound(row, all));
     if groups == nodes {
         // One assignment only.
-        return by_load.iter().map(|group| node_bound(group, room)).fold(relaxed, f64::max);
+        return by_load.iter().map(|group| node_bound(group, room, pace)).fold(relaxed, f64::max);
     }
     let per_node = groups / nodes;
     let enumerable = assignments(groups, nodes) <= MAX_ASSIGNMENTS;
     let tight_sets = enumerable && choose(groups, per_node) <= MAX_TIGHT_SETS;
-    let relaxed = if tight_sets { relaxed } else { node_bound(row, all).max(relaxed) };
+    let relaxed = if tight_sets { relaxed } else { node_bound(row, all, pace).max(relaxed) };
     if !enumerable {
         return relaxed;
     }
@@ -41,7 +42,7 @@ pub(super) fn bound(row: &[f64], cluster: &Cluster) -> f64 {
         room,
         simple: HashMap::new(),
         tight: HashMap::new(),
-        tight_sets,
+        pace: tight_sets.then_some(pace),
         best: f64::INFINITY,
     };
     search.assign((1 << groups) - 1, relaxed);
@@ -76,8 +77,8 @@ fn relaxed(by_load: &[&[f64]], loads: &[f64], nodes: usize, room: Room) -> f64 {
     }
     // In a group's node the experts of the other groups take a replica each, whichever groups they are.
     let size = by_load.first().map_or(0, |group| group.len());
-    let most = room.replicas.saturating_sub((per_node - 1) * size);
-    let replicas = by_load.iter().map(|group| heaviest::least_heaviest_replica(group, most));
+    let left = room.replicas.saturating_sub((per_node - 1) * size);
+    let replicas = by_load.iter().map(|group| heaviest::least_heaviest_replica(group, left, room.most));
     replicas.fold(bound, f64::max)
 }
 
@@ -92,8 +93,8 @@ struct Search<'a> {
     /// A tight bound of at least `best` may stop there: `best` only falls, so the set stays ruled out.
     simple: HashMap<u32, f64>,
     tight: HashMap<u32, f64>,
-    /// Whether sets get the bound of few slots.
-    tight_sets: bool,
+    /// How the bound of few slots of a set is searched for, where sets get it.
+    pace: Option<&'a Pace>,
     /// The least bound of a full assignment so far.
     best: f64,
 }
@@ -155,10 +156,9 @@ impl Search<'_> {
             return bound;
         }
         let simple = self.simple_bound_of(node);
-        let bound = if self.tight_sets {
-            few_slots::raise(&self.row_of(node), self.room, simple, self.best)
-        } else {
-            simple
+        let bound = match self.pace {
+            Some(pace) => few_slots::raise(&self.row_of(node), self.room, simple, self.best, pace),
+            None => simple,
         };
         self.tight.insert(node, bound);
         bound
@@ -197,9 +197,9 @@ mod tests {
     fn finds_the_least_largest_node() {
         // Six groups of one expert in two nodes of one GPU each, without spare replicas: 6 + 5 + 1 = 4 + 3 + 5.
         let cluster = Cluster::new(6, 6, 2, 2).unwrap();
-        assert_eq!(bound(&[6.0, 5.0, 5.0, 4.0, 3.0, 1.0], &cluster), 12.0);
+        assert_eq!(bound(&[6.0, 5.0, 5.0, 4.0, 3.0, 1.0], &cluster, usize::MAX, &Pace::QUICK), 12.0);
         // 9 + 1 + 1 against 7 + 1 + 1 is the best although the mean is 10.
-        assert_eq!(bound(&[9.0, 7.0, 1.0, 1.0, 1.0, 1.0], &cluster), 11.0);
+        assert_eq!(bound(&[9.0, 7.0, 1.0, 1.0, 1.0, 1.0], &cluster, usize::MAX, &Pace::QUICK), 11.0);
     }
 
     #[test]
@@ -208,9 +208,9 @@ mod tests {
         let row: Vec<f64> = (1..=24).map(f64::from).collect();
         let cluster = Cluster::new(24, 24, 12, 12).unwrap();
         assert!(assignments(24, 12) > MAX_ASSIGNMENTS);
-        assert_eq!(bound(&row, &cluster), 25.0);
+        assert_eq!(bound(&row, &cluster, usize::MAX, &Pace::QUICK), 25.0);
         // One group outweighs the rest: it sits with the lightest.
         let row: Vec<f64> = (1..=24).map(|i| if i == 9 { 500.0 } else { f64::from(i) }).collect();
-        assert_eq!(bound(&row, &cluster), 501.0);
+        assert_eq!(bound(&row, &cluster, usize::MAX, &Pace::QUICK), 501.0);
     }
 }

@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
-/// The least over all counts (each at least 1, `replicas` in all) of the largest `w / c`. `replicas` is at
+/// The least over all counts (each from 1 to `most`, `replicas` in all) of the largest `w / c`. `replicas` is at
 /// least the number of experts.
 ///
 /// Adams' divisor method: counts `max(1, ceil(w / t))` are the least that keep every replica at or below `t`,
@@ -11,8 +11,9 @@ use std::collections::BinaryHeap;
 /// with the largest `w / c` walks down exactly the `t` at which that sum grows.
 ///
 /// The walk starts at `t = sum of w / (replicas - experts)`, which is reachable since
-/// `sum of ceil(w / t) <= sum of w / t + experts`; that leaves at most about one step an expert.
-pub(super) fn least_heaviest_replica(row: &[f64], replicas: usize) -> f64 {
+/// `sum of ceil(w / t) <= sum of w / t + experts`; that leaves at most about one step an expert. It ends early
+/// where the expert with the largest `w / c` has `most` replicas: further ones of others do not lower it.
+pub(super) fn least_heaviest_replica(row: &[f64], replicas: usize, most: usize) -> f64 {
     let spare = replicas.saturating_sub(row.len());
     let total: f64 = row.iter().sum();
     if spare == 0 || total == 0.0 {
@@ -20,17 +21,21 @@ pub(super) fn least_heaviest_replica(row: &[f64], replicas: usize) -> f64 {
     }
     // Rounding must not start the walk below what is reachable.
     let start = total / spare as f64 * (1.0 + 1e-9);
+    let most = most.max(1) as f64;
     let mut left = replicas;
     let mut heap: BinaryHeap<Share> = row
         .iter()
         .map(|&load| {
-            let count = (load / start).ceil().max(1.0);
+            let count = (load / start).ceil().clamp(1.0, most);
             left = left.saturating_sub(count as usize);
             Share { load, count }
         })
         .collect();
     for _ in 0..left {
         if let Some(mut top) = heap.peek_mut() {
+            if top.count >= most {
+                break;
+            }
             top.count += 1.0;
         }
     }
@@ -75,24 +80,28 @@ mod tests {
 
     #[test]
     fn every_expert_once_leaves_the_largest() {
-        assert_eq!(least_heaviest_replica(&[3.0, 8.0, 5.0], 3), 8.0);
-        assert_eq!(least_heaviest_replica(&[0.0, 0.0], 7), 0.0);
+        assert_eq!(least_heaviest_replica(&[3.0, 8.0, 5.0], 3, usize::MAX), 8.0);
+        assert_eq!(least_heaviest_replica(&[0.0, 0.0], 7, usize::MAX), 0.0);
     }
 
     #[test]
     fn agrees_with_all_counts() {
         // All counts of three experts, for loads from even to one-hot.
         for row in [[90.0, 60.0, 41.0], [1000.0, 1.0, 0.0], [7.0, 7.0, 7.0], [500.0, 499.0, 2.0]] {
-            for replicas in 3..40usize {
+            for (replicas, most) in (3..40usize).flat_map(|n| [(n, usize::MAX), (n, n.div_ceil(3)), (n, 15)])
+            {
                 let mut best = f64::INFINITY;
                 for a in 1..replicas - 1 {
                     for b in 1..replicas - a {
                         let c = [a, b, replicas - a - b];
                         let worst = (0..3).map(|e| row[e] / c[e] as f64).fold(0.0, f64::max);
-                        best = best.min(worst);
+                        if c.iter().all(|&c| c <= most) {
+                            best = best.min(worst);
+                        }
                     }
                 }
-                assert_eq!(least_heaviest_replica(&row, replicas), best, "{row:?} with {replicas}");
+                let found = least_heaviest_replica(&row, replicas, most);
+                assert_eq!(found, best, "{row:?} with {replicas}, at most {most}");
             }
         }
     }

@@ -11,9 +11,11 @@ mod replay;
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::bound::{BoundEffort, BoundOptions};
 use crate::rebalance::RebalanceOptions;
 use crate::trace::{LoadHistory, Window};
 use crate::{Error, MoveLimits};
@@ -73,6 +75,15 @@ fn read_layers(loads: &Path, layers: Option<&std::ops::Range<usize>>) -> Result<
         Some(range) => history.select_layers(range.clone()),
         None => Ok(history),
     }
+}
+
+/// The bound of `plan` and `check`.
+fn bound_options(tight: bool) -> BoundOptions {
+    let mut options = BoundOptions::default();
+    if tight {
+        options.effort = BoundEffort::Tight;
+    }
+    options
 }
 
 /// How a plan may move away from the one before.
@@ -223,4 +234,8 @@ fn table(rows: &[(&str, String)]) -> String {
 
 fn percent(ratio: f64) -> String {
     format!("{:.4} %", ratio * 100.0)
+}
+
+fn milliseconds(time: Duration) -> String {
+    format!("{:.1} ms", time.as_secs_f64() * 1e3)
 }

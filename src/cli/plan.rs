@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::{Limits, Outlook, Part, check_writable, percent, print, table};
-use crate::check::Quality;
+use super::{Limits, Outlook, Part, bound_options, check_writable, milliseconds, percent, print, table};
+use crate::check::{self, Quality};
 use crate::rebalance::{Backtest, Proposal, RebalanceOptions, Rebalancer, Strategy};
 use crate::trace::{PlanFile, Window, plan_json, write_whole};
 use crate::{
@@ -62,18 +62,27 @@ pub struct Plan {
     /// default for one window, scenarios for several
     #[arg(long)]
     preset: Option<String>,
-    /// Restarts instead of the preset's
+    /// Starts of a node at most, instead of the preset's
     #[arg(long)]
-    restarts: Option<u32>,
-    /// Kicks instead of the preset's
+    starts: Option<u32>,
+    /// Iterations of a start at most, instead of the preset's
     #[arg(long)]
-    kicks: Option<u32>,
+    iterations: Option<u32>,
+    /// Group assignments tried a layer at most, instead of all that could win
+    #[arg(long)]
+    assignments: Option<u32>,
+    /// The most replicas of an expert
+    #[arg(long)]
+    max_replicas_per_expert: Option<u32>,
     /// Seed of everything that is drawn
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Let a GPU hold an expert twice, as the peers do
     #[arg(long)]
     allow_duplicates: bool,
+    /// A closer bound of 2 and 3 slots a GPU, for some fifty times the work
+    #[arg(long)]
+    tight_bound: bool,
     /// Plan file to write
     #[arg(long)]
     out: Option<PathBuf>,
@@ -109,12 +118,15 @@ impl Plan {
             check_writable(out)?;
         }
         let previous = self.previous.as_deref().map(|path| read_previous(path, &cluster)).transpose()?;
-        let made = self.make(&cluster, previous.as_ref())?;
+        let mut made = self.make(&cluster, previous.as_ref())?;
+        made.replan.plan.set_bound(bound_options(self.tight_bound));
         let plan = made.replan.plan();
         // What DeepSeek's rule gives, for comparison, by the CPU backend.
         let greedy: Preset = "gen00".parse()?;
         let mean = Loads::from_f64(plan.layers(), plan.experts(), plan.loads().values())?;
         let greedy = Planner::new(DeviceChoice::Cpu)?.plan(&mean, &cluster, &greedy.options())?;
+        // Without a bound of its own, which nothing here tells.
+        let greedy = check::score(&mean, &cluster, greedy.physical_to_logical())?;
         if let Some(out) = &self.out {
             let mut bytes = plan_json(plan).to_string().into_bytes();
             bytes.push(b'\n');
@@ -124,9 +136,9 @@ impl Plan {
             eprintln!("eplb: warning: {warning}");
         }
         print(&if self.json {
-            self.json_report(&made, greedy.quality())?.to_string()
+            self.json_report(&made, &greedy)?.to_string()
         } else {
-            self.report(&made, greedy.quality())?
+            self.report(&made, &greedy)?
         });
         Ok(ExitCode::SUCCESS)
     }
@@ -179,8 +191,10 @@ impl Plan {
             None => default,
         };
         options.seed = self.seed;
-        options.restarts = self.restarts.unwrap_or(options.restarts);
-        options.kicks = self.kicks.unwrap_or(options.kicks);
+        options.starts = self.starts.unwrap_or(options.starts);
+        options.iterations = self.iterations.unwrap_or(options.iterations);
+        options.assignments = self.assignments.or(options.assignments);
+        options.max_replicas_per_expert = self.max_replicas_per_expert.or(options.max_replicas_per_expert);
         if self.allow_duplicates {
             options.duplicates = Duplicates::Allow;
         }
@@ -190,8 +204,8 @@ impl Plan {
     fn json_report(&self, made: &Made, greedy: &Quality) -> Result<Value, Error> {
         let plan = made.replan.plan();
         let mut report = json_report(plan, greedy);
-        let windows = plan.window_quality()?;
-        if windows.len() > 1 {
+        let windows = several_windows(plan)?;
+        if !windows.is_empty() {
             report["windows"] = windows
                 .iter()
                 .zip(plan.loads().window_weights())
@@ -225,8 +239,8 @@ impl Plan {
     fn report(&self, made: &Made, greedy: &Quality) -> Result<String, Error> {
         let plan = made.replan.plan();
         let mut rows = report(plan, greedy);
-        let windows = plan.window_quality()?;
-        if windows.len() > 1 {
+        let windows = several_windows(plan)?;
+        if !windows.is_empty() {
             rows.insert(
                 3,
                 ("loads", format!("{} at once; what follows is of their weighted mean", windows.len())),
@@ -237,7 +251,7 @@ impl Plan {
             _ if i + 1 == windows.len() => "last window".to_string(),
             _ => format!("{} windows before", windows.len() - 1 - i),
         };
-        if windows.len() > 1 {
+        if !windows.is_empty() {
             for (i, (window, weight)) in windows.iter().zip(plan.loads().window_weights()).enumerate() {
                 let text = format!("{:.5}   weight {weight:.3}, {}", window.balancedness(), name(i));
                 rows.push(("balancedness alone", text));
@@ -284,6 +298,11 @@ fn read_previous(path: &Path, cluster: &Cluster) -> Result<Placement, Error> {
     Ok(file.placement)
 }
 
+/// The quality on each window where there are several: that on a single one is the plan's own, bound and all.
+fn several_windows(plan: &crate::Plan) -> Result<Vec<Quality>, Error> {
+    if plan.loads().windows().len() > 1 { plan.window_quality() } else { Ok(vec![]) }
+}
+
 fn parse_fallback(text: &str) -> Result<Fallback, String> {
     match text {
         "cpu" => Ok(Fallback::Cpu),
@@ -306,8 +325,9 @@ fn json_report(plan: &crate::Plan, greedy: &Quality) -> Value {
         "device": plan.device(),
         "backend": plan.backend(),
         "plan_ms": plan.elapsed().as_secs_f64() * 1e3,
-        "restarts": plan.options().restarts,
-        "kicks": plan.options().kicks,
+        "bound_ms": plan.bound_elapsed().as_secs_f64() * 1e3,
+        "starts": plan.options().starts,
+        "iterations": plan.options().iterations,
         "layers": plan.layers(),
         "layers_without_load": quality.layers_without_load(),
         "policy": plan.cluster().policy().name(),
@@ -331,7 +351,7 @@ fn report(plan: &crate::Plan, greedy: &Quality) -> Vec<(&'static str, String)> {
     vec![
         ("plan", shape),
         ("device", format!("{} ({})", plan.device(), plan.backend())),
-        ("time", format!("{:.1} ms", plan.elapsed().as_secs_f64() * 1e3)),
+        ("time", format!("{}, bound {}", milliseconds(plan.elapsed()), milliseconds(plan.bound_elapsed()))),
         ("balancedness", format!("{:.5}   (greedy: {:.5})", quality.balancedness(), greedy.balancedness())),
         ("mean gap to the bound", percent(quality.mean_gap())),
         ("worst gap", worst),

@@ -489,7 +489,7 @@ impl Gpu {
         fit(&mut buffers.groups, layout.groups_words, Usage::STORAGE | Usage::COPY_SRC);
         fit(&mut buffers.kept, layout.kept_words, Usage::STORAGE | Usage::COPY_SRC);
         fit(&mut buffers.arena, arena, Usage::STORAGE | Usage::COPY_SRC);
-        fit(&mut buffers.queue, 2 + 3 * (arena / layout.candidate_words), Usage::STORAGE);
+        fit(&mut buffers.queue, layout.queue_words(arena), Usage::STORAGE);
         fit(&mut buffers.staging, result, Usage::COPY_DST | Usage::MAP_READ);
         if !changed {
             return;

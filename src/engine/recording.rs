@@ -1,7 +1,6 @@
 //! What a plan asks of the device, as data: kernels, and dispatches of them in order.
 
 use crate::layout::GpuParams;
-use crate::params::ARENA_TILE;
 
 /// One compute shader entry point.
 #[derive(Debug, PartialEq, Eq, Hash, Clone, Copy)]
@@ -71,39 +70,33 @@ pub const GRID_BINDINGS: [BindingKind; 1] = [BindingKind::StorageReadWrite];
 /// Invocations of a workgroup; `LANES` in `problem.wgsl`.
 pub const LANES: u32 = 64;
 
-/// What of a shader's form is the device's to say: its constants `TEAM`, `ROLLS` and `ARENA_TILE`.
+/// How shaders are shaped for a device: their constant `TEAM`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Form {
-    /// Lanes of a workgroup that share one candidate: as many as run in step, so that few wait.
+    /// Lanes of a workgroup that share one candidate.
     pub team: u32,
-    /// Whether what a lane reads into registers it reads in a loop, which is sooner compiled.
-    pub rolls: bool,
-    /// Candidates that lie side by side, word by word: as much as the device reads at once.
-    pub tile: u32,
 }
 
 impl Form {
-    /// On a software driver, with larger teams where its vectors are. It reads word by word for each lane, and candidates
-    /// of different threads are not to share a line of the cache.
-    pub const SOFTWARE: Self = Self { team: 8, rolls: true, tile: 1 };
-    /// On a GPU, which reads 32 bytes at least.
-    pub const GPU: Self = Self { team: 32, rolls: false, tile: ARENA_TILE };
+    /// On a software driver: as many as its vector has lanes.
+    pub const SOFTWARE: Self = Self { team: 8 };
+    /// On a GPU: two vectors of 32. Reasoned, not measured.
+    pub const GPU: Self = Self { team: 64 };
 
-    /// That of a device with vectors of so many lanes. With teams smaller than its vector (8 lanes by default) llvmpipe
+    /// That of a device with vectors of this many lanes. With teams smaller than its vector (8 lanes by default) llvmpipe
     /// gives wrong placements, why is not known; SwiftShader computes teams of 1 to 4 rightly. GLES does not tell the
     /// vector (wgpu says 128): 16 lanes are the most that llvmpipe has.
     pub fn of(is_software: bool, vector: u64) -> Self {
         match vector {
             _ if !is_software => Self::GPU,
-            0..=64 => Self { team: Self::SOFTWARE.team.max(vector as u32), ..Self::SOFTWARE },
-            _ => Self { team: 16, ..Self::SOFTWARE },
+            0..=64 => Self { team: Self::SOFTWARE.team.max(vector as u32) },
+            _ => Self { team: 16 },
         }
     }
 
-    /// Its constants.
-    pub fn constants(self) -> [(&'static str, f64); 3] {
-        let Self { team, rolls, tile } = self;
-        [("TEAM", f64::from(team)), ("ROLLS", f64::from(u8::from(rolls))), ("ARENA_TILE", f64::from(tile))]
+    /// Its constants, for the entry points that read them.
+    pub fn constants(self) -> [(&'static str, f64); 1] {
+        [("TEAM", f64::from(self.team))]
     }
 }
 

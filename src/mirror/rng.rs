@@ -8,7 +8,11 @@ pub const COUNTS: u32 = 0x1000_0000;
 /// See [`COUNTS`].
 pub const PACKING: u32 = 0x2000_0000;
 /// See [`COUNTS`].
-pub const KICKS: u32 = 0x3000_0000;
+pub const TENURE: u32 = 0x3000_0000;
+/// See [`COUNTS`].
+pub const OFFERS: u32 = 0x5000_0000;
+/// See [`COUNTS`].
+pub const LOSERS: u32 = 0x6000_0000;
 /// See [`COUNTS`].
 pub const GROUPS: u32 = 0x4000_0000;
 
@@ -31,10 +35,10 @@ pub fn draw(key: u32, counter: u32) -> u32 {
     x ^ (x >> 15)
 }
 
-/// The key of a restart of a node. The layer is left out, so that a layer's plan does not depend on which
-/// other layers are in the call.
-pub fn key(params: &Params, node: u32, restart: u32) -> u32 {
-    draw(draw(draw(params.seed[0], params.seed[1]), node), restart)
+/// The key of a start of a node, by the first of its groups: the same in whichever assignment the node is. The layer
+/// is left out, so that a layer's plan does not depend on which other layers are in the call.
+pub fn key(params: &Params, group: u32, start: u32) -> u32 {
+    draw(draw(draw(params.seed[0], params.seed[1]), group), start)
 }
 
 /// A number in `0..n`.

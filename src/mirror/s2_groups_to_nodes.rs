@@ -96,11 +96,10 @@ pub fn greedy(params: &Params, loads: &[u32], group_loads: &[u32]) -> Assignment
     Assignment { groups, bound }
 }
 
-/// The loads of a node's experts, in its own numbering: its groups in order, each expert by expert.
-pub fn node_loads(params: &Params, groups: &[u32], node: u32, loads: &[u32], out: &mut Vec<u32>) {
-    let begin = (node * params.node_groups) as usize;
+/// The loads of the experts of a node that holds `groups`, in its own numbering: group by group, expert by expert.
+pub fn node_loads(params: &Params, groups: &[u32], loads: &[u32], out: &mut Vec<u32>) {
     out.clear();
-    for &group in &groups[begin..begin + params.node_groups as usize] {
+    for &group in groups {
         let first = (group * params.group_size) as usize;
         out.extend_from_slice(&loads[first..first + params.group_size as usize]);
     }
@@ -117,11 +116,17 @@ pub fn node_share(params: &Params, groups: &[u32], group_loads: &[u32]) -> u32 {
 fn exact_bound(params: &Params, groups: &[u32], share: u32, loads: &[u32]) -> u32 {
     let mut bound = share;
     let mut node = Vec::new();
-    for index in 0..params.nodes {
-        node_loads(params, groups, index, loads, &mut node);
+    for groups in groups.chunks_exact(params.node_groups as usize) {
+        node_loads(params, groups, loads, &mut node);
         bound = lightest_heaviest(params, &node, bound);
     }
     bound
+}
+
+/// What no placement of a node goes below: the larger of its load per GPU and its heaviest replica under the counts
+/// that keep that lightest.
+pub fn node_bound(params: &Params, loads: &[u32]) -> u32 {
+    lightest_heaviest(params, loads, loads.iter().sum::<u32>().div_ceil(params.node_gpus))
 }
 
 /// The least `t >= floor` such that counts exist under which no replica is heavier than `t`, by bisection:

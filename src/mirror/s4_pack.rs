@@ -1,7 +1,7 @@
 //! Stage 4, the mirror of `shaders/s4_pack.wgsl`: one replica after the other to the least loaded GPU.
 
 use crate::mirror::rng;
-use crate::mirror::s5_refine::Candidate;
+use crate::mirror::candidate::Candidate;
 use crate::params::{FREE, Params};
 
 /// Longest-processing-time packing of a node's replicas: heaviest first, each to the least loaded GPU with a

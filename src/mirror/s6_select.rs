@@ -1,44 +1,30 @@
-//! Stage 6, the mirror of `shaders/s6_select.wgsl`: keep the best restart of a node, and the best assignment
-//! of a layer.
+//! Stage 6, the mirror of `shaders/s6_select.wgsl`: keep the best start of a node, and the best assignment of a
+//! layer.
 
-use crate::mirror::rng;
+use crate::mirror::candidate::{End, Outcome};
 use crate::mirror::s2_groups_to_nodes::Assignment;
-use crate::mirror::s5_refine::{End, Outcome};
-use crate::params::{ASSIGNMENT_GAIN_SHIFT, FREE, Params, mul_high};
+use crate::params::{FREE, Params};
 
 /// The best placement of one node so far.
 #[derive(Clone, Debug)]
 pub struct NodeBest {
-    /// Load of its heaviest GPU, but not below the stop load: all that reach it are equally good.
-    pub value: u32,
-    /// Load of its heaviest GPU.
+    /// Load of its heaviest GPU; with several windows the sum over them.
     pub max: u32,
-    /// What the first restart's first descent reached: what noisy counts must beat by the margin.
-    pub reference: u32,
-    /// Why its search ended.
+    /// Why its start ended.
     pub end: End,
     /// Expert of each slot, in the node's numbering.
     pub slots: Vec<u32>,
 }
 
 impl NodeBest {
-    /// No restart yet.
+    /// No start yet.
     pub fn none() -> Self {
-        Self { value: u32::MAX, max: u32::MAX, reference: u32::MAX, end: End::Spent, slots: Vec::new() }
+        Self { max: u32::MAX, end: End::Spent, slots: Vec::new() }
     }
 
-    /// Keeps a restart if it is better; the earlier wins ties. Restarts with noise on their counts must also
-    /// beat the reference by the margin.
-    pub fn offer(&mut self, params: &Params, restart: u32, outcome: Outcome, stop_load: u32, slots: &[u32]) {
-        if restart == 0 {
-            self.reference = outcome.first;
-        }
-        let value = outcome.max.max(stop_load);
-        let margin = mul_high(self.reference, params.margin_fraction);
-        let clean = rng::count_noise(params, restart) == 0 || params.margin_fraction == 0;
-        let admitted = clean || outcome.max < self.reference - margin;
-        if value < self.value && admitted {
-            self.value = value;
+    /// Keeps the result of a start if it is better; the earlier wins ties.
+    pub fn offer(&mut self, outcome: Outcome, slots: &[u32]) {
+        if outcome.max < self.max {
             self.max = outcome.max;
             self.end = outcome.end;
             self.slots.clear();
@@ -66,11 +52,6 @@ impl LayerBest {
     /// No assignment yet.
     pub fn none() -> Self {
         Self { max: u32::MAX, end: End::Spent, groups: vec![], node_max: vec![], slots: vec![] }
-    }
-
-    /// Whether an assignment with this bound may still improve the layer enough to be tried.
-    pub fn worth_trying(&self, bound: u32) -> bool {
-        bound < self.max - (self.max >> ASSIGNMENT_GAIN_SHIFT)
     }
 
     /// Keeps an assignment's plan if it is better; the earlier wins ties.

@@ -1,10 +1,11 @@
 //! The pipeline on the CPU backend: the mirrors, layer by layer, over all cores.
 
-use super::cpu_windows;
+use crate::mirror::candidate::{Candidate, End, Outcome};
 use crate::mirror::s2_groups_to_nodes::{self, Assignment};
-use crate::mirror::s5_refine::{self, Candidate, End};
+use crate::mirror::s5_search::Search;
 use crate::mirror::s6_select::{LayerBest, NodeBest};
-use crate::mirror::{rng, s1_group_loads, s3_replicate, s4_pack};
+use crate::mirror::{rng, s1_group_loads, s3_replicate, s4_pack, s5_descend, s5_search};
+use crate::options::GroupRule;
 use crate::params::{Params, enumerate_assignments};
 use crate::threads;
 
@@ -24,16 +25,18 @@ impl Planned {
     }
 }
 
-/// Plans all layers. `windows` is `[windows][layers][experts]`, and `loads` its sum.
-pub fn plan(params: &Params, loads: &[u32], windows: &[u32]) -> Planned {
-    if params.windows > 1 {
-        return cpu_windows::plan(params, loads, windows);
-    }
-    let enumerates = params.group_rule == crate::options::GroupRule::BestFirst;
-    let table = if enumerates { enumerate_assignments(params.groups, params.nodes) } else { Vec::new() };
+/// Plans all layers. `windows` is `[windows][layers][experts]`, and `combined` its sum.
+pub fn plan(params: &Params, combined: &[u32], windows: &[u32]) -> Planned {
+    let table = match params.group_rule {
+        GroupRule::BestFirst => enumerate_assignments(params.groups, params.nodes),
+        GroupRule::Lpt | GroupRule::LptVariance => Vec::new(),
+    };
     let experts = params.experts as usize;
-    let layers = threads::each(loads.len() / experts, |layer, scratch: &mut Scratch| {
-        plan_layer(params, &table, &loads[layer * experts..(layer + 1) * experts], scratch)
+    let layers = threads::each(combined.len() / experts, |layer, scratch: &mut Scratch| {
+        let row = layer * experts..(layer + 1) * experts;
+        let windows = windows.chunks_exact(combined.len()).map(|window| &window[row.clone()]).collect();
+        Layer { params, table: &table, combined: &combined[row.clone()], windows, bound: 0, solved: vec![] }
+            .plan(scratch)
     });
     Planned::of(&layers)
 }
@@ -42,79 +45,159 @@ pub fn plan(params: &Params, loads: &[u32], windows: &[u32]) -> Planned {
 #[derive(Default)]
 struct Scratch {
     candidate: Candidate,
+    search: Search,
     group_loads: Vec<u32>,
-    node_loads: Vec<u32>,
+    combined: Vec<u32>,
+    loads: Vec<u32>,
 }
 
-/// s1 to s6 for one layer.
-fn plan_layer(params: &Params, table: &[Vec<u32>], loads: &[u32], scratch: &mut Scratch) -> LayerBest {
-    s1_group_loads::group_loads(params, loads, &mut scratch.group_loads);
-    let assignments = s2_groups_to_nodes::choose(params, table, loads, &scratch.group_loads);
-    let mut best = LayerBest::none();
-    let rounds = params.rounds();
-    for assignment in &assignments {
-        if best.worth_trying(assignment.bound) {
-            best.offer(params, assignment, &plan_nodes(params, assignment, &rounds, loads, scratch));
-        }
-    }
-    if params.tries_greedy_assignment() {
-        let greedy = s2_groups_to_nodes::greedy(params, loads, &scratch.group_loads);
-        if greedy != assignments[0] && greedy.bound < best.max {
-            best.offer(params, &greedy, &plan_nodes(params, &greedy, &rounds[..1], loads, scratch));
-        }
-    }
-    if params.repair {
-        let Scratch { group_loads, .. } = scratch;
-        let repaired = s2_groups_to_nodes::repair(params, loads, group_loads, &best.groups, &best.node_max);
-        if let Some(assignment) = repaired.filter(|a| best.worth_trying(a.bound)) {
-            best.offer(params, &assignment, &plan_nodes(params, &assignment, &rounds, loads, scratch));
-        }
-    }
-    best
+/// One layer, and the nodes solved so far.
+struct Layer<'a> {
+    params: &'a Params,
+    /// All balanced assignments, where they can be enumerated.
+    table: &'a [Vec<u32>],
+    /// Load of each expert, all windows together.
+    combined: &'a [u32],
+    /// Load of each expert, window by window.
+    windows: Vec<&'a [u32]>,
+    /// The least bound of an assignment: no plan of the layer goes below it.
+    bound: u32,
+    /// Nodes by their groups: several assignments share one.
+    solved: Vec<(Vec<u32>, NodeBest)>,
 }
 
-/// s3 to s6 for the nodes of one assignment: rounds of restarts, after each of which only the nodes that
-/// decide the layer go on.
-fn plan_nodes(
-    params: &Params,
-    assignment: &Assignment,
-    rounds: &[(u32, u32)],
-    loads: &[u32],
-    scratch: &mut Scratch,
-) -> Vec<NodeBest> {
-    let stop_load = params.stop_load(assignment.bound);
-    let mut nodes = vec![NodeBest::none(); params.nodes as usize];
-    for &(begin, end) in rounds {
-        let deciding = nodes.iter().map(|n| n.value).max().unwrap_or(0);
-        if deciding <= stop_load {
-            break;
+impl Layer<'_> {
+    /// s1 to s6.
+    fn plan(mut self, scratch: &mut Scratch) -> LayerBest {
+        let params = self.params;
+        s1_group_loads::group_loads(params, self.combined, &mut scratch.group_loads);
+        let mut best = LayerBest::none();
+        if params.windows > 1 {
+            self.plan_windows(scratch, &mut best);
+            return best;
         }
-        for (index, node) in (0..).zip(&mut nodes).filter(|(_, node)| node.value == deciding) {
-            s2_groups_to_nodes::node_loads(params, &assignment.groups, index, loads, &mut scratch.node_loads);
-            for restart in begin..end {
-                run_restart(params, index, restart, stop_load, scratch, node);
-                if node.value <= stop_load {
-                    break;
+        let assignments =
+            s2_groups_to_nodes::choose(params, self.table, self.combined, &scratch.group_loads);
+        self.bound = assignments[0].bound;
+        for assignment in &assignments {
+            // They come in order of their bounds: once one is good enough, or those left cannot win, that is all.
+            if best.max <= params.enough(self.bound) || assignment.bound >= best.max {
+                break;
+            }
+            self.try_assignment(assignment, &[0], scratch, &mut best);
+        }
+        if params.tries_greedy_assignment() {
+            let greedy = s2_groups_to_nodes::greedy(params, self.combined, &scratch.group_loads);
+            if greedy != assignments[0] && greedy.bound < best.max {
+                self.try_assignment(&greedy, &[0], scratch, &mut best);
+            }
+        }
+        if params.repair {
+            let Scratch { group_loads, .. } = scratch;
+            let repaired =
+                s2_groups_to_nodes::repair(params, self.combined, group_loads, &best.groups, &best.node_max);
+            if let Some(assignment) = repaired.filter(|a| a.bound < best.max) {
+                self.try_assignment(&assignment, &[0], scratch, &mut best);
+            }
+        }
+        best
+    }
+
+    /// s2 to s6 with several windows: one assignment.
+    fn plan_windows(&mut self, scratch: &mut Scratch, best: &mut LayerBest) {
+        let params = self.params;
+        let group_loads = |loads: &[u32]| {
+            let mut out = Vec::new();
+            s1_group_loads::group_loads(params, loads, &mut out);
+            out
+        };
+        let windows: Vec<Vec<u32>> = self.windows.iter().map(|row| group_loads(row)).collect();
+        let assignment =
+            s2_groups_to_nodes::choose_windows(params, self.table, &scratch.group_loads, &windows);
+        self.bound = assignment.bound;
+        let floors = floors(params, &assignment, &windows);
+        self.try_assignment(&assignment, &floors, scratch, best);
+    }
+
+    /// Solves the nodes of an assignment and offers its plan.
+    fn try_assignment(
+        &mut self,
+        assignment: &Assignment,
+        floors: &[u32],
+        scratch: &mut Scratch,
+        best: &mut LayerBest,
+    ) {
+        let nodes: Vec<NodeBest> = assignment
+            .groups
+            .chunks_exact(self.params.node_groups as usize)
+            .map(|groups| match self.solved.iter().find(|(solved, _)| solved == groups) {
+                Some((_, node)) => node.clone(),
+                None => {
+                    let node = self.solve_node(groups, floors, scratch);
+                    self.solved.push((groups.to_vec(), node.clone()));
+                    node
                 }
+            })
+            .collect();
+        best.offer(self.params, assignment, &nodes);
+    }
+
+    /// s3 to s6 for the node that holds these groups: starts until one is good enough.
+    fn solve_node(&self, groups: &[u32], floors: &[u32], scratch: &mut Scratch) -> NodeBest {
+        let params = self.params;
+        s2_groups_to_nodes::node_loads(params, groups, self.combined, &mut scratch.combined);
+        let bound = match params.windows {
+            1 => self.bound.max(s2_groups_to_nodes::node_bound(params, &scratch.combined)),
+            _ => self.bound,
+        };
+        self.lay_windows(groups, &mut scratch.loads);
+        let mut best = NodeBest::none();
+        for start in 0..params.starts {
+            let outcome = run_start(params, groups[0], start, floors, params.stop_load(bound), scratch);
+            best.offer(outcome, &scratch.candidate.snapshot);
+            if best.max <= params.enough(bound) {
+                break;
+            }
+        }
+        best
+    }
+
+    /// The loads of a node's experts in all windows, `[experts][windows]`.
+    fn lay_windows(&self, groups: &[u32], out: &mut Vec<u32>) {
+        let windows = self.windows.len();
+        out.clear();
+        out.resize(self.params.node_experts as usize * windows, 0);
+        let mut loads = Vec::new();
+        for (window, row) in self.windows.iter().enumerate() {
+            s2_groups_to_nodes::node_loads(self.params, groups, row, &mut loads);
+            for (out, &load) in out.iter_mut().skip(window).step_by(windows).zip(&loads) {
+                *out = load;
             }
         }
     }
-    nodes
 }
 
-/// s3 to s6 for one restart of one node.
-fn run_restart(
+/// What the heaviest GPU of each window cannot go below: the busiest node's average.
+pub fn floors(params: &Params, assignment: &Assignment, windows: &[Vec<u32>]) -> Vec<u32> {
+    windows.iter().map(|loads| s2_groups_to_nodes::node_share(params, &assignment.groups, loads)).collect()
+}
+
+/// s3 to s5 for one start of the node whose first group is `group`.
+fn run_start(
     params: &Params,
-    node: u32,
-    restart: u32,
+    group: u32,
+    start: u32,
+    floors: &[u32],
     stop_load: u32,
     scratch: &mut Scratch,
-    best: &mut NodeBest,
-) {
-    let Scratch { candidate, node_loads: loads, .. } = scratch;
-    let key = rng::key(params, node, restart);
-    s3_replicate::replicate(params, key, restart, loads, &mut candidate.counts, &mut candidate.scratch);
-    s4_pack::pack(params, key, restart, loads, candidate);
-    let outcome = s5_refine::refine(params, key, loads, stop_load, candidate);
-    best.offer(params, restart, outcome, stop_load, &candidate.snapshot);
+) -> Outcome {
+    let Scratch { candidate, search, combined, loads, .. } = scratch;
+    let key = rng::key(params, group, start);
+    s3_replicate::replicate(params, key, start, combined, &mut candidate.counts, &mut candidate.scratch);
+    s4_pack::pack(params, key, start, combined, candidate);
+    if params.trajectory {
+        s5_search::search(params, (key, start), loads, (floors, stop_load), candidate, search)
+    } else {
+        s5_descend::descend(params, stop_load, candidate)
+    }
 }

@@ -3,14 +3,13 @@
 use crate::engine::gpu::{Gpu, Part, ShaderSource};
 use crate::engine::recording::Recording;
 use crate::error::Error;
-use crate::layout::{GpuParams, LAYER_CUT, LAYER_END, LAYER_WORDS, Layout, window_quads};
-use crate::mirror::s5_refine::End;
-use crate::params::{ARENA_TILE, Params, enumerate_assignments};
+use crate::layout::{GpuParams, LAYER_CUT, LAYER_END, LAYER_OPEN, LAYER_WORDS, Layout, window_quads};
+use crate::mirror::candidate::End;
+use crate::params::{Params, enumerate_assignments};
 use crate::planner::cpu::Planned;
-use crate::stages::s5_refine::Shape;
 use crate::stages::{
-    Batch, STAGES, queue, s1_group_loads, s2_groups_to_nodes, s3_replicate, s4_pack, s4_pack_windows,
-    s5_refine, s5_refine_windows, s6_select,
+    Batch, STAGES, queue, s1_group_loads, s2_groups_to_nodes, s3_replicate, s4_pack, s5_descend, s5_search,
+    s6_select,
 };
 
 /// The arena of a batch may take this many words (64 MiB) at most, if one restart of one layer fits.
@@ -34,20 +33,6 @@ pub fn shaders() -> Vec<ShaderSource> {
 /// # Errors
 /// [`Error::Device`] where the device fails.
 pub fn plan(gpu: &Gpu, params: &Params, loads: &[u32], windows: &[u32]) -> Result<Planned, Error> {
-    plan_as(gpu, params, loads, windows, None)
-}
-
-/// [`plan`] with a say in the shape of the search.
-///
-/// # Errors
-/// As for [`plan`].
-pub fn plan_as(
-    gpu: &Gpu,
-    params: &Params,
-    loads: &[u32],
-    windows: &[u32],
-    shape: Option<Shape>,
-) -> Result<Planned, Error> {
     let table = enumerate_assignments(params.groups, params.nodes);
     let most = gpu.max_buffer_words();
     let mut planned = Planned { slots: Vec::new(), ends: Vec::new() };
@@ -66,9 +51,18 @@ pub fn plan_as(
     for loads in loads.chunks(each) {
         let layers = loads.len() as u32 / params.experts;
         let quads = quads.next().unwrap_or_default();
-        plan_layers(gpu, &Params { layers, ..params.clone() }, &table, (loads, quads), shape, &mut planned)?;
+        plan_layers(gpu, &Params { layers, ..params.clone() }, &table, (loads, quads), &mut planned)?;
     }
     Ok(planned)
+}
+
+/// How much of the work that a call could come to is recorded.
+#[derive(Clone, Copy, Debug)]
+pub struct Share {
+    /// Of the group assignments, the first ones.
+    pub assignments: u32,
+    /// Of the turns that a start could need, this part.
+    pub haste: u32,
 }
 
 /// s1 to s6 for layers whose buffers fit.
@@ -77,102 +71,83 @@ fn plan_layers(
     params: &Params,
     table: &[Vec<u32>],
     (loads, quads): (&[u32], &[u32]),
-    shape: Option<Shape>,
     planned: &mut Planned,
 ) -> Result<(), Error> {
     let layout = Layout::new(params, table.len() as u32);
     let arena = ARENA_WORDS.min(gpu.max_buffer_words());
     let problem = layout.problem(loads, quads, table);
     let part = Part::Kept { begin: layout.result_begin, words: layout.kept_words - layout.result_begin };
-    for haste in HASTE {
-        let shape = |batch: &Batch| shape_on(gpu, params, batch, shape);
-        let (recording, arena_words) = record(params, &layout, arena, haste, &shape);
+    // Most layers are done with the first assignment and few turns, and a turn in which nothing is left to do takes a
+    // driver as long as many a turn in which there is. So a plan is made in that share of the work, and again in more of
+    // it where that was not enough.
+    let mut share = Share { assignments: params.assignments.min(1), haste: HASTE[0] };
+    loop {
+        let (recording, arena_words) = record(params, &layout, arena, share);
         let result = gpu.run(&recording, &layout, &problem, arena_words, part)?;
         let (states, plan) = result.split_at((params.layers * LAYER_WORDS) as usize);
         let states = states.chunks_exact(LAYER_WORDS as usize);
-        if states.clone().any(|state| state[LAYER_CUT] != 0) {
-            continue;
+        let is_cut = states.clone().any(|state| state[LAYER_CUT] != 0);
+        let is_open = share.assignments < params.assignments && states.clone().any(|state| state[LAYER_OPEN] != 0);
+        match HASTE.into_iter().find(|&haste| haste < share.haste) {
+            Some(haste) if is_cut => share.haste = haste,
+            None if is_cut => {
+                return Err(gpu.error("a search did not come to its end in the turns it could need"));
+            }
+            _ if is_open => share.assignments = params.assignments,
+            _ => {
+                planned.slots.extend_from_slice(plan);
+                planned.ends.extend(states.map(|state| match state[LAYER_END] {
+                    1 => End::Reached,
+                    2 => End::Stuck,
+                    _ => End::Spent,
+                }));
+                return Ok(());
+            }
         }
-        planned.slots.extend_from_slice(plan);
-        planned.ends.extend(states.map(|state| match state[LAYER_END] {
-            1 => End::Reached,
-            2 => End::Stuck,
-            _ => End::Spent,
-        }));
-        return Ok(());
     }
-    Err(gpu.error("a search did not come to its end in the turns it could need"))
 }
 
-/// Few restarts come near the most work they may do, and a turn in which nothing is left to do takes a driver as long
-/// as many a turn in which there is. So a plan is made in the turns of a sixteenth of that work, and again in all
-/// of them where that cut a restart off.
-const HASTE: [u32; 2] = [16, 1];
+/// The parts of the turns of a start that are recorded, one after the other.
+const HASTE: [u32; 3] = [16, 4, 1];
 
-/// The whole plan as one recording, and the words of the arena it needs. A restart may take the turns of the most
-/// work it could come to over `haste`.
-pub fn record(
-    params: &Params,
-    layout: &Layout,
-    most_arena: u64,
-    haste: u32,
-    shape: &dyn Fn(&Batch) -> Shape,
-) -> (Recording, u64) {
+/// The whole plan as one recording, and the words of the arena it needs.
+pub fn record(params: &Params, layout: &Layout, most_arena: u64, share: Share) -> (Recording, u64) {
     let base = &layout.base;
-    let rounds = params.rounds();
+    let rounds = if params.starts > 1 { vec![(0, 1), (1, params.starts)] } else { vec![(0, 1)] };
     let mut recording = Recording::default();
     let mut arena = 0;
     s1_group_loads::record(&mut recording, base);
     s2_groups_to_nodes::record(&mut recording, base);
-    let mut search = |recording: &mut Recording, assignment: u32, rounds: &[(u32, u32)]| {
+    let mut search = |recording: &mut Recording, assignment: u32| {
         s2_groups_to_nodes::record_gather(recording, base, assignment);
-        for batch in batches(params, layout, most_arena, assignment, rounds) {
-            let batch = Batch { haste, ..batch };
+        for batch in batches(params, layout, most_arena, assignment, &rounds) {
+            let batch = Batch { haste: share.haste, ..batch };
             arena = arena.max(layout.arena_words(batch.params(base).candidates));
-            record_batch(recording, base, &batch, shape(&batch));
+            record_batch(recording, params, base, &batch);
         }
         s6_select::record_settle(recording, base, assignment);
     };
-    for assignment in 0..params.assignments {
-        search(&mut recording, assignment, &rounds);
+    for assignment in 0..share.assignments {
+        search(&mut recording, assignment);
     }
     if params.tries_greedy_assignment() {
-        search(&mut recording, params.assignments, &rounds[..1]);
+        search(&mut recording, params.assignments);
     }
     if params.repair {
         s2_groups_to_nodes::record_repair(&mut recording, base);
-        search(&mut recording, params.assignments + 1, &rounds);
+        search(&mut recording, params.assignments + 1);
     }
     (recording, arena)
 }
 
-/// The shape of the search for a batch on a device, if none is `given`.
-pub fn shape_on(gpu: &Gpu, params: &Params, batch: &Batch, given: Option<Shape>) -> Shape {
-    given.unwrap_or_else(|| choose_shape(gpu.is_software(), params, batch))
-}
-
-/// Candidates of a batch up to which a GPU searches in the wide shape: with fewer than some ten thousand lanes it
-/// is not full. Reasoned, not measured.
-const WIDE_CANDIDATES: u32 = 1 << 14;
-
-/// The shape of the search for a batch: the wide one, unless the candidates fill a GPU.
-///
-/// On llvmpipe a plan takes 0.05 to 1 of the narrow one's time with kicks, 0.3 to 1 with pair swaps and 0.7 to 1.1 with
-/// swaps alone, on nodes of 2 to 144 GPUs.
-fn choose_shape(is_software: bool, params: &Params, batch: &Batch) -> Shape {
-    let candidates = batch.layers.1.saturating_mul(params.nodes).saturating_mul(batch.restarts.1);
-    if !is_software && candidates > WIDE_CANDIDATES { Shape::Narrow } else { Shape::Wide }
-}
-
 /// s3 to s6 for a batch.
-fn record_batch(recording: &mut Recording, base: &GpuParams, batch: &Batch, shape: Shape) {
+fn record_batch(recording: &mut Recording, params: &Params, base: &GpuParams, batch: &Batch) {
     s3_replicate::record(recording, base, batch);
-    if base.windows == 1 {
-        s4_pack::record(recording, base, batch);
-        s5_refine::record(recording, base, batch, shape);
+    s4_pack::record(recording, base, batch);
+    if params.trajectory {
+        s5_search::record(recording, base, batch);
     } else {
-        s4_pack_windows::record(recording, base, batch);
-        s5_refine_windows::record(recording, base, batch);
+        s5_descend::record(recording, base, batch);
     }
     s6_select::record(recording, base, batch);
 }
@@ -186,8 +161,7 @@ fn batches(
     assignment: u32,
     rounds: &[(u32, u32)],
 ) -> Vec<Batch> {
-    let tile = u64::from(ARENA_TILE);
-    let candidates = (most_arena / (layout.candidate_words * tile) * tile).max(1);
+    let candidates = (most_arena / layout.candidate_words).max(1);
     let mut batches = Vec::new();
     for &(begin, end) in rounds {
         let nodes = u64::from(params.nodes);

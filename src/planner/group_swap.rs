@@ -2,7 +2,7 @@
 
 use crate::cluster::Cluster;
 use crate::mirror::s3_replicate::give_replicas;
-use crate::mirror::s5_refine_windows::Quad;
+use crate::planner::warm_moves::Quad;
 use crate::params::{FREE, Params};
 
 /// `previous` after the exchange of two groups that lowers the busiest node's share (summed over windows) most;

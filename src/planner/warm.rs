@@ -8,11 +8,15 @@ use rayon::prelude::*;
 use super::group_swap;
 use crate::cluster::Cluster;
 use crate::loads::Loads;
-use crate::mirror::s5_refine_windows::{
+use crate::planner::warm_moves::{
     Candidate, Kind, Move, Quad, divided, larger, lay_window, pair_swap, plus, sum, swap, transfer,
 };
 use crate::moves::{self, MoveLimits};
 use crate::params::{FREE, Params};
+use crate::planner::warm_moves::WORK_LIMIT;
+
+/// The most moves of a layer.
+const MOST_STEPS: usize = 1000;
 
 /// One state of a layer between the plan that runs and the last move taken.
 #[derive(Clone)]
@@ -216,9 +220,9 @@ impl Search<'_> {
         let mut path = vec![self.node_of(slots, previous)];
         let mut moved = path[0].moves as i64;
         self.candidate.work = 0;
-        for _ in 0..params.search.steps {
+        for _ in 0..MOST_STEPS {
             let value = self.candidate.value();
-            if value <= target || self.candidate.work >= params.work_limit {
+            if value <= target || self.candidate.work >= WORK_LIMIT {
                 break;
             }
             let Some((found, cost)) = best_move(params, self.loads, value, &home, self.candidate) else {
@@ -274,12 +278,11 @@ fn best_move(
     home: &Home,
     candidate: &mut Candidate,
 ) -> Option<(Move, i64)> {
-    let search = &params.search;
-    let mut found = if search.swaps { swap::best(params, value, candidate) } else { None };
-    if found.is_none() && search.transfers {
+    let mut found = swap::best(params, value, candidate);
+    if found.is_none() {
         found = transfer::best(params, loads, value, candidate);
     }
-    if found.is_none() && search.pair_swaps {
+    if found.is_none() && params.windows == 1 {
         found = pair_swap::best(params, value, candidate);
     }
     found.map(|found| (found, home.cost(candidate, &found)))

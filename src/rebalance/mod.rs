@@ -100,12 +100,11 @@ impl Default for RebalanceOptions {
             // The counts of the greedy rule hold up better on the next window than noisy ones that win here, and
             // what is closer to the bound than this makes no difference there.
             plan: PlanOptions {
-                restarts: 8,
                 count_noise: false,
                 stop_gap_ppm: 500,
                 ..PlanOptions::default()
             },
-            scenario_plan: PlanOptions { restarts: 1, kicks: 0, ..Preset::scenarios().options() },
+            scenario_plan: Preset::scenarios().options(),
             limits: MoveLimits::each_window(),
             fresh: false,
         }

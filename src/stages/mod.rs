@@ -6,9 +6,8 @@ pub mod s1_group_loads;
 pub mod s2_groups_to_nodes;
 pub mod s3_replicate;
 pub mod s4_pack;
-pub mod s4_pack_windows;
-pub mod s5_refine;
-pub mod s5_refine_windows;
+pub mod s5_descend;
+pub mod s5_search;
 pub mod s6_select;
 
 use crate::engine::recording::Fixed;
@@ -29,17 +28,16 @@ pub struct Stage {
     pub fixed: &'static [Fixed],
 }
 
-/// The queue, then all stages in the order they run, then those that several windows have in place of some.
-pub const STAGES: [Stage; 9] = [
+/// The queue, then all stages in the order they run; of stage 5 the search, then what the lineage has in its place.
+pub const STAGES: [Stage; 8] = [
     queue::STAGE,
     s1_group_loads::STAGE,
     s2_groups_to_nodes::STAGE,
     s3_replicate::STAGE,
     s4_pack::STAGE,
-    s5_refine::STAGE,
+    s5_search::STAGE,
     s6_select::STAGE,
-    s4_pack_windows::STAGE,
-    s5_refine_windows::STAGE,
+    s5_descend::STAGE,
 ];
 
 const PROBLEM: &str = include_str!("../../shaders/shared/problem.wgsl");
@@ -47,32 +45,28 @@ const WIDE_U64: &str = include_str!("../../shaders/shared/wide_u64.wgsl");
 const RNG: &str = include_str!("../../shaders/shared/rng.wgsl");
 const CANDIDATE: &str = include_str!("../../shaders/shared/candidate.wgsl");
 const ORDER: &str = include_str!("../../shaders/shared/order.wgsl");
-const WINDOWS: &str = include_str!("../../shaders/shared/windows.wgsl");
 
 impl Stage {
     /// The whole shader: its sources, then the constants of `params.rs` that shaders share.
     pub fn wgsl(&self) -> String {
         let constants = [
             ("PACKING_NOISE_SHIFT", params::PACKING_NOISE_SHIFT),
-            ("ASSIGNMENT_GAIN_SHIFT", params::ASSIGNMENT_GAIN_SHIFT),
             ("TURN", params::TURN),
             ("COPY_BLOCK", params::COPY_BLOCK),
             ("REGISTER_GPUS", params::REGISTER_GPUS),
             ("EXPERT_BLOCK", params::EXPERT_BLOCK),
             ("SEVERAL_BLOCK", params::SEVERAL_BLOCK),
+            ("DESCENT_WALK", params::DESCENT_WALK),
             ("TILE", params::TILE),
             ("PAIR_SLOTS", params::PAIR_SLOTS),
             ("ITEMS", 2 * params::TILE),
             ("PAIRS", params::pairs(params::PAIR_SLOTS)),
+            ("SLOT_TENURE", params::SLOT_TENURE),
+            ("EXPERT_TENURE", params::EXPERT_TENURE),
+            ("TRANSFER_WAIT", params::TRANSFER_WAIT),
             ("BIPARTITION_SLOTS", params::BIPARTITION_SLOTS),
             ("BIPARTITION_CHUNK", params::BIPARTITION_CHUNK),
             ("SPLIT_ITEMS", 2 * params::BIPARTITION_SLOTS),
-            ("TRANSFER_CHUNK", params::TRANSFER_CHUNK),
-            ("WINDOW_TILE", params::WINDOW_TILE),
-            ("WINDOW_PAIR_SLOTS", params::WINDOW_PAIR_SLOTS),
-            ("WINDOW_GPUS", params::WINDOW_GPUS),
-            ("WINDOW_EXPERTS", params::WINDOW_EXPERTS),
-            ("WINDOW_SLOTS", params::WINDOW_SLOTS),
         ];
         let mut wgsl = self.sources.concat();
         wgsl.push_str("\n// Constants of src/params.rs.\n");
@@ -80,6 +74,7 @@ impl Stage {
             wgsl.push_str(&format!("const {name}: u32 = {value}u;\n"));
         }
         wgsl.push_str(&format!("const NEVER: i32 = {};\n", params::NEVER));
+        wgsl.push_str(&format!("const BLOCKED: i32 = {};\n", params::BLOCKED));
         wgsl
     }
 }

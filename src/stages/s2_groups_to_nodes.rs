@@ -19,6 +19,7 @@ pub const STAGE: Stage = Stage {
         "choose",
         "repair",
         "gather",
+        "bound_nodes",
         "rank_experts",
         "floors",
     ],
@@ -81,6 +82,7 @@ pub fn record_gather(recording: &mut Recording, base: &GpuParams, assignment: u3
         Grid::Lanes(base.layers * base.experts.div_ceil(COPY_BLOCK)),
         params,
     );
+    recording.dispatch(kernel("bound_nodes"), Grid::Lanes(base.layers * base.nodes), params);
     let blocks = base.node_experts.div_ceil(EXPERT_BLOCK);
     recording.dispatch(kernel("rank_experts"), Grid::Lanes(base.layers * base.nodes * blocks), params);
     if base.windows > 1 {

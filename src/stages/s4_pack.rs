@@ -4,7 +4,7 @@ use super::{Batch, CANDIDATE, ORDER, PROBLEM, RNG, Stage, WIDE_U64};
 use crate::engine::budget;
 use crate::engine::recording::{Fixed, Grid, Kernel, Recording};
 use crate::layout::GpuParams;
-use crate::params::{ARENA_TILE, REGISTER_GPUS, SEVERAL_BLOCK, blocks};
+use crate::params::{REGISTER_GPUS, SEVERAL_BLOCK, blocks};
 
 /// The shader.
 pub const STAGE: Stage = Stage {
@@ -45,7 +45,7 @@ pub fn record(recording: &mut Recording, base: &GpuParams, batch: &Batch) {
 pub fn record_order(recording: &mut Recording, base: &GpuParams, batch: &Batch) {
     let params = batch.params(base);
     let several = several(base);
-    let nodes = (batch.layers.1 * base.nodes).next_multiple_of(ARENA_TILE);
+    let nodes = batch.layers.1 * base.nodes;
     let [weigh, sort] = if base.count_noise == 0 {
         [Grid::Lanes(nodes * several), Grid::Lanes(nodes * several.div_ceil(SEVERAL_BLOCK))]
     } else {

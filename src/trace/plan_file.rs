@@ -54,7 +54,7 @@ pub fn plan_json(plan: &Plan) -> Value {
             "layers_without_load": quality.layers_without_load(),
         },
         "options": {
-            "seed": options.seed, "restarts": options.restarts, "kicks": options.kicks,
+            "seed": options.seed, "starts": options.starts, "iterations": options.iterations,
             "assignments": options.assignments, "all": format!("{options:?}"),
         },
         "device": plan.device(),

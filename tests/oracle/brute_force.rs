@@ -8,6 +8,11 @@ use eplb_wgpu::{Cluster, Policy};
 ///
 /// Meant for up to about 8 slots; exact for up to 20 replicas a node and loads up to 2^64.
 pub fn best_max_load(loads_row: &[u64], cluster: &Cluster, allow_duplicates: bool) -> f64 {
+    best_capped_load(loads_row, cluster, allow_duplicates, usize::MAX)
+}
+
+/// [`best_max_load`] over the plans in which no expert has more than `most` replicas.
+pub fn best_capped_load(loads_row: &[u64], cluster: &Cluster, allow_duplicates: bool, most: usize) -> f64 {
     assert!(cluster.check_experts(loads_row.len()).is_ok(), "experts must fit the cluster");
     let nodes = if cluster.policy() == Policy::Hierarchical { cluster.num_nodes() } else { 1 };
     let groups = if nodes > 1 { cluster.num_groups() } else { 1 };
@@ -16,6 +21,7 @@ pub fn best_max_load(loads_row: &[u64], cluster: &Cluster, allow_duplicates: boo
         gpus: cluster.num_gpus() / nodes,
         slots: cluster.slots_per_gpu(),
         allow_duplicates,
+        most,
     };
     let by_group: Vec<&[u64]> = loads_row.chunks(loads_row.len() / groups).collect();
     let mut homes = vec![];
@@ -29,6 +35,8 @@ struct Node {
     gpus: usize,
     slots: usize,
     allow_duplicates: bool,
+    /// The most replicas of an expert.
+    most: usize,
 }
 
 impl Node {
@@ -82,7 +90,7 @@ fn best_counts(row: &[u64], node: &Node, counts: &mut Vec<usize>) -> Option<u128
     }
     let mut best = None;
     // `left - (experts_left - 1)` is below 1 only where the experts do not fit.
-    for count in 1..=(left + 1).saturating_sub(experts_left) {
+    for count in 1..=(left + 1).saturating_sub(experts_left).min(node.most) {
         counts.push(count);
         best = least(best, best_counts(row, node, counts));
         counts.pop();

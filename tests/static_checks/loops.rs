@@ -49,11 +49,17 @@ const PROVEN: &[(&str, &str, &str)] = &[
     ("refine", "while phase == PHASE_REPLICATE && work < until", FUEL),
     ("refine", "while phase == PHASE_TRANSFER && work < until", FUEL),
     ("refine", "while phase == PHASE_RESTORE && work < until", FUEL),
+    ("descend", "while ended == END_RUNNING && spent < params.fuel", DESCENT_FUEL),
+    ("descend", "while phase == PHASE_SWAP && spent < params.fuel", DESCENT_FUEL),
+    ("descend", "while phase == PHASE_PAIR && spent < params.fuel", DESCENT_FUEL),
+    ("descend", "while phase == PHASE_SPLIT && ended == END_RUNNING && spent < params.fuel", DESCENT_FUEL),
     ("refine_wide", "loop", TEAM_FUEL),
     ("team_transfers", "loop", TEAM_FUEL),
 ];
 
 const FUEL: &str = "each piece of a phase charges work, and fuel is below 2^31";
+const DESCENT_FUEL: &str =
+    "`spent` rises in each turn, but in the one that makes the best swap, which leaves the phase";
 const TEAM_FUEL: &str = "`agree` says that the dispatch has ended once its fuel is spent, and each turn charges work, of \
                          which what other lanes did at the same time is less; an exchange is followed by a step, which \
                          charges";

@@ -2,10 +2,11 @@
 
 use super::super::Room;
 
-/// How far the counts of a stretch reach, beyond those looked at one by one.
-const STRETCH: f64 = 1.5;
-/// How near the two multipliers of a bracket come.
-const WIDTH: f64 = 0.02;
+/// How near the two multipliers of a bracket come. A narrower one costs little, since few experts change
+/// their counts within it.
+const WIDTH: f64 = 0.005;
+/// How far from the last multiplier a bracket is looked for first.
+const FIRST_WIDTH: f64 = 0.05;
 
 /// The rows of one `(m, j)`, by threshold.
 pub(super) struct Class {
@@ -21,13 +22,6 @@ pub(super) struct Class {
     pub(super) light_until: Vec<u32>,
 }
 
-/// A count an expert may take.
-pub(super) struct Choice {
-    pub(super) count: f64,
-    /// The count above the expert's least.
-    pub(super) extra: f64,
-}
-
 /// The question whether any plan keeps every GPU at or below `load`.
 pub(super) struct Target {
     pub(super) load: f64,
@@ -35,31 +29,35 @@ pub(super) struct Target {
     pub(super) spare: f64,
     pub(super) gpus: f64,
     pub(super) free_slots: f64,
-    pub(super) choices: Vec<Choice>,
-    /// Where each expert's choices end.
+    /// The counts that experts may take, expert by expert.
+    pub(super) counts: Vec<f64>,
+    /// Each count above its expert's least.
+    pub(super) extras: Vec<f64>,
+    /// Where each expert's counts end.
     pub(super) ends: Vec<usize>,
     pub(super) classes: Vec<Class>,
 }
 
 impl Target {
-    pub(super) fn new(row: &[f64], room: Room, load: f64) -> Self {
+    pub(super) fn new(row: &[f64], room: Room, load: f64, stretch: f64) -> Self {
         let slots = room.slots;
         let fewest = |w: f64| (w / load).ceil().max(1.0);
         let spare = room.replicas as f64 - row.iter().map(|&w| fewest(w)).sum::<f64>();
-        let (mut choices, mut loads, mut ends) = (vec![], vec![], vec![]);
+        let (mut counts, mut extras, mut loads, mut ends) = (vec![], vec![], vec![], vec![]);
         for &w in row {
             let least = fewest(w);
-            let last = least + spare;
+            let last = (least + spare).min(room.most.max(1) as f64);
             let mut count = least;
             while count <= last {
                 // Twice the least count and two more are looked at one by one. Beyond, a stretch of counts is
                 // relaxed to the lightest replica in it: as light in every row, or lighter. Value and
                 // multiplier are then linear over the stretch, so its two ends stand for all of it.
                 let until =
-                    if count <= 2.0 * least + 2.0 { count } else { (count * STRETCH).floor().min(last) };
+                    if count <= 2.0 * least + 2.0 { count } else { (count * stretch).floor().min(last) };
                 let load = w / until;
                 let mut push = |count: f64| {
-                    choices.push(Choice { count, extra: count - least });
+                    counts.push(count);
+                    extras.push(count - least);
                     loads.push(load);
                 };
                 push(count);
@@ -68,7 +66,7 @@ impl Target {
                 }
                 count = until + 1.0;
             }
-            ends.push(choices.len());
+            ends.push(counts.len());
         }
         let mut sorted: Vec<f64> = loads.iter().copied().filter(|&x| x > load / slots as f64).collect();
         sorted.sort_by(f64::total_cmp);
@@ -80,25 +78,22 @@ impl Target {
             let thresholds: Vec<f64> = sorted.iter().filter(range).copied().collect();
             for j in 1..=slots - m {
                 let sharers = (slots - m - j + 1) as f64;
-                let until = |reached: &dyn Fn(f64, f64) -> bool| -> Vec<u32> {
-                    loads.iter().map(|&x| thresholds.partition_point(|&a| reached(x, a)) as u32).collect()
-                };
-                let heavy_until = until(&|x, a| a <= x);
-                let light_until = until(&|x, a| sharers * x <= load - most * a);
+                let heavy_until = reached(&thresholds, &loads, |x, a| a <= x);
+                let light_until = reached(&thresholds, &loads, |x, a| sharers * x <= load - most * a);
                 let (light, thresholds) = (1.0 / j as f64, thresholds.clone());
                 classes.push(Class { most, light, thresholds, heavy_until, light_until });
             }
         }
         let free_slots = (room.gpus * slots - room.replicas) as f64;
-        Self { load, spare, gpus: room.gpus as f64, free_slots, choices, ends, classes }
+        Self { load, spare, gpus: room.gpus as f64, free_slots, counts, extras, ends, classes }
     }
 
     /// Two picks at near multipliers, one with at most and one with at least as many replicas as there are.
     /// Any multiplier gives a valid `least`; near the crossing it is largest.
     pub(super) fn bracket(&self, values: &[f64], lambda: f64, few: &mut Pick, many: &mut Pick) {
-        let mut width = 0.05;
+        let mut width = FIRST_WIDTH;
         self.pick(values, lambda, few);
-        self.pick(values, lambda, many);
+        many.clone_from(few);
         while few.extras > self.spare && width < 1e4 {
             std::mem::swap(few, many);
             self.pick(values, many.lambda - width, few);
@@ -109,9 +104,37 @@ impl Target {
             self.pick(values, few.lambda + width, many);
             width *= 2.0;
         }
-        let mut middle = Pick::default();
+        if few.extras < self.spare && many.extras > self.spare {
+            self.narrow(values, few, many);
+        }
+    }
+
+    /// Brings the multipliers of a bracket nearer. What an expert picks at both of them is its cheapest choice
+    /// between them too, so only the others are looked at.
+    fn narrow(&self, values: &[f64], few: &mut Pick, many: &mut Pick) {
+        let mut open: Vec<(usize, usize, usize)> = vec![];
+        let (mut value, mut extras) = (0.0, 0.0);
+        for (expert, (&low, &high)) in few.chosen.iter().zip(&many.chosen).enumerate() {
+            if low == high {
+                value += values[low];
+                extras += self.extras[low];
+            } else {
+                let start = if expert == 0 { 0 } else { self.ends[expert - 1] };
+                open.push((expert, start, self.ends[expert]));
+            }
+        }
+        let mut middle = many.clone();
         while few.extras < self.spare && many.extras > self.spare && many.lambda - few.lambda > WIDTH {
-            self.pick(values, (few.lambda + many.lambda) / 2.0, &mut middle);
+            let lambda = f64::midpoint(few.lambda, many.lambda);
+            middle.lambda = lambda;
+            middle.least = lambda * self.spare + value - lambda * extras;
+            middle.extras = extras;
+            for &(expert, start, end) in &open {
+                let (best, least) = self.cheapest(values, lambda, start, end);
+                middle.chosen[expert] = best;
+                middle.least += least;
+                middle.extras += self.extras[best];
+            }
             let side = if middle.extras > self.spare { &mut *many } else { &mut *few };
             std::mem::swap(&mut middle, side);
         }
@@ -119,33 +142,49 @@ impl Target {
 
     /// The cheapest choice of each expert at multiplier `lambda`, by value - lambda x extra.
     fn pick(&self, values: &[f64], lambda: f64, pick: &mut Pick) {
-        *pick = Pick {
-            chosen: std::mem::take(&mut pick.chosen),
-            lambda,
-            least: lambda * self.spare,
-            extras: 0.0,
-        };
+        pick.lambda = lambda;
+        pick.least = lambda * self.spare;
+        pick.extras = 0.0;
         pick.chosen.clear();
         let mut start = 0;
         for &end in &self.ends {
-            let (mut best, mut least) = (start, f64::INFINITY);
-            for (at, (value, choice)) in values[start..end].iter().zip(&self.choices[start..end]).enumerate()
-            {
-                let value = value - lambda * choice.extra;
-                if value < least {
-                    (best, least) = (start + at, value);
-                }
-            }
+            let (best, least) = self.cheapest(values, lambda, start, end);
             pick.chosen.push(best);
             pick.least += least;
-            pick.extras += self.choices[best].extra;
+            pick.extras += self.extras[best];
             start = end;
         }
     }
+
+    /// The cheapest of the choices from `start` up to `end`, and its value.
+    fn cheapest(&self, values: &[f64], lambda: f64, start: usize, end: usize) -> (usize, f64) {
+        let (mut best, mut least) = (start, f64::INFINITY);
+        for (at, (value, extra)) in values[start..end].iter().zip(&self.extras[start..end]).enumerate() {
+            let value = value - lambda * extra;
+            // Two selections and no branch: which choice wins is not foreseeable.
+            let better = value < least;
+            best = if better { start + at } else { best };
+            least = if better { value } else { least };
+        }
+        (best, least)
+    }
+}
+
+/// How many of the ascending thresholds each load reaches. Most loads reach none or all of them.
+fn reached(thresholds: &[f64], loads: &[f64], reaches: impl Fn(f64, f64) -> bool) -> Vec<u32> {
+    let (Some(&first), Some(&last)) = (thresholds.first(), thresholds.last()) else {
+        return vec![0; loads.len()];
+    };
+    let count = |&x: &f64| match () {
+        () if !reaches(x, first) => 0,
+        () if reaches(x, last) => thresholds.len(),
+        () => thresholds.partition_point(|&a| reaches(x, a)),
+    };
+    loads.iter().map(|x| count(x) as u32).collect()
 }
 
 /// One choice for each expert.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Pick {
     pub(super) chosen: Vec<usize>,
     /// The multiplier it is the cheapest at.

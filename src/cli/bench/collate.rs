@@ -132,9 +132,9 @@ impl Table {
         let total = |batch: &Option<&super::record::Batch>| number(batch.map(|batch| batch.total_ms), 1);
         lines.push(line(std::iter::once("total".to_string()).chain(batches.iter().map(total))));
         let rate = |batch: &Option<&super::record::Batch>| {
-            number(batch.and_then(|batch| Some(batch.evaluations_per_second? / 1e6)), 0)
+            number(batch.and_then(|batch| Some(batch.candidates_per_second? / 1e3)), 0)
         };
-        let title = "million evaluations/s".to_string();
+        let title = "thousand candidates/s".to_string();
         lines.push(line(std::iter::once(title).chain(batches.iter().map(rate))));
         lines.join("\n")
     }

@@ -62,11 +62,10 @@ pub struct Case {
 #[derive(Debug, Deserialize, Serialize)]
 pub struct Batch {
     pub candidates: u64,
-    pub evaluations: u64,
     pub total_ms: f64,
     pub stages_ms: Option<BTreeMap<String, f64>>,
-    /// Evaluations over the time of stage 5.
-    pub evaluations_per_second: Option<f64>,
+    /// Candidates over the time of stage 5.
+    pub candidates_per_second: Option<f64>,
 }
 
 impl Record {

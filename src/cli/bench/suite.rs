@@ -27,7 +27,7 @@ const SHAPES: [Shape; 5] = [
 const LATER: usize = 3;
 
 /// Restarts of the batch.
-const BATCH_RESTARTS: u32 = 4;
+const BATCH_STARTS: u32 = 4;
 
 /// One case: what is planned.
 struct Problem {
@@ -42,7 +42,6 @@ struct Problem {
 struct Fixed {
     batch: profile::Batch,
     stages: StageTimes,
-    evaluations: u64,
 }
 
 /// Runs the suite on one device, or on every adapter and the CPU backend. Says too whether a device failed; its
@@ -61,10 +60,10 @@ pub fn run(choice: Option<DeviceChoice>) -> Result<(Record, bool), Error> {
         }
     };
     let problems = problems()?;
-    let options = PlanOptions { restarts: BATCH_RESTARTS, ..PlanOptions::default() };
+    let options = PlanOptions { starts: BATCH_STARTS, ..PlanOptions::default() };
     let batch = profile::Batch::new(&problems[0].loads, &problems[0].cluster, &options)?;
-    let (stages, evaluations) = batch.on_cpu();
-    let fixed = Fixed { batch, stages, evaluations };
+    let stages = batch.on_cpu();
+    let fixed = Fixed { batch, stages };
     let progress = progress((subjects.len() * (2 * problems.len() + 1)) as u64);
     let (mut devices, mut failed) = (Vec::new(), false);
     for (choice, info) in subjects {
@@ -193,9 +192,8 @@ impl Fixed {
         let search = stages_ms.as_ref().and_then(|stages| stages.get("s5_refine")).filter(|ms| **ms > 0.0);
         Batch {
             candidates: self.batch.candidates(),
-            evaluations: self.evaluations,
             total_ms: rounded(total_ms),
-            evaluations_per_second: search.map(|ms| (self.evaluations as f64 / ms * 1e3).round()),
+            candidates_per_second: search.map(|ms| (self.batch.candidates() as f64 / ms * 1e3).round()),
             stages_ms,
         }
     }

@@ -1,0 +1,207 @@
+// The best transfer: a slot becomes a replica of another expert.
+//
+// The expert that loses a replica, `x`, weighs more on the GPUs that still hold it; the one that gains, `y`, weighs
+// less. Only transfers with one of the two on the proposing GPU can lower it: a slot of the GPU goes to the expert
+// whose replicas are then the lightest, or an expert of the GPU gains a replica elsewhere.
+
+var<workgroup> wants_transfer: u32;
+var<workgroup> replicated_now: u32;
+var<workgroup> limit: i32;
+
+// Finds the best transfer where no exchange helps, for the leader.
+fn find_transfer(key: u32) {
+    if lane == 0u {
+        let waited = params.slots_per_gpu <= 3u || since >= TRANSFER_WAIT;
+        wants_transfer = select(0u, 1u, found >= value && replicated > 0u && waited);
+        replicated_now = replicated;
+        // A start from noisy counts changes them now and then, whatever it costs.
+        let is_forced = my_restart > 0u && since % TRANSFER_WAIT == TRANSFER_WAIT - 1u;
+        limit = select(found, BLOCKED, is_forced);
+    }
+    if workgroupUniformLoad(&wants_transfer) == 0u {
+        return;
+    }
+    find_peaks(key, workgroupUniformLoad(&replicated_now));
+    mine = BLOCKED;
+    my_code = NONE;
+    for (var y = lane; y < params.node_experts; y += TEAM) {
+        var load = 0;
+        for (var window = 0u; window < WINDOWS; window += 1u) {
+            load += lighter(y, window);
+        }
+        if load < mine && may_gain(y) && !is_on(heavy, y) {
+            mine = load;
+            my_code = y;
+        }
+    }
+    gather_best();
+    if lane == 0u {
+        lightest_gainer = my_code;
+    }
+    let y = workgroupUniformLoad(&lightest_gainer);
+    mine = workgroupUniformLoad(&limit);
+    my_code = 0u;
+    for (var slot = lane; slot < select(params.slots_per_gpu, 0u, y == NONE); slot += TEAM) {
+        weigh_own(slot, y);
+    }
+    let own = first_own(key);
+    for (var item = lane; item < params.gainers * params.node_gpus; item += TEAM) {
+        weigh_elsewhere(item / params.node_gpus, item % params.node_gpus, own);
+    }
+    gather_best();
+    if lane == 0u && mine < limit {
+        found = mine;
+        kind = KIND_TRANSFER;
+        let code = my_code;
+        if code < MOST_SLOTS {
+            from_1 = heavy * params.slots_per_gpu + code;
+            to_1 = y;
+        } else {
+            let rest = code - MOST_SLOTS;
+            from_1 = rest % params.node_slots;
+            to_1 = own_expert[(own + rest / params.node_slots) % params.slots_per_gpu];
+        }
+    }
+}
+
+// Words of the peaks of an expert: the iteration they are of, then for each window what the heaviest holder would carry
+// with a replica less of it, which GPU that is, and the same load of the next holder.
+fn peak_words() -> u32 {
+    return 1u + 3u * WINDOWS;
+}
+
+// Finds the peaks of the experts that may lose a replica: all with several, or some of them where that would take too
+// long.
+fn find_peaks(key: u32, several: u32) {
+    let all = several <= params.losers;
+    let first = select(below(draw(key, DRAW_LOSERS + now), several), 0u, all);
+    for (var i = lane; i < min(several, params.losers); i += TEAM) {
+        let x = arena[word_at(params.at_replicated, (first + i) % several)];
+        if arena[word_at(params.at_no_loss, x)] <= now {
+            arena[word_at(params.at_peaks, x * peak_words())] = now;
+            for (var window = 0u; window < WINDOWS; window += 1u) {
+                find_peak(x, window);
+            }
+        }
+    }
+    storageBarrier();
+}
+
+fn find_peak(x: u32, window: u32) {
+    let count = count_of(x);
+    let grows = replica_load(x, count - 1u, window) - replica_load(x, count, window);
+    var most = -1;
+    var most_on = NONE;
+    var next = -1;
+    for (var slot = 0u; slot < params.node_slots; slot += 1u) {
+        if slot_expert(slot) == x {
+            let gpu = slot / params.slots_per_gpu;
+            let load = load_of_gpu(gpu, window) + grows;
+            next = max(next, min(load, most));
+            most_on = select(most_on, gpu, load > most);
+            most = max(most, load);
+        }
+    }
+    let at = x * peak_words() + 1u + 3u * window;
+    arena[word_at(params.at_peaks, at)] = u32(most);
+    arena[word_at(params.at_peaks, at + 1u)] = most_on;
+    arena[word_at(params.at_peaks, at + 2u)] = bitcast<u32>(next);
+}
+
+// Whether an expert may lose a replica: its peaks are of this iteration.
+fn may_lose(x: u32) -> bool {
+    return arena[word_at(params.at_peaks, x * peak_words())] == now;
+}
+
+// The heaviest holder of `x` other than a GPU once it has a replica less.
+fn peak_without(x: u32, window: u32, gpu: u32) -> i32 {
+    let at = x * peak_words() + 1u + 3u * window;
+    if arena[word_at(params.at_peaks, at + 1u)] == gpu {
+        return bitcast<i32>(arena[word_at(params.at_peaks, at + 2u)]);
+    }
+    return i32(arena[word_at(params.at_peaks, at)]);
+}
+
+// The load of a replica of `y` once it has one more.
+fn lighter(y: u32, window: u32) -> i32 {
+    return replica_load(y, count_of(y) + 1u, window);
+}
+
+// Whether an expert may gain a replica.
+fn may_gain(y: u32) -> bool {
+    return count_of(y) < params.max_count && arena[word_at(params.at_no_gain, y)] <= now;
+}
+
+// Weighs to give a slot of the proposing GPU to `y`.
+fn weigh_own(slot: u32, y: u32) {
+    let x = own_several[slot];
+    if x == NONE || !may_lose(x) {
+        return;
+    }
+    var after = 0;
+    for (var window = 0u; window < WINDOWS; window += 1u) {
+        let lost = load_of_slot(heavy * params.slots_per_gpu + slot, window);
+        let own = load_of_gpu(heavy, window) - lost + lighter(y, window);
+        after += max(max(own, peak_without(x, window, heavy)), rest_of(window, heavy, heavy));
+    }
+    offer_below(after, slot);
+}
+
+// Weighs to give slots of another GPU to the expert of the i-th slot of the proposing one.
+fn weigh_elsewhere(i: u32, gpu: u32, first: u32) {
+    let own = (first + i) % params.slots_per_gpu;
+    let y = own_expert[own];
+    if gpu == heavy || y == FREE {
+        return;
+    }
+    if !may_gain(y) || (params.avoid_duplicates == 1u && is_on(gpu, y)) {
+        return;
+    }
+    for (var slot = gpu * params.slots_per_gpu; slot < (gpu + 1u) * params.slots_per_gpu; slot += 1u) {
+        let x = slot_expert(slot);
+        if x == FREE || x == y {
+            continue;
+        }
+        if count_of(x) < 2u || !may_lose(x) {
+            continue;
+        }
+        var after = 0;
+        for (var window = 0u; window < WINDOWS; window += 1u) {
+            let light = lighter(y, window);
+            let here = load_of_gpu(heavy, window) - load_of_slot(heavy * params.slots_per_gpu + own, window) + light;
+            let there = load_of_gpu(gpu, window) - load_of_slot(slot, window) + light;
+            let peak = max(peak_without(x, window, gpu), rest_of(window, heavy, gpu));
+            after += max(max(here, there), peak);
+        }
+        offer_below(after, MOST_SLOTS + i * params.node_slots + slot);
+    }
+}
+
+// This lane's best transfer so far, below the limit: a lane weighs them in the order of their codes.
+fn offer_below(after: i32, code: u32) {
+    if after < mine {
+        mine = after;
+        my_code = code;
+    }
+}
+
+// Gives the slot to the expert that gains: the counts of two experts change, and the list of those with several.
+fn change_counts(slot: u32) {
+    arena[word_at(params.at_expert, slot)] = gaining;
+    let lost = count_of(losing) - 1u;
+    let gained = count_of(gaining) + 1u;
+    set_count(losing, lost);
+    set_count(gaining, gained);
+    if lost == 1u {
+        replicated -= 1u;
+        for (var i = 0u; i < replicated; i += 1u) {
+            if arena[word_at(params.at_replicated, i)] == losing {
+                arena[word_at(params.at_replicated, i)] = arena[word_at(params.at_replicated, replicated)];
+            }
+        }
+    }
+    if gained == 2u {
+        arena[word_at(params.at_replicated, replicated)] = gaining;
+        replicated += 1u;
+    }
+}

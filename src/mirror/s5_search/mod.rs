@@ -1,0 +1,347 @@
+//! Stage 5, the mirror of `shaders/s5_search.wgsl`: one trajectory from a packed candidate.
+//!
+//! An iteration takes the heaviest GPU, weighs every exchange of it with every other GPU ([`exchange`]), and makes
+//! the best one even where that makes things worse. What moved stays where it is for a few iterations (tabu), so
+//! that the trajectory does not turn back. Where no exchange helps, a replica of one expert may become one of
+//! another ([`transfer`]). The best placement on the way is the result.
+//!
+//! A load is one number a window. The objective is the sum over windows of the heaviest GPU's load; loads are
+//! scaled by the windows' weights before, so that no product is needed. With one window it is the heaviest GPU.
+//!
+//! Arrays are `[slot][window][GPU]`, so that loops over GPUs run abreast.
+
+mod exchange;
+mod transfer;
+
+use crate::mirror::candidate::{Candidate, End, Outcome};
+use crate::mirror::rng;
+use crate::params::{BLOCKED, EXPERT_TENURE, FREE, Params, SLOT_TENURE, TRANSFER_WAIT};
+
+/// GPUs that a loop takes abreast.
+const ABREAST: usize = 16;
+
+/// One start of a node: its state, and the scratch of the search. Experts are numbered within the node.
+#[derive(Default)]
+pub struct Search {
+    gpus: usize,
+    /// `gpus`, rounded up to whole vectors.
+    lanes: usize,
+    slots: usize,
+    windows: usize,
+    /// Expert of each slot, `[slot][lanes]`.
+    expert: Vec<u32>,
+    /// Load of each slot's replica, `[slot][window][lanes]`.
+    load: Vec<i32>,
+    /// Iteration up to which each slot must not move, `[slot][lanes]`.
+    tabu: Vec<u32>,
+    /// Load of each GPU, `[window][lanes]`; padding is -1.
+    gpu: Vec<i32>,
+    /// Load of each expert, `[expert][window]`.
+    weight: Vec<i32>,
+    /// Replicas of each expert.
+    counts: Vec<u32>,
+    /// Iterations up to which each expert must not gain and not lose a replica.
+    no_gain: Vec<u32>,
+    no_loss: Vec<u32>,
+    /// Experts with two replicas or more, in any order.
+    replicated: Vec<u32>,
+    /// The two or three heaviest GPUs of each window.
+    tops: Vec<[Top; 3]>,
+    /// What each window's heaviest GPU cannot go below, whatever this node does.
+    floors: Vec<i32>,
+    exchange: exchange::Scratch,
+    transfer: transfer::Scratch,
+}
+
+/// A GPU and its load in one window.
+#[derive(Clone, Copy, Debug)]
+struct Top {
+    gpu: usize,
+    load: i32,
+}
+
+/// A move and the objective after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Move {
+    value: i32,
+    kind: Kind,
+}
+
+/// What a move does, with slots as numbers on their GPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    None,
+    /// A slot of the first GPU for one of the second.
+    Swap { slots: (usize, usize), gpus: (usize, usize) },
+    /// Two slots for two.
+    PairSwap { slots: [(usize, usize); 2], gpus: (usize, usize) },
+    /// A slot becomes a replica of an expert.
+    Transfer { slot: usize, gpu: usize, expert: u32 },
+}
+
+impl Move {
+    const NONE: Self = Self { value: BLOCKED, kind: Kind::None };
+}
+
+/// Follows the trajectory of a start from a packed candidate. Afterwards `candidate.snapshot` is the best placement on
+/// the way. `loads` is `[experts][windows]`, `floors` has one load a window. The start is told by its key and number.
+pub fn search(
+    params: &Params,
+    (key, start): (u32, u32),
+    loads: &[u32],
+    (floors, stop_load): (&[u32], u32),
+    candidate: &mut Candidate,
+    search: &mut Search,
+) -> Outcome {
+    pulp::Arch::new().dispatch(Trajectory { params, key, start, loads, floors, stop_load, candidate, search })
+}
+
+/// The arguments of [`search`], so that it is compiled once for each set of vector instructions, and the widest that the
+/// processor has is taken.
+struct Trajectory<'a> {
+    params: &'a Params,
+    key: u32,
+    start: u32,
+    loads: &'a [u32],
+    floors: &'a [u32],
+    stop_load: u32,
+    candidate: &'a mut Candidate,
+    search: &'a mut Search,
+}
+
+impl pulp::NullaryFnOnce for Trajectory<'_> {
+    type Output = Outcome;
+
+    #[inline(always)]
+    fn call(self) -> Outcome {
+        let Self { params, key, start, loads, floors, stop_load, candidate, search } = self;
+        search.place(params, loads, floors, candidate);
+        search.run(params, key, start, stop_load as i32, candidate)
+    }
+}
+
+impl Search {
+    /// Takes over a packed candidate.
+    #[inline(always)]
+    fn place(&mut self, params: &Params, loads: &[u32], floors: &[u32], candidate: &Candidate) {
+        let (gpus, slots, windows) =
+            (params.node_gpus as usize, params.slots_per_gpu as usize, params.windows as usize);
+        let (lanes, experts) = (gpus.next_multiple_of(ABREAST), candidate.counts.len());
+        (self.gpus, self.lanes, self.slots, self.windows) = (gpus, lanes, slots, windows);
+        refill(&mut self.expert, slots * lanes, FREE);
+        refill(&mut self.load, slots * windows * lanes, 0);
+        refill(&mut self.tabu, slots * lanes, 0);
+        refill(&mut self.gpu, windows * lanes, -1);
+        refill(&mut self.no_gain, experts, 0);
+        refill(&mut self.no_loss, experts, 0);
+        self.weight.clear();
+        self.weight.extend(loads.iter().map(|&load| load as i32));
+        self.counts.clone_from(&candidate.counts);
+        self.replicated.clear();
+        self.replicated.extend((0..experts as u32).filter(|&e| candidate.counts[e as usize] > 1));
+        self.floors.clear();
+        self.floors.extend(floors.iter().map(|&load| load as i32));
+        for window in 0..windows {
+            self.gpu[window * lanes..window * lanes + gpus].fill(0);
+        }
+        for (at, &expert) in candidate.expert.iter().enumerate().filter(|(_, e)| **e != FREE) {
+            let (gpu, slot) = (at / slots, at % slots);
+            self.expert[slot * lanes + gpu] = expert;
+            self.weigh_slot(slot, gpu);
+        }
+    }
+
+    /// Gives a slot the load of its expert's replicas, and its GPU what that changes.
+    #[inline(always)]
+    fn weigh_slot(&mut self, slot: usize, gpu: usize) {
+        let expert = self.expert[slot * self.lanes + gpu] as usize;
+        for window in 0..self.windows {
+            let load = self.weight[expert * self.windows + window] / self.counts[expert] as i32;
+            let old = &mut self.load[(slot * self.windows + window) * self.lanes + gpu];
+            self.gpu[window * self.lanes + gpu] += load - *old;
+            *old = load;
+        }
+    }
+
+    #[inline(always)]
+    fn run(&mut self, params: &Params, key: u32, start: u32, stop: i32, candidate: &mut Candidate) -> Outcome {
+        let mut value = self.look();
+        let mut best = value;
+        let (mut iteration, mut since) = (0, 0);
+        // Whether the placement is the best so far and not kept yet.
+        let mut is_new = true;
+        let can_move = self.gpus > 1 && self.slots > 1;
+        let end = loop {
+            if best <= stop {
+                break End::Reached;
+            }
+            if since > params.patience || !can_move {
+                break End::Stuck;
+            }
+            if iteration == params.iterations {
+                break End::Spent;
+            }
+            iteration += 1;
+            let a = self.proposer();
+            let found = self.best_move(params, key, start, iteration, since, value, a);
+            if is_new && found.value >= value {
+                self.keep(candidate);
+                is_new = false;
+            }
+            self.make(key, iteration, a, found);
+            value = self.look();
+            if value < best {
+                (best, since, is_new) = (value, 0, true);
+            } else {
+                since += 1;
+            }
+        };
+        if is_new {
+            self.keep(candidate);
+        }
+        Outcome { max: best as u32, end }
+    }
+
+    /// The best move of GPU `a`: the best exchange, or, where that does not help, the best transfer.
+    #[inline(always)]
+    fn best_move(
+        &mut self,
+        params: &Params,
+        key: u32,
+        start: u32,
+        iteration: u32,
+        since: u32,
+        value: i32,
+        a: usize,
+    ) -> Move {
+        let mut found = self.best_exchange(params, key, iteration, value, a);
+        let few_slots = self.slots <= 3;
+        if found.value >= value && !self.replicated.is_empty() && (few_slots || since >= TRANSFER_WAIT) {
+            // A start from noisy counts changes them now and then, whatever it costs.
+            let forced = start > 0 && since % TRANSFER_WAIT == TRANSFER_WAIT - 1;
+            let limit = if forced { BLOCKED } else { found.value };
+            let transfer = self.best_transfer(params, key, iteration, limit, a);
+            if transfer.value < limit {
+                found = transfer;
+            }
+        }
+        found
+    }
+
+    /// Makes a move, and forbids to undo it for some iterations.
+    #[inline(always)]
+    fn make(&mut self, key: u32, iteration: u32, a: usize, found: Move) {
+        let word = rng::draw(key, rng::TENURE + iteration);
+        let tenure = |byte: u32| iteration + SLOT_TENURE + (word >> (8 * byte) & 0xff) % 3;
+        match found.kind {
+            Kind::None => (0..self.slots).for_each(|slot| self.tabu[slot * self.lanes + a] = 0),
+            Kind::Swap { slots: (i, j), gpus: (a, b) } => {
+                self.swap(i, a, j, b);
+                self.tabu[i * self.lanes + a] = tenure(0);
+                self.tabu[j * self.lanes + b] = tenure(1);
+            }
+            Kind::PairSwap { slots, gpus: (a, b) } => {
+                for ((i, j), byte) in slots.into_iter().zip([0, 2]) {
+                    self.swap(i, a, j, b);
+                    self.tabu[i * self.lanes + a] = tenure(byte);
+                    self.tabu[j * self.lanes + b] = tenure(byte + 1);
+                }
+            }
+            Kind::Transfer { slot, gpu, expert } => {
+                let lost = self.expert[slot * self.lanes + gpu];
+                self.transfer(slot, gpu, expert);
+                let tenure = |byte: u32| iteration + EXPERT_TENURE + (word >> (8 * byte) & 0xff) % EXPERT_TENURE;
+                self.no_gain[lost as usize] = tenure(0);
+                self.no_loss[expert as usize] = tenure(1);
+            }
+        }
+    }
+
+    /// Exchanges what two slots of different GPUs hold.
+    #[inline(always)]
+    fn swap(&mut self, i: usize, a: usize, j: usize, b: usize) {
+        self.expert.swap(i * self.lanes + a, j * self.lanes + b);
+        for window in 0..self.windows {
+            let here = (i * self.windows + window) * self.lanes + a;
+            let there = (j * self.windows + window) * self.lanes + b;
+            let moved = self.load[here] - self.load[there];
+            self.gpu[window * self.lanes + a] -= moved;
+            self.gpu[window * self.lanes + b] += moved;
+            self.load.swap(here, there);
+        }
+    }
+
+    /// Finds the heaviest GPUs of each window, ties to the lower GPU; returns the objective.
+    #[inline(always)]
+    fn look(&mut self) -> i32 {
+        self.tops.clear();
+        for loads in self.gpu.chunks_exact(self.lanes) {
+            let first = heaviest(loads, usize::MAX, usize::MAX);
+            self.tops.push([first; 3]);
+        }
+        if self.windows > 1 {
+            for (tops, loads) in self.tops.iter_mut().zip(self.gpu.chunks_exact(self.lanes)) {
+                tops[1] = heaviest(loads, tops[0].gpu, usize::MAX);
+                tops[2] = heaviest(loads, tops[0].gpu, tops[1].gpu);
+            }
+        }
+        self.tops.iter().zip(&self.floors).map(|(tops, &floor)| tops[0].load.max(floor)).sum()
+    }
+
+    /// The GPU that moves: the heaviest one of the window that is furthest above its floor, ties to the earlier.
+    #[inline(always)]
+    fn proposer(&self) -> usize {
+        let excess = |w: usize| self.tops[w][0].load - self.floors[w];
+        let furthest = (0..self.windows).fold(0, |best, w| if excess(w) > excess(best) { w } else { best });
+        self.tops[furthest][0].gpu
+    }
+
+    /// Keeps the placement as the result.
+    #[inline(always)]
+    fn keep(&self, candidate: &mut Candidate) {
+        candidate.snapshot.clear();
+        for gpu in 0..self.gpus {
+            candidate.snapshot.extend((0..self.slots).map(|slot| self.expert[slot * self.lanes + gpu]));
+        }
+    }
+
+    /// Whether `gpu` holds the expert.
+    #[inline(always)]
+    fn holds(&self, gpu: usize, expert: u32) -> bool {
+        (0..self.slots).any(|slot| self.expert[slot * self.lanes + gpu] == expert)
+    }
+}
+
+/// The heaviest GPU that is not one of two, the lower of equals; a load of -1 where there is none.
+#[inline(always)]
+fn heaviest(loads: &[i32], but: usize, nor: usize) -> Top {
+    let mut most = [-1; ABREAST];
+    for loads in loads.as_chunks::<ABREAST>().0 {
+        for lane in 0..ABREAST {
+            most[lane] = most[lane].max(loads[lane]);
+        }
+    }
+    let mut top = Top { gpu: 0, load: -1 };
+    for load in most {
+        top.load = top.load.max(load);
+    }
+    if but < loads.len() {
+        // Rare: only with several windows.
+        top.load = -1;
+        for (gpu, &load) in loads.iter().enumerate() {
+            top.load = if gpu == but || gpu == nor { top.load } else { top.load.max(load) };
+        }
+    }
+    for (gpu, &load) in loads.iter().enumerate() {
+        if load == top.load && gpu != but && gpu != nor {
+            top.gpu = gpu;
+            break;
+        }
+    }
+    top
+}
+
+fn refill<T: Clone>(array: &mut Vec<T>, len: usize, value: T) {
+    array.clear();
+    array.resize(len, value);
+}

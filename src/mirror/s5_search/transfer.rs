@@ -1,0 +1,211 @@
+//! The best transfer: a slot becomes a replica of another expert.
+//!
+//! The expert that loses a replica, `x`, weighs more on the GPUs that still hold it; the one that gains, `y`, weighs
+//! less. Only transfers with one of the two on the proposing GPU can lower it: a slot of the GPU goes to the expert
+//! whose replicas are then the lightest, or an expert of the GPU gains a replica elsewhere.
+
+use super::exchange::first_slots;
+use super::{Kind, Move, Search, Top};
+use crate::mirror::rng;
+use crate::params::{BLOCKED, FREE, Params};
+
+/// The heaviest GPUs around each expert with several replicas.
+#[derive(Default)]
+pub struct Scratch {
+    /// What the two heaviest holders of an expert would carry with a replica less of it, `[expert][window]`.
+    peaks: Vec<[Top; 2]>,
+}
+
+impl Search {
+    /// The best transfer of GPU `a` below `limit`. Ties go to slots of `a`, then to the lower expert of `a`, GPU and
+    /// slot.
+    #[inline(always)]
+    pub(super) fn best_transfer(
+        &mut self,
+        params: &Params,
+        key: u32,
+        iteration: u32,
+        limit: i32,
+        a: usize,
+    ) -> Move {
+        self.find_peaks(params, key, iteration);
+        let mut best = Move { value: limit, kind: Kind::None };
+        self.replace_own(params, iteration, a, &mut best);
+        self.add_elsewhere(params, key, iteration, a, &mut best);
+        best
+    }
+
+    /// Experts that may lose a replica: all with several, or some of them where that would take too long.
+    #[inline(always)]
+    fn losers(&self, params: &Params, key: u32, iteration: u32) -> (usize, usize) {
+        let n = self.replicated.len();
+        if n <= params.losers as usize {
+            return (0, n);
+        }
+        (rng::below(rng::draw(key, rng::LOSERS + iteration), n as u32) as usize, params.losers as usize)
+    }
+
+    /// Finds the peaks of the experts that may lose a replica.
+    #[inline(always)]
+    fn find_peaks(&mut self, params: &Params, key: u32, iteration: u32) {
+        let windows = self.windows;
+        let none = [Top { gpu: usize::MAX, load: BLOCKED }; 2];
+        self.transfer.peaks.clear();
+        self.transfer.peaks.resize(self.counts.len() * windows, none);
+        let (first, n) = self.losers(params, key, iteration);
+        for i in 0..n {
+            let x = self.replicated[(first + i) % self.replicated.len()] as usize;
+            if self.no_loss[x] <= iteration {
+                self.transfer.peaks[x * windows..(x + 1) * windows].fill([Top { gpu: usize::MAX, load: -1 }; 2]);
+            }
+        }
+        for slot in 0..self.slots {
+            for gpu in 0..self.gpus {
+                let x = self.expert[slot * self.lanes + gpu] as usize;
+                if x as u32 == FREE || self.counts[x] < 2 || self.transfer.peaks[x * windows][0].load == BLOCKED {
+                    continue;
+                }
+                for w in 0..windows {
+                    let now = self.weight[x * windows + w] / self.counts[x] as i32;
+                    let then = self.weight[x * windows + w] / (self.counts[x] as i32 - 1);
+                    let load = self.gpu[w * self.lanes + gpu] + then - now;
+                    let [first, second] = &mut self.transfer.peaks[x * windows + w];
+                    if load > first.load {
+                        *second = *first;
+                        *first = Top { gpu, load };
+                    } else {
+                        second.load = second.load.max(load);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The heaviest holder of `x` other than `gpu` once it has a replica less.
+    #[inline(always)]
+    fn peak_without(&self, x: usize, window: usize, gpu: usize) -> i32 {
+        let [first, second] = self.transfer.peaks[x * self.windows + window];
+        if first.gpu == gpu { second.load } else { first.load }
+    }
+
+    /// The heaviest GPU of a window that is neither of two, not below the floor; with one window nothing, since the
+    /// objective is then that of the GPUs that change.
+    #[inline(always)]
+    fn rest_of(&self, window: usize, a: usize, b: usize) -> i32 {
+        if self.windows == 1 {
+            return 0;
+        }
+        let other = self.tops[window].iter().find(|top| top.gpu != a && top.gpu != b);
+        other.map_or(0, |top| top.load).max(self.floors[window])
+    }
+
+    /// The load of a replica of `y` once it has one more.
+    #[inline(always)]
+    fn lighter(&self, y: usize, window: usize) -> i32 {
+        self.weight[y * self.windows + window] / (self.counts[y] as i32 + 1)
+    }
+
+    /// Whether an expert may gain a replica.
+    #[inline(always)]
+    fn may_gain(&self, params: &Params, iteration: u32, y: usize) -> bool {
+        self.counts[y] < params.max_count && self.no_gain[y] <= iteration
+    }
+
+    /// A slot of `a` goes to the expert that is not on `a` and whose replicas are the lightest then.
+    #[inline(always)]
+    fn replace_own(&mut self, params: &Params, iteration: u32, a: usize, best: &mut Move) {
+        let windows = self.windows;
+        let mut lightest = (BLOCKED, usize::MAX);
+        for y in 0..self.counts.len() {
+            let load = (0..windows).map(|w| self.lighter(y, w)).sum();
+            if load < lightest.0 && self.may_gain(params, iteration, y) && !self.holds(a, y as u32) {
+                lightest = (load, y);
+            }
+        }
+        let y = lightest.1;
+        if y == usize::MAX {
+            return;
+        }
+        for slot in 0..self.slots {
+            let x = self.expert[slot * self.lanes + a];
+            if x == FREE || self.counts[x as usize] < 2 {
+                continue;
+            }
+            let x = x as usize;
+            let value = |w: usize| {
+                let lost = self.load[(slot * windows + w) * self.lanes + a];
+                let own = self.gpu[w * self.lanes + a] - lost + self.lighter(y, w);
+                own.max(self.peak_without(x, w, a)).max(self.rest_of(w, a, a))
+            };
+            let value = total(windows, value);
+            if value < best.value {
+                *best = Move { value, kind: Kind::Transfer { slot, gpu: a, expert: y as u32 } };
+            }
+        }
+    }
+
+    /// An expert of `a` gains a replica in a slot elsewhere.
+    #[inline(always)]
+    fn add_elsewhere(&mut self, params: &Params, key: u32, iteration: u32, a: usize, best: &mut Move) {
+        let windows = self.windows;
+        let (first, _) = first_slots(params, key, iteration);
+        for i in 0..params.gainers as usize {
+            let own = (first + i) % self.slots;
+            let y = self.expert[own * self.lanes + a];
+            if y == FREE || !self.may_gain(params, iteration, y as usize) {
+                continue;
+            }
+            let y = y as usize;
+            for gpu in (0..self.gpus).filter(|&gpu| gpu != a) {
+                for slot in 0..self.slots {
+                    let x = self.expert[slot * self.lanes + gpu];
+                    if x == FREE || x as usize == y || self.counts[x as usize] < 2 {
+                        continue;
+                    }
+                    let x = x as usize;
+                    let value = |w: usize| {
+                        let light = self.lighter(y, w);
+                        let at_home = self.load[(own * windows + w) * self.lanes + a];
+                        let lost = self.load[(slot * windows + w) * self.lanes + gpu];
+                        let own = self.gpu[w * self.lanes + a] - at_home + light;
+                        let there = self.gpu[w * self.lanes + gpu] - lost + light;
+                        own.max(there).max(self.peak_without(x, w, gpu)).max(self.rest_of(w, a, gpu))
+                    };
+                    let value = total(windows, value);
+                    if value < best.value && !(params.avoid_duplicates && self.holds(gpu, y as u32)) {
+                        *best = Move { value, kind: Kind::Transfer { slot, gpu, expert: y as u32 } };
+                    }
+                }
+            }
+        }
+    }
+
+    /// Makes a transfer: the counts of two experts change, and with them the loads of all their replicas.
+    #[inline(always)]
+    pub(super) fn transfer(&mut self, slot: usize, gpu: usize, y: u32) {
+        let x = std::mem::replace(&mut self.expert[slot * self.lanes + gpu], y);
+        self.counts[x as usize] -= 1;
+        self.counts[y as usize] += 1;
+        if self.counts[x as usize] == 1 {
+            let at = self.replicated.iter().position(|&e| e == x);
+            at.map(|at| self.replicated.swap_remove(at));
+        }
+        if self.counts[y as usize] == 2 {
+            self.replicated.push(y);
+        }
+        for slot in 0..self.slots {
+            for gpu in 0..self.gpus {
+                let expert = self.expert[slot * self.lanes + gpu];
+                if expert == x || expert == y {
+                    self.weigh_slot(slot, gpu);
+                }
+            }
+        }
+    }
+}
+
+/// The sum over windows, not above what is blocked.
+#[inline(always)]
+fn total(windows: usize, value: impl Fn(usize) -> i32) -> i32 {
+    (0..windows).map(value).fold(0, |sum, value| (sum + value).min(BLOCKED))
+}

@@ -1,0 +1,94 @@
+//! What the host does around the stages, the same for every backend: loads where there are none, small layers, and
+//! the trivial placement where it is as good.
+
+use std::borrow::Cow;
+
+use super::cpu::Planned;
+use crate::exact;
+use crate::loads::FIXED_TOTAL;
+use crate::mirror::candidate::End;
+use crate::params::{FREE, Params};
+use crate::threads;
+
+/// Loads in which a layer without load has even ones, so that no expert is favoured: `[windows][layers][experts]`.
+pub fn even_where_cold<'a>(params: &Params, windows: &'a [u32]) -> Cow<'a, [u32]> {
+    let experts = params.experts as usize;
+    let all = params.layers as usize * experts;
+    let is_cold = |layer: usize| {
+        let row = layer * experts..(layer + 1) * experts;
+        windows.chunks_exact(all).all(|window| window[row.clone()].iter().all(|&load| load == 0))
+    };
+    let mut loads = Cow::Borrowed(windows);
+    if !params.trajectory {
+        return loads;
+    }
+    for layer in (0..params.layers as usize).filter(|&layer| is_cold(layer)) {
+        loads.to_mut()[layer * experts..(layer + 1) * experts].fill(FIXED_TOTAL / params.experts);
+    }
+    loads
+}
+
+/// The sum of the windows, `[layers][experts]`.
+pub fn combine(params: &Params, windows: &[u32]) -> Vec<u32> {
+    let all = params.layers as usize * params.experts as usize;
+    let mut combined = vec![0; all];
+    for window in windows.chunks_exact(all) {
+        for (sum, load) in combined.iter_mut().zip(window) {
+            *sum += load;
+        }
+    }
+    combined
+}
+
+/// The plan of layers so small that all their plans can be searched; `None` where they are not.
+pub fn plan_small(params: &Params, combined: &[u32]) -> Option<Planned> {
+    if !params.trajectory || !exact::is_small(params) {
+        return None;
+    }
+    let experts = params.experts as usize;
+    let layers = threads::each(params.layers as usize, |layer, (): &mut ()| {
+        exact::plan_layer(params, &combined[layer * experts..(layer + 1) * experts])
+    });
+    Some(Planned { slots: layers.concat(), ends: vec![End::Reached; layers.len()] })
+}
+
+/// Takes the trivial placement (expert after expert, then the first ones again) in each layer in which no GPU is heavier
+/// then than the plan's heaviest: it needs no transfer.
+pub fn prefer_trivial(params: &Params, windows: &[u32], planned: &mut Planned) {
+    let (slots, experts) = (params.node_slots * params.nodes, params.experts);
+    let further = params.node_replicas * params.nodes - experts;
+    // With several nodes the replicas after the first ones break the groups.
+    let is_valid = params.node_replicas == params.node_slots
+        && (params.nodes == 1 || further == 0)
+        && further <= experts
+        && (further == 0 || params.max_count > 1)
+        && params.trajectory;
+    let trivial: Vec<u32> = (0..experts).chain(0..further.min(experts)).collect();
+    let has_twins = trivial.chunks(params.slots_per_gpu as usize).any(|gpu| {
+        (1..gpu.len()).any(|i| gpu[..i].contains(&gpu[i]))
+    });
+    if !is_valid || (has_twins && params.avoid_duplicates) {
+        return;
+    }
+    for (layer, row) in planned.slots.chunks_exact_mut(slots as usize).enumerate() {
+        if objective(params, windows, layer, &trivial) <= objective(params, windows, layer, row) {
+            row.copy_from_slice(&trivial);
+        }
+    }
+}
+
+/// The sum over windows of the heaviest GPU of a layer's placement.
+fn objective(params: &Params, windows: &[u32], layer: usize, slots: &[u32]) -> u64 {
+    let experts = params.experts as usize;
+    let mut counts = vec![0u32; experts];
+    for &expert in slots.iter().filter(|&&expert| expert != FREE) {
+        counts[expert as usize] += 1;
+    }
+    let heaviest = |window: &[u32]| {
+        let row = &window[layer * experts..(layer + 1) * experts];
+        let load = |&expert: &u32| row.get(expert as usize).map_or(0, |load| load / counts[expert as usize]);
+        let gpus = slots.chunks_exact(params.slots_per_gpu as usize);
+        gpus.map(|gpu| gpu.iter().map(load).sum::<u32>()).max().unwrap_or(0)
+    };
+    windows.chunks_exact(params.layers as usize * experts).map(|window| u64::from(heaviest(window))).sum()
+}
