@@ -183,7 +183,7 @@ impl Planner {
             backend: made_by.backend,
             elapsed: start.elapsed(),
             warnings,
-            bound: BoundOptions::default(),
+            bound: bound_options(options),
             quality: OnceLock::new(),
         })
     }
@@ -324,6 +324,14 @@ impl Planner {
             }
         })
         .await
+    }
+}
+
+/// The bound that goes with the options.
+fn bound_options(options: &PlanOptions) -> BoundOptions {
+    BoundOptions {
+        max_replicas_per_expert: options.max_replicas_per_expert,
+        ..BoundOptions::default()
     }
 }
 

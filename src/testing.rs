@@ -6,7 +6,7 @@ use crate::engine::recording::{
 use crate::layout::{GpuParams, LAYER_END, LAYER_WORDS, Layout, window_quads};
 use crate::params::{Params, enumerate_assignments};
 use crate::planner::gpu;
-use crate::stages::{STAGES, Stage, queue, s5_search};
+use crate::stages::{STAGES, Stage, queue};
 use crate::{Cluster, Error, Loads, PlanOptions, Preset, Stop};
 
 pub use crate::engine::recording::{BindingKind, Grid};
@@ -66,19 +66,16 @@ pub fn shaders() -> Vec<ShaderUnit> {
 /// The pipelines of an entry point with these constants: of the search one for each form.
 fn units_of(stage: &Stage, entry: &'static str, values: &FixedValues) -> Vec<ShaderUnit> {
     let unit = unit(stage, entry, values);
-    let forms: &[Form] = match stage.stem {
-        stem if stem == s5_search::STAGE.stem => &[Form::SOFTWARE, Form::GPU],
-        _ => &[Form::SOFTWARE],
-    };
+    let forms: &[Form] = if stage.teams { &[Form::SOFTWARE, Form::GPU] } else { &[Form::SOFTWARE] };
     let formed = |&form: &Form| {
         let mut unit = unit.clone();
-        if forms.len() > 1 {
+        if stage.teams {
             unit.variant.push_str(&format!("{form:?}"));
         }
-        if forms.len() > 1 {
+        if stage.teams {
             unit.constants.extend(form.constants());
         }
-        if forms.len() > 1 {
+        if stage.teams {
             unit.workgroup_size[0] = form.team;
         }
         unit
@@ -160,7 +157,7 @@ fn constants_of(kernel: Kernel, params: &GpuParams) -> Vec<(&'static str, f64)> 
     let stage = STAGES.iter().find(|stage| stage.stem == kernel.stem);
     let fixed = stage
         .map(|stage| constants(stage.fixed, kernel.entry, &fixed_values(stage.fixed, kernel.entry, params)));
-    let form = (kernel.stem == s5_search::STAGE.stem).then(|| Form::SOFTWARE.constants());
+    let form = stage.filter(|stage| stage.teams).map(|_| Form::SOFTWARE.constants());
     fixed.into_iter().flatten().chain(form.into_iter().flatten()).collect()
 }
 

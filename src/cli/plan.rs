@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::{Value, json};
 
+use crate::bound::BoundOptions;
 use super::{Limits, Outlook, Part, bound_options, check_writable, milliseconds, percent, print, table};
 use crate::check::{self, Quality};
 use crate::rebalance::{Backtest, Proposal, RebalanceOptions, Rebalancer, Strategy};
@@ -119,7 +120,9 @@ impl Plan {
         }
         let previous = self.previous.as_deref().map(|path| read_previous(path, &cluster)).transpose()?;
         let mut made = self.make(&cluster, previous.as_ref())?;
-        made.replan.plan.set_bound(bound_options(self.tight_bound));
+        let bound = bound_options(self.tight_bound);
+        let max_replicas_per_expert = made.replan.plan().options().max_replicas_per_expert;
+        made.replan.plan.set_bound(BoundOptions { max_replicas_per_expert, ..bound });
         let plan = made.replan.plan();
         // What DeepSeek's rule gives, for comparison, by the CPU backend.
         let greedy: Preset = "gen00".parse()?;

@@ -8,7 +8,8 @@ use crate::layout::{GpuParams, Layout};
 use crate::params::{Params, enumerate_assignments};
 use crate::planner::gpu;
 use crate::stages::s5_refine::{Shape as SearchShape, WIDE};
-use crate::{Cluster, Duplicates, Loads, PlanOptions, Preset};
+use crate::stages::{Batch, s5_descend};
+use crate::{Cluster, Duplicates, Loads, PlanOptions, Preset, Search};
 
 /// Trips after which llvmpipe and lavapipe end every loop of a vector of lanes.
 const LIMIT: u64 = 65_535;
@@ -104,6 +105,7 @@ fn trips(kernel: Kernel, p: &GpuParams, lanes: u64) -> u64 {
             clear + registers + order + of(s.steps) + s.steps * (of(s.gpus) + if s.avoids { room } else { 0 })
         }
         "refine" => lanes.div_ceil(p.spread.into()) * refine(p, &pieces(p, &s)),
+        "descend" => lanes.div_ceil(p.spread.into()) * (refine(p, &descent_pieces(p, &s)) + of(s.slots)),
         WIDE => refine(p, &team_pieces(p, &s)),
         "choose_restart" => of(p.restart_count.into()),
         "settle_layer" => 2 * of(s.nodes),
@@ -271,6 +273,25 @@ fn team_pieces(p: &GpuParams, s: &Sizes) -> Vec<Piece> {
     pieces
 }
 
+/// The pieces of the lineage's descent, with the trips that it counts as their work. In a turn of its machine a masked
+/// driver walks through 24 loops, in a piece of a scan through those of that scan.
+fn descent_pieces(p: &GpuParams, s: &Sizes) -> Vec<Piece> {
+    let &Sizes { gpus, k, .. } = s;
+    let noted = if s.avoids { piece(k, k) } else { Piece::default() };
+    // A turn that looks at all GPUs, and may note what is on one; before it a best move may have been made.
+    let turn = piece(3 + 24 + gpus, 32 + gpus) + noted;
+    let (n, none) = (k.min(16), piece(4, 4));
+    let pairs = n * n.saturating_sub(1) / 2;
+    let mut pieces = vec![turn, none, piece(2 + of(k), 4 + k) + noted];
+    pieces.push(piece(1 + of(n) + n + pairs, 4 + 2 * n + pairs) + noted);
+    if p.moves & 4 != 0 && (2..=10).contains(&k) {
+        let splits = piece(1 + of(20) + of(32) + 2 * 32 + 2, 168);
+        let apart = if s.avoids { piece(of(k) + k * of(k), k * (2 + k)) } else { Piece::default() };
+        pieces.extend([splits, splits + 32 * apart + piece(4 * k, 4 * k)]);
+    }
+    pieces
+}
+
 /// A lane starts pieces until it has charged its fuel: what those cost for their work, and the last one whole.
 fn refine(p: &GpuParams, pieces: &[Piece]) -> u64 {
     let spent = pieces.iter().map(|piece| (u64::from(p.fuel) * piece.trips).div_ceil(piece.work)).max();
@@ -357,6 +378,33 @@ fn no_dispatch_of_the_limits_passes_the_limit() {
                 let recording = record(shape, &PlanOptions { duplicates, ..options.clone() }, search);
                 for (entry, cost) in dearest(&recording, VECTOR) {
                     assert!(cost < LIMIT, "{shape:?} {name}: {entry} takes {cost} trips");
+                }
+            }
+        }
+    }
+}
+
+/// The descent alone, of the presets and of rules that no preset has.
+#[test]
+fn no_dispatch_of_a_descent_passes_the_limit() {
+    for shape in LARGEST.into_iter().chain(LIMITS) {
+        for options in Preset::all().map(Preset::options) {
+            for (duplicates, lightest) in [(Duplicates::Avoid, None), (Duplicates::Allow, Some(5000))] {
+                let search = options.search.clone();
+                let search = search.map(|s| Search {
+                    lightest: lightest.unwrap_or(s.lightest),
+                    pair_swaps: true,
+                    ..s
+                });
+                let params = params(shape, &PlanOptions { duplicates, search, ..options.clone() });
+                let base = Layout::new(&params, 1).base;
+                let batch = Batch { assignment: 0, layers: (0, 1), restarts: (0, 1), haste: 1 };
+                let mut recording = Recording::default();
+                s5_descend::record(&mut recording, &base, &batch);
+                let fuel = recording.dispatches[1].params.fuel;
+                assert!(fuel > 10_000, "{shape:?}: dispatches that do little, {fuel}");
+                for (entry, cost) in dearest(&recording, VECTOR) {
+                    assert!(cost < LIMIT, "{shape:?} {options:?}: {entry} takes {cost} trips");
                 }
             }
         }

@@ -63,8 +63,10 @@ pub struct ShaderSource {
     pub entries: &'static [&'static str],
     /// Whether it sizes the grids of later dispatches.
     pub sizes_grids: bool,
-    /// Its `override` constants; besides, it has those of a [`Form`].
+    /// Its `override` constants.
     pub fixed: &'static [Fixed],
+    /// Whether it has those of a [`Form`] as well.
+    pub teams: bool,
 }
 
 /// Where the (x, y, z) of the grids that a device sizes by itself begin, in bytes.
@@ -96,6 +98,7 @@ struct Module {
     layout: wgpu::PipelineLayout,
     entries: &'static [&'static str],
     fixed: &'static [Fixed],
+    teams: bool,
 }
 
 /// Pipelines by their kernel and the values of its constants.
@@ -156,8 +159,9 @@ impl Gpu {
             let descriptor = wgpu::ShaderModuleDescriptor { label: Some(shader.stem), source };
             let layout = if shader.sizes_grids { &with_grids } else { &plain };
             let module = shader_module(device, descriptor);
-            let ShaderSource { entries, fixed, .. } = *shader;
-            modules.insert(shader.stem, Module { shader: module, layout: layout.clone(), entries, fixed });
+            let ShaderSource { entries, fixed, teams, .. } = *shader;
+            let module = Module { shader: module, layout: layout.clone(), entries, fixed, teams };
+            modules.insert(shader.stem, module);
         }
         let clock = Clock::new(device, &open.queue);
         let vector = open.info.limits.iter().find(|(name, _)| *name == "subgroup_max_size");
@@ -448,11 +452,11 @@ impl Gpu {
     /// Makes a pipeline.
     fn pipeline(&self, (kernel, values): &Variant) -> Result<wgpu::ComputePipeline, Error> {
         let module = self.modules.get(kernel.stem).filter(|module| module.entries.contains(&kernel.entry));
-        let Some(Module { shader, layout, fixed, .. }) = module else {
+        let Some(Module { shader, layout, fixed, teams, .. }) = module else {
             return Err(self.error(&format!("kernel {kernel:?} is missing")));
         };
         let mut constants = constants(fixed, kernel.entry, values);
-        constants.extend(self.form.constants());
+        constants.extend(self.form.constants().into_iter().filter(|_| *teams));
         Ok(self.open.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
             label: Some(kernel.entry),
             layout: Some(layout),

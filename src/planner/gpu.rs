@@ -23,6 +23,7 @@ pub fn shaders() -> Vec<ShaderSource> {
         entries: stage.entries,
         sizes_grids: stage.stem == queue::STAGE.stem,
         fixed: stage.fixed,
+        teams: stage.teams,
     };
     STAGES.iter().map(shader).collect()
 }

@@ -26,6 +26,8 @@ pub struct Stage {
     /// `override` constants: what is the same in all dispatches of a plan, so that a compiler drops what the plan
     /// does not need. Each set of values costs a compilation.
     pub fixed: &'static [Fixed],
+    /// Whether a workgroup is a team of lanes that share a candidate, of the size that the device wants.
+    pub teams: bool,
 }
 
 /// The queue, then all stages in the order they run; of stage 5 the search, then what the lineage has in its place.

@@ -10,6 +10,7 @@ pub const STAGE: Stage = Stage {
     sources: &[include_str!("../../shaders/queue.wgsl"), PROBLEM, WIDE_U64, RNG, CANDIDATE],
     entries: &["open", "tally"],
     fixed: &[],
+    teams: false,
 };
 
 /// Empties the queue, for a new batch.

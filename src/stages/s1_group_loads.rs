@@ -10,6 +10,7 @@ pub const STAGE: Stage = Stage {
     sources: &[include_str!("../../shaders/s1_group_loads.wgsl"), PROBLEM, WIDE_U64, RNG, CANDIDATE],
     entries: &["sum_groups", "rank_groups", "sum_window_groups"],
     fixed: &[],
+    teams: false,
 };
 
 /// Group loads and ranks of all layers. At most 4,096 trips a lane.

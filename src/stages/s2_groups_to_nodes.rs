@@ -24,6 +24,7 @@ pub const STAGE: Stage = Stage {
         "floors",
     ],
     fixed: &[],
+    teams: false,
 };
 
 const BEST_FIRST: u32 = 2;

@@ -12,6 +12,7 @@ pub const STAGE: Stage = Stage {
     sources: &[include_str!("../../shaders/s3_replicate.wgsl"), PROBLEM, WIDE_U64, RNG, CANDIDATE],
     entries: &["start", "perturb", "replicate"],
     fixed: &[],
+    teams: false,
 };
 
 /// Starts the candidates of a batch that are worth it, into the queue, and gives them their replicas.

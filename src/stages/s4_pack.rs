@@ -18,6 +18,7 @@ pub const STAGE: Stage = Stage {
         CUT,
         Fixed { name: "GPUS", read_by: &["pack"], of: |p| register_gpus(p.node_gpus) },
     ],
+    teams: false,
 };
 
 /// Whether a dispatch packs some of the items.

@@ -22,6 +22,7 @@ pub const STAGE: Stage = Stage {
     ],
     entries: &[KERNEL.entry],
     fixed: &[],
+    teams: false,
 };
 
 /// The descents of all candidates of a batch: as many dispatches as the longest could need, or in haste those of a

@@ -20,6 +20,7 @@ pub const STAGE: Stage = Stage {
     ],
     entries: &["search"],
     fixed: &[Fixed { name: "WINDOWS", read_by: &["search"], of: |p| p.windows }],
+    teams: true,
 };
 
 /// Lanes of the smallest workgroup: the fewer lanes, the more trips each makes.

@@ -11,6 +11,7 @@ pub const STAGE: Stage = Stage {
     sources: &[include_str!("../../shaders/s6_select.wgsl"), PROBLEM, WIDE_U64, RNG, CANDIDATE],
     entries: &["choose_restart", "copy_node", "settle_layer", "copy_plan"],
     fixed: &[],
+    teams: false,
 };
 
 fn kernel(entry: &'static str) -> Kernel {

@@ -1,7 +1,8 @@
 //! Each move on small random candidates, against a search over all moves of that kind.
 
 use crate::cases::Random;
-use crate::mirror::s5_refine::{Candidate, bipartition, pair_swap, swap, transfer};
+use crate::mirror::s5_descend::{bipartition, pair_swap, swap};
+use crate::mirror::candidate::{Candidate, transfer};
 use crate::params::{FREE, Params};
 use crate::{Cluster, Duplicates, Loads, PlanOptions, Search};
 

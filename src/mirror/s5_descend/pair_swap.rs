@@ -15,7 +15,9 @@ pub fn step(params: &Params, candidate: &mut Candidate) -> bool {
         let begin = gpu * slots;
         (begin..begin + n).flat_map(move |i| (i + 1..begin + n).map(move |j| [i, j]))
     };
+    let sum = |pair: [usize; 2]| candidate.load[pair[0]] + candidate.load[pair[1]];
     let heavy = candidate.heaviest();
+    let heavy_sums: Vec<u32> = pairs(heavy).map(sum).collect();
     let mut best = 0;
     let mut swap = None;
     for gpu in 0..params.node_gpus as usize {
@@ -24,11 +26,15 @@ pub fn step(params: &Params, candidate: &mut Candidate) -> bool {
         if distance / 2 <= best {
             continue;
         }
-        let sum = |pair: [usize; 2]| candidate.load[pair[0]] + candidate.load[pair[1]];
         let is_free = |pair: [usize; 2], of: usize| !pair.iter().any(|&s| is_twin(params, candidate, s, of));
         for to in pairs(gpu) {
-            for from in pairs(heavy) {
-                let m = moved(sum(from), sum(to), distance);
+            let of = |&mine: &u32| moved(mine, sum(to), distance);
+            // As for 1-1 swaps.
+            if heavy_sums.iter().map(of).fold(0, u32::max) <= best {
+                continue;
+            }
+            for (from, mine) in pairs(heavy).zip(&heavy_sums) {
+                let m = of(mine);
                 if m > best && is_free(from, gpu) && is_free(to, heavy) {
                     best = m;
                     swap = Some((from, to));

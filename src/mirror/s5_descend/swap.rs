@@ -59,9 +59,15 @@ fn best_swap(
             continue;
         }
         for to in gpu * slots..(gpu + 1) * slots {
-            for from in heavy * slots..(heavy + 1) * slots {
-                let m = moved(candidate.load[from], candidate.load[to], distance);
-                let gain = worth(by_variance, m, distance);
+            let of = |&mine: &u32| moved(mine, candidate.load[to], distance);
+            let mine = &candidate.load[heavy * slots..(heavy + 1) * slots];
+            // Most slots have nothing better: that is sooner known without looking where.
+            let most = mine.iter().map(of).fold(0, u32::max);
+            if worth(by_variance, most, distance) <= best.gain {
+                continue;
+            }
+            for (from, mine) in (heavy * slots..).zip(mine) {
+                let gain = worth(by_variance, of(mine), distance);
                 if gain > best.gain
                     && !is_twin(params, candidate, from, gpu)
                     && !is_twin(params, candidate, to, heavy)
