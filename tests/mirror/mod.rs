@@ -2,4 +2,4 @@
 
 mod moves;
 mod plans;
-mod windows;
+mod warm_moves;
