@@ -61,7 +61,8 @@ fn tiny_calls_of_several_windows_come_close_to_the_best_of_all_plans() {
     let cluster = Cluster::new(6, 1, 1, 3).unwrap();
     let options = PlanOptions {
         duplicates: Duplicates::Allow,
-        starts: 16,
+        // With two slots a GPU a sixteenth of them is made.
+        starts: 256,
         count_noise: true,
         ..Preset::scenarios().options()
     };
