@@ -4,7 +4,7 @@ use crate::mirror::candidate::{Candidate, End, Outcome};
 use crate::mirror::s2_groups_to_nodes::{self, Assignment};
 use crate::mirror::s5_search::Search;
 use crate::mirror::s6_select::{LayerBest, NodeBest};
-use crate::mirror::{rng, s1_group_loads, s3_replicate, s4_pack, s5_descend, s5_search};
+use crate::mirror::{rng, s1_group_loads, s3_replicate, s4_pack, s5_counts, s5_descend, s5_search};
 use crate::options::GroupRule;
 use crate::params::{Params, enumerate_assignments};
 use crate::threads;
@@ -195,7 +195,9 @@ fn run_start(
     let key = rng::key(params, group, start);
     s3_replicate::replicate(params, key, start, combined, &mut candidate.counts, &mut candidate.scratch);
     s4_pack::pack(params, key, start, combined, candidate);
-    if params.trajectory {
+    if s5_counts::applies(params) {
+        s5_counts::search(params, key, combined, stop_load, candidate)
+    } else if params.trajectory {
         s5_search::search(params, (key, start), loads, (floors, stop_load), candidate, search)
     } else {
         s5_descend::descend(params, stop_load, candidate)
