@@ -2,6 +2,7 @@
 //! buffer. `shaders/shared/problem.wgsl` and `candidate.wgsl` read the same numbers.
 
 use crate::mirror::rng::NORMAL;
+use crate::mirror::s5_counts;
 use crate::options::{GroupRule, Objective};
 use crate::params::{COUNT_NOISE, Params, SAMPLED_ASSIGNMENTS};
 
@@ -48,7 +49,7 @@ gpu_params! {
     at_layer_state, at_plan, at_control, at_expert, at_load, at_snapshot, at_counts, at_gpu_load, at_marks,
     at_scratch, at_tables, at_enumerated, at_windows, at_window_groups, at_node_windows, at_floors, at_tabu, at_no_gain,
     at_no_loss, at_replicated, at_peaks, at_rank, at_order,
-    at_logical, candidate_words,
+    at_logical, at_count_search, candidate_words,
 }
 
 /// The buffers of one call, in words, and the parts in them.
@@ -141,12 +142,15 @@ impl Layout {
         // them.
         let at_scratch = arena.take((4 * node_experts).max(3 * node_experts + 2 * node_gpus));
         // Of the trajectory alone.
-        let mut of_trajectory = |words: u64| arena.take(if params.trajectory { words } else { 0 });
+        let mut of_trajectory = |words: u64| arena.take(if params.trajectory && !s5_counts::applies(params) { words } else { 0 });
         let at_tabu = of_trajectory(node_slots);
         let at_no_gain = of_trajectory(node_experts);
         let at_no_loss = of_trajectory(node_experts);
         let at_replicated = of_trajectory(node_experts);
         let at_peaks = of_trajectory(node_experts * (1 + 3 * windows));
+        // The search of counts: 5 an expert, and 18 a row of its table.
+        let counts = s5_counts::applies(params);
+        let at_count_search = arena.take(if counts { 5 * node_experts + 18 * (node_experts + 2) } else { 0 });
         // Candidates begin at lines of the cache.
         arena.0 = arena.0.next_multiple_of(16);
 
@@ -230,6 +234,7 @@ impl Layout {
             at_rank,
             at_order,
             at_logical,
+            at_count_search,
             candidate_words: u32::try_from(arena.0).unwrap_or(u32::MAX),
             ..GpuParams::default()
         };

@@ -17,13 +17,6 @@ pub const FREE: u32 = u32::MAX;
 /// blocks keep the count of trips low. Four wastes little on the usual 2 to 18 slots a GPU.
 pub const BLOCK: u32 = 4;
 
-/// What one turn of the search's machine costs besides the comparisons it makes, in blocks: a driver that runs
-/// all branches, masked, walks through every other loop once.
-pub const TURN: u32 = 16;
-
-/// 1-1 swaps compare tiles of at most this many slots of one GPU with as many of another.
-pub const TILE: u32 = 32;
-
 /// On a device the lineage's descent walks through at most this many loops in a turn of its machine besides those in
 /// which it does something, where a driver runs all branches, masked: 24 by count.
 pub const DESCENT_WALK: u32 = 32;
@@ -35,32 +28,14 @@ pub const DESCENT_TURNS: u64 = 1 << 12;
 /// With more slots than this, 1-1 swaps alone have thousands of differences to choose from.
 pub const PAIR_SLOTS: u32 = 16;
 
-/// With several windows, tiles are this large: a comparison costs more, and they need not fit a bit mask.
-pub const WINDOW_TILE: u32 = 16;
 
-/// With several windows, 2-for-2 swaps look at the first this many slots of a GPU: 66 pairs.
-pub const WINDOW_PAIR_SLOTS: u32 = 12;
 
-/// With several windows, transfers look at this many GPUs, and weigh this many experts for a slot, between two
-/// looks at the budget of a dispatch.
-pub const WINDOW_GPUS: u32 = 32;
-/// See [`WINDOW_GPUS`].
-pub const WINDOW_EXPERTS: u32 = 256;
-/// With several windows, this many slots are weighed anew between two looks at the budget of a dispatch.
-pub const WINDOW_SLOTS: u32 = 256;
-
-/// The load a replica that must not move is given while moves are weighed (negative on the giving side): no
-/// swap wants it, and sums of two stay within `i32`.
-pub const NEVER: i32 = 1 << 30;
 
 /// Bipartition handles GPUs of at most this many slots: C(19, 9) = 92,378 ways to split 20 items.
 pub const BIPARTITION_SLOTS: u32 = 10;
 
 /// Bipartition tries this many splits between two looks at the budget of a dispatch.
 pub const BIPARTITION_CHUNK: u32 = 32;
-
-/// Transfers weigh this many experts for a slot between two looks at the budget of a dispatch.
-pub const TRANSFER_CHUNK: u32 = 64;
 
 /// The load that a slot is given while exchanges are weighed if it must not move (negative on the giving side): the
 /// most that a layer can weigh, so that no exchange with such a slot wins. The worst sum, of five of them, fits `i32`.
@@ -91,10 +66,11 @@ const LOSER_SCAN: u32 = 1 << 17;
 /// And at most at this many (slots of the proposing GPU whose expert may gain a replica) x (slots of a node).
 const GAINER_SCAN: u32 = 1 << 15;
 
-/// With up to three slots a GPU the bound is out of reach, and a trajectory goes on to gain for longer: the patience is
+/// With three slots a GPU the bound is out of reach, and a trajectory goes on to gain for longer: the patience is
 /// multiplied by this.
-const FEW_SLOTS_PATIENCE: u32 = 2;
-/// And further starts bring little: there are this many times fewer. With two slots the first one ends near the optimum.
+const THREE_SLOTS_PATIENCE: u32 = 2;
+/// With few slots further starts bring little: there are this many times fewer. With two the first one ends near the
+/// optimum.
 const FEW_SLOTS_STARTS: [u32; 4] = [16, 16, 16, 8];
 
 /// A packing that is drawn with noise adds up to `load of the replica / 2^3` to each GPU before the argmin, cut to a power
@@ -127,9 +103,6 @@ pub const GROUP_SWAP_STEPS: u32 = 64;
 
 /// On a device a lane keeps the GPUs of a node to itself while it packs, where they are at most so many.
 pub const REGISTER_GPUS: u32 = 64;
-
-/// On a device so many candidates lie side by side at most: buffers and grids are for whole tiles.
-pub const ARENA_TILE: u32 = 8;
 
 /// On a device one lane does so many experts of a node.
 pub const EXPERT_BLOCK: u32 = 16;
@@ -268,7 +241,9 @@ impl Params {
         let (mut starts, mut patience) = (options.starts, options.patience);
         if trajectory && slots_per_gpu <= 3 {
             starts = (starts / FEW_SLOTS_STARTS[slots_per_gpu as usize]).max(1);
-            patience = patience.saturating_mul(FEW_SLOTS_PATIENCE);
+        }
+        if slots_per_gpu == 3 {
+            patience = patience.saturating_mul(THREE_SLOTS_PATIENCE);
         }
         let exchange_slots = slots_per_gpu.min(EXCHANGE_SLOTS).min((EXCHANGE_SCAN / node_slots).max(1));
         let most_pairs = |n: &u32| u64::from(pairs(*n)).pow(2) * u64::from(node_gpus) <= u64::from(PAIR_SCAN);
@@ -329,11 +304,6 @@ impl Params {
     /// Whether DeepSeek's assignment is tried after the others, so that no plan is worse than the greedy one.
     pub fn tries_greedy_assignment(&self) -> bool {
         self.windows == 1 && self.groups > 1 && self.group_rule != GroupRule::Lpt
-    }
-
-    /// Whether a swap step needs to know who has swapped and who may be a partner.
-    pub fn marks_gpus(&self) -> bool {
-        self.descent.heaviest != 1 || self.descent.lightest != 0
     }
 
     /// Whether the search uses the variance objective first.

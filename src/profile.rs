@@ -14,7 +14,7 @@ use crate::layout::Layout;
 use crate::loads::Loads;
 use crate::mirror::candidate::Candidate;
 use crate::mirror::s6_select::NodeBest;
-use crate::mirror::{rng, s1_group_loads, s2_groups_to_nodes, s3_replicate, s4_pack, s5_descend, s5_search};
+use crate::mirror::{rng, s1_group_loads, s2_groups_to_nodes, s3_replicate, s4_pack, s5_counts, s5_descend, s5_search};
 use crate::options::PlanOptions;
 use crate::params::{Params, enumerate_assignments};
 use crate::planner::gpu as pipeline;
@@ -139,7 +139,9 @@ impl Batch {
                     lap(2);
                     s4_pack::pack(params, key, start, &node_loads, &mut candidate);
                     lap(3);
-                    let outcome = if params.trajectory {
+                    let outcome = if s5_counts::applies(params) {
+                        s5_counts::search(params, key, &node_loads, stop_load, &mut candidate)
+                    } else if params.trajectory {
                         let stop = (&[0][..], stop_load);
                         s5_search::search(params, (key, start), &node_loads, stop, &mut candidate, &mut search)
                     } else {
@@ -177,7 +179,9 @@ impl Batch {
         stages::s2_groups_to_nodes::record_gather(&mut recording, base, 0);
         stages::s3_replicate::record(&mut recording, base, &batch);
         stages::s4_pack::record(&mut recording, base, &batch);
-        if self.params.trajectory {
+        if s5_counts::applies(&self.params) {
+            stages::s5_counts::record(&mut recording, base, &batch);
+        } else if self.params.trajectory {
             stages::s5_search::record(&mut recording, base, &batch);
         } else {
             stages::s5_descend::record(&mut recording, base, &batch);

@@ -90,6 +90,7 @@ struct Params {
     at_rank: u32,
     at_order: u32,
     at_logical: u32,
+    at_count_search: u32,
     candidate_words: u32,
 }
 

@@ -7,6 +7,7 @@ const DRAW_TENURE: u32 = 0x30000000u;
 const DRAW_GROUPS: u32 = 0x40000000u;
 const DRAW_OFFERS: u32 = 0x50000000u;
 const DRAW_LOSERS: u32 = 0x60000000u;
+const DRAW_COUNT_MOVES: u32 = 0x70000000u;
 
 fn draw(key: u32, counter: u32) -> u32 {
     var x = key ^ (counter * 0x9e3779b9u);

@@ -21,31 +21,6 @@ pub fn steps_beside(others: u32, trips: u64) -> u32 {
     (u64::from(TRIPS.saturating_sub(others)) / (trips + 1)).clamp(1, u64::from(u32::MAX)) as u32
 }
 
-/// The work after which a lane that goes its own way stops, where one piece of work is at most `piece` and takes at
-/// most `rate` trips a unit: a vector then makes at most 8 x (fuel + piece) x rate trips.
-pub fn fuel(piece: u32, rate: u32) -> u32 {
-    (TRIPS / VECTOR / rate).saturating_sub(piece).max(FUEL_LEAST)
-}
-
-/// Whether lanes of a vector that go their own ways may all work in such pieces.
-pub fn may_share(piece: u32, rate: u32) -> bool {
-    piece + FUEL_LEAST <= TRIPS / VECTOR / rate
-}
-
-/// As [`fuel`] for the lanes of a team, which walk in step: their trips do not add up. Work that other lanes did
-/// meanwhile does not count; a quarter is left for the loops that a pass walks through, masked.
-pub fn team_fuel(piece: u32) -> u32 {
-    (TRIPS - TRIPS / 4).saturating_sub(piece).max(FUEL_LEAST)
-}
-
-/// As [`fuel`] for a lane that has a vector to itself.
-pub fn lone_fuel(piece: u32, rate: u32) -> u32 {
-    (TRIPS / rate).saturating_sub(piece).max(TRIPS / VECTOR)
-}
-
-/// Below this a restart would take too many dispatches.
-const FUEL_LEAST: u32 = 400;
-
 /// The ranges that cut `0..count` into pieces of `size`.
 pub fn ranges(count: u32, size: u32) -> impl Iterator<Item = (u32, u32)> {
     (0..count).step_by(size.max(1) as usize).map(move |begin| (begin, (begin + size).min(count)))

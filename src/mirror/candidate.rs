@@ -1,5 +1,6 @@
 //! One candidate plan of a node, as stages 3 to 5 build and improve it.
 
+use crate::mirror::s5_counts;
 use crate::params::Params;
 
 /// A candidate, and the scratch of the stages. Loads and counts are of the node's experts, in its own numbering.
@@ -25,8 +26,8 @@ pub struct Candidate {
     pub last: Vec<u32>,
     /// Stage 3: loads as perturbed.
     pub scratch: Vec<u32>,
-    /// Swaps of the lineage: what each GPU may do in this step.
-    pub marks: Vec<u32>,
+    /// The search of counts.
+    pub two_slots: s5_counts::Tables,
 }
 
 /// Why stage 5 ended; the values are the shaders'.

@@ -9,6 +9,7 @@ pub mod s1_group_loads;
 pub mod s2_groups_to_nodes;
 pub mod s3_replicate;
 pub mod s4_pack;
+pub mod s5_counts;
 pub mod s5_descend;
 pub mod s5_search;
 pub mod s6_select;

@@ -5,10 +5,11 @@ use crate::engine::recording::Recording;
 use crate::error::Error;
 use crate::layout::{GpuParams, LAYER_CUT, LAYER_END, LAYER_OPEN, LAYER_WORDS, Layout, window_quads};
 use crate::mirror::candidate::End;
+use crate::mirror::s5_counts;
 use crate::params::{Params, enumerate_assignments};
 use crate::planner::cpu::Planned;
 use crate::stages::{
-    Batch, STAGES, queue, s1_group_loads, s2_groups_to_nodes, s3_replicate, s4_pack, s5_descend, s5_search,
+    self, Batch, STAGES, queue, s1_group_loads, s2_groups_to_nodes, s3_replicate, s4_pack, s5_descend, s5_search,
     s6_select,
 };
 
@@ -145,7 +146,9 @@ pub fn record(params: &Params, layout: &Layout, most_arena: u64, share: Share) -
 fn record_batch(recording: &mut Recording, params: &Params, base: &GpuParams, batch: &Batch) {
     s3_replicate::record(recording, base, batch);
     s4_pack::record(recording, base, batch);
-    if params.trajectory {
+    if s5_counts::applies(params) {
+        stages::s5_counts::record(recording, base, batch);
+    } else if params.trajectory {
         s5_search::record(recording, base, batch);
     } else {
         s5_descend::record(recording, base, batch);

@@ -6,6 +6,7 @@ pub mod s1_group_loads;
 pub mod s2_groups_to_nodes;
 pub mod s3_replicate;
 pub mod s4_pack;
+pub mod s5_counts;
 pub mod s5_descend;
 pub mod s5_search;
 pub mod s6_select;
@@ -30,8 +31,8 @@ pub struct Stage {
     pub teams: bool,
 }
 
-/// The queue, then all stages in the order they run; of stage 5 the search, then what the lineage has in its place.
-pub const STAGES: [Stage; 8] = [
+/// The queue, then all stages in the order they run; of stage 5 the search, then what takes its place with two slots a GPU, and for the lineage.
+pub const STAGES: [Stage; 9] = [
     queue::STAGE,
     s1_group_loads::STAGE,
     s2_groups_to_nodes::STAGE,
@@ -39,6 +40,7 @@ pub const STAGES: [Stage; 8] = [
     s4_pack::STAGE,
     s5_search::STAGE,
     s6_select::STAGE,
+    s5_counts::STAGE,
     s5_descend::STAGE,
 ];
 
@@ -53,16 +55,12 @@ impl Stage {
     pub fn wgsl(&self) -> String {
         let constants = [
             ("PACKING_NOISE_SHIFT", params::PACKING_NOISE_SHIFT),
-            ("TURN", params::TURN),
             ("COPY_BLOCK", params::COPY_BLOCK),
             ("REGISTER_GPUS", params::REGISTER_GPUS),
             ("EXPERT_BLOCK", params::EXPERT_BLOCK),
             ("SEVERAL_BLOCK", params::SEVERAL_BLOCK),
             ("DESCENT_WALK", params::DESCENT_WALK),
-            ("TILE", params::TILE),
             ("PAIR_SLOTS", params::PAIR_SLOTS),
-            ("ITEMS", 2 * params::TILE),
-            ("PAIRS", params::pairs(params::PAIR_SLOTS)),
             ("SLOT_TENURE", params::SLOT_TENURE),
             ("EXPERT_TENURE", params::EXPERT_TENURE),
             ("TRANSFER_WAIT", params::TRANSFER_WAIT),
@@ -75,7 +73,6 @@ impl Stage {
         for (name, value) in constants {
             wgsl.push_str(&format!("const {name}: u32 = {value}u;\n"));
         }
-        wgsl.push_str(&format!("const NEVER: i32 = {};\n", params::NEVER));
         wgsl.push_str(&format!("const BLOCKED: i32 = {};\n", params::BLOCKED));
         wgsl
     }

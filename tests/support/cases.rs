@@ -97,7 +97,8 @@ pub fn random_windows_case(seed: u64, size: usize) -> Case {
     let weights: Vec<f64> = windows.iter().map(|_| [1.0, 1.0, 2.5, 0.0][random.below(4)]).collect();
     let weights = if weights.iter().sum::<f64>() > 0.0 { weights } else { vec![1.0; windows.len()] };
     let loads = Loads::from_windows(&windows, &weights).expect("windows are alike in shape");
-    Case { loads, options: PlanOptions { search: Search::Trajectory, ..case.options }, ..case }
+    let options = PlanOptions { search: Search::Trajectory, ..case.options };
+    Case { loads, options, ..case }
 }
 
 fn random_counts(random: &mut Random, layers: usize, experts: usize) -> Vec<u64> {
@@ -117,7 +118,7 @@ fn random_counts(random: &mut Random, layers: usize, experts: usize) -> Vec<u64>
     counts
 }
 
-/// Any combination of searches, budgets and rules.
+/// Any combination of searches, objectives and rules; the trajectory half of the time.
 fn random_options(random: &mut Random) -> PlanOptions {
     let mut coin = |n: usize| random.below(n) == 0;
     let descent = Descent {
@@ -130,22 +131,26 @@ fn random_options(random: &mut Random) -> PlanOptions {
         bipartition: coin(6),
         steps: if coin(4) { 5 } else { 1000 },
     };
-    let search = if coin(10) { Search::None } else { Search::Descent(descent) };
+    let search = match (coin(2), coin(5)) {
+        (true, _) => Search::Trajectory,
+        (false, true) => Search::None,
+        (false, false) => Search::Descent(descent),
+    };
     PlanOptions {
-        search: if coin(2) { Search::Trajectory } else { search },
+        search,
         groups: [GroupRule::BestFirst, GroupRule::Lpt, GroupRule::LptVariance]
             [usize::from(coin(3)) + usize::from(coin(3))],
         repair: coin(4),
         count_noise: !coin(4),
         packing_noise: !coin(4),
         duplicates: if coin(3) { Duplicates::Allow } else { Duplicates::Avoid },
-        stop_gap_ppm: [40, 200, 0][usize::from(coin(3)) + usize::from(coin(3))],
-        start_gap_ppm: if coin(3) { 0 } else { 400 },
-        assignments: [Some(1), Some(3), None][usize::from(coin(2)) + usize::from(coin(2))],
+        max_replicas_per_expert: None,
+        stop_gap_ppm: if coin(3) { 0 } else { 40 },
+        start_gap_ppm: if coin(3) { 0 } else { 1000 },
+        assignments: [None, Some(1), Some(3)][usize::from(coin(2)) + usize::from(coin(2))],
         seed: random.next(),
-        starts: [1, 7, 16, 32][random.below(4)],
+        starts: [1, 7, 32, 100][random.below(4)],
         iterations: [0, 9, 100, 1000][random.below(4)],
         patience: [0, 8, 32][random.below(3)],
-        max_replicas_per_expert: None,
     }
 }

@@ -12,7 +12,20 @@ pub mod pair_swap;
 pub mod swap;
 pub mod transfer;
 
-use crate::params::{FREE, Params, TURN, WINDOW_SLOTS, blocks};
+use crate::params::{FREE, Params, blocks};
+
+/// A look at something costs this much besides the comparisons it makes, in blocks.
+const TURN: u32 = 16;
+/// Swaps compare tiles of at most this many slots of one GPU with as many of another.
+const WINDOW_TILE: u32 = 16;
+/// 2-for-2 swaps look at the first this many slots of a GPU: 66 pairs.
+const WINDOW_PAIR_SLOTS: u32 = 12;
+/// Transfers look at this many GPUs, and weigh this many experts for a slot, between two looks at the budget.
+const WINDOW_GPUS: u32 = 32;
+/// See [`WINDOW_GPUS`].
+const WINDOW_EXPERTS: u32 = 256;
+/// This many slots are weighed anew between two looks at the budget.
+const WINDOW_SLOTS: u32 = 256;
 
 /// A search ends once it has done this much, in blocks of comparisons: a tenth of a second of one core.
 pub const WORK_LIMIT: u32 = 1 << 23;
@@ -52,24 +65,16 @@ pub struct Candidate {
     pub counts: Vec<u32>,
     /// What the heaviest GPU of each window cannot go below, `quads`: the busiest node's share.
     pub floors: Vec<Quad>,
-    /// The best placement so far, while a kick is tried.
-    pub snapshot: Vec<u32>,
     /// Work charged so far.
     pub work: u32,
     /// The three heaviest GPUs of each window, ties to the lower GPU.
     tops: Vec<Top>,
-    /// Stage 4: the replicas in the order of packing.
-    pub order: Vec<u64>,
     /// Stage 4: slots in use of each GPU.
     pub used: Vec<u32>,
     /// Stage 4: the last expert each GPU received.
     pub last: Vec<u32>,
     /// Stage 4: mean load of each GPU.
     pub mean: Vec<u32>,
-    /// Stage 4: the heaviest load of each window.
-    pub heaviest: Vec<Quad>,
-    /// Stage 3: loads as perturbed.
-    pub scratch: Vec<u32>,
 }
 
 /// A move and the value of the placement after it, or an upper bound of that.
@@ -221,12 +226,6 @@ impl Candidate {
             FREE => 0,
             expert => self.counts[expert as usize],
         }
-    }
-
-    /// Whether `gpu` holds `expert`. Charges the look.
-    pub fn holds(&mut self, params: &Params, gpu: usize, expert: u32) -> bool {
-        self.charge(1 + blocks(params.slots_per_gpu));
-        self.copies(params, gpu, expert) > 0
     }
 
     /// How many replicas of `expert` are on `gpu`.

@@ -3,8 +3,8 @@
 //! As a 1-1 swap, with sums of two replicas. A free slot is a replica of load 0, so 2-for-1 is among them.
 
 use super::swap::Pair;
-use super::{Candidate, Kind, Loads, Move, by_quads, plus};
-use crate::params::{Params, TURN, WINDOW_PAIR_SLOTS, blocks, pairs};
+use super::{TURN, WINDOW_PAIR_SLOTS, Candidate, Kind, Loads, Move, by_quads, plus};
+use crate::params::{Params, blocks, pairs};
 
 /// The 2-for-2 swap of a critical GPU with another that leaves the least value below `value`; ties to the
 /// earlier window's GPU, then the lower partner, then the partner's pair, then the critical GPU's. Of each GPU

@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-use super::{Candidate, Kind, Loads, Move, Quad, by_quads, larger, minus, plus, sum};
-use crate::params::{Params, TURN, WINDOW_TILE, blocks};
+use super::{TURN, WINDOW_TILE, Candidate, Kind, Loads, Move, Quad, by_quads, larger, minus, plus, sum};
+use crate::params::{Params, blocks};
 
 /// The swap of a critical GPU with another that leaves the least value below `value`; ties to the earlier
 /// window's GPU, then the lower partner, then the partner's slot, then the critical GPU's.

@@ -1,0 +1,298 @@
+// Stage 5 where GPUs have two slots: search the replica counts alone. Reads `kept` (node loads), `groups` (the bound);
+// writes `arena`. What is computed, and why, is said in `src/mirror/s5_counts/`.
+//
+// begin_counts   one workgroup a queued candidate: the order of experts, and the fold of the counts it has
+// search_counts  the same: some iterations of the search
+//
+// The lanes of a workgroup, a team, share a candidate. Each knows all that is said once of a candidate, in registers, and
+// lane 0, which leads, writes it. Between two iterations everything is in the arena, so where dispatches are cut changes
+// nothing. What is summed up from row to row is done in runs of rows side by side, a run a lane.
+//
+// Each barrier is reached by all lanes: what decides is the uniform block or a value that all loaded as one.
+
+// Lanes of a workgroup.
+override TEAM: u32 = 8u;
+override DEPTH: u32;             // bits of the number of rows
+const ROLLED_DEPTH: u32 = 11u;
+
+// Words of the control block that only this search has.
+const C_ITERATION: u32 = C_STEPS;
+const C_SLACK: u32 = C_VARIANCE;     // iterations since the best value was found or the target raised
+const C_IDLE: u32 = C_KICK;          // iterations since the best value was found
+const C_SHIFT: u32 = C_HEAVY;        // the part by which the target is below the best value
+const C_PARITY: u32 = C_CURSOR;      // which of its two places the order lies in
+const C_LEAST: u32 = C_GAIN_LOW;     // the least excess over this target so far
+const C_RENEWED: u32 = C_GAIN_HIGH;  // 1: the target is new, and has no such excess yet
+
+
+const COLUMNS: u32 = 16u;        // of a row: what is added to the surplus, from -7 to 8
+const LEAST_ADDED: i32 = -7;
+const MOST_ADDED: i32 = 8;
+const GAINERS: u32 = 16u;
+const LOSERS: u32 = 4u;
+const FIRST_SHIFT: u32 = 6u;
+const LAST_SHIFT: u32 = 16u;
+const HALVED_AFTER: u32 = 2u;
+const PATIENCE_SHARE: u32 = 4u;
+const ABOVE_ALL: u32 = 1u << 28u;    // `FIXED_TOTAL`
+const INDEX: u32 = 0xfffu;           // the bits of a rank that say what it is of
+
+// A value to find the least of: the excess, then a hash with what it is of in its low bits. `NO_RANK` is of nothing.
+struct Rank {
+    excess: u32,
+    tie: u32,
+}
+
+const NO_RANK: Rank = Rank(NONE, NONE);
+
+struct Event {
+    at: u32,
+    row: u32,
+    step: i32,
+}
+
+// Another count of an expert: of the event that goes and the one that comes the higher and the lower.
+struct Change {
+    high: Event,
+    low: Event,
+}
+
+var<workgroup> rank_reports: array<vec2<u32>, TEAM>;
+var<workgroup> sum_reports: array<u32, TEAM>;
+var<workgroup> column_reports: array<array<vec4<u32>, 4>, TEAM>;
+// The best experts to lose a replica, then the best to gain one, and what becomes of their events.
+var<workgroup> listed_experts: array<u32, 20>;
+var<workgroup> listed_changes: array<Change, 20>;
+var<workgroup> queue_length: u32;
+var<workgroup> agreed: u32;
+
+var<private> lane: u32;
+var<private> leads: bool;
+var<private> best: u32;
+var<private> shift: u32;
+var<private> least: u32;
+var<private> idle: u32;
+var<private> slack: u32;
+var<private> iteration: u32;
+var<private> parity: u32;
+var<private> renewed: u32;
+var<private> immovable: bool;    // no expert can lose or gain a replica
+var<private> goal: u32;          // the target
+var<private> half_goal: u32;
+
+// Where things lie. In scratch: experts by falling share and these shares, twice.
+
+fn order_at(index: u32) -> u32 {
+    return word_at(params.at_scratch, parity * 2u * params.node_experts + index);
+}
+
+fn ordered_share_at(index: u32) -> u32 {
+    return word_at(params.at_scratch, (parity * 2u + 1u) * params.node_experts + index);
+}
+
+// How many replicas there are up to an expert of the order, itself included.
+fn replicas_to_at(index: u32) -> u32 {
+    return word_at(params.at_count_search, index);
+}
+
+// The row of an expert's event.
+fn event_row_at(expert: u32) -> u32 {
+    return word_at(params.at_count_search, params.node_experts + expert);
+}
+
+// Until which iteration it is left alone.
+fn tabu_at(expert: u32) -> u32 {
+    return word_at(params.at_count_search, 2u * params.node_experts + expert);
+}
+
+fn best_count_at(expert: u32) -> u32 {
+    return word_at(params.at_count_search, 3u * params.node_experts + expert);
+}
+
+// The excess that another count of it leaves.
+fn key_at(expert: u32) -> u32 {
+    return word_at(params.at_count_search, 4u * params.node_experts + expert);
+}
+
+// Rows: above all, the events, half the target.
+fn rows() -> u32 {
+    return params.node_experts + 2u;
+}
+
+fn position_at(row: u32) -> u32 {
+    return word_at(params.at_count_search, 5u * params.node_experts + row);
+}
+
+fn surplus_at(row: u32) -> u32 {
+    return word_at(params.at_count_search, 5u * params.node_experts + rows() + row);
+}
+
+fn excess_at(row: u32, column: u32) -> u32 {
+    return word_at(params.at_count_search, 5u * params.node_experts + 2u * rows() + row * COLUMNS + column);
+}
+
+fn share_of(expert: u32) -> u32 {
+    return weight(expert) / max(count_of(expert), 1u);
+}
+
+@compute @workgroup_size(TEAM)
+fn begin_counts(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) grid: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    if !take_team(workgroup, grid, local) {
+        return;
+    }
+    parity = 0u;
+    for (var e = lane; e < params.node_experts; e += TEAM) {
+        arena[tabu_at(e)] = 0u;
+        arena[best_count_at(e)] = count_of(e);
+        arena[order_at(e)] = e;
+        arena[ordered_share_at(e)] = share_of(e);
+    }
+    var packed = 0u;
+    for (var gpu = lane; gpu < params.node_gpus; gpu += TEAM) {
+        packed = max(packed, gpu_load(gpu));
+        set_snapshot(2u * gpu, slot_expert(2u * gpu));
+        set_snapshot(2u * gpu + 1u, slot_expert(2u * gpu + 1u));
+    }
+    best = most_of_team(packed);
+    sort_order();
+    count_replicas();
+    let value = fold_value();
+    if value < best {
+        best = value;
+        keep_counts();
+    }
+    if leads {
+        set_control(C_BEST_MAX, best);
+        set_control(C_ITERATION, 0u);
+        set_control(C_SLACK, 0u);
+        set_control(C_IDLE, 0u);
+        set_control(C_SHIFT, FIRST_SHIFT);
+        set_control(C_PARITY, 0u);
+        set_control(C_LEAST, NONE);
+        set_control(C_RENEWED, 1u);
+        queue_again();
+    }
+}
+
+@compute @workgroup_size(TEAM)
+fn search_counts(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) grid: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    if !take_team(workgroup, grid, local) {
+        return;
+    }
+    let stop = stop_load(node_bound(my_layer, my_node));
+    best = control(C_BEST_MAX);
+    iteration = control(C_ITERATION);
+    slack = control(C_SLACK);
+    idle = control(C_IDLE);
+    shift = control(C_SHIFT);
+    parity = control(C_PARITY);
+    least = control(C_LEAST);
+    renewed = control(C_RENEWED);
+    immovable = false;
+    for (var turn = 0u; turn < dispatched.fuel; turn += 1u) {
+        if agree(verdict(stop)) != END_RUNNING {
+            break;
+        }
+        iterate();
+    }
+    let end = agree(verdict(stop));
+    if end != END_RUNNING {
+        for (var e = lane; e < params.node_experts; e += TEAM) {
+            set_count(e, arena[best_count_at(e)]);
+        }
+    }
+    if leads {
+        set_control(C_BEST_MAX, best);
+        set_control(C_ITERATION, iteration);
+        set_control(C_SLACK, slack);
+        set_control(C_IDLE, idle);
+        set_control(C_SHIFT, shift);
+        set_control(C_PARITY, parity);
+        set_control(C_LEAST, least);
+        set_control(C_RENEWED, renewed);
+        set_control(C_END, end);
+        if end == END_RUNNING {
+            queue_again();
+        }
+    }
+}
+
+// Sets the private variables; whether the team has a candidate whose result may be kept.
+fn take_team(workgroup: vec3<u32>, grid: vec3<u32>, local: u32) -> bool {
+    take_params();
+    lane = local;
+    leads = lane == 0u;
+    let place = workgroup.y * grid.x + workgroup.x;
+    if leads {
+        queue_length = queued();
+    }
+    if place >= workgroupUniformLoad(&queue_length) {
+        return false;
+    }
+    take_candidate(queued_candidate(place));
+    if leads {
+        agreed = END_RUNNING;
+    }
+    return workgroupUniformLoad(&agreed) == END_RUNNING;
+}
+
+// What lane 0 says.
+fn agree(end: u32) -> u32 {
+    if leads {
+        agreed = end;
+    }
+    return workgroupUniformLoad(&agreed);
+}
+
+fn verdict(stop: u32) -> u32 {
+    if best <= stop {
+        return END_REACHED;
+    }
+    if immovable || idle >= max(params.patience / PATIENCE_SHARE, 1u) {
+        return END_STUCK;
+    }
+    return select(END_RUNNING, END_SPENT, iteration >= params.iterations);
+}
+
+// One move, and what its counts come to.
+fn iterate() {
+    goal = best - 1u - (best >> shift);
+    half_goal = goal / 2u;
+    place_events();
+    sum_rows();
+    if renewed == 1u {
+        least = arena[excess_at(params.node_experts + 1u, u32(-LEAST_ADDED))];
+        renewed = 0u;
+    }
+    iteration += 1u;
+    let word = draw(restart_key(first_group(), my_restart), DRAW_COUNT_MOVES + iteration);
+    list_experts(word);
+    immovable = listed_experts[0] == NONE || listed_experts[LOSERS] == NONE;
+    let move_found = best_move(word);
+    let moves = move_found.excess != NONE;
+    let pair = select(0u, move_found.tie & INDEX, moves);
+    reorder(moves, listed_experts[pair / GAINERS], listed_experts[LOSERS + pair % GAINERS], word);
+    least = min(least, move_found.excess);
+    count_replicas();
+    let value = fold_value();
+    idle += 1u;
+    slack += 1u;
+    if value < best {
+        best = value;
+        idle = 0u;
+        renewed = 1u;
+        keep_counts();
+    } else if slack >= HALVED_AFTER && shift < LAST_SHIFT {
+        shift += 1u;
+        renewed = 1u;
+    }
+    slack = select(slack, 0u, renewed == 1u);
+}

@@ -1,0 +1,341 @@
+//! Stage 5 where GPUs have two slots, the mirror of `shaders/s5_counts.wgsl`: search the replica counts alone.
+//!
+//! With two slots a GPU and none free the counts decide the placement: replicas in falling order, the heaviest with
+//! the lightest, the next with the next lightest, and so on. No other placement of these counts has a lighter heaviest
+//! GPU. This is the fold; what it comes to is its value. A GPU to which the fold gives one expert twice exchanges a
+//! replica with another GPU ([`Tables::twins`]), and the value is the one after that.
+//!
+//! The search moves one replica from one expert to another, again and again, always by the move that leaves the least
+//! excess over a target a little below the best value so far, even if that is more than there was (tabu search).
+//! Experts that took part are left alone for some iterations, unless a move leaves less than any did at this target.
+//!
+//! The excess over a target `T` of all counts next to the present ones is had from one table ([`Tables::build`]):
+//! - Expert by expert there is an event. A replica heavier than `T / 2` (the expert is heavy) needs a partner of at most
+//!   `T` less its load; a replica of at most `T / 2` (light) is one for loads up to `T` less its own. So the event of a
+//!   heavy expert lies at the load of a replica and counts `+ replicas`, that of a light one at `T` less that load and
+//!   counts `- replicas`.
+//! - Going down from the highest event, the sum of what they count (the surplus) is how many replicas lack a partner. The
+//!   excess is the integral of the surplus, where it is positive, down to `T / 2`; it is 0 where the value is at most `T`.
+//! - Another count of an expert removes its event and adds one elsewhere: between these the surplus is higher or lower by
+//!   a number. The rows of the table have that integral down to each event for each such number from -7 to 8, so
+//!   that the excess after a move is a sum of a few of its entries.
+//!
+//! Equal values are told apart by a hash and then by the expert or the place in the lists, so all orders are total. The
+//! iterations are what `params.iterations` and `params.patience` count, and a larger budget repeats what a smaller one did.
+
+mod fold;
+mod table;
+
+use crate::mirror::rng;
+use crate::mirror::candidate::{Candidate, End, Outcome};
+use crate::params::Params;
+use table::{COLUMNS, Change, merged};
+
+/// An iteration weighs all moves of a replica from the best of these to the best of those.
+const LOSERS: usize = 4;
+/// See [`LOSERS`].
+const GAINERS: usize = 16;
+
+/// A target is the best value less a part of it, 1 / 2^6 at first. After 2 iterations without a new best the part is
+/// halved, down to 1 / 2^16: what is easier to reach has less room for a detour.
+const FIRST_SHIFT: u32 = 6;
+/// See [`FIRST_SHIFT`].
+const LAST_SHIFT: u32 = 16;
+/// See [`FIRST_SHIFT`].
+const HALVED_AFTER: u32 = 2;
+
+/// Until how many iterations later an expert that took part in a move may take part in another: 4 to 11, where there are
+/// enough experts for that.
+fn tenure(experts: usize, word: u32) -> u32 {
+    (4 + (word & 7)).min(1 + experts as u32 / 4)
+}
+
+/// This search has an iteration for four of the other.
+pub const PATIENCE_SHARE: u32 = 4;
+
+/// Whether this search is for such calls.
+pub fn applies(params: &Params) -> bool {
+    params.slots_per_gpu == 2
+        && params.windows == 1
+        && params.node_replicas == params.node_slots
+        && params.node_experts >= 2
+        && params.trajectory
+}
+
+/// Iterations without a new best after which the search ends.
+pub fn patience(params: &Params) -> u32 {
+    (params.patience / PATIENCE_SHARE).max(1)
+}
+
+/// Improves on a packed candidate, down to `stop_load` if it can. Afterwards `candidate.snapshot` is the result, the
+/// packing itself if no counts are better, and `candidate.counts` has its counts.
+pub fn search(
+    params: &Params,
+    key: u32,
+    loads: &[u32],
+    stop_load: u32,
+    candidate: &mut Candidate,
+) -> Outcome {
+    let packed = candidate.max_load();
+    let Candidate { counts, expert, snapshot, two_slots: tables, .. } = candidate;
+    snapshot.clone_from(expert);
+    tables.begin(loads, counts);
+    let mut run = Run { best: packed, folded: false, shift: FIRST_SHIFT, least: 0, idle: 0, slack: 0 };
+    let value = tables.value(params, counts);
+    if value < packed {
+        run.best = value;
+        run.folded = true;
+    }
+    let end = tables.iterate(params, key, loads, stop_load, counts, &mut run);
+    counts.clone_from(&tables.best_counts);
+    if run.folded {
+        tables.begin(loads, counts);
+        tables.fold(params, counts, snapshot);
+    }
+    Outcome { max: run.best, end }
+}
+
+/// Where a search is.
+struct Run {
+    /// The best value so far.
+    best: u32,
+    /// Whether it is that of a fold, and not that of the packing.
+    folded: bool,
+    /// The part by which the target is below it.
+    shift: u32,
+    /// The least excess over this target so far.
+    least: u32,
+    /// Iterations since the best value was found.
+    idle: u32,
+    /// Iterations since that or since the target was raised.
+    slack: u32,
+}
+
+impl Run {
+    fn target(&self) -> u32 {
+        self.best - 1 - (self.best >> self.shift)
+    }
+}
+
+/// One place in a list of the best: the excess, then a hash, then what it is for.
+fn rank(excess: u32, word: u32, index: u32) -> u64 {
+    let tie = word.wrapping_add(index.wrapping_mul(rng::PLACE_STEP)) & !INDEX | index;
+    u64::from(excess) << 32 | u64::from(tie)
+}
+
+/// The bits of [`rank`] that say what it is for: a node has at most 4,096 experts.
+const INDEX: u32 = 0xfff;
+
+fn index_of(rank: u64) -> usize {
+    (rank as u32 & INDEX) as usize
+}
+
+/// Puts a rank into a list of the least, rising, `u64::MAX` where it is empty.
+fn offer<const N: usize>(list: &mut [u64; N], mut rank: u64) {
+    if rank < list[N - 1] {
+        for entry in list {
+            let (low, high) = (rank.min(*entry), rank.max(*entry));
+            *entry = low;
+            rank = high;
+        }
+    }
+}
+
+/// All that the search remembers, kept from candidate to candidate for its memory alone.
+#[derive(Default)]
+pub struct Tables {
+    /// Load of one replica of each expert, with one replica more, and with one less.
+    share: Vec<u32>,
+    more: Vec<u32>,
+    fewer: Vec<u32>,
+    /// Experts by falling share, ties to the lower.
+    order: Vec<u32>,
+    /// Until which iteration each expert is left alone.
+    tabu: Vec<u32>,
+    /// Counts of the best value.
+    best_counts: Vec<u32>,
+    /// The target, and its half.
+    target: u32,
+    half: u32,
+    /// The row of each expert's event.
+    row: Vec<u32>,
+    /// Where each row lies, falling: above all, then the events, then half the target.
+    position: Vec<u32>,
+    /// The surplus below each row.
+    surplus: Vec<i32>,
+    /// The excess down to each row, were the surplus larger by -7 to 8.
+    excess: Vec<[u32; COLUMNS]>,
+    /// Rows whose position, less the highest and shifted, is below each number: see [`Tables::row_of`].
+    before: Vec<u32>,
+    before_shift: u32,
+    /// What becomes of each expert's event with one replica more.
+    gains: Vec<Change>,
+}
+
+impl Tables {
+    /// Shares and order for some counts, which are the best so far.
+    fn begin(&mut self, loads: &[u32], counts: &[u32]) {
+        let experts = loads.len();
+        for array in [&mut self.share, &mut self.more, &mut self.fewer, &mut self.row, &mut self.tabu] {
+            array.clear();
+            array.resize(experts, 0);
+        }
+        self.gains.resize(experts, Change::default());
+        self.best_counts.clear();
+        self.best_counts.extend_from_slice(counts);
+        (0..experts).for_each(|e| self.weigh(loads, counts, e));
+        let Self { order, share, .. } = self;
+        order.clear();
+        order.extend(0..experts as u32);
+        order.sort_unstable_by_key(|&e| (u32::MAX - share[e as usize], e));
+    }
+
+    /// The loads of an expert's replicas.
+    fn weigh(&mut self, loads: &[u32], counts: &[u32], e: usize) {
+        let (load, count) = (loads[e], counts[e]);
+        self.share[e] = load / count;
+        self.more[e] = load / (count + 1);
+        self.fewer[e] = if count > 1 { load / (count - 1) } else { 0 };
+    }
+
+    /// Brings an expert whose share changed to its place in the order.
+    fn reorder(&mut self, e: usize) {
+        let Self { order, share, .. } = self;
+        let mut at = order.iter().position(|&other| other == e as u32).unwrap_or(0);
+        let goes_before = |a: u32, b: u32| (share[b as usize], a) < (share[a as usize], b);
+        while at > 0 && goes_before(order[at], order[at - 1]) {
+            order.swap(at, at - 1);
+            at -= 1;
+        }
+        while at + 1 < order.len() && goes_before(order[at + 1], order[at]) {
+            order.swap(at, at + 1);
+            at += 1;
+        }
+    }
+
+    /// The search itself, from the counts at hand.
+    fn iterate(
+        &mut self,
+        params: &Params,
+        key: u32,
+        loads: &[u32],
+        stop_load: u32,
+        counts: &mut [u32],
+        run: &mut Run,
+    ) -> End {
+        if run.best > stop_load {
+            self.build(counts, run.target());
+            run.least = self.excess_now();
+        }
+        for iteration in 1..=params.iterations {
+            if run.best <= stop_load {
+                return End::Reached;
+            }
+            if run.idle >= patience(params) {
+                return End::Stuck;
+            }
+            let word = rng::draw(key, rng::COUNT_MOVES + iteration);
+            let gainers = self.gainers(params, counts, word);
+            let losers = self.losers(counts, word);
+            if gainers[0] == u64::MAX || losers[0] == u64::MAX {
+                return End::Stuck;
+            }
+            let best = self.best_move(counts, iteration, word, run.least, &losers, &gainers);
+            if best < u64::MAX {
+                let pair = index_of(best);
+                let (x, y) = (index_of(losers[pair / GAINERS]), index_of(gainers[pair % GAINERS]));
+                counts[x] -= 1;
+                counts[y] += 1;
+                self.tabu[x] = iteration + tenure(counts.len(), word);
+                self.tabu[y] = iteration + tenure(counts.len(), word >> 3);
+                for e in [x, y] {
+                    self.weigh(loads, counts, e);
+                    self.reorder(e);
+                }
+                run.least = run.least.min((best >> 32) as u32);
+            }
+            self.judge(params, counts, stop_load, run);
+        }
+        match () {
+            () if run.best <= stop_load => End::Reached,
+            () if run.idle >= patience(params) => End::Stuck,
+            () => End::Spent,
+        }
+    }
+
+    /// After a move: whether its counts are the best, and what to aim at next.
+    fn judge(&mut self, params: &Params, counts: &[u32], stop_load: u32, run: &mut Run) {
+        let value = self.value(params, counts);
+        run.idle += 1;
+        run.slack += 1;
+        let is_best = value < run.best;
+        let raises = !is_best && run.slack >= HALVED_AFTER && run.shift < LAST_SHIFT;
+        if is_best {
+            run.best = value;
+            run.folded = true;
+            run.idle = 0;
+            self.best_counts.copy_from_slice(counts);
+        } else if raises {
+            run.shift += 1;
+        }
+        if run.best <= stop_load {
+            return;
+        }
+        self.build(counts, run.target());
+        if is_best || raises {
+            run.slack = 0;
+            run.least = self.excess_now();
+        }
+    }
+
+    /// The experts that leave the least excess with one replica more, best first.
+    fn gainers(&mut self, params: &Params, counts: &[u32], word: u32) -> [u64; GAINERS] {
+        let mut list = [u64::MAX; GAINERS];
+        for e in (0..counts.len()).filter(|&e| counts[e] < params.max_count) {
+            let change = self.change(counts, e, self.more[e], counts[e] + 1);
+            self.gains[e] = change;
+            offer(&mut list, rank(self.excess_after(change.0.into_iter()), word, e as u32));
+        }
+        list
+    }
+
+    /// The experts that leave the least excess with one replica less, best first.
+    fn losers(&self, counts: &[u32], word: u32) -> [u64; LOSERS] {
+        let mut list = [u64::MAX; LOSERS];
+        for e in (0..counts.len()).filter(|&e| counts[e] > 1) {
+            let change = self.change(counts, e, self.fewer[e], counts[e] - 1);
+            offer(&mut list, rank(self.excess_after(change.0.into_iter()), word, e as u32));
+        }
+        list
+    }
+
+    /// The move that leaves the least excess, by its places in the lists; experts that are to be left alone take part
+    /// where that is less than `least`.
+    fn best_move(
+        &self,
+        counts: &[u32],
+        iteration: u32,
+        word: u32,
+        least: u32,
+        losers: &[u64],
+        gainers: &[u64],
+    ) -> u64 {
+        let mut best = u64::MAX;
+        for (i, &loser) in losers.iter().enumerate().take_while(|(_, rank)| **rank < u64::MAX) {
+            let x = index_of(loser);
+            let loss = self.change(counts, x, self.fewer[x], counts[x] - 1);
+            for (j, &gainer) in gainers.iter().enumerate().take_while(|(_, rank)| **rank < u64::MAX) {
+                let y = index_of(gainer);
+                if x == y {
+                    continue;
+                }
+                let excess = self.excess_after(merged(&loss, &self.gains[y]));
+                let is_free = self.tabu[x] <= iteration && self.tabu[y] <= iteration;
+                if is_free || excess < least {
+                    best = best.min(rank(excess, word, (i * GAINERS + j) as u32));
+                }
+            }
+        }
+        best
+    }
+}
