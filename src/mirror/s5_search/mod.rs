@@ -11,6 +11,8 @@
 //! Arrays are `[slot][window][GPU]`, so that loops over GPUs run abreast.
 
 mod exchange;
+#[cfg(test)]
+mod tests;
 mod transfer;
 
 use crate::mirror::candidate::{Candidate, End, Outcome};
