@@ -124,6 +124,8 @@ fn search(
         if workgroupUniformLoad(&is_kept) == 1u {
             keep();
             is_new = false;
+            // The move changes what other lanes are still to keep.
+            storageBarrier();
         }
         make_move(key);
         storageBarrier();
