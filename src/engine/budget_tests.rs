@@ -85,7 +85,7 @@ fn trips(kernel: Kernel, p: &GpuParams, lanes: u64) -> u64 {
             let sums = of(s.nodes) + s.nodes * of(s.node_groups);
             sums + group_swap(&s, s.node_groups) + bound(&s) + of(s.groups)
         }
-        "start" => of(s.nodes) + 2 * of(p.restart_count.into()),
+        "start" => of(s.nodes) + 2 * of(p.start_count.into()),
         "perturb" => of(16),
         "replicate" => of(s.steps) + s.steps * (of(blocks(s.experts.div_ceil(16))) + of(s.experts) + of(16)),
         "sort" => 2 * of(8) + of(s.several),
@@ -107,7 +107,7 @@ fn trips(kernel: Kernel, p: &GpuParams, lanes: u64) -> u64 {
         "search" => search(p, &s),
         "begin_counts" => begin_counts(&s),
         "search_counts" => of(p.fuel.into()) + u64::from(p.fuel) * count_move(&s) + shared(s.experts),
-        "choose_restart" => of(p.restart_count.into()),
+        "choose_start" => of(p.start_count.into()),
         "settle_layer" => 2 * of(s.nodes),
         "copy_node" | "copy_plan" => of(8),
         "gather" => 2 * of(8) + 8 * of(4 * s.quads),
@@ -320,7 +320,7 @@ fn dearest(recording: &Recording, lanes: u64) -> BTreeMap<&'static str, u64> {
     let mut known = HashMap::new();
     let mut dearest = BTreeMap::new();
     for Dispatch { kernel, params: p, .. } in &recording.dispatches {
-        let key = (kernel.entry, p.begin == 0, p.end.saturating_sub(p.begin), p.fuel, p.restart_count);
+        let key = (kernel.entry, p.begin == 0, p.end.saturating_sub(p.begin), p.fuel, p.start_count);
         let cost = *known.entry(key).or_insert_with(|| trips(*kernel, p, lanes));
         let most = dearest.entry(kernel.entry).or_insert(0);
         *most = cost.max(*most);
@@ -383,11 +383,13 @@ fn no_dispatch_of_the_limits_passes_the_limit() {
 #[test]
 fn no_dispatch_of_a_trajectory_passes_the_limit() {
     let (mut least, mut seen) = (u32::MAX, 0);
-    for (windows, slots) in [1, 2, 5, 16].into_iter().flat_map(|w| [1, 2, 3, 4, 5, 7, 9, 16, 33, 64, 256].map(|k| (w, k)))
+    for (windows, slots) in
+        [1, 2, 5, 16].into_iter().flat_map(|w| [1, 2, 3, 4, 5, 7, 9, 16, 33, 64, 256].map(|k| (w, k)))
     {
         for gpus in [1, 2, 8, 31, 64, 144, 404, 1024, 4096] {
             let all = gpus * slots;
-            for (replicas, experts) in [(all, all), (all, all * 8 / 9), (all - all / 5, all / 2), (all, gpus)] {
+            for (replicas, experts) in [(all, all), (all, all * 8 / 9), (all - all / 5, all / 2), (all, gpus)]
+            {
                 let experts = experts.clamp(1, 4096);
                 if all > 16_384 || replicas < experts {
                     continue;
@@ -423,7 +425,7 @@ fn no_dispatch_of_a_descent_passes_the_limit() {
                 let search = Search::Descent(Descent { lightest, pair_swaps: true, ..descent });
                 let params = params(shape, &PlanOptions { duplicates, search, ..options.clone() });
                 let base = Layout::new(&params, 1).base;
-                let batch = Batch { assignment: 0, layers: (0, 1), restarts: (0, 1), haste: 1 };
+                let batch = Batch { assignment: 0, layers: (0, 1), starts: (0, 1), haste: 1 };
                 let mut recording = Recording::default();
                 s5_descend::record(&mut recording, &base, &batch);
                 let fuel = recording.dispatches[1].params.fuel;

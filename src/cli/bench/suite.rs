@@ -26,7 +26,7 @@ const SHAPES: [Shape; 5] = [
 /// Plans of a case after the first.
 const LATER: usize = 3;
 
-/// Restarts of the batch.
+/// Starts of the batch.
 const BATCH_STARTS: u32 = 4;
 
 /// One case: what is planned.

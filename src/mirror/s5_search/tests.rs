@@ -301,21 +301,27 @@ fn a_transfer_is_the_best_of_its_kind_and_worth_what_it_says() {
             continue;
         }
         let counts = small.counts(&small.placed);
-        let may_lose = |x: u32| x != FREE && counts[x as usize] > 1 && small.search.no_loss[x as usize] <= NOW;
+        let may_lose =
+            |x: u32| x != FREE && counts[x as usize] > 1 && small.search.no_loss[x as usize] <= NOW;
         let may_gain =
             |y: &u32| counts[*y as usize] < params.max_count && small.search.no_gain[*y as usize] <= NOW;
         let mut best: Option<i32> = None;
         let mut offer = |value: i32| best = Some(best.map_or(value, |least| least.min(value)));
         // A slot of the GPU goes to the expert whose replicas are then the lightest, over all windows.
         let gainers = (0..params.node_experts).filter(may_gain).filter(|y| !small.held(a).contains(y));
-        let light = |y: &u32| -> i32 { (0..windows).map(|w| small.share(*y, counts[*y as usize] + 1, w)).sum() };
+        let light =
+            |y: &u32| -> i32 { (0..windows).map(|w| small.share(*y, counts[*y as usize] + 1, w)).sum() };
         if let Some(y) = gainers.min_by_key(light) {
             small.held(a).iter().filter(|&&x| may_lose(x)).for_each(|&x| offer(weigh(&small, a, x, y)));
         }
         // Or an expert of the GPU gains a replica on a GPU without one.
         for &y in small.held(a).iter().filter(|&&y| y != FREE).filter(|&y| may_gain(y)) {
             for gpu in small.others().filter(|&gpu| !small.held(gpu).contains(&y)) {
-                small.held(gpu).iter().filter(|&&x| may_lose(x)).for_each(|&x| offer(weigh(&small, gpu, x, y)));
+                small
+                    .held(gpu)
+                    .iter()
+                    .filter(|&&x| may_lose(x))
+                    .for_each(|&x| offer(weigh(&small, gpu, x, y)));
             }
         }
         let found = small.search.best_transfer(&params, KEY, NOW, BLOCKED, a);
@@ -373,7 +379,10 @@ fn a_trajectory_keeps_the_best_of_its_placements() {
             assert!(outcome.max as i32 <= before, "seed {seed}: {iterations} iterations, {patience}");
             before = outcome.max as i32;
             let counts = small.counts(kept);
-            assert!(counts.iter().all(|count| (1..=params.max_count).contains(count)), "seed {seed}: {kept:?}");
+            assert!(
+                counts.iter().all(|count| (1..=params.max_count).contains(count)),
+                "seed {seed}: {kept:?}"
+            );
             assert_eq!(counts.iter().sum::<u32>(), params.node_replicas, "seed {seed}: {kept:?}");
             let twins = |gpu: &[u32]| (1..slots).any(|i| gpu[i] != FREE && gpu[..i].contains(&gpu[i]));
             assert!(!params.avoid_duplicates || !kept.chunks(slots).any(twins), "seed {seed}: {kept:?}");
