@@ -187,7 +187,9 @@ impl Search {
             iteration += 1;
             let a = self.proposer();
             let found = self.best_move(params, key, start, iteration, since, value, a);
-            if is_new && found.value >= value {
+            // With duplicates a transfer may come to more than it says: a GPU may hold the expert that loses twice.
+            let may_be_worse = matches!(found.kind, Kind::Transfer { .. }) && !params.avoid_duplicates;
+            if is_new && (found.value >= value || may_be_worse) {
                 self.keep(candidate);
                 is_new = false;
             }
