@@ -67,17 +67,56 @@ pub fn race(
     Ok((median(yardstick), firsts.into_iter().zip(runs).map(time).collect()))
 }
 
+/// Rounds of [`paired`], at least and at most.
+const ROUNDS: (usize, usize) = (5, 301);
+
+/// How one contender did against greedy alone.
+#[derive(Clone, Copy, Debug)]
+pub struct Pair {
+    /// Medians.
+    pub greedy_ms: f64,
+    pub ms: f64,
+    /// Median of the ratios of each round.
+    pub ratio: f64,
+}
+
+/// Greedy and one contender, in turns, until both together have used the share of time. The first round does not
+/// count.
+pub fn paired(
+    share: Duration,
+    mut greedy: impl FnMut(),
+    mut contender: impl FnMut() -> Result<(), Error>,
+) -> Result<Pair, Error> {
+    greedy();
+    contender()?;
+    let begin = Instant::now();
+    let mut rounds = Vec::new();
+    while rounds.len() < ROUNDS.0 || (rounds.len() < ROUNDS.1 && begin.elapsed() < share) {
+        let start = Instant::now();
+        greedy();
+        let greedy_ms = milliseconds(start);
+        let start = Instant::now();
+        contender()?;
+        rounds.push((greedy_ms, milliseconds(start)));
+    }
+    Ok(Pair {
+        greedy_ms: median(rounds.iter().map(|round| round.0)),
+        ms: median(rounds.iter().map(|round| round.1)),
+        ratio: median(rounds.iter().map(|round| round.1 / round.0)),
+    })
+}
+
 fn timed(work: &mut Work) -> Result<f64, Error> {
     let start = Instant::now();
     work()?;
     Ok(milliseconds(start))
 }
 
-fn milliseconds(start: Instant) -> f64 {
+pub fn milliseconds(start: Instant) -> f64 {
     start.elapsed().as_secs_f64() * 1e3
 }
 
-fn median(values: impl IntoIterator<Item = f64>) -> f64 {
+pub fn median(values: impl IntoIterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.into_iter().collect();
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
