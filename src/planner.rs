@@ -41,6 +41,8 @@ use crate::planner::cpu::Planned;
 pub struct Planner {
     inner: Arc<Inner>,
     fallback: Fallback,
+    /// The threads of the CPU backend; rayon's own where there are none.
+    threads: Option<Arc<rayon::ThreadPool>>,
 }
 
 /// What a planner does where its device fails: is lost, hangs, lacks memory, or refuses the work.
@@ -53,6 +55,9 @@ pub enum Fallback {
     /// The call ends with [`Error::Device`].
     Never,
 }
+
+/// The most threads of [`Planner::with_threads`].
+const MAX_THREADS: usize = 1 << 10;
 
 /// What all clones of a planner share.
 struct Inner {
@@ -103,7 +108,7 @@ impl Planner {
             Err(error @ Error::Device { .. }) if auto => (Backend::Refused(error), DeviceInfo::cpu()),
             Err(error) => return Err(error),
         };
-        Ok(Self { inner: Arc::new(Inner { backend, info }), fallback: Fallback::default() })
+        Ok(Self { inner: Arc::new(Inner { backend, info }), fallback: Fallback::default(), threads: None })
     }
 
     /// The same planner, on the same device, with another rule for its faults.
@@ -117,6 +122,35 @@ impl Planner {
     pub fn with_fallback(mut self, fallback: Fallback) -> Self {
         self.fallback = fallback;
         self
+    }
+
+    /// The same planner, with this many threads of its own for the CPU backend: many ranks may share a host. The plan is
+    /// the same with any number.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] where there are none, more than 1,024, or the system starts no more.
+    ///
+    /// ```
+    /// use eplb_wgpu::{DeviceChoice, Planner};
+    /// let planner = Planner::new(DeviceChoice::Cpu)?.with_threads(2)?;
+    /// # Ok::<(), eplb_wgpu::Error>(())
+    /// ```
+    pub fn with_threads(mut self, threads: usize) -> Result<Self, Error> {
+        if !(1..=MAX_THREADS).contains(&threads) {
+            return Err(Error::invalid("threads", threads, format!("is not between 1 and {MAX_THREADS}")));
+        }
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+        let pool = pool.map_err(|error| Error::invalid("threads", threads, format!("cannot be started: {error}")))?;
+        self.threads = Some(Arc::new(pool));
+        Ok(self)
+    }
+
+    /// Runs work on the planner's own threads.
+    fn on_threads<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        match &self.threads {
+            Some(pool) => pool.install(work),
+            None => work(),
+        }
     }
 
     /// The device that makes the plans.
@@ -157,7 +191,7 @@ impl Planner {
         let mut made_by = self.inner.info.clone();
         let windows = host::even_where_cold(&params, loads.fixed_windows());
         let combined = host::combine(&params, &windows);
-        let mut planned = match host::plan_small(&params, &combined) {
+        let mut planned = match self.on_threads(|| host::plan_small(&params, &combined)) {
             Some(planned) => planned,
             None => match self.plan_on_backend(&params, &combined, &windows) {
                 Ok(planned) => planned,
@@ -165,7 +199,7 @@ impl Planner {
                 Err(error) => {
                     warnings.push(format!("{error}; the CPU backend made the plan"));
                     made_by = DeviceInfo::cpu();
-                    cpu::plan(&params, &combined, &windows)
+                    self.on_threads(|| cpu::plan(&params, &combined, &windows))
                 }
             },
         };
@@ -191,7 +225,7 @@ impl Planner {
     /// The stages, on the planner's backend.
     fn plan_on_backend(&self, params: &Params, combined: &[u32], windows: &[u32]) -> Result<Planned, Error> {
         match &self.inner.backend {
-            Backend::Cpu => Ok(cpu::plan(params, combined, windows)),
+            Backend::Cpu => Ok(self.on_threads(|| cpu::plan(params, combined, windows))),
             Backend::Device(keeper) => keeper.with(|gpu| gpu::plan(gpu, params, combined, windows)),
             Backend::Refused(error) => Err(error.clone()),
         }
@@ -243,7 +277,9 @@ impl Planner {
         let params = Params::new(&fresh.loads, &fresh.cluster, &fresh.options)?;
         let before = from_map(previous.physical_to_logical());
         let after = from_map(fresh.physical_to_logical());
-        let paths = warm::paths(&params, &fresh.cluster, &fresh.loads, &before, &after, limits);
+        let paths = self.on_threads(|| {
+            warm::paths(&params, &fresh.cluster, &fresh.loads, &before, &after, limits)
+        });
         let chosen = warm::choose(&params, &paths, limits);
         let mut slots = Vec::with_capacity(before.len());
         let mut layers = Vec::with_capacity(paths.len());

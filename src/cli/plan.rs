@@ -75,6 +75,9 @@ pub struct Plan {
     /// The most replicas of an expert
     #[arg(long)]
     max_replicas_per_expert: Option<u32>,
+    /// Threads of the CPU backend; all cores where it is not given
+    #[arg(long)]
+    threads: Option<usize>,
     /// Seed of everything that is drawn
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -148,7 +151,10 @@ impl Plan {
 
     /// The plan, from the previous one if there is one.
     fn make(&self, cluster: &Cluster, previous: Option<&Placement>) -> Result<Made, Error> {
-        let planner = Planner::new(self.device.clone())?.with_fallback(self.fallback);
+        let mut planner = Planner::new(self.device.clone())?.with_fallback(self.fallback);
+        if let Some(threads) = self.threads {
+            planner = planner.with_threads(threads)?;
+        }
         if let Some(strategy) = self.strategy {
             let [file] = self.loads.as_slice() else {
                 let rule = "is for the windows of one load file";
@@ -314,6 +320,20 @@ fn parse_fallback(text: &str) -> Result<Fallback, String> {
     }
 }
 
+/// The layers in which DeepSeek's rule, which may put an expert on a GPU twice, is better than a plan that may not: the
+/// layer, its heaviest GPU there and here.
+fn where_duplicates_win(plan: &crate::Plan, greedy: &Quality) -> Vec<(usize, f64, f64)> {
+    let options = plan.options();
+    if options.duplicates == Duplicates::Allow || options.max_replicas_per_expert.is_some() {
+        return Vec::new();
+    }
+    // Fixed point rounds each replica by less than a millionth of the layer.
+    let rounding = 1e-6 * plan.cluster().num_gpus() as f64;
+    let pairs = greedy.layers.iter().zip(&plan.quality().layers).enumerate();
+    let pairs = pairs.map(|(layer, (greedy, plan))| (layer, greedy.max_gpu_load, plan.max_gpu_load));
+    pairs.filter(|&(_, greedy, plan)| greedy < plan * (1.0 - rounding)).collect()
+}
+
 fn json_report(plan: &crate::Plan, greedy: &Quality) -> Value {
     let quality = plan.quality();
     json!({
@@ -335,6 +355,9 @@ fn json_report(plan: &crate::Plan, greedy: &Quality) -> Value {
         "layers_without_load": quality.layers_without_load(),
         "policy": plan.cluster().policy().name(),
         "greedy_balancedness": greedy.balancedness(),
+        "duplicates_win": where_duplicates_win(plan, greedy).into_iter()
+            .map(|(layer, greedy, max)| json!({ "layer": layer, "greedy_max": greedy, "max": max }))
+            .collect::<Vec<_>>(),
         "warnings": plan.warnings(),
     })
 }
@@ -351,7 +374,7 @@ fn report(plan: &crate::Plan, greedy: &Quality) -> Vec<(&'static str, String)> {
         cluster.policy().name()
     );
     let worst = format!("{} (layer {})", percent(quality.worst_gap()), quality.worst_layer().unwrap_or(0));
-    vec![
+    let mut rows = vec![
         ("plan", shape),
         ("device", format!("{} ({})", plan.device(), plan.backend())),
         ("time", format!("{}, bound {}", milliseconds(plan.elapsed()), milliseconds(plan.bound_elapsed()))),
@@ -364,5 +387,12 @@ fn report(plan: &crate::Plan, greedy: &Quality) -> Vec<(&'static str, String)> {
         ),
         ("layers without load", quality.layers_without_load().to_string()),
         ("fingerprint", format!("{:016x}", plan.fingerprint())),
-    ]
+    ];
+    for (layer, greedy, max) in where_duplicates_win(plan, greedy) {
+        let text = format!(
+            "heaviest GPU {greedy:.4} with an expert twice on a GPU (greedy), {max:.4} without: --allow-duplicates"
+        );
+        rows.push(("duplicates win", format!("layer {layer}: {text}")));
+    }
+    rows
 }

@@ -150,7 +150,7 @@ impl Layer<'_> {
             1 => self.bound.max(s2_groups_to_nodes::node_bound(params, &scratch.combined)),
             _ => self.bound,
         };
-        self.lay_windows(groups, &mut scratch.loads);
+        lay_windows(params, groups, &self.windows, &mut scratch.loads);
         let mut best = NodeBest::none();
         for start in 0..params.starts {
             let outcome = run_start(params, groups[0], start, floors, params.stop_load(bound), scratch);
@@ -162,17 +162,17 @@ impl Layer<'_> {
         best
     }
 
-    /// The loads of a node's experts in all windows, `[experts][windows]`.
-    fn lay_windows(&self, groups: &[u32], out: &mut Vec<u32>) {
-        let windows = self.windows.len();
-        out.clear();
-        out.resize(self.params.node_experts as usize * windows, 0);
-        let mut loads = Vec::new();
-        for (window, row) in self.windows.iter().enumerate() {
-            s2_groups_to_nodes::node_loads(self.params, groups, row, &mut loads);
-            for (out, &load) in out.iter_mut().skip(window).step_by(windows).zip(&loads) {
-                *out = load;
-            }
+}
+
+/// The loads of a node's experts in all windows, `[experts][windows]`.
+pub fn lay_windows(params: &Params, groups: &[u32], windows: &[&[u32]], out: &mut Vec<u32>) {
+    out.clear();
+    out.resize(params.node_experts as usize * windows.len(), 0);
+    let mut loads = Vec::new();
+    for (window, row) in windows.iter().enumerate() {
+        s2_groups_to_nodes::node_loads(params, groups, row, &mut loads);
+        for (out, &load) in out.iter_mut().skip(window).step_by(windows.len()).zip(&loads) {
+            *out = load;
         }
     }
 }

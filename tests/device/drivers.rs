@@ -9,7 +9,7 @@ fn plan_without_driver(device: &str) -> Output {
     let loads = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/loads.json");
     Command::new(env!("CARGO_BIN_EXE_eplb"))
         .args(["plan", loads, "--replicas", "288", "--groups", "8", "--nodes", "4", "--gpus", "32"])
-        .args(["--restarts", "1", "--kicks", "0", "--json", "--device", device])
+        .args(["--starts", "1", "--iterations", "9", "--json", "--device", device])
         .env("NODEVICE_SELECT", "1")
         .env("WGPU_BACKEND", "vulkan")
         .env("VK_DRIVER_FILES", "/no/such/driver.json")
@@ -45,7 +45,7 @@ fn plan_too_large_for_a_device(fallback: &[&str]) -> Option<Output> {
     let output = Command::new(env!("CARGO_BIN_EXE_eplb"))
         .arg("plan")
         .arg(&loads)
-        .args(["--replicas", "16384", "--gpus", "64", "--restarts", "65536", "--kicks", "65536", "--json"])
+        .args(["--replicas", "16384", "--gpus", "64", "--starts", "65536", "--iterations", "1048576", "--json"])
         .args(["--device", &device])
         .args(fallback)
         .env("NODEVICE_SELECT", "1")

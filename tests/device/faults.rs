@@ -32,7 +32,7 @@ fn problem() -> (Loads, Cluster, PlanOptions) {
     let layers = if is_short() { 1 } else { 6 };
     let counts: Vec<u64> = (0..layers as u64 * 64).map(|i| 1_000 + i * i * 7919 % 50_021).collect();
     let loads = Loads::from_counts(layers, 64, &counts).unwrap();
-    let options = PlanOptions { restarts: 8, kicks: 2, stop_gap_ppm: 0, ..PlanOptions::default() };
+    let options = PlanOptions { starts: 8, stop_gap_ppm: 0, start_gap_ppm: 0, ..PlanOptions::default() };
     (loads, Cluster::new(80, 8, 2, 16).unwrap(), options)
 }
 

@@ -9,9 +9,9 @@ mod s1_group_loads;
 mod s2_groups_to_nodes;
 mod s3_replicate;
 mod s4_pack;
-mod s4_pack_windows;
-mod s5_refine;
-mod s5_refine_windows;
+mod s5_counts;
+mod s5_descend;
+mod s5_search;
 mod s6_select;
 mod whole_plan;
 
@@ -22,17 +22,16 @@ use crate::engine::gpu::{Gpu, Part};
 use crate::engine::recording::{Dispatch, Form, Recording};
 use crate::layout::{GpuParams, Layout, window_quads};
 use crate::mirror::s2_groups_to_nodes::Assignment;
-use crate::mirror::s5_refine::Candidate;
-use crate::mirror::s5_refine_windows as windows;
+use crate::mirror::candidate::Candidate;
 use crate::mirror::{
     rng, s1_group_loads as mirror_s1, s2_groups_to_nodes as mirror_s2, s3_replicate as mirror_s3,
-    s4_pack as mirror_s4, s4_pack_windows as mirror_s4_windows,
+    s4_pack as mirror_s4,
 };
 use crate::params::{Params, enumerate_assignments};
-use crate::planner::cpu_windows;
+use crate::planner::cpu;
 use crate::planner::gpu::shaders;
 use crate::stages::{self, Batch};
-use crate::{DeviceChoice, Duplicates, GroupRule, Objective, Planner, Search};
+use crate::{Descent, DeviceChoice, GroupRule, PlanOptions, Planner, Search};
 
 pub use common::{is_short, planner};
 
@@ -64,38 +63,24 @@ impl Bench {
         Self::of(random_case(seed, 1 << 14))
     }
 
-    /// With a search that has a wide shape.
-    pub fn wide(seed: u64) -> Self {
-        let cases = (0..).map(|attempt| random_case(seed ^ (attempt << 32), 1 << 14));
-        let benches = cases.map(|mut case| {
-            if let Some(search) = &mut case.options.search {
-                let plain = Search { objective: Objective::Max, heaviest: 1, lightest: 0, ..*search };
-                *search = Search { bipartition: false, ..plain };
-                if seed % 4 == 3 {
-                    *search = Search { swaps: false, pair_swaps: true, ..*search };
-                }
-            }
-            case.options.duplicates = Duplicates::Avoid;
-            Self::of(case)
-        });
-        let mut wide = benches.filter(|bench| stages::s5_refine::has_wide(&bench.layout.base));
-        wide.next().expect("there is no end to the cases")
+    /// With other options.
+    pub fn with(seed: u64, change: impl Fn(&mut PlanOptions)) -> Self {
+        let mut case = random_case(seed, 1 << 14);
+        change(&mut case.options);
+        Self::of(case)
     }
 
     /// With several windows.
     pub fn with_windows(seed: u64) -> Self {
-        let mut bench = Self::of(random_windows_case(seed, 1 << 14));
-        bench.params = small_budget(bench.params, seed);
-        bench.layout = Layout::new(&bench.params, bench.table.len() as u32);
-        bench
+        Self::of(random_windows_case(seed, 1 << 12))
     }
 
-    fn of(mut case: Case) -> Self {
-        case.options.restarts = case.options.restarts.min(9);
+    pub fn of(mut case: Case) -> Self {
+        case.options.starts = case.options.starts.min(9);
         let params = Params::new(&case.loads, &case.cluster, &case.options).expect("the case is valid");
         let table = enumerate_assignments(params.groups, params.nodes);
         let layout = Layout::new(&params, table.len() as u32);
-        let (layers, restarts) = ((0, params.layers), (0, params.restarts));
+        let (layers, restarts) = ((0, params.layers), (0, params.starts));
         let batch = Batch { assignment: 0, layers, restarts, haste: 1 };
         Self { case, params, table, layout, batch }
     }
@@ -131,14 +116,8 @@ impl Bench {
         let candidates = self.batch.params(&self.layout.base).candidates;
         let all = Part::Arena { begin: 0, words: self.layout.arena_words(candidates) };
         let arena = self.run(gpu, recording, all);
-        let side_by_side = gpu.form().tile as usize;
-        let of_tile = |tile: &[u32], candidate: usize| {
-            let rows = tile.chunks_exact(side_by_side).skip(begin as usize).take(words as usize);
-            rows.map(|row| row[candidate]).collect()
-        };
-        let tiles = arena.chunks_exact(side_by_side * self.layout.candidate_words as usize);
-        let of_tile = tiles.flat_map(|tile| (0..side_by_side).map(move |c| of_tile(tile, c)));
-        of_tile.take(candidates as usize).collect()
+        let of = |candidate: &[u32]| candidate[begin as usize..(begin + words) as usize].to_vec();
+        arena.chunks_exact(self.layout.candidate_words as usize).take(candidates as usize).map(of).collect()
     }
 
     /// The windows' loads of a layer.
@@ -149,7 +128,7 @@ impl Bench {
     }
 
     /// What the mirror chooses for a layer with several windows, and its floors.
-    pub fn windows_assignment(&self, layer: u32) -> (Assignment, Vec<windows::Quad>) {
+    pub fn windows_assignment(&self, layer: u32) -> (Assignment, Vec<u32>) {
         let group_loads = |loads: &[u32]| {
             let mut out = Vec::new();
             mirror_s1::group_loads(&self.params, loads, &mut out);
@@ -158,35 +137,8 @@ impl Bench {
         let each: Vec<Vec<u32>> = self.rows(layer).into_iter().map(group_loads).collect();
         let mean = group_loads(self.loads(layer));
         let assignment = mirror_s2::choose_windows(&self.params, &self.table, &mean, &each);
-        let floors = cpu_windows::floors(&self.params, &assignment, &each);
+        let floors = cpu::floors(&self.params, &assignment, &each);
         (assignment, floors)
-    }
-
-    /// As [`Bench::each_candidate`], with several windows.
-    pub fn each_windows_candidate(
-        &self,
-        mut check: impl FnMut(usize, &[windows::Quad], u32, u32, &mut windows::Candidate),
-    ) {
-        let mut number = 0;
-        for layer in 0..self.params.layers {
-            let (assignment, floors) = self.windows_assignment(layer);
-            let (mut mean, mut loads) = (Vec::new(), Vec::new());
-            for node in 0..self.params.nodes {
-                mirror_s2::node_loads(&self.params, &assignment.groups, node, self.loads(layer), &mut mean);
-                cpu_windows::quads(&self.params, &assignment.groups, node, &self.rows(layer), &mut loads);
-                for restart in 0..self.params.restarts {
-                    let key = rng::key(&self.params, node, restart);
-                    let mut candidate = windows::Candidate::default();
-                    candidate.floors.clone_from(&floors);
-                    let windows::Candidate { counts, scratch, .. } = &mut candidate;
-                    mirror_s3::replicate(&self.params, key, restart, &mean, counts, scratch);
-                    mirror_s4_windows::pack(&self.params, key, restart, &mean, &loads, &mut candidate);
-                    let stop = self.params.stop_load(assignment.bound);
-                    check(number, &loads, key, stop, &mut candidate);
-                    number += 1;
-                }
-            }
-        }
     }
 
     /// What the mirror chooses for a layer.
@@ -196,28 +148,51 @@ impl Bench {
         mirror_s2::choose(&self.params, &self.table, self.loads(layer), &group_loads)
     }
 
-    /// Calls `check` with every candidate of the batch as the mirror packs it: its number, its node's loads and
-    /// key, the stop load, and the candidate.
-    pub fn each_candidate(&self, mut check: impl FnMut(usize, &[u32], u32, u32, &mut Candidate)) {
+    /// Calls `check` with every candidate of the batch as the mirror packs it.
+    pub fn each_candidate(&self, mut check: impl FnMut(Packed<'_>, &mut Candidate)) {
         let mut number = 0;
         for layer in 0..self.params.layers {
-            let assignment = &self.assignments(layer)[0];
-            let mut loads = Vec::new();
-            for node in 0..self.params.nodes {
-                mirror_s2::node_loads(&self.params, &assignment.groups, node, self.loads(layer), &mut loads);
-                for restart in 0..self.params.restarts {
-                    let key = rng::key(&self.params, node, restart);
+            let (assignment, floors) = match self.params.windows {
+                1 => (self.assignments(layer)[0].clone(), vec![0]),
+                _ => self.windows_assignment(layer),
+            };
+            let (mut combined, mut windows) = (Vec::new(), Vec::new());
+            for groups in assignment.groups.chunks_exact(self.params.node_groups as usize) {
+                mirror_s2::node_loads(&self.params, groups, self.loads(layer), &mut combined);
+                cpu::lay_windows(&self.params, groups, &self.rows(layer), &mut windows);
+                let bound = match self.params.windows {
+                    1 => assignment.bound.max(mirror_s2::node_bound(&self.params, &combined)),
+                    _ => assignment.bound,
+                };
+                for start in 0..self.params.starts {
+                    let key = rng::key(&self.params, groups[0], start);
                     let mut candidate = Candidate::default();
                     let Candidate { counts, scratch, .. } = &mut candidate;
-                    mirror_s3::replicate(&self.params, key, restart, &loads, counts, scratch);
-                    mirror_s4::pack(&self.params, key, restart, &loads, &mut candidate);
-                    let stop = self.params.stop_load(assignment.bound);
-                    check(number, &loads, key, stop, &mut candidate);
+                    mirror_s3::replicate(&self.params, key, start, &combined, counts, scratch);
+                    mirror_s4::pack(&self.params, key, start, &combined, &mut candidate);
+                    let stop_load = self.params.stop_load(bound);
+                    let (loads, floors) = (&windows[..], &floors[..]);
+                    let packed = Packed { number, key, start, combined: &combined, loads, floors, stop_load };
+                    check(packed, &mut candidate);
                     number += 1;
                 }
             }
         }
     }
+}
+
+/// A packed candidate, and what its search needs.
+pub struct Packed<'a> {
+    /// Its number in the batch.
+    pub number: usize,
+    pub key: u32,
+    pub start: u32,
+    /// Loads of the node's experts, all windows together, and `[experts][windows]`.
+    pub combined: &'a [u32],
+    pub loads: &'a [u32],
+    /// What the heaviest GPU of each window cannot go below.
+    pub floors: &'a [u32],
+    pub stop_load: u32,
 }
 
 /// Cuts what packs into dispatches of so many items, as long recordings are.
@@ -233,12 +208,6 @@ pub fn cut_packing(recording: &mut Recording, items: u32) {
         ranges.map(|params| Dispatch { params, ..dispatch.clone() }).collect()
     };
     recording.dispatches = recording.dispatches.iter().flat_map(cut).collect();
-}
-
-/// A budget of the search that keeps the suite short; one in three ends in the middle of a first scan.
-pub fn small_budget(params: Params, seed: u64) -> Params {
-    let most = if seed.is_multiple_of(3) { 2000 + 500 * (seed % 60) as u32 } else { 1 << 15 };
-    Params { work_limit: params.work_limit.min(most), ..params }
 }
 
 /// Fails with the place of the first difference.

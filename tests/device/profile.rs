@@ -16,14 +16,14 @@ fn every_stage_is_timed_within_the_time_of_the_whole() {
     let counts: Vec<u64> = (0..2 * 64).map(|i| 1_000 + i * 7919 % 5_003).collect();
     let loads = Loads::from_counts(2, 64, &counts).unwrap();
     let cluster = Cluster::new(72, 8, 2, 8).unwrap();
-    let options = PlanOptions { restarts: 4, ..PlanOptions::default() };
+    let options = PlanOptions { starts: 4, ..PlanOptions::default() };
     let stages = [
         "s1_group_loads",
         "s2_groups_to_nodes",
         "queue",
         "s3_replicate",
         "s4_pack",
-        "s5_refine",
+        "s5_search",
         "s6_select",
     ];
     let check = |times: &StageTimes, whole: Duration| {

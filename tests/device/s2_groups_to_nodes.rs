@@ -1,4 +1,8 @@
 use super::*;
+use crate::layout::NODE_WORDS;
+
+/// Word of a node's state, `NODE_BOUND` in `problem.wgsl`.
+const BOUND: usize = 1;
 
 #[test]
 fn chosen_assignments_and_node_loads_equal_the_mirror() {
@@ -14,7 +18,10 @@ fn chosen_assignments_and_node_loads_equal_the_mirror() {
         let chosen = bench.run(gpu, &recording, Part::Groups { begin, words });
         let words = u64::from(base.layers * base.experts);
         let node_loads = bench.run(gpu, &recording, Part::Kept { begin: 0, words });
-        let mut expected_loads = Vec::new();
+        let words = u64::from(base.layers * base.nodes * NODE_WORDS);
+        let states = bench.run(gpu, &recording, Part::Kept { begin: u64::from(base.at_node_state), words });
+        let bounds: Vec<u32> = states.chunks_exact(NODE_WORDS as usize).map(|state| state[BOUND]).collect();
+        let (mut expected_loads, mut expected_bounds) = (Vec::new(), Vec::new());
         for layer in 0..base.layers {
             let mut group_loads = Vec::new();
             mirror_s1::group_loads(&bench.params, bench.loads(layer), &mut group_loads);
@@ -32,19 +39,16 @@ fn chosen_assignments_and_node_loads_equal_the_mirror() {
                 let found = &found[place * each..][..expected.len()];
                 assert_same("assignment", bench.case.seed, &expected, found);
             }
-            for node in 0..base.nodes {
+            for groups in assignments[0].groups.chunks_exact(base.node_groups as usize) {
                 let mut loads = Vec::new();
-                mirror_s2::node_loads(
-                    &bench.params,
-                    &assignments[0].groups,
-                    node,
-                    bench.loads(layer),
-                    &mut loads,
-                );
+                mirror_s2::node_loads(&bench.params, groups, bench.loads(layer), &mut loads);
+                let bound = assignments[0].bound.max(mirror_s2::node_bound(&bench.params, &loads));
+                expected_bounds.push(bound);
                 expected_loads.extend(loads);
             }
         }
         assert_same("node loads", bench.case.seed, &expected_loads, &node_loads);
+        assert_same("node bounds", bench.case.seed, &expected_bounds, &bounds);
     }
 }
 
@@ -70,11 +74,15 @@ fn assignments_floors_and_node_loads_of_several_windows_equal_the_mirror() {
                 [assignment.bound].into_iter().chain(assignment.groups.clone()).collect();
             let found = &chosen[layer as usize * 3 * (groups + 1)..];
             assert_same("assignment", bench.case.seed, &expected, &found[..groups + 1]);
-            expected_floors.extend(floors.into_flattened());
-            for node in 0..base.nodes {
+            let padding = each - floors.len();
+            expected_floors.extend(floors.into_iter().chain(std::iter::repeat_n(0, padding)));
+            for groups in assignment.groups.chunks_exact(base.node_groups as usize) {
                 let mut loads = Vec::new();
-                cpu_windows::quads(&bench.params, &assignment.groups, node, &bench.rows(layer), &mut loads);
-                expected_loads.extend(loads.into_flattened());
+                cpu::lay_windows(&bench.params, groups, &bench.rows(layer), &mut loads);
+                for expert in loads.chunks_exact(base.windows as usize) {
+                    expected_loads.extend_from_slice(expert);
+                    expected_loads.extend(std::iter::repeat_n(0, each - expert.len()));
+                }
             }
         }
         assert_same("floors", bench.case.seed, &expected_floors, &floors);

@@ -1,7 +1,7 @@
 use super::*;
 
 #[test]
-fn packings_of_every_restart_equal_the_mirror() {
+fn packings_of_every_start_equal_the_mirror() {
     let Some(gpu) = planner().and_then(Planner::gpu) else { return };
     for seed in 0..cases(40) {
         let bench = Bench::new(3000 + seed);
@@ -12,13 +12,13 @@ fn packings_of_every_restart_equal_the_mirror() {
         if seed % 2 == 1 {
             cut_packing(&mut recording, 1 + seed as u32 % 7);
         }
-        // Expert and load of each slot lie behind each other.
+        // The loads of the slots lie after their experts.
         let slots = bench.run_candidates(gpu, &recording, base.at_expert, 2 * base.node_slots);
         let gpus = bench.run_candidates(gpu, &recording, base.at_gpu_load, base.node_gpus);
-        bench.each_candidate(|number, _, _, _, candidate| {
+        bench.each_candidate(|packed, candidate| {
             let expected = [candidate.expert.as_slice(), &candidate.load].concat();
-            assert_same("slots", bench.case.seed, &expected, &slots[number]);
-            let found = &gpus[number];
+            assert_same("slots", bench.case.seed, &expected, &slots[packed.number]);
+            let found = &gpus[packed.number];
             assert_same("GPU loads", bench.case.seed, &candidate.gpu_load, found);
         });
     }

@@ -6,7 +6,6 @@ use crate::stages::s5_descend;
 /// Words of the control block, as in `candidate.wgsl`.
 const END: usize = 0;
 const BEST_MAX: usize = 6;
-const FIRST: usize = 7;
 
 /// A random descent, or with the options of one of the lineage's presets.
 fn bench(seed: u64) -> Bench {
@@ -15,9 +14,11 @@ fn bench(seed: u64) -> Bench {
     if seed % 2 == 1 {
         case.options = lineage[(seed / 2) as usize % lineage.len()].options();
     }
-    case.options.kicks = 0;
     // Turns for all steps are recorded, and empty ones take a driver long too.
-    case.options.search = case.options.search.map(|search| Search { steps: search.steps.min(50), ..search });
+    case.options.search = match case.options.search {
+        Search::Descent(descent) => Search::Descent(Descent { steps: descent.steps.min(50), ..descent }),
+        Search::Trajectory | Search::None => Search::None,
+    };
     Bench::of(case)
 }
 
@@ -60,9 +61,9 @@ fn a_descent_that_is_cut_short_says_so() {
         let mut recording = record_to_packing(&bench);
         s5_descend::record_turns(&mut recording, base, &bench.batch, (1, 2));
         let control = bench.run_candidates(gpu, &recording, base.at_control, 1);
-        bench.each_candidate(|number, _, _, stop, candidate| {
-            let ends_at_once = candidate.max_load() <= stop || bench.params.search.steps == 0;
-            assert_eq!(control[number][END] != 0, ends_at_once, "seed {}", bench.case.seed);
+        bench.each_candidate(|packed, candidate| {
+            let ends_at_once = candidate.max_load() <= packed.stop_load || bench.params.descent.steps == 0;
+            assert_eq!(control[packed.number][END] != 0, ends_at_once, "seed {}", bench.case.seed);
         });
     }
 }
@@ -81,12 +82,11 @@ fn assert_equal_descents(gpu: &Gpu, bench: &Bench, before: impl Fn(&mut Recordin
     s5_descend::record(&mut recording, base, &bench.batch);
     let control = bench.run_candidates(gpu, &recording, base.at_control, 8);
     let snapshots = bench.run_candidates(gpu, &recording, base.at_snapshot, base.node_slots);
-    bench.each_candidate(|number, _, _, stop, candidate| {
-        let outcome = descend(&bench.params, stop, candidate);
-        let found = &control[number];
-        let expected = [outcome.end as u32, outcome.max, outcome.first];
-        let found = [found[END], found[BEST_MAX], found[FIRST]];
-        assert_same("end, max and first", bench.case.seed, &expected, &found);
-        assert_same("placement", bench.case.seed, &candidate.snapshot, &snapshots[number]);
+    bench.each_candidate(|packed, candidate| {
+        let outcome = descend(&bench.params, packed.stop_load, candidate);
+        let found = &control[packed.number];
+        let expected = [outcome.end as u32, outcome.max];
+        assert_same("end and max", bench.case.seed, &expected, &[found[END], found[BEST_MAX]]);
+        assert_same("placement", bench.case.seed, &candidate.snapshot, &snapshots[packed.number]);
     });
 }

@@ -1,6 +1,5 @@
 use super::*;
 use crate::planner::{cpu, gpu};
-use crate::stages::s5_refine::Shape;
 
 #[test]
 fn the_plan_kept_equals_the_mirror_for_every_budget() {
@@ -19,17 +18,13 @@ fn the_plan_over_several_windows_equals_the_mirror_for_every_budget() {
 }
 
 fn assert_equal_plans(device: &Gpu, bench: &Bench, budgets: &[u32]) {
-    for &restarts in budgets {
-        let params = Params { restarts, ..bench.params.clone() };
-        let expected = cpu::plan(&params, bench.case.loads.fixed(), bench.case.loads.fixed_windows());
-        // The search over several windows has one shape.
-        let shapes = if params.windows == 1 { &[Shape::Narrow, Shape::Wide][..] } else { &[Shape::Narrow] };
-        for &shape in shapes {
-            let loads = &bench.case.loads;
-            let found = gpu::plan_as(device, &params, loads.fixed(), loads.fixed_windows(), Some(shape))
-                .expect("the device works");
-            assert_same("plan", bench.case.seed, &expected.slots, &found.slots);
-            assert_eq!(expected.ends, found.ends, "ends, {shape:?}, seed {}", bench.case.seed);
-        }
+    for &starts in budgets {
+        let params = Params { starts, iterations: bench.params.iterations.min(100), ..bench.params.clone() };
+        let loads = &bench.case.loads;
+        let expected = cpu::plan(&params, loads.fixed(), loads.fixed_windows());
+        let found =
+            gpu::plan(device, &params, loads.fixed(), loads.fixed_windows()).expect("the device works");
+        assert_same("plan", bench.case.seed, &expected.slots, &found.slots);
+        assert_eq!(expected.ends, found.ends, "ends, seed {}", bench.case.seed);
     }
 }

@@ -18,18 +18,17 @@ fn assert_equal_plans(planner: &Planner, seed: u64, loads: &Loads, cluster: &Clu
 }
 
 #[test]
-fn random_clusters_give_equal_plans_at_every_restart_count() {
+fn random_clusters_give_equal_plans_for_every_number_of_starts() {
     let Some(planner) = planner() else { return };
     for seed in 0..cases(200) {
         // One in eight is large; its search is cut so that the suite stays short.
         let large = seed % 8 == 7;
         let case = random_case(10_000 + seed, if large { 1 << 20 } else { 1 << 12 });
-        for restarts in [1, 7, 32, 100] {
-            let mut options = PlanOptions { restarts, ..case.options.clone() };
-            if large {
-                options.kicks = 0;
-                options.search =
-                    options.search.map(|search| crate::Search { steps: search.steps.min(4), ..search });
+        for starts in [1, 7, 32] {
+            let mut options = PlanOptions { starts, ..case.options.clone() };
+            options.iterations = options.iterations.min(if large { 4 } else { 64 });
+            if let (true, Search::Descent(descent)) = (large, &mut options.search) {
+                descent.steps = descent.steps.min(4);
             }
             assert_equal_plans(planner, case.seed, &case.loads, &case.cluster, &options);
         }
@@ -41,9 +40,8 @@ fn several_windows_give_equal_plans_and_one_window_the_plain_plan() {
     let Some(planner) = planner() else { return };
     for seed in 0..cases(10) {
         let case = random_windows_case(12_000 + seed, 1 << 9);
-        let search = case.options.search.map(|search| crate::Search { steps: search.steps.min(8), ..search });
-        let case = Case { options: PlanOptions { search, ..case.options }, ..case };
-        let options = PlanOptions { restarts: 3, ..case.options.clone() };
+        let iterations = case.options.iterations.min(30);
+        let options = PlanOptions { starts: 3, iterations, ..case.options.clone() };
         assert_equal_plans(planner, case.seed, &case.loads, &case.cluster, &options);
         let windows: Vec<Loads> = case.loads.windows().take(1).cloned().collect();
         let one = Loads::from_windows(&windows, &[2.0]).unwrap();
@@ -63,8 +61,8 @@ fn every_preset_gives_equal_plans() {
         let cluster = Cluster::new(replicas, groups, nodes, gpus).unwrap();
         for preset in Preset::all() {
             let mut options = preset.options();
-            options.restarts = options.restarts.min(40);
-            options.kicks = options.kicks.min(8);
+            options.starts = options.starts.min(40);
+            options.iterations = options.iterations.min(300);
             assert_equal_plans(planner, 0, &loads, &cluster, &options);
         }
     }
@@ -77,33 +75,28 @@ fn shapes_past_a_device_limit_give_equal_plans() {
     if is_short() {
         return;
     }
-    let steps = |steps| PlanOptions {
-        restarts: 2,
-        kicks: 1,
-        search: PlanOptions::default().search.map(|search| crate::Search { steps, ..search }),
-        ..PlanOptions::default()
-    };
+    let budget = |iterations| PlanOptions { starts: 2, iterations, ..PlanOptions::default() };
     // 512 slots on 128 GPUs: construction alone makes 65,536 comparisons.
-    for (experts, gpus, replicas, steps_of) in
-        [(400, 128, 512, 40), (256, 144, 288, 60), (1024, 256, 16_384, 2)]
+    for (experts, gpus, replicas, iterations) in
+        [(400, 128, 512, 60), (256, 144, 288, 60), (1024, 256, 16_384, 3)]
     {
         let counts: Vec<u64> = (0..experts as u64).map(|i| 1 + i * i * 7919 % 100_003).collect();
         let loads = Loads::from_counts(1, experts, &counts).unwrap();
         let cluster = Cluster::new(replicas, 1, 1, gpus).unwrap();
-        assert_equal_plans(planner, 0, &loads, &cluster, &steps(steps_of));
+        assert_equal_plans(planner, 0, &loads, &cluster, &budget(iterations));
     }
-    // 128 slots a GPU with transfers between duplicates: the piece of one lane fills a vector's budget, so each
-    // candidate has a vector. Five layers of 12 restarts need more than one workgroup of those.
+    // 128 slots a GPU with transfers between duplicates.
     let counts: Vec<u64> = (0..5 * 200u64).map(|i| 1 + i * i * 7919 % 100_003).collect();
     let loads = Loads::from_counts(5, 200, &counts).unwrap();
     let cluster = Cluster::new(384, 1, 1, 3).unwrap();
-    let options = PlanOptions { restarts: 12, stop_gap_ppm: 0, duplicates: Duplicates::Allow, ..steps(20) };
+    let options =
+        PlanOptions { starts: 12, stop_gap_ppm: 0, start_gap_ppm: 0, duplicates: Duplicates::Allow, ..budget(40) };
     assert_equal_plans(planner, 0, &loads, &cluster, &options);
-    // 100 restarts of 40 layers of 64 x 16 slots: several batches.
+    // 33 starts of 40 layers of 64 x 16 slots: several batches.
     let counts: Vec<u64> = (0..40 * 512u64).map(|i| 1 + i * i % 10_007).collect();
     let loads = Loads::from_counts(40, 512, &counts).unwrap();
     let cluster = Cluster::new(1024, 1, 1, 64).unwrap();
-    let options = PlanOptions { restarts: 33, search: None, count_noise: true, ..PlanOptions::default() };
+    let options = PlanOptions { starts: 33, search: Search::None, start_gap_ppm: 0, stop_gap_ppm: 0, ..PlanOptions::default() };
     assert_equal_plans(planner, 0, &loads, &cluster, &options);
 }
 
@@ -114,8 +107,7 @@ fn several_windows_of_the_largest_shapes_give_equal_plans() {
     if is_short() {
         return;
     }
-    let search = PlanOptions::default().search.map(|search| crate::Search { steps: 12, ..search });
-    let options = PlanOptions { restarts: 2, kicks: 1, search, ..PlanOptions::default() };
+    let options = PlanOptions { starts: 2, iterations: 20, ..PlanOptions::default() };
     let shapes = [(384, 1, 1, 64, 448, 3), (384, 8, 8, 64, 448, 16), (1024, 1, 1, 128, 1152, 5)];
     for (experts, groups, nodes, gpus, replicas, windows) in shapes {
         let window = |w: u64| {
@@ -138,7 +130,7 @@ fn eight_threads_share_a_planner() {
             scope.spawn(move || {
                 for round in 0..3 {
                     let case = random_case(20_000 + thread * 10 + round, 1 << 10);
-                    let options = PlanOptions { restarts: 8, kicks: 1, ..case.options };
+                    let options = PlanOptions { starts: 8, iterations: 50, ..case.options };
                     assert_equal_plans(planner, case.seed, &case.loads, &case.cluster, &options);
                 }
             });

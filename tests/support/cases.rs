@@ -1,6 +1,6 @@
 //! Seeded random clusters, loads and options, the same on every machine.
 
-use crate::{Cluster, Duplicates, GroupRule, Loads, Objective, PlanOptions, Search};
+use crate::{Cluster, Descent, Duplicates, GroupRule, Loads, Objective, PlanOptions, Search};
 
 /// A small generator (SplitMix64).
 pub struct Random(pub u64);
@@ -91,7 +91,8 @@ pub fn random_windows_case(seed: u64, size: usize) -> Case {
     let weights: Vec<f64> = windows.iter().map(|_| [1.0, 1.0, 2.5, 0.0][random.below(4)]).collect();
     let weights = if weights.iter().sum::<f64>() > 0.0 { weights } else { vec![1.0; windows.len()] };
     let loads = Loads::from_windows(&windows, &weights).expect("windows are alike in shape");
-    Case { loads, ..case }
+    let options = PlanOptions { search: Search::Trajectory, ..case.options };
+    Case { loads, options, ..case }
 }
 
 fn random_counts(random: &mut Random, layers: usize, experts: usize) -> Vec<u64> {
@@ -111,10 +112,10 @@ fn random_counts(random: &mut Random, layers: usize, experts: usize) -> Vec<u64>
     counts
 }
 
-/// Any combination of moves, objectives and rules.
+/// Any combination of searches, objectives and rules; the trajectory half of the time.
 fn random_options(random: &mut Random) -> PlanOptions {
     let mut coin = |n: usize| random.below(n) == 0;
-    let search = Search {
+    let descent = Descent {
         objective: [Objective::Max, Objective::Variance, Objective::VarianceThenMax]
             [usize::from(coin(4)) + usize::from(coin(4))],
         heaviest: [1, 4, 0][usize::from(coin(3)) + usize::from(coin(3))],
@@ -122,24 +123,28 @@ fn random_options(random: &mut Random) -> PlanOptions {
         swaps: !coin(8),
         pair_swaps: !coin(3),
         bipartition: coin(6),
-        transfers: !coin(3),
         steps: if coin(4) { 5 } else { 1000 },
     };
+    let search = match (coin(2), coin(5)) {
+        (true, _) => Search::Trajectory,
+        (false, true) => Search::None,
+        (false, false) => Search::Descent(descent),
+    };
     PlanOptions {
-        search: if coin(10) { None } else { Some(search) },
+        search,
         groups: [GroupRule::BestFirst, GroupRule::Lpt, GroupRule::LptVariance]
             [usize::from(coin(3)) + usize::from(coin(3))],
         repair: coin(4),
         count_noise: !coin(4),
         packing_noise: !coin(4),
         duplicates: if coin(3) { Duplicates::Allow } else { Duplicates::Avoid },
+        max_replicas_per_expert: None,
         stop_gap_ppm: if coin(3) { 0 } else { 40 },
-        count_margin_ppm: if coin(4) { 2000 } else { 0 },
-        assignments: if coin(3) { 3 } else { 1 },
+        start_gap_ppm: if coin(3) { 0 } else { 1000 },
+        assignments: [None, Some(1), Some(3)][usize::from(coin(2)) + usize::from(coin(2))],
         seed: random.next(),
-        restarts: [1, 7, 32, 100][random.below(4)],
-        kicks: random.below(4) as u32,
-        iterations: [1, 9, 100, 1000][random.below(4)],
+        starts: [1, 7, 32, 100][random.below(4)],
+        iterations: [0, 9, 100, 1000][random.below(4)],
         patience: [0, 8, 32][random.below(3)],
     }
 }

@@ -149,6 +149,7 @@ impl Search {
             self.expert[slot * lanes + gpu] = expert;
             self.weigh_slot(slot, gpu);
         }
+        self.begin_transfers();
     }
 
     /// Gives a slot the load of its expert's replicas, and its GPU what that changes.

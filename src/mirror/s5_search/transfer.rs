@@ -9,11 +9,26 @@ use super::{Kind, Move, Search, Top};
 use crate::mirror::rng;
 use crate::params::{BLOCKED, FREE, Params};
 
-/// The heaviest GPUs around each expert with several replicas.
+/// Experts with several replicas, and where these are.
 #[derive(Default)]
 pub struct Scratch {
-    /// What the two heaviest holders of an expert would carry with a replica less of it, `[expert][window]`.
+    /// The iteration in which an expert may lose a replica.
+    may_lose: Vec<u32>,
+    /// What the two heaviest holders of an expert would carry with a replica less of it, `[expert][window]`; of those
+    /// that may lose one.
     peaks: Vec<[Top; 2]>,
+    /// Their replicas, by GPU and slot.
+    replicas: Vec<Replica>,
+    /// Load of a replica of each expert once it has one more, `[expert][window]`.
+    lighter: Vec<i32>,
+}
+
+/// A replica of an expert that may lose one.
+#[derive(Clone, Copy)]
+struct Replica {
+    gpu: usize,
+    slot: usize,
+    expert: usize,
 }
 
 impl Search {
@@ -45,31 +60,55 @@ impl Search {
         (rng::below(rng::draw(key, rng::LOSERS + iteration), n as u32) as usize, params.losers as usize)
     }
 
-    /// Finds the peaks of the experts that may lose a replica.
+    /// Forgets an earlier candidate.
+    #[inline(always)]
+    pub(super) fn begin_transfers(&mut self) {
+        let (experts, windows) = (self.counts.len(), self.windows);
+        let none = [Top { gpu: usize::MAX, load: -1 }; 2];
+        let Scratch { may_lose, peaks, lighter, .. } = &mut self.transfer;
+        super::refill(may_lose, experts, 0);
+        super::refill(peaks, experts * windows, none);
+        super::refill(lighter, experts * windows, 0);
+        for expert in 0..experts {
+            self.weigh_lighter(expert);
+        }
+    }
+
+    /// Sets what a replica of an expert weighs once it has one more.
+    #[inline(always)]
+    fn weigh_lighter(&mut self, expert: usize) {
+        for at in expert * self.windows..(expert + 1) * self.windows {
+            self.transfer.lighter[at] = self.weight[at] / (self.counts[expert] as i32 + 1);
+        }
+    }
+
+    /// Finds the peaks of the experts that may lose a replica, and their replicas.
     #[inline(always)]
     fn find_peaks(&mut self, params: &Params, key: u32, iteration: u32) {
         let windows = self.windows;
-        let none = [Top { gpu: usize::MAX, load: BLOCKED }; 2];
-        self.transfer.peaks.clear();
-        self.transfer.peaks.resize(self.counts.len() * windows, none);
         let (first, n) = self.losers(params, key, iteration);
+        let Scratch { may_lose, peaks, replicas, .. } = &mut self.transfer;
         for i in 0..n {
             let x = self.replicated[(first + i) % self.replicated.len()] as usize;
             if self.no_loss[x] <= iteration {
-                self.transfer.peaks[x * windows..(x + 1) * windows].fill([Top { gpu: usize::MAX, load: -1 }; 2]);
+                may_lose[x] = iteration;
+                peaks[x * windows..(x + 1) * windows].fill([Top { gpu: usize::MAX, load: -1 }; 2]);
             }
         }
-        for slot in 0..self.slots {
-            for gpu in 0..self.gpus {
-                let x = self.expert[slot * self.lanes + gpu] as usize;
-                if x as u32 == FREE || self.counts[x] < 2 || self.transfer.peaks[x * windows][0].load == BLOCKED {
+        replicas.clear();
+        for gpu in 0..self.gpus {
+            for slot in 0..self.slots {
+                let expert = self.expert[slot * self.lanes + gpu];
+                if expert == FREE || may_lose[expert as usize] != iteration {
                     continue;
                 }
+                let x = expert as usize;
+                replicas.push(Replica { gpu, slot, expert: x });
                 for w in 0..windows {
-                    let now = self.weight[x * windows + w] / self.counts[x] as i32;
+                    let now = self.load[(slot * windows + w) * self.lanes + gpu];
                     let then = self.weight[x * windows + w] / (self.counts[x] as i32 - 1);
                     let load = self.gpu[w * self.lanes + gpu] + then - now;
-                    let [first, second] = &mut self.transfer.peaks[x * windows + w];
+                    let [first, second] = &mut peaks[x * windows + w];
                     if load > first.load {
                         *second = *first;
                         *first = Top { gpu, load };
@@ -95,14 +134,17 @@ impl Search {
         if self.windows == 1 {
             return 0;
         }
-        let other = self.tops[window].iter().find(|top| top.gpu != a && top.gpu != b);
-        other.map_or(0, |top| top.load).max(self.floors[window])
+        let mut load = -1;
+        for top in self.tops[window].iter().rev() {
+            load = if top.gpu != a && top.gpu != b { top.load } else { load };
+        }
+        load.max(self.floors[window])
     }
 
     /// The load of a replica of `y` once it has one more.
     #[inline(always)]
     fn lighter(&self, y: usize, window: usize) -> i32 {
-        self.weight[y * self.windows + window] / (self.counts[y] as i32 + 1)
+        self.transfer.lighter[y * self.windows + window]
     }
 
     /// Whether an expert may gain a replica.
@@ -117,7 +159,10 @@ impl Search {
         let windows = self.windows;
         let mut lightest = (BLOCKED, usize::MAX);
         for y in 0..self.counts.len() {
-            let load = (0..windows).map(|w| self.lighter(y, w)).sum();
+            let mut load = 0;
+            for w in 0..windows {
+                load += self.lighter(y, w);
+            }
             if load < lightest.0 && self.may_gain(params, iteration, y) && !self.holds(a, y as u32) {
                 lightest = (load, y);
             }
@@ -128,7 +173,7 @@ impl Search {
         }
         for slot in 0..self.slots {
             let x = self.expert[slot * self.lanes + a];
-            if x == FREE || self.counts[x as usize] < 2 {
+            if x == FREE || self.transfer.may_lose[x as usize] != iteration {
                 continue;
             }
             let x = x as usize;
@@ -156,25 +201,22 @@ impl Search {
                 continue;
             }
             let y = y as usize;
-            for gpu in (0..self.gpus).filter(|&gpu| gpu != a) {
-                for slot in 0..self.slots {
-                    let x = self.expert[slot * self.lanes + gpu];
-                    if x == FREE || x as usize == y || self.counts[x as usize] < 2 {
-                        continue;
-                    }
-                    let x = x as usize;
-                    let value = |w: usize| {
-                        let light = self.lighter(y, w);
-                        let at_home = self.load[(own * windows + w) * self.lanes + a];
-                        let lost = self.load[(slot * windows + w) * self.lanes + gpu];
-                        let own = self.gpu[w * self.lanes + a] - at_home + light;
-                        let there = self.gpu[w * self.lanes + gpu] - lost + light;
-                        own.max(there).max(self.peak_without(x, w, gpu)).max(self.rest_of(w, a, gpu))
-                    };
-                    let value = total(windows, value);
-                    if value < best.value && !(params.avoid_duplicates && self.holds(gpu, y as u32)) {
-                        *best = Move { value, kind: Kind::Transfer { slot, gpu, expert: y as u32 } };
-                    }
+            for at in 0..self.transfer.replicas.len() {
+                let Replica { gpu, slot, expert: x } = self.transfer.replicas[at];
+                if gpu == a || x == y {
+                    continue;
+                }
+                let value = |w: usize| {
+                    let light = self.lighter(y, w);
+                    let at_home = self.load[(own * windows + w) * self.lanes + a];
+                    let lost = self.load[(slot * windows + w) * self.lanes + gpu];
+                    let own = self.gpu[w * self.lanes + a] - at_home + light;
+                    let there = self.gpu[w * self.lanes + gpu] - lost + light;
+                    own.max(there).max(self.peak_without(x, w, gpu)).max(self.rest_of(w, a, gpu))
+                };
+                let value = total(windows, value);
+                if value < best.value && !(params.avoid_duplicates && self.holds(gpu, y as u32)) {
+                    *best = Move { value, kind: Kind::Transfer { slot, gpu, expert: y as u32 } };
                 }
             }
         }
@@ -193,6 +235,8 @@ impl Search {
         if self.counts[y as usize] == 2 {
             self.replicated.push(y);
         }
+        self.weigh_lighter(x as usize);
+        self.weigh_lighter(y as usize);
         for slot in 0..self.slots {
             for gpu in 0..self.gpus {
                 let expert = self.expert[slot * self.lanes + gpu];
@@ -207,5 +251,9 @@ impl Search {
 /// The sum over windows, not above what is blocked.
 #[inline(always)]
 fn total(windows: usize, value: impl Fn(usize) -> i32) -> i32 {
-    (0..windows).map(value).fold(0, |sum, value| (sum + value).min(BLOCKED))
+    let mut sum = 0;
+    for window in 0..windows {
+        sum = (sum + value(window)).min(BLOCKED);
+    }
+    sum
 }
