@@ -70,39 +70,53 @@ pub fn race(
 /// Rounds of [`paired`], at least and at most.
 const ROUNDS: (usize, usize) = (5, 301);
 
-/// How one contender did against greedy alone.
+/// Shares of time after which no more rounds are made to have enough of them.
+const SLOW: u32 = 12;
+
+/// How one contender did against greedy, on two threads and on one.
 #[derive(Clone, Copy, Debug)]
 pub struct Pair {
-    /// Medians.
+    /// Medians; greedy's of the rounds with two threads.
     pub greedy_ms: f64,
     pub ms: f64,
-    /// Median of the ratios of each round.
+    /// Median of the ratios of each round, on two threads.
     pub ratio: f64,
+    /// The same on one.
+    pub one_thread_ratio: f64,
 }
 
-/// Greedy and one contender, in turns, until both together have used the share of time. The first round does not
-/// count.
+/// Greedy and a contender in turns: greedy, `two`, greedy, `one`, and so on until all together have used twice the
+/// share of time, of slow ones once. The contender has run before.
 pub fn paired(
     share: Duration,
     mut greedy: impl FnMut(),
-    mut contender: impl FnMut() -> Result<(), Error>,
+    mut two: impl FnMut() -> Result<(), Error>,
+    mut one: impl FnMut() -> Result<(), Error>,
 ) -> Result<Pair, Error> {
-    greedy();
-    contender()?;
-    let begin = Instant::now();
-    let mut rounds = Vec::new();
-    while rounds.len() < ROUNDS.0 || (rounds.len() < ROUNDS.1 && begin.elapsed() < share) {
+    let mut round = |contender: &mut dyn FnMut() -> Result<(), Error>| {
         let start = Instant::now();
         greedy();
         let greedy_ms = milliseconds(start);
         let start = Instant::now();
         contender()?;
-        rounds.push((greedy_ms, milliseconds(start)));
+        Ok::<_, Error>((greedy_ms, milliseconds(start)))
+    };
+    let begin = Instant::now();
+    let [mut twos, mut ones] = [const { Vec::new() }; 2];
+    let wants = |rounds: usize| match begin.elapsed() {
+        spent if spent < 2 * share => rounds < ROUNDS.1,
+        spent => rounds == 0 || (rounds < ROUNDS.0 && spent < SLOW * share),
+    };
+    while wants(twos.len()) {
+        twos.push(round(&mut two)?);
+        ones.push(round(&mut one)?);
     }
+    let ratio = |rounds: &[(f64, f64)]| median(rounds.iter().map(|(greedy, ours)| ours / greedy));
     Ok(Pair {
-        greedy_ms: median(rounds.iter().map(|round| round.0)),
-        ms: median(rounds.iter().map(|round| round.1)),
-        ratio: median(rounds.iter().map(|round| round.1 / round.0)),
+        greedy_ms: median(twos.iter().map(|round| round.0)),
+        ms: median(twos.iter().map(|round| round.1)),
+        ratio: ratio(&twos),
+        one_thread_ratio: ratio(&ones),
     })
 }
 

@@ -153,7 +153,7 @@ impl Bench {
     fn target_table(&self, report: &mut Report, preset: &str, rows: &[Row]) -> Result<(), Error> {
         let title = format!(
             "Targets, `{preset}` (several windows: `scenarios`), CPU backend on two threads; greedy and it in turns, \
-             medians; gaps over layers to the plan's own bound; load {}",
+             medians; in brackets on one thread, which a busy machine disturbs less; gaps over layers to the plan's own bound; load {}",
             load_average()
         );
         report.table(
@@ -198,11 +198,13 @@ impl Bench {
     /// Quality first, then the time of plans of all loads one after the other.
     fn measure(&self, shape: Shape, loads: &[Loads], preset: &str) -> Result<(Found, Pair), Error> {
         let (cluster, options) = (cluster(shape)?, preset.parse::<Preset>()?.options());
+        let greedy = || loads.iter().for_each(|loads| drop(rebalance(loads.values(), shape)));
+        let plan = || loads.iter().try_for_each(|l| self.cpu.plan(l, &cluster, &options).map(drop));
+        // Greedy too runs on a thread of the pool.
         self.two_threads.install(|| {
             let found = self.judge(loads, &cluster, &options)?;
-            let greedy = || loads.iter().for_each(|loads| drop(rebalance(loads.values(), shape)));
-            let plan = || loads.iter().try_for_each(|l| self.cpu.plan(l, &cluster, &options).map(drop));
-            Ok((found, paired(self.share, greedy, plan)?))
+            let one = || self.one_thread.install(plan);
+            Ok((found, paired(self.share, greedy, plan, one)?))
         })
     }
 
@@ -348,7 +350,7 @@ impl Row {
             verdicts[0].clone(),
             time,
             a_layer(pair.greedy_ms),
-            format!("{:.2}", pair.ratio),
+            format!("{:.2} ({:.2})", pair.ratio, pair.one_thread_ratio),
             self.time.label(),
             verdicts[1].clone(),
         ]
@@ -360,6 +362,7 @@ impl Row {
             "balancedness": found.balancedness, "mean_gap_percent": found.gaps.map(|gaps| gaps.0),
             "worst_gap_percent": found.gaps.map(|gaps| gaps.1), "heaviest": found.heaviest,
             "duplicates": found.duplicates, "ms": pair.ms, "greedy_ms": pair.greedy_ms, "ratio": pair.ratio,
+            "one_thread_ratio": pair.one_thread_ratio,
             "must": [self.quality.label(), self.time.label()], "verdicts": verdicts,
         })
     }
