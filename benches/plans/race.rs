@@ -83,6 +83,8 @@ pub struct Pair {
     pub ratio: f64,
     /// The same on one.
     pub one_thread_ratio: f64,
+    /// The fastest run on two threads over greedy's fastest: nearest to what a machine of its own would show.
+    pub fastest_ratio: f64,
 }
 
 /// Greedy and a contender in turns: greedy, `two`, greedy, `one`, and so on until all together have used twice the
@@ -112,7 +114,9 @@ pub fn paired(
         ones.push(round(&mut one)?);
     }
     let ratio = |rounds: &[(f64, f64)]| median(rounds.iter().map(|(greedy, ours)| ours / greedy));
+    let least = |of: fn(&(f64, f64)) -> f64| twos.iter().map(of).fold(f64::INFINITY, f64::min);
     Ok(Pair {
+        fastest_ratio: least(|round| round.1) / least(|round| round.0),
         greedy_ms: median(twos.iter().map(|round| round.0)),
         ms: median(twos.iter().map(|round| round.1)),
         ratio: ratio(&twos),
