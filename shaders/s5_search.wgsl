@@ -104,7 +104,7 @@ fn search(
         begin();
     }
     var counted = false;
-    for (var done = 0u; done <= dispatched.end; done += 1u) {
+    for (var done = 0u; done < dispatched.end + 1u; done += 1u) {
         look(key);
         if lane == 0u {
             decide(done, stop, counted);
@@ -124,6 +124,8 @@ fn search(
         if workgroupUniformLoad(&is_kept) == 1u {
             keep();
             is_new = false;
+            // The move changes what other lanes are still to keep.
+            storageBarrier();
         }
         make_move(key);
         storageBarrier();
@@ -348,9 +350,9 @@ fn rest_of(window: u32, a: u32, b: u32) -> i32 {
         return 0;
     }
     var load = -1;
-    for (var rank = 3u; rank > 0u; rank -= 1u) {
-        let gpu = top_gpu[window * 3u + rank - 1u];
-        load = select(load, top_load[window * 3u + rank - 1u], gpu != a && gpu != b);
+    for (var rank = 0u; rank < 3u; rank += 1u) {
+        let gpu = top_gpu[window * 3u + rank];
+        load = select(load, top_load[window * 3u + rank], load < 0 && gpu != a && gpu != b);
     }
     return max(load, floor_of(window));
 }
@@ -396,8 +398,8 @@ fn make_move(key: u32) {
     if lane == 0u {
         let word = draw(key, DRAW_TENURE + now);
         if kind == KIND_NONE {
-            for (var slot = heavy * params.slots_per_gpu; slot < (heavy + 1u) * params.slots_per_gpu; slot += 1u) {
-                arena[word_at(params.at_tabu, slot)] = 0u;
+            for (var i = 0u; i < params.slots_per_gpu; i += 1u) {
+                arena[word_at(params.at_tabu, heavy * params.slots_per_gpu + i)] = 0u;
             }
         } else if kind == KIND_TRANSFER {
             losing = slot_expert(from_1);

@@ -5,7 +5,8 @@ use crate::engine::recording::{
 };
 use crate::layout::{GpuParams, LAYER_END, LAYER_WORDS, Layout, window_quads};
 use crate::params::{Params, enumerate_assignments};
-use crate::planner::gpu;
+use crate::planner::cpu::Planned;
+use crate::planner::{gpu, host};
 use crate::stages::{STAGES, Stage, queue};
 use crate::{Cluster, Error, Loads, PlanOptions, Preset, Stop};
 
@@ -136,7 +137,9 @@ pub struct Replay {
     pub words: [u64; 4],
     /// Where the result begins in the kept buffer, and its words.
     pub result: (u64, u64),
-    layers: usize,
+    params: Params,
+    /// The loads planned from.
+    windows: Vec<u32>,
 }
 
 /// One dispatch of a [`Replay`].
@@ -180,27 +183,32 @@ impl Replay {
             params: bytemuck::cast_slice(&[dispatch.params]).to_vec(),
             constants: constants_of(dispatch.kernel, &dispatch.params),
         };
+        let windows = host::even_where_cold(&params, loads.fixed_windows()).into_owned();
+        let combined = host::combine(&params, &windows);
         let queue = layout.queue_words(arena);
         Ok(Self {
             dispatches: recording.dispatches.iter().map(dispatch).collect(),
-            problem: layout.problem(loads.fixed(), &window_quads(&params, loads.fixed_windows()), &table),
+            problem: layout.problem(&combined, &window_quads(&params, &windows), &table),
             words: [layout.groups_words, layout.kept_words, arena, queue],
             result: (layout.result_begin, layout.kept_words - layout.result_begin),
-            layers: loads.layers(),
+            params,
+            windows,
         })
     }
 
     /// The plan in a result: expert of each slot, -1 for a free one, and how the search of each layer ended.
     #[must_use]
     pub fn plan(&self, result: &[u32]) -> (Vec<i32>, Vec<Stop>) {
-        let (states, slots) = result.split_at(self.layers * LAYER_WORDS as usize);
+        let (states, slots) = result.split_at((self.params.layers * LAYER_WORDS) as usize);
         let stop = |state: &[u32]| match state[LAYER_END] {
             1 => Stop::BoundReached,
             2 => Stop::NoMoveLeft,
             _ => Stop::BudgetSpent,
         };
+        let mut planned = Planned { slots: slots.to_vec(), ends: Vec::new() };
+        host::prefer_trivial(&self.params, &self.windows, &mut planned);
         (
-            slots.iter().map(|&expert| expert as i32).collect(),
+            planned.slots.iter().map(|&expert| expert as i32).collect(),
             states.chunks_exact(LAYER_WORDS as usize).map(stop).collect(),
         )
     }

@@ -124,7 +124,13 @@ fn wrong_things_give_one_line_and_no_file() {
     wrong(&["--replicas", "12", "--gpus", "4", "--window", "1"], "window 1 is not there");
     wrong(&["--replicas", "12", "--gpus", "4", "--layers", "0..9"], "is not a range within 0..1");
     wrong(&["--replicas", "12", "--gpus", "4", "--preset", "gen99"], "preset gen99 is not one of");
-    wrong(&["--replicas", "12", "--gpus", "4", "--restarts", "0"], "restarts 0 is not between 1 and 65536");
+    wrong(&["--replicas", "12", "--gpus", "4", "--starts", "0"], "starts 0 is not between 1 and 65536");
+    wrong(&["--replicas", "12", "--gpus", "4", "--iterations", "1048577"], "iterations 1048577 is not between");
+    wrong(&["--replicas", "12", "--gpus", "4", "--assignments", "0"], "assignments 0 is not between 1 and 1024");
+    wrong(
+        &["--replicas", "12", "--gpus", "4", "--max-replicas-per-expert", "1"],
+        "max_replicas_per_expert 1 is too few: 12 replicas of 8 experts need 2",
+    );
     wrong(&["--replicas", "12", "--gpus", "4", "--out", "/nowhere/plan.json"], "cannot write");
     assert_refused(&["plan", &good, "--replicas", "12", "--gpus", "4", "--device", "no such"], "found:");
     let output = eplb(&plan_args(&good, &["--fallback", "gpu"]));

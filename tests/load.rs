@@ -50,7 +50,7 @@ fn cases() -> Vec<Case> {
                 (0..layers as u64 * experts as u64).map(|i| 1 + (i * i * 7919 + i * seed) % 10_007).collect();
             let loads = Loads::from_counts(layers, experts, &counts).unwrap();
             let cluster = Cluster::with_slots_per_gpu(replicas, groups, nodes, gpus, per_gpu).unwrap();
-            let options = PlanOptions { seed, restarts: 4, kicks: 1, ..PlanOptions::default() };
+            let options = PlanOptions { seed, starts: 4, iterations: 100, ..PlanOptions::default() };
             let fingerprint = cpu.plan(&loads, &cluster, &options).unwrap().fingerprint();
             Case { loads, cluster, options, fingerprint }
         })

@@ -193,12 +193,13 @@ fn change_counts(slot: u32) {
     set_count(losing, lost);
     set_count(gaining, gained);
     if lost == 1u {
-        replicated -= 1u;
-        for (var i = 0u; i < replicated; i += 1u) {
+        let last = replicated - 1u;
+        for (var i = 0u; i < last; i += 1u) {
             if arena[word_at(params.at_replicated, i)] == losing {
-                arena[word_at(params.at_replicated, i)] = arena[word_at(params.at_replicated, replicated)];
+                arena[word_at(params.at_replicated, i)] = arena[word_at(params.at_replicated, last)];
             }
         }
+        replicated = last;
     }
     if gained == 2u {
         arena[word_at(params.at_replicated, replicated)] = gaining;

@@ -173,7 +173,7 @@ fn npy() -> impl Strategy<Value = Vec<u8>> {
 /// Plan files of all kinds: both policies, free slots, a layer without load, one of everything.
 static PLANS: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
     let planner = Planner::new(DeviceChoice::Cpu).expect("a CPU");
-    let options = PlanOptions { restarts: 1, ..PlanOptions::default() };
+    let options = PlanOptions { starts: 1, ..PlanOptions::default() };
     let plan = |counts: &[u64], layers: usize, cluster: Cluster| {
         let loads = Loads::from_counts(layers, counts.len() / layers, counts).expect("a shape");
         let plan = planner.plan(&loads, &cluster, &options).expect("a plan");

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use eplb_wgpu::trace::{Format, LoadHistory, PlanFile, Window, plan_json};
 use eplb_wgpu::{
-    Cluster, DeviceChoice, Duplicates, GroupRule, Loads, Objective, Placement, PlanOptions, Planner, Policy,
-    Search, bound, check,
+    Cluster, Descent, DeviceChoice, Duplicates, GroupRule, Loads, Objective, Placement, PlanOptions, Planner,
+    Policy, Search, bound, check,
 };
 
 /// A target: it panics where something is wrong.
@@ -111,8 +111,9 @@ pub fn plan(bytes: &[u8]) {
     let start = Instant::now();
     let Ok(plan) = PLANNER.plan(&loads, &cluster, &options) else {
         // The planner may refuse only what the rules do.
-        let zero = options.restarts == 0 || options.assignments == 0;
-        assert!(zero || cluster.check_experts(loads.experts()).is_err(), "{cluster:?} {options:?}");
+        let zero = options.starts == 0 || options.assignments == Some(0);
+        let refused = zero || cluster.check_experts(loads.experts()).is_err();
+        assert!(refused || too_few(&options, &cluster, loads.experts()), "{cluster:?} {options:?}");
         return;
     };
     assert!(start.elapsed() < LIMIT, "it took {:?}", start.elapsed());
@@ -123,6 +124,13 @@ pub fn plan(bytes: &[u8]) {
     }
     let file = PlanFile::parse(plan_json(&plan).to_string().as_bytes()).expect("what is written is read");
     assert_eq!((&file.placement, &file.cluster), (plan.placement(), &cluster));
+}
+
+/// Whether the most replicas of an expert do not fill a node.
+fn too_few(options: &PlanOptions, cluster: &Cluster, experts: usize) -> bool {
+    let nodes = if cluster.policy() == Policy::Hierarchical { cluster.num_nodes() } else { 1 };
+    let most = options.max_replicas_per_expert.map_or(usize::MAX, |most| most as usize);
+    (experts / nodes).saturating_mul(most) < cluster.num_replicas() / nodes
 }
 
 /// The checker and the bound, on maps that no planner made.
@@ -257,28 +265,33 @@ fn some_loads(bytes: &mut Bytes, cluster: &Cluster) -> Option<Loads> {
 }
 
 fn options(bytes: &mut Bytes) -> PlanOptions {
-    let search = Search {
+    let descent = Descent {
         objective: [Objective::Max, Objective::Variance, Objective::VarianceThenMax][bytes.below(3)],
         heaviest: [1, 0, 3, u32::MAX][bytes.below(4)],
         lightest: [0, 1, 3, u32::MAX][bytes.below(4)],
         swaps: bytes.one_in(2),
         pair_swaps: bytes.one_in(2),
         bipartition: bytes.one_in(2),
-        transfers: bytes.one_in(2),
         steps: [1000, 0, 1, 7, u32::MAX][bytes.below(5)],
     };
     PlanOptions {
-        search: (!bytes.one_in(5)).then_some(search),
+        search: match bytes.below(5) {
+            0 | 1 => Search::Trajectory,
+            2 => Search::None,
+            _ => Search::Descent(descent),
+        },
         groups: [GroupRule::BestFirst, GroupRule::Lpt, GroupRule::LptVariance][bytes.below(3)],
         repair: bytes.one_in(2),
         count_noise: bytes.one_in(2),
         packing_noise: bytes.one_in(2),
         duplicates: if bytes.one_in(2) { Duplicates::Allow } else { Duplicates::Avoid },
         stop_gap_ppm: [40, 0, 1_000_000, u32::MAX][bytes.below(4)],
-        count_margin_ppm: [0, 2000, u32::MAX][bytes.below(3)],
-        assignments: if bytes.one_in(16) { 0 } else { [1, 2, 5][bytes.below(3)] },
-        restarts: if bytes.one_in(16) { 0 } else { [1, 2, 9, 33][bytes.below(4)] },
-        kicks: [0, 1, 3][bytes.below(3)],
+        start_gap_ppm: [400, 0, 1_000_000, u32::MAX][bytes.below(4)],
+        assignments: if bytes.one_in(16) { Some(0) } else { [None, Some(1), Some(2), Some(5)][bytes.below(4)] },
+        starts: if bytes.one_in(16) { 0 } else { [1, 2, 9, 33][bytes.below(4)] },
+        iterations: [1000, 0, 1, 30][bytes.below(4)],
+        patience: [32, 0, 1, u32::MAX][bytes.below(4)],
+        max_replicas_per_expert: [None, None, Some(0), Some(1), Some(2), Some(u32::MAX)][bytes.below(6)],
         seed: bytes.word(),
     }
 }

@@ -1,7 +1,7 @@
 //! The search of counts for GPUs of two slots, against all counts and all pairings of small calls.
 
 use crate::cases::Random;
-use crate::mirror::s5_refine::{Candidate, End, Outcome};
+use crate::mirror::candidate::{Candidate, End, Outcome};
 use crate::mirror::{rng, s3_replicate, s4_pack, s5_counts};
 use crate::params::Params;
 use crate::{Cluster, Duplicates, Loads, PlanOptions};

@@ -1,10 +1,10 @@
-//! Each move on small random candidates, against a search over all moves of that kind.
+//! Each move of the lineage on small random candidates, against a search over all moves of that kind.
 
 use crate::cases::Random;
+use crate::mirror::candidate::Candidate;
 use crate::mirror::s5_descend::{bipartition, pair_swap, swap};
-use crate::mirror::candidate::{Candidate, transfer};
 use crate::params::{FREE, Params};
-use crate::{Cluster, Duplicates, Loads, PlanOptions, Search};
+use crate::{Cluster, Descent, Duplicates, Loads, PlanOptions, Search};
 
 const GPUS: usize = 4;
 
@@ -16,7 +16,7 @@ struct Small {
 }
 
 impl Small {
-    fn new(seed: u64, duplicates: Duplicates, search: Search) -> Self {
+    fn new(seed: u64, duplicates: Duplicates, descent: Descent) -> Self {
         let mut random = Random(seed);
         let slots = 2 + random.below(3);
         let experts = 4 + random.below(3);
@@ -24,7 +24,7 @@ impl Small {
         let counts: Vec<u64> = (0..experts).map(|_| 1 + random.next() % 1000).collect();
         let loads = Loads::from_counts(1, experts, &counts).unwrap();
         let cluster = Cluster::with_slots_per_gpu(replicas, 1, 1, GPUS, slots).unwrap();
-        let options = PlanOptions { duplicates, search: Some(search), ..PlanOptions::default() };
+        let options = PlanOptions { duplicates, search: Search::Descent(descent), ..PlanOptions::default() };
         let params = Params::new(&loads, &cluster, &options).unwrap();
         loop {
             let mut placed: Vec<u32> = (0..experts as u32).collect();
@@ -92,7 +92,7 @@ const RULES: [Duplicates; 2] = [Duplicates::Allow, Duplicates::Avoid];
 fn a_swap_step_makes_the_best_of_all_swaps_of_the_heaviest_gpu() {
     let mut found = 0;
     for seed in 0..400 {
-        let mut small = Small::new(seed, RULES[seed as usize % 2], Search::SWAPS);
+        let mut small = Small::new(seed, RULES[seed as usize % 2], Descent::SWAPS);
         let (k, heavy) = (small.slots(), small.candidate.heaviest());
         let before = small.candidate.gpu_load.clone();
         let gain = |to: usize, after: Vec<u32>| {
@@ -121,8 +121,8 @@ fn a_swap_step_makes_the_best_of_all_swaps_of_the_heaviest_gpu() {
 fn a_variance_step_lowers_the_sum_of_squares_most() {
     let squares = |loads: &[u32]| loads.iter().map(|&l| u128::from(l) * u128::from(l)).sum::<u128>();
     for seed in 0..200 {
-        let search = Search { objective: crate::Objective::Variance, ..Search::SWAPS };
-        let mut small = Small::new(1000 + seed, RULES[seed as usize % 2], search);
+        let descent = Descent { objective: crate::Objective::Variance, ..Descent::SWAPS };
+        let mut small = Small::new(1000 + seed, RULES[seed as usize % 2], descent);
         let (k, heavy) = (small.slots(), small.candidate.heaviest());
         let before = squares(&small.candidate.gpu_load);
         let best = (heavy * k..(heavy + 1) * k)
@@ -140,8 +140,8 @@ fn a_variance_step_lowers_the_sum_of_squares_most() {
 fn several_heavy_gpus_swap_with_distinct_partners_in_one_step() {
     let mut both = 0;
     for seed in 0..200 {
-        let search = Search { heaviest: 2, lightest: 2, ..Search::SWAPS };
-        let mut small = Small::new(2000 + seed, RULES[seed as usize % 2], search);
+        let descent = Descent { heaviest: 2, lightest: 2, ..Descent::SWAPS };
+        let mut small = Small::new(2000 + seed, RULES[seed as usize % 2], descent);
         let before = small.candidate.gpu_load.clone();
         let moved = swap::step(&small.params, false, &mut small.candidate);
         let changed = (0..GPUS).filter(|&g| small.candidate.gpu_load[g] != before[g]).count();
@@ -164,7 +164,7 @@ fn several_heavy_gpus_swap_with_distinct_partners_in_one_step() {
 fn a_pair_step_makes_the_best_of_all_pair_swaps_of_the_heaviest_gpu() {
     let mut found = 0;
     for seed in 0..300 {
-        let mut small = Small::new(3000 + seed, RULES[seed as usize % 2], Search::SWAPS);
+        let mut small = Small::new(3000 + seed, RULES[seed as usize % 2], Descent::SWAPS);
         let (k, heavy) = (small.slots(), small.candidate.heaviest());
         let before = small.candidate.gpu_load.clone();
         let two = |gpu: usize| (0..k).flat_map(move |i| (i + 1..k).map(move |j| (gpu * k + i, gpu * k + j)));
@@ -221,8 +221,8 @@ fn two_for_one_finds_what_single_swaps_cannot() {
 fn bipartition_splits_two_gpus_as_well_as_can_be() {
     let mut found = 0;
     for seed in 0..200 {
-        let search = Search { bipartition: true, ..Search::SWAPS };
-        let mut small = Small::new(4000 + seed, RULES[seed as usize % 2], search);
+        let descent = Descent { bipartition: true, ..Descent::SWAPS };
+        let mut small = Small::new(4000 + seed, RULES[seed as usize % 2], descent);
         let k = small.slots();
         let (heavy, light) = (small.candidate.heaviest(), small.candidate.lightest());
         let slots: Vec<usize> = (heavy * k..(heavy + 1) * k).chain(light * k..(light + 1) * k).collect();
@@ -250,51 +250,4 @@ fn bipartition_splits_two_gpus_as_well_as_can_be() {
         small.assert_consistent();
     }
     assert!(found > 50, "{found} cases had a better split");
-}
-
-#[test]
-fn transfers_relieve_the_heaviest_gpu_and_miss_no_simple_one() {
-    let mut found = 0;
-    for seed in 0..400 {
-        let search = Search { transfers: true, ..Search::SWAPS };
-        let mut small = Small::new(5000 + seed, RULES[seed as usize % 2], search);
-        let before = small.candidate.max_load();
-        let heavy = small.candidate.heaviest();
-        let k = small.slots();
-        // All transfers, with the exact load of the heaviest GPU whose load they change.
-        let mut best = before;
-        for slot in (0..GPUS * k).filter(|&s| small.candidate.count_at(s) > 1) {
-            for y in 0..small.params.node_experts {
-                let x = small.candidate.expert[slot];
-                if x == y || small.candidate.counts[y as usize] >= small.params.max_count {
-                    continue;
-                }
-                let mut expert = small.candidate.expert.clone();
-                expert[slot] = y;
-                if small.params.avoid_duplicates && has_duplicates(&expert, k) {
-                    continue;
-                }
-                let mut after = Candidate { expert, ..Candidate::default() };
-                weigh(&mut after, &small.loads, k);
-                let touched = |g: usize| {
-                    let held = &after.expert[g * k..(g + 1) * k];
-                    g == heavy || g == slot / k || held.contains(&x) || held.contains(&y)
-                };
-                if after.gpu_load[heavy] < before {
-                    let worst = (0..GPUS).filter(|&g| touched(g)).map(|g| after.gpu_load[g]).max().unwrap();
-                    best = best.min(worst);
-                }
-            }
-        }
-        let loads = small.loads.clone();
-        let moved = transfer::step(&small.params, &loads, &mut small.candidate);
-        // The move weighs an upper bound, so it may pass a move over, but never makes one that does not help.
-        assert!(!moved || best < before, "seed {seed}");
-        if moved {
-            found += 1;
-            assert!(small.candidate.gpu_load[heavy] < before, "seed {seed}");
-        }
-        small.assert_consistent();
-    }
-    assert!(found > 30, "{found} cases had a transfer");
 }

@@ -24,45 +24,21 @@ const PROVEN: &[(&str, &str, &str)] = &[
         "each turn passes one of `several` entries, and then there is none",
     ),
     ("pack_in_registers", "while item < params.end", "`item` rises by 1 in each turn, or the loop is left"),
+    ("insert_top", "while rank > 0u && load > top_load[first + rank - 1u]", "`rank` falls by 1 in each turn"),
     (
-        "keep_pair_swap",
-        "while source >= n - 1u - first",
-        "`first` rises by 1 in each turn, and past n no number is as large as what is on the right",
+        "lightest_heaviest_of",
+        "while doubles || low < high",
+        "as in `lightest_heaviest`: `high` doubles until the node fits, then `high - low` halves in each turn",
     ),
-    ("team_replacements", "while scans && index < k", "`index` rises by 1 in each turn"),
-    ("team_replications", "while scans && index < k", "`index` rises by 1 in each turn"),
-    // The search: a machine, which charges work in each turn and stops when its fuel is spent.
-    ("refine", "while running && work < until", FUEL),
-    ("refine", "while phase <= PHASE_SWAP && work < until", FUEL),
-    ("refine", "while phase == PHASE_SWAP && cursor < swap_pieces() && work < until", FUEL),
-    ("refine", "while phase == PHASE_PAIR && cursor < params.node_gpus && work < until", FUEL),
-    ("refine", "while phase == PHASE_BIPARTITION && work < until", FUEL),
-    ("refine", "while phase == PHASE_PEAKS && work < until", FUEL),
-    ("refine", "while phase == PHASE_REPLACE && work < until", FUEL),
-    ("refine", "while phase == PHASE_REPLICATE && cursor < replications() && work < until", FUEL),
-    ("refine", "while phase == PHASE_STEP && work < until", FUEL),
-    ("refine", "while phase == PHASE_WINDOW && work < until", FUEL),
-    ("refine", "while phase == PHASE_SWAP && work < until", FUEL),
-    ("refine", "while phase == PHASE_PAIR && work < until", FUEL),
-    ("refine", "while phase >= PHASE_SLOT && phase <= PHASE_REPLICATE && work < until", FUEL),
-    ("refine", "while phase == PHASE_GONE && work < until", FUEL),
-    ("refine", "while phase == PHASE_REPLICATE && work < until", FUEL),
-    ("refine", "while phase == PHASE_TRANSFER && work < until", FUEL),
-    ("refine", "while phase == PHASE_RESTORE && work < until", FUEL),
+    // The descent: a machine, which counts trips in each turn and stops when its fuel is spent.
     ("descend", "while ended == END_RUNNING && spent < params.fuel", DESCENT_FUEL),
     ("descend", "while phase == PHASE_SWAP && spent < params.fuel", DESCENT_FUEL),
     ("descend", "while phase == PHASE_PAIR && spent < params.fuel", DESCENT_FUEL),
     ("descend", "while phase == PHASE_SPLIT && ended == END_RUNNING && spent < params.fuel", DESCENT_FUEL),
-    ("refine_wide", "loop", TEAM_FUEL),
-    ("team_transfers", "loop", TEAM_FUEL),
 ];
 
-const FUEL: &str = "each piece of a phase charges work, and fuel is below 2^31";
 const DESCENT_FUEL: &str =
     "`spent` rises in each turn, but in the one that makes the best swap, which leaves the phase";
-const TEAM_FUEL: &str = "`agree` says that the dispatch has ended once its fuel is spent, and each turn charges work, of \
-                         which what other lanes did at the same time is less; an exchange is followed by a step, which \
-                         charges";
 
 /// What a loop is, up to its body, and where it lies.
 struct Loop<'a> {

@@ -67,11 +67,17 @@ pub fn random_case(seed: u64, size: usize) -> Case {
         let layers = 1 + random.below(3);
         let counts = random_counts(&mut random, layers, experts);
         let loads = Loads::from_counts(layers, experts, &counts).expect("shape is right");
-        return Case { seed, loads, cluster, options: random_options(&mut random) };
+        let mut options = random_options(&mut random);
+        if random.below(4) == 0 {
+            let nodes = cluster.planned_nodes();
+            let least = (replicas / nodes).div_ceil(experts / nodes);
+            options.max_replicas_per_expert = Some((least + random.below(3)) as u32);
+        }
+        return Case { seed, loads, cluster, options };
     }
 }
 
-/// A random case of 2 to 16 windows, of any weights.
+/// A random case of 2 to 16 windows, of any weights: the trajectory alone plans several.
 pub fn random_windows_case(seed: u64, size: usize) -> Case {
     let case = random_case(seed, size);
     let mut random = Random(!seed);
