@@ -49,7 +49,7 @@ fn build(
             groups[state + i] = 0u;
         }
     }
-    let key = restart_key(sample, DRAW_GROUPS);
+    let key = start_key(sample, DRAW_GROUPS);
     for (var item = params.begin; item < params.end; item += 1u) {
         place_group(lane, layer, item, sample, rule, key);
     }

@@ -24,8 +24,8 @@ fn start(
         return;
     }
     queue_node(lane);
-    for (var restart = 0u; restart < params.restart_count; restart += 1u) {
-        take_candidate(lane * params.restart_count + restart);
+    for (var start = 0u; start < params.start_count; start += 1u) {
+        take_candidate(lane * params.start_count + start);
         set_control(C_END, END_RUNNING);
         set_control(C_SEVERAL, 0u);
     }
@@ -56,7 +56,7 @@ fn goes_on(layer: u32, node: u32) -> bool {
     let could_win = groups[chosen_at(layer, params.assignment)] < layer_max;
     let wanted = params.assignment >= params.assignments || layer_max > enough(groups[chosen_at(layer, 0u)]);
     let node_max = kept[node_state_at(layer, node) + NODE_MAX];
-    return could_win && wanted && (params.restart_begin == 0u || node_max > enough(node_bound(layer, node)));
+    return could_win && wanted && (params.start_begin == 0u || node_max > enough(node_bound(layer, node)));
 }
 
 @compute @workgroup_size(64)
@@ -74,8 +74,8 @@ fn perturb(
     take_candidate(queued_candidate(share.place));
     let block = share.number;
     let first = block * EXPERT_BLOCK;
-    let key = restart_key(first_group(), my_restart);
-    let strength = count_noise(my_restart);
+    let key = start_key(first_group(), my_start);
+    let strength = count_noise(my_start);
     var largest = 0u;
     for (var expert = first; expert < min(first + EXPERT_BLOCK, params.node_experts); expert += 1u) {
         var load = weight(expert);

@@ -3,11 +3,11 @@
 //
 // weigh  one lane a (queued candidate, expert with several replicas): the load of one, in the places of slots
 // sort   one lane a (queued candidate, some of these experts): their lists, see `shared/order.wgsl`
-//        (both of a node's first candidate alone where all restarts share the order)
+//        (both of a node's first candidate alone where all starts share the order)
 // pack   one lane a queued candidate: the items begin..end of the order
 
 override AVOIDS: u32;            // whether duplicates are avoided
-override NOISY: u32;             // whether restarts other than the first add noise
+override NOISY: u32;             // whether starts other than the first add noise
 override FREES: u32;             // whether slots stay free
 override GPUS: u32;              // GPUs of a node, in eights, where a lane keeps them to itself; else 0
 
@@ -25,14 +25,14 @@ fn last_at(gpu: u32) -> u32 {
 fn take_share(lane: u32, lanes_each: u32) -> u32 {
     let shares = shares_order();
     let share = share_of_lane(lane, lanes_each);
-    if share.place >= select(queued(), params.candidates / params.restart_count, shares) {
+    if share.place >= select(queued(), params.candidates / params.start_count, shares) {
         return NONE;
     }
     if !shares {
         take_candidate(queued_candidate(share.place));
         return share.number;
     }
-    take_candidate(share.place * params.restart_count);
+    take_candidate(share.place * params.start_count);
     return select(NONE, share.number, kept[node_state_at(my_layer, my_node) + NODE_RUNS] == 1u);
 }
 
@@ -120,7 +120,7 @@ fn pack(
     if params.begin == 0u {
         clear_candidate();
     }
-    let key = restart_key(first_group(), my_restart);
+    let key = start_key(first_group(), my_start);
     begin_order(AVOIDS == 1u);
     if GPUS > 0u {
         pack_in_registers(key);
@@ -167,7 +167,7 @@ fn place_replica(key: u32, item: u32) {
     let expert = item_expert;
     let load = item_load;
     let word = draw(key, DRAW_PACKING + item);
-    let noisy = NOISY == 1u && my_restart > 0u;
+    let noisy = NOISY == 1u && my_start > 0u;
     var best = NONE;
     var best_choice = 0u;
     for (var gpu = 0u; gpu < params.node_gpus; gpu += 1u) {
@@ -298,7 +298,7 @@ fn pack_in_registers(key: u32) {
             hold_at(gpu);
         }
     }
-    noise_keep = select(0u, NONE, my_restart > 0u);
+    noise_keep = select(0u, NONE, my_start > 0u);
     var item = params.begin;
     while item < params.end {
         // To make room is rare and dear: lanes that must wait for the others.

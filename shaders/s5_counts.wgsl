@@ -273,7 +273,7 @@ fn iterate() {
         renewed = 0u;
     }
     iteration += 1u;
-    let word = draw(restart_key(first_group(), my_restart), DRAW_COUNT_MOVES + iteration);
+    let word = draw(start_key(first_group(), my_start), DRAW_COUNT_MOVES + iteration);
     list_experts(word);
     immovable = listed_experts[0] == NONE || listed_experts[LOSERS] == NONE;
     let move_found = best_move(word);

@@ -94,7 +94,7 @@ fn search(
         return;
     }
     take_candidate(queued_candidate(place));
-    let key = restart_key(first_group(), my_restart);
+    let key = start_key(first_group(), my_start);
     let stop = i32(stop_load(node_bound(my_layer, my_node)));
     if lane == 0u {
         resume();

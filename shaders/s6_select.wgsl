@@ -1,13 +1,13 @@
-// Stage 6: keep the best restart of each node, and the best assignment of each layer. Reads `arena` and
+// Stage 6: keep the best start of each node, and the best assignment of each layer. Reads `arena` and
 // `kept`; writes `kept`.
 //
-// choose_restart  one lane a (layer, node) of this dispatch: offer this round's restarts in order
+// choose_start  one lane a (layer, node) of this dispatch: offer this round's starts in order
 // copy_node       one lane a (layer, node, some slots): the winner's placement
 // settle_layer    one lane a layer: offer the assignment just searched
 // copy_plan       one lane a (layer, node, some slots): its placement, in logical experts
 
 @compute @workgroup_size(64)
-fn choose_restart(
+fn choose_start(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) grid: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
@@ -21,9 +21,9 @@ fn choose_restart(
     let state = node_state_at(layer, lane % params.nodes);
     let good = enough(node_bound(layer, lane % params.nodes));
     kept[state + NODE_WINNER] = NONE;
-    let restarts = select(0u, params.restart_count, kept[state + NODE_RUNS] == 1u);
-    for (var i = 0u; i < restarts; i += 1u) {
-        take_candidate(lane * params.restart_count + i);
+    let starts = select(0u, params.start_count, kept[state + NODE_RUNS] == 1u);
+    for (var i = 0u; i < starts; i += 1u) {
+        take_candidate(lane * params.start_count + i);
         let end = control(C_END);
         if end == END_RUNNING {
             kept[state + NODE_CUT] = 1u;

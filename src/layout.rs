@@ -44,7 +44,7 @@ gpu_params! {
     avoid_duplicates, seed_low, seed_high, count_noise, packing_noise, objective, heaviest, lightest,
     moves, steps, iterations, patience, exchange_slots, pair_slots, losers, gainers, stop_fraction, start_fraction,
     assignments, group_rule, enumerated, samples,
-    lanes, fuel, spread, begin, end, assignment, layer_begin, layer_count, restart_begin, restart_count, candidates, turn,
+    lanes, fuel, spread, begin, end, assignment, layer_begin, layer_count, start_begin, start_count, candidates, turn,
     at_group_rank, at_built, at_build_state, at_shares, at_chosen, at_walk, at_node_state, at_node_slots,
     at_layer_state, at_plan, at_control, at_expert, at_load, at_snapshot, at_counts, at_gpu_load, at_marks,
     at_scratch, at_tables, at_enumerated, at_windows, at_window_groups, at_node_windows, at_floors, at_tabu, at_no_gain,
@@ -142,7 +142,8 @@ impl Layout {
         // them.
         let at_scratch = arena.take((4 * node_experts).max(3 * node_experts + 2 * node_gpus));
         // Of the trajectory alone.
-        let mut of_trajectory = |words: u64| arena.take(if params.trajectory && !s5_counts::applies(params) { words } else { 0 });
+        let mut of_trajectory =
+            |words: u64| arena.take(if params.trajectory && !s5_counts::applies(params) { words } else { 0 });
         let at_tabu = of_trajectory(node_slots);
         let at_no_gain = of_trajectory(node_experts);
         let at_no_loss = of_trajectory(node_experts);

@@ -2,10 +2,11 @@
 
 use crate::cluster::Cluster;
 use crate::error::Error;
-use crate::loads::Loads;
 use crate::loads::FIXED_TOTAL;
+use crate::loads::Loads;
 use crate::options::{
-    Descent, Duplicates, GroupRule, MAX_ASSIGNMENTS, MAX_ITERATIONS, MAX_STARTS, Objective, PlanOptions, Search,
+    Descent, Duplicates, GroupRule, MAX_ASSIGNMENTS, MAX_ITERATIONS, MAX_STARTS, Objective, PlanOptions,
+    Search,
 };
 
 /// A slot that holds no replica, in the planner's own maps.
@@ -27,9 +28,6 @@ pub const DESCENT_TURNS: u64 = 1 << 12;
 /// 2-for-2 swaps look at the first this many slots of a GPU: 120 pairs, which a shader can keep to itself.
 /// With more slots than this, 1-1 swaps alone have thousands of differences to choose from.
 pub const PAIR_SLOTS: u32 = 16;
-
-
-
 
 /// Bipartition handles GPUs of at most this many slots: C(19, 9) = 92,378 ways to split 20 items.
 pub const BIPARTITION_SLOTS: u32 = 10;
@@ -77,7 +75,7 @@ const FEW_SLOTS_STARTS: [u32; 4] = [16, 16, 16, 8];
 /// of two.
 pub const PACKING_NOISE_SHIFT: u32 = 3;
 
-/// Strength of the noise on replica counts by restart, in 1/256: 0, .05, .2, .1, .3, .2, .05, .4.
+/// Strength of the noise on replica counts by start, in 1/256: 0, .05, .2, .1, .3, .2, .05, .4.
 pub const COUNT_NOISE: [i32; 8] = [0, 13, 51, 26, 77, 51, 13, 102];
 
 /// Balanced group assignments are enumerated up to this many a layer, and sampled beyond.
@@ -267,7 +265,11 @@ impl Params {
             starts,
             iterations: options.iterations,
             patience,
-            assignments: if hierarchical && one_window { assignments_tried(options, groups, nodes) } else { 1 },
+            assignments: if hierarchical && one_window {
+                assignments_tried(options, groups, nodes)
+            } else {
+                1
+            },
             group_rule: options.groups,
             repair: options.repair
                 && hierarchical

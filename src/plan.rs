@@ -16,9 +16,9 @@ use crate::options::PlanOptions;
 pub enum Stop {
     /// The heaviest GPU is within the stop gap of the layer's bound.
     BoundReached,
-    /// No move of the move set improves any restart.
+    /// No move helps, or none helped for as long as the patience lasts.
     NoMoveLeft,
-    /// A budget of restarts, kicks or steps ended first.
+    /// The iterations of a start, or the steps of a descent, were used up first.
     BudgetSpent,
     /// The plan was made from a previous one, and no further move was worth its transfer.
     PreviousPlan,

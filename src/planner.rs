@@ -140,7 +140,8 @@ impl Planner {
             return Err(Error::invalid("threads", threads, format!("is not between 1 and {MAX_THREADS}")));
         }
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
-        let pool = pool.map_err(|error| Error::invalid("threads", threads, format!("cannot be started: {error}")))?;
+        let pool =
+            pool.map_err(|error| Error::invalid("threads", threads, format!("cannot be started: {error}")))?;
         self.threads = Some(Arc::new(pool));
         Ok(self)
     }
@@ -277,9 +278,8 @@ impl Planner {
         let params = Params::new(&fresh.loads, &fresh.cluster, &fresh.options)?;
         let before = from_map(previous.physical_to_logical());
         let after = from_map(fresh.physical_to_logical());
-        let paths = self.on_threads(|| {
-            warm::paths(&params, &fresh.cluster, &fresh.loads, &before, &after, limits)
-        });
+        let paths =
+            self.on_threads(|| warm::paths(&params, &fresh.cluster, &fresh.loads, &before, &after, limits));
         let chosen = warm::choose(&params, &paths, limits);
         let mut slots = Vec::with_capacity(before.len());
         let mut layers = Vec::with_capacity(paths.len());
@@ -365,10 +365,7 @@ impl Planner {
 
 /// The bound that goes with the options.
 fn bound_options(options: &PlanOptions) -> BoundOptions {
-    BoundOptions {
-        max_replicas_per_expert: options.max_replicas_per_expert,
-        ..BoundOptions::default()
-    }
+    BoundOptions { max_replicas_per_expert: options.max_replicas_per_expert, ..BoundOptions::default() }
 }
 
 /// The planner's slots as maps have them: -1 for a free one.

@@ -152,11 +152,10 @@ impl Preset {
         match &self.0.recipe {
             ByDefault => default,
             Thorough => PlanOptions {
-                starts: 64,
-                iterations: 4096,
-                patience: 512,
+                iterations: 1500,
+                patience: 1000,
                 stop_gap_ppm: 40,
-                start_gap_ppm: 100,
+                start_gap_ppm: 200,
                 ..default
             },
             Scenarios => PlanOptions { starts: 1, patience: 8, count_noise: false, ..default },

@@ -14,7 +14,9 @@ use crate::layout::Layout;
 use crate::loads::Loads;
 use crate::mirror::candidate::Candidate;
 use crate::mirror::s6_select::NodeBest;
-use crate::mirror::{rng, s1_group_loads, s2_groups_to_nodes, s3_replicate, s4_pack, s5_counts, s5_descend, s5_search};
+use crate::mirror::{
+    rng, s1_group_loads, s2_groups_to_nodes, s3_replicate, s4_pack, s5_counts, s5_descend, s5_search,
+};
 use crate::options::PlanOptions;
 use crate::params::{Params, enumerate_assignments};
 use crate::planner::gpu as pipeline;
@@ -143,7 +145,14 @@ impl Batch {
                         s5_counts::search(params, key, &node_loads, stop_load, &mut candidate)
                     } else if params.trajectory {
                         let stop = (&[0][..], stop_load);
-                        s5_search::search(params, (key, start), &node_loads, stop, &mut candidate, &mut search)
+                        s5_search::search(
+                            params,
+                            (key, start),
+                            &node_loads,
+                            stop,
+                            &mut candidate,
+                            &mut search,
+                        )
                     } else {
                         s5_descend::descend(params, stop_load, &mut candidate)
                     };
@@ -166,7 +175,7 @@ impl Batch {
         let batch = stages::Batch {
             assignment: 0,
             layers: (0, self.params.layers),
-            restarts: (0, self.params.starts),
+            starts: (0, self.params.starts),
             haste: 1,
         };
         let arena = self.layout.arena_words(batch.params(base).candidates);

@@ -77,10 +77,10 @@ fn nine_slots_of_six_experts_are_optimal() {
 fn a_recorded_hierarchical_layer_finds_its_assignment() {
     // Layer 0 of a recording of DeepSeek-V2-Lite.
     let loads = loads(&[&[
-        496, 589, 871, 393, 402, 646, 2086, 1185, 3219, 503, 580, 584, 474, 487, 148, 273, 300, 235, 415, 353,
-        1967, 419, 891, 234, 914, 1372, 2280, 730, 200, 196, 504, 637, 1582, 1196, 384, 423, 319, 303, 369,
-        824, 516, 297, 418, 1709, 338, 470, 793, 565, 954, 877, 797, 539, 1081, 270, 318, 2144, 1270, 1465,
-        163, 342, 1525, 369, 1682, 411,
+        496, 589, 871, 393, 402, 646, 2086, 1185, 3219, 503, 580, 584, 474, 487, 148, 273, 300, 235, 415,
+        353, 1967, 419, 891, 234, 914, 1372, 2280, 730, 200, 196, 504, 637, 1582, 1196, 384, 423, 319, 303,
+        369, 824, 516, 297, 418, 1709, 338, 470, 793, 565, 954, 877, 797, 539, 1081, 270, 318, 2144, 1270,
+        1465, 163, 342, 1525, 369, 1682, 411,
     ]]);
     let cluster = Cluster::new(72, 8, 4, 36).unwrap();
     let plan = plan(&loads, &cluster, &PlanOptions::default());
@@ -152,7 +152,9 @@ fn replicas_of_an_expert_are_limited() {
     assert_eq!(refused(1, &cluster), format!("max_replicas_per_expert 1 {rule}"));
     assert_eq!(refused(0, &cluster), format!("max_replicas_per_expert 0 {rule}"));
     let nodes = Cluster::new(320, 8, 4, 64).unwrap();
-    assert!(refused(1, &nodes).starts_with("max_replicas_per_expert 1 is too few: 80 replicas of 64 experts"));
+    assert!(
+        refused(1, &nodes).starts_with("max_replicas_per_expert 1 is too few: 80 replicas of 64 experts")
+    );
 }
 
 /// Small layers under a limit, against all plans that keep it.

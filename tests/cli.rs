@@ -125,8 +125,14 @@ fn wrong_things_give_one_line_and_no_file() {
     wrong(&["--replicas", "12", "--gpus", "4", "--layers", "0..9"], "is not a range within 0..1");
     wrong(&["--replicas", "12", "--gpus", "4", "--preset", "gen99"], "preset gen99 is not one of");
     wrong(&["--replicas", "12", "--gpus", "4", "--starts", "0"], "starts 0 is not between 1 and 65536");
-    wrong(&["--replicas", "12", "--gpus", "4", "--iterations", "1048577"], "iterations 1048577 is not between");
-    wrong(&["--replicas", "12", "--gpus", "4", "--assignments", "0"], "assignments 0 is not between 1 and 1024");
+    wrong(
+        &["--replicas", "12", "--gpus", "4", "--iterations", "1048577"],
+        "iterations 1048577 is not between",
+    );
+    wrong(
+        &["--replicas", "12", "--gpus", "4", "--assignments", "0"],
+        "assignments 0 is not between 1 and 1024",
+    );
     wrong(
         &["--replicas", "12", "--gpus", "4", "--max-replicas-per-expert", "1"],
         "max_replicas_per_expert 1 is too few: 12 replicas of 8 experts need 2",

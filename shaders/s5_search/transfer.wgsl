@@ -15,7 +15,7 @@ fn find_transfer(key: u32) {
         wants_transfer = select(0u, 1u, found >= value && replicated > 0u && waited);
         replicated_now = replicated;
         // A start from noisy counts changes them now and then, whatever it costs.
-        let is_forced = my_restart > 0u && since % TRANSFER_WAIT == TRANSFER_WAIT - 1u;
+        let is_forced = my_start > 0u && since % TRANSFER_WAIT == TRANSFER_WAIT - 1u;
         limit = select(found, BLOCKED, is_forced);
     }
     if workgroupUniformLoad(&wants_transfer) == 0u {

@@ -3,7 +3,7 @@
 var<private> me: u32;             // candidate of this lane
 var<private> my_layer: u32;
 var<private> my_node: u32;
-var<private> my_restart: u32;
+var<private> my_start: u32;
 var<private> my_loads: u32;       // where the loads of its node begin in `kept`
 var<private> my_words: u32;       // where its words begin
 var<private> my_order: u32;       // where those begin of the candidate that has its order of packing
@@ -48,11 +48,11 @@ const END_SPENT: u32 = 3u;
 // Sets the private variables for a candidate of this dispatch.
 fn take_candidate(candidate: u32) {
     me = candidate;
-    let pair = candidate / params.restart_count;
-    let restart = candidate % params.restart_count;
-    my_restart = params.restart_begin + restart;
+    let pair = candidate / params.start_count;
+    let start = candidate % params.start_count;
+    my_start = params.start_begin + start;
     my_words = words_of(candidate);
-    my_order = words_of(select(candidate, candidate - restart, shares_order()));
+    my_order = words_of(select(candidate, candidate - start, shares_order()));
     my_layer = params.layer_begin + pair / params.nodes;
     my_node = pair % params.nodes;
     my_loads = my_layer * params.experts + my_node * params.node_experts;
@@ -172,16 +172,16 @@ fn queue_again() {
     atomicStore(&queue[2u + next * params.candidates + place], me);
 }
 
-// Lets all restarts of a (layer, node) of this dispatch run in the next.
+// Lets all starts of a (layer, node) of this dispatch run in the next.
 fn queue_node(pair: u32) {
     let next = 1u - params.turn;
-    let place = 2u + next * params.candidates + atomicAdd(&queue[next], params.restart_count);
-    for (var restart = 0u; restart < params.restart_count; restart += 1u) {
-        atomicStore(&queue[place + restart], pair * params.restart_count + restart);
+    let place = 2u + next * params.candidates + atomicAdd(&queue[next], params.start_count);
+    for (var start = 0u; start < params.start_count; start += 1u) {
+        atomicStore(&queue[place + start], pair * params.start_count + start);
     }
 }
 
-// The order of packing. Restarts without noise on the counts have the same counts, so those of a node share the order
+// The order of packing. Starts without noise on the counts have the same counts, so those of a node share the order
 // of its first candidate in the batch.
 fn shares_order() -> bool {
     return params.count_noise == 0u;

@@ -53,8 +53,8 @@ struct Params {
     assignment: u32,
     layer_begin: u32,
     layer_count: u32,
-    restart_begin: u32,
-    restart_count: u32,
+    start_begin: u32,
+    start_count: u32,
     candidates: u32,
     turn: u32,
     // where each part of a buffer begins, in words

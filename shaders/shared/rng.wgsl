@@ -19,8 +19,8 @@ fn draw(key: u32, counter: u32) -> u32 {
 }
 
 // The key of a start of the node whose first group is `group`.
-fn restart_key(group: u32, restart: u32) -> u32 {
-    return draw(draw(draw(params.seed_low, params.seed_high), group), restart);
+fn start_key(group: u32, start: u32) -> u32 {
+    return draw(draw(draw(params.seed_low, params.seed_high), group), start);
 }
 
 // A number in 0..n.
@@ -40,12 +40,12 @@ fn noise_shift(load: u32) -> u32 {
     return min(countLeadingZeros((load >> PACKING_NOISE_SHIFT) | 1u) + 1u, 31u);
 }
 
-// Strength of the noise on the counts of a restart, in 1/256.
-fn count_noise(restart: u32) -> i32 {
+// Strength of the noise on the counts of a start, in 1/256.
+fn count_noise(start: u32) -> i32 {
     if params.count_noise == 0u {
         return 0;
     }
-    return bitcast<i32>(problem[params.at_tables + 64u + restart % 8u]);
+    return bitcast<i32>(problem[params.at_tables + 64u + start % 8u]);
 }
 
 // A quarter of `load`, times `1 + strength * z` with `z` about standard normal, from a table of quantiles.

@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::{Value, json};
 
-use crate::bound::BoundOptions;
 use super::{Limits, Outlook, Part, bound_options, check_writable, milliseconds, percent, print, table};
+use crate::bound::BoundOptions;
 use crate::check::{self, Quality};
 use crate::rebalance::{Backtest, Proposal, RebalanceOptions, Rebalancer, Strategy};
 use crate::trace::{PlanFile, Window, plan_json, write_whole};

@@ -48,9 +48,9 @@ pub fn below(word: u32, n: u32) -> u32 {
     mul_high(word, n)
 }
 
-/// Strength of the noise on the counts of a restart, in 1/256.
-pub fn count_noise(params: &Params, restart: u32) -> i32 {
-    if params.count_noise { COUNT_NOISE[(restart % 8) as usize] } else { 0 }
+/// Strength of the noise on the counts of a start, in 1/256.
+pub fn count_noise(params: &Params, start: u32) -> i32 {
+    if params.count_noise { COUNT_NOISE[(start % 8) as usize] } else { 0 }
 }
 
 /// A quarter of `load`, times `1 + strength * z` with `z` about standard normal: the scale does not matter to

@@ -10,17 +10,17 @@ use crate::params::Params;
 /// Gives each expert one replica, then each further replica to the expert with the highest load per replica
 /// (ties to the lower index) among those below `params.max_count`: Adams' divisor method, DeepSeek's rule.
 ///
-/// Restarts whose noise strength is not 0 decide on perturbed loads. `loads` and `counts` are
+/// Starts whose noise strength is not 0 decide on perturbed loads. `loads` and `counts` are
 /// `[node_experts]`; `scratch` is overwritten.
 pub fn replicate(
     params: &Params,
     key: u32,
-    restart: u32,
+    start: u32,
     loads: &[u32],
     counts: &mut Vec<u32>,
     scratch: &mut Vec<u32>,
 ) {
-    let strength = rng::count_noise(params, restart);
+    let strength = rng::count_noise(params, start);
     scratch.clear();
     scratch.extend(loads.iter().zip(0..).map(|(&load, expert)| match strength {
         0 => load,

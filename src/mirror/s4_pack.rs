@@ -1,19 +1,19 @@
 //! Stage 4, the mirror of `shaders/s4_pack.wgsl`: one replica after the other to the least loaded GPU.
 
-use crate::mirror::rng;
 use crate::mirror::candidate::Candidate;
+use crate::mirror::rng;
 use crate::params::{FREE, Params};
 
 /// Longest-processing-time packing of a node's replicas: heaviest first, each to the least loaded GPU with a
 /// free slot (ties to the lower GPU), in its next slot. Of equal replicas, first ones go before further ones
 /// (DeepSeek's order), then lower experts; where duplicates are avoided an expert's replicas stay together.
 ///
-/// Restarts other than the first add noise to the GPU loads before the choice. Where duplicates are avoided a
+/// Starts other than the first add noise to the GPU loads before the choice. Where duplicates are avoided a
 /// GPU that holds the expert is passed over; see [`make_room`] for what happens when no other has a slot.
 /// Reads `candidate.counts`; writes its `expert`, `load` and `gpu_load`.
-pub fn pack(params: &Params, key: u32, restart: u32, loads: &[u32], candidate: &mut Candidate) {
+pub fn pack(params: &Params, key: u32, start: u32, loads: &[u32], candidate: &mut Candidate) {
     let Candidate { expert, load, gpu_load, open, counts, order, used, last, .. } = candidate;
-    let noisy = params.packing_noise && restart > 0;
+    let noisy = params.packing_noise && start > 0;
     let (gpus, slots) = (params.node_gpus as usize, params.slots_per_gpu as usize);
     packing_order(params, loads, counts, order);
     for (array, len, value) in [

@@ -76,8 +76,7 @@ impl Layer<'_> {
             self.plan_windows(scratch, &mut best);
             return best;
         }
-        let assignments =
-            s2_groups_to_nodes::choose(params, self.table, self.combined, &scratch.group_loads);
+        let assignments = s2_groups_to_nodes::choose(params, self.table, self.combined, &scratch.group_loads);
         self.bound = assignments[0].bound;
         for assignment in &assignments {
             // They come in order of their bounds: once one is good enough, or those left cannot win, that is all.
@@ -161,7 +160,6 @@ impl Layer<'_> {
         }
         best
     }
-
 }
 
 /// The loads of a node's experts in all windows, `[experts][windows]`.

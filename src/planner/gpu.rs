@@ -9,11 +9,11 @@ use crate::mirror::s5_counts;
 use crate::params::{Params, enumerate_assignments};
 use crate::planner::cpu::Planned;
 use crate::stages::{
-    self, Batch, STAGES, queue, s1_group_loads, s2_groups_to_nodes, s3_replicate, s4_pack, s5_descend, s5_search,
-    s6_select,
+    self, Batch, STAGES, queue, s1_group_loads, s2_groups_to_nodes, s3_replicate, s4_pack, s5_descend,
+    s5_search, s6_select,
 };
 
-/// The arena of a batch may take this many words (64 MiB) at most, if one restart of one layer fits.
+/// The arena of a batch may take this many words (64 MiB) at most, if one start of one layer fits.
 pub const ARENA_WORDS: u64 = 16 << 20;
 
 /// The shaders a device must have.
@@ -89,7 +89,8 @@ fn plan_layers(
         let (states, plan) = result.split_at((params.layers * LAYER_WORDS) as usize);
         let states = states.chunks_exact(LAYER_WORDS as usize);
         let is_cut = states.clone().any(|state| state[LAYER_CUT] != 0);
-        let is_open = share.assignments < params.assignments && states.clone().any(|state| state[LAYER_OPEN] != 0);
+        let is_open =
+            share.assignments < params.assignments && states.clone().any(|state| state[LAYER_OPEN] != 0);
         match HASTE.into_iter().find(|&haste| haste < share.haste) {
             Some(haste) if is_cut => share.haste = haste,
             None if is_cut => {
@@ -157,7 +158,7 @@ fn record_batch(recording: &mut Recording, params: &Params, base: &GpuParams, ba
 }
 
 /// The rounds of an assignment, cut into batches whose candidates fit the arena: by layers, and where one
-/// layer's restarts do not fit, by restarts, which are offered in order all the same.
+/// layer's starts do not fit, by starts, which are offered in order all the same.
 fn batches(
     params: &Params,
     layout: &Layout,
@@ -169,13 +170,13 @@ fn batches(
     let mut batches = Vec::new();
     for &(begin, end) in rounds {
         let nodes = u64::from(params.nodes);
-        let restarts = (candidates / nodes).clamp(1, u64::from(end - begin)) as u32;
-        let layers = (candidates / (nodes * u64::from(restarts))).clamp(1, u64::from(params.layers)) as u32;
+        let starts = (candidates / nodes).clamp(1, u64::from(end - begin)) as u32;
+        let layers = (candidates / (nodes * u64::from(starts))).clamp(1, u64::from(params.layers)) as u32;
         for layer in (0..params.layers).step_by(layers as usize) {
             let layers = (layer, layers.min(params.layers - layer));
-            for restart in (begin..end).step_by(restarts as usize) {
-                let restarts = (restart, restarts.min(end - restart));
-                batches.push(Batch { assignment, layers, restarts, haste: 1 });
+            for start in (begin..end).step_by(starts as usize) {
+                let starts = (start, starts.min(end - start));
+                batches.push(Batch { assignment, layers, starts, haste: 1 });
             }
         }
     }

@@ -2,8 +2,8 @@
 
 use crate::cluster::Cluster;
 use crate::mirror::s3_replicate::give_replicas;
-use crate::planner::warm_moves::Quad;
 use crate::params::{FREE, Params};
+use crate::planner::warm_moves::Quad;
 
 /// `previous` after the exchange of two groups that lowers the busiest node's share (summed over windows) most;
 /// ties to the lower groups. `None` where no exchange does, or under the global policy.

@@ -8,12 +8,12 @@ use rayon::prelude::*;
 use super::group_swap;
 use crate::cluster::Cluster;
 use crate::loads::Loads;
-use crate::planner::warm_moves::{
-    Candidate, Kind, Move, Quad, divided, larger, lay_window, pair_swap, plus, sum, swap, transfer,
-};
 use crate::moves::{self, MoveLimits};
 use crate::params::{FREE, Params};
 use crate::planner::warm_moves::WORK_LIMIT;
+use crate::planner::warm_moves::{
+    Candidate, Kind, Move, Quad, divided, larger, lay_window, pair_swap, plus, sum, swap, transfer,
+};
 
 /// The most moves of a layer.
 const MOST_STEPS: usize = 1000;

@@ -99,11 +99,7 @@ impl Default for RebalanceOptions {
             backtest: 8,
             // The counts of the greedy rule hold up better on the next window than noisy ones that win here, and
             // what is closer to the bound than this makes no difference there.
-            plan: PlanOptions {
-                count_noise: false,
-                stop_gap_ppm: 500,
-                ..PlanOptions::default()
-            },
+            plan: PlanOptions { count_noise: false, stop_gap_ppm: 500, ..PlanOptions::default() },
             scenario_plan: Preset::scenarios().options(),
             limits: MoveLimits::each_window(),
             fresh: false,

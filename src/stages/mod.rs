@@ -78,16 +78,16 @@ impl Stage {
     }
 }
 
-/// A set of candidates that run side by side: some layers, all their nodes, some restarts.
+/// A set of candidates that run side by side: some layers, all their nodes, some starts.
 #[derive(Debug, Clone, Copy)]
 pub struct Batch {
     /// Which of the layer's assignments.
     pub assignment: u32,
     /// First layer and number of layers.
     pub layers: (u32, u32),
-    /// First restart and number of restarts.
-    pub restarts: (u32, u32),
-    /// The search is recorded for this part of the work that a restart could come to; 1 is all of it.
+    /// First start and number of starts.
+    pub starts: (u32, u32),
+    /// The search is recorded for this part of the work that a start could come to; 1 is all of it.
     pub haste: u32,
 }
 
@@ -98,9 +98,9 @@ impl Batch {
             assignment: self.assignment,
             layer_begin: self.layers.0,
             layer_count: self.layers.1,
-            restart_begin: self.restarts.0,
-            restart_count: self.restarts.1,
-            candidates: self.layers.1 * base.nodes * self.restarts.1,
+            start_begin: self.starts.0,
+            start_count: self.starts.1,
+            candidates: self.layers.1 * base.nodes * self.starts.1,
             ..*base
         }
     }

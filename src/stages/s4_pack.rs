@@ -41,7 +41,7 @@ pub fn record(recording: &mut Recording, base: &GpuParams, batch: &Batch) {
     record_pack(recording, base, batch, kernel("pack"));
 }
 
-/// The lists from which the order of packing follows. Restarts without noise on the counts share them: those of one of
+/// The lists from which the order of packing follows. Starts without noise on the counts share them: those of one of
 /// each node are made.
 pub fn record_order(recording: &mut Recording, base: &GpuParams, batch: &Batch) {
     let params = batch.params(base);

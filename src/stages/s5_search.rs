@@ -62,10 +62,15 @@ fn trips_of_start(base: &GpuParams) -> u64 {
 /// Loop trips of a lane in an iteration, at worst.
 fn trips(base: &GpuParams) -> u64 {
     let wide = u64::from;
-    let (k, n, windows) = (wide(base.slots_per_gpu) + 1, wide(base.exchange_slots) + 1, wide(base.windows) + 1);
+    let (k, n, windows) =
+        (wide(base.slots_per_gpu) + 1, wide(base.exchange_slots) + 1, wide(base.windows) + 1);
     let p = pairs(base.pair_slots);
-    let look = shared(base.node_gpus) + LEAST_TEAM + 3 * (wide(base.windows) / LEAST_TEAM + 1) * wide(base.node_gpus);
-    let open = shared(base.slots_per_gpu) + shared(base.exchange_slots * base.windows) + shared(base.node_gpus) * n * k;
+    let look = shared(base.node_gpus)
+        + LEAST_TEAM
+        + 3 * (wide(base.windows) / LEAST_TEAM + 1) * wide(base.node_gpus);
+    let open = shared(base.slots_per_gpu)
+        + shared(base.exchange_slots * base.windows)
+        + shared(base.node_gpus) * n * k;
     let singles = shared(base.exchange_slots * base.node_gpus) * (k + n * windows * 4);
     let doubles = if base.windows == 1 && p > 0 {
         shared(p * base.node_gpus) * (2 * k + wide(p) + 4 * wide(base.pair_slots))

@@ -1,4 +1,4 @@
-//! Stage 6: keep the best restart of each node, and the best assignment of each layer.
+//! Stage 6: keep the best start of each node, and the best assignment of each layer.
 
 use super::{Batch, CANDIDATE, PROBLEM, RNG, Stage, WIDE_U64};
 use crate::engine::recording::{Grid, Kernel, Recording};
@@ -9,7 +9,7 @@ use crate::params::COPY_BLOCK;
 pub const STAGE: Stage = Stage {
     stem: "s6_select",
     sources: &[include_str!("../../shaders/s6_select.wgsl"), PROBLEM, WIDE_U64, RNG, CANDIDATE],
-    entries: &["choose_restart", "copy_node", "settle_layer", "copy_plan"],
+    entries: &["choose_start", "copy_node", "settle_layer", "copy_plan"],
     fixed: &[],
     teams: false,
 };
@@ -18,11 +18,11 @@ fn kernel(entry: &'static str) -> Kernel {
     Kernel { stem: STAGE.stem, entry }
 }
 
-/// Offers the restarts of a batch to their nodes.
+/// Offers the starts of a batch to their nodes.
 pub fn record(recording: &mut Recording, base: &GpuParams, batch: &Batch) {
     let params = batch.params(base);
     let nodes = params.layer_count * base.nodes;
-    recording.dispatch(kernel("choose_restart"), Grid::Lanes(nodes), params);
+    recording.dispatch(kernel("choose_start"), Grid::Lanes(nodes), params);
     recording.dispatch(kernel("copy_node"), Grid::Lanes(nodes * copy_blocks(base)), params);
 }
 

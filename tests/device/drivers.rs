@@ -35,7 +35,7 @@ fn auto_takes_the_cpu_backend_where_no_driver_is() {
 }
 
 /// `eplb plan` with more work than a device is given at once: this one fails on every device. The loads are equal,
-/// so that the CPU backend is done with its first restart.
+/// so that the CPU backend is done with its first start.
 fn plan_too_large_for_a_device(fallback: &[&str]) -> Option<Output> {
     common::planner()?;
     let folder = tempfile::tempdir().unwrap();
@@ -45,7 +45,17 @@ fn plan_too_large_for_a_device(fallback: &[&str]) -> Option<Output> {
     let output = Command::new(env!("CARGO_BIN_EXE_eplb"))
         .arg("plan")
         .arg(&loads)
-        .args(["--replicas", "16384", "--gpus", "64", "--starts", "65536", "--iterations", "1048576", "--json"])
+        .args([
+            "--replicas",
+            "16384",
+            "--gpus",
+            "64",
+            "--starts",
+            "65536",
+            "--iterations",
+            "1048576",
+            "--json",
+        ])
         .args(["--device", &device])
         .args(fallback)
         .env("NODEVICE_SELECT", "1")

@@ -21,8 +21,8 @@ use crate::engine::device::Opening;
 use crate::engine::gpu::{Gpu, Part};
 use crate::engine::recording::{Dispatch, Form, Recording};
 use crate::layout::{GpuParams, Layout, window_quads};
-use crate::mirror::s2_groups_to_nodes::Assignment;
 use crate::mirror::candidate::Candidate;
+use crate::mirror::s2_groups_to_nodes::Assignment;
 use crate::mirror::{
     rng, s1_group_loads as mirror_s1, s2_groups_to_nodes as mirror_s2, s3_replicate as mirror_s3,
     s4_pack as mirror_s4,
@@ -80,8 +80,8 @@ impl Bench {
         let params = Params::new(&case.loads, &case.cluster, &case.options).expect("the case is valid");
         let table = enumerate_assignments(params.groups, params.nodes);
         let layout = Layout::new(&params, table.len() as u32);
-        let (layers, restarts) = ((0, params.layers), (0, params.starts));
-        let batch = Batch { assignment: 0, layers, restarts, haste: 1 };
+        let (layers, starts) = ((0, params.layers), (0, params.starts));
+        let batch = Batch { assignment: 0, layers, starts, haste: 1 };
         Self { case, params, table, layout, batch }
     }
 

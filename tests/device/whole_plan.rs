@@ -89,14 +89,25 @@ fn shapes_past_a_device_limit_give_equal_plans() {
     let counts: Vec<u64> = (0..5 * 200u64).map(|i| 1 + i * i * 7919 % 100_003).collect();
     let loads = Loads::from_counts(5, 200, &counts).unwrap();
     let cluster = Cluster::new(384, 1, 1, 3).unwrap();
-    let options =
-        PlanOptions { starts: 12, stop_gap_ppm: 0, start_gap_ppm: 0, duplicates: Duplicates::Allow, ..budget(40) };
+    let options = PlanOptions {
+        starts: 12,
+        stop_gap_ppm: 0,
+        start_gap_ppm: 0,
+        duplicates: Duplicates::Allow,
+        ..budget(40)
+    };
     assert_equal_plans(planner, 0, &loads, &cluster, &options);
     // 33 starts of 40 layers of 64 x 16 slots: several batches.
     let counts: Vec<u64> = (0..40 * 512u64).map(|i| 1 + i * i % 10_007).collect();
     let loads = Loads::from_counts(40, 512, &counts).unwrap();
     let cluster = Cluster::new(1024, 1, 1, 64).unwrap();
-    let options = PlanOptions { starts: 33, search: Search::None, start_gap_ppm: 0, stop_gap_ppm: 0, ..PlanOptions::default() };
+    let options = PlanOptions {
+        starts: 33,
+        search: Search::None,
+        start_gap_ppm: 0,
+        stop_gap_ppm: 0,
+        ..PlanOptions::default()
+    };
     assert_equal_plans(planner, 0, &loads, &cluster, &options);
 }
 

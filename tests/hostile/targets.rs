@@ -287,7 +287,11 @@ fn options(bytes: &mut Bytes) -> PlanOptions {
         duplicates: if bytes.one_in(2) { Duplicates::Allow } else { Duplicates::Avoid },
         stop_gap_ppm: [40, 0, 1_000_000, u32::MAX][bytes.below(4)],
         start_gap_ppm: [400, 0, 1_000_000, u32::MAX][bytes.below(4)],
-        assignments: if bytes.one_in(16) { Some(0) } else { [None, Some(1), Some(2), Some(5)][bytes.below(4)] },
+        assignments: if bytes.one_in(16) {
+            Some(0)
+        } else {
+            [None, Some(1), Some(2), Some(5)][bytes.below(4)]
+        },
         starts: if bytes.one_in(16) { 0 } else { [1, 2, 9, 33][bytes.below(4)] },
         iterations: [1000, 0, 1, 30][bytes.below(4)],
         patience: [32, 0, 1, u32::MAX][bytes.below(4)],

@@ -33,12 +33,12 @@ impl Call {
         let options = PlanOptions { seed, duplicates, ..PlanOptions::default() };
         let params = Params::new(&loads, &cluster, &options).unwrap();
         assert!(s5_counts::applies(&params));
-        let restart = (seed % 5) as u32;
-        let key = rng::key(&params, 0, restart);
+        let start = (seed % 5) as u32;
+        let key = rng::key(&params, 0, start);
         let mut packed = Candidate::default();
         let Candidate { counts, scratch, .. } = &mut packed;
-        s3_replicate::replicate(&params, key, restart, loads.fixed(), counts, scratch);
-        s4_pack::pack(&params, key, restart, loads.fixed(), &mut packed);
+        s3_replicate::replicate(&params, key, start, loads.fixed(), counts, scratch);
+        s4_pack::pack(&params, key, start, loads.fixed(), &mut packed);
         Self { params, loads: loads.fixed().to_vec(), key, packed }
     }
 

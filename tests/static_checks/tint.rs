@@ -196,8 +196,7 @@ mod tests {
     #[test]
     fn the_cases_for_dawn_run_every_entry_point() {
         let cases = cases();
-        let replays: Vec<Replay> =
-            cases.iter().map(replay).collect();
+        let replays: Vec<Replay> = cases.iter().map(replay).collect();
         let ran: BTreeSet<_> =
             replays.iter().flat_map(|replay| &replay.dispatches).map(|d| d.kernel).collect();
         let all: BTreeSet<_> = shaders().iter().map(|unit| (unit.stem, unit.entry_point)).collect();
@@ -221,10 +220,7 @@ mod tests {
             *pack = pack.replace(from, to);
             let mut cases = cases();
             cases.retain(|case| ["DeepSeek's rule, global", "starts, no search"].contains(&case.name));
-            assert_eq!(
-                differing(&cases, &sources).unwrap(),
-                ["starts, no search"]
-            );
+            assert_eq!(differing(&cases, &sources).unwrap(), ["starts, no search"]);
         }
     }
 }

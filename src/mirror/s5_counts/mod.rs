@@ -26,8 +26,8 @@
 mod fold;
 mod table;
 
-use crate::mirror::rng;
 use crate::mirror::candidate::{Candidate, End, Outcome};
+use crate::mirror::rng;
 use crate::params::Params;
 use table::{COLUMNS, Change, merged};
 

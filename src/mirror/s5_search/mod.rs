@@ -11,6 +11,8 @@
 //! Arrays are `[slot][window][GPU]`, so that loops over GPUs run abreast.
 
 mod exchange;
+#[cfg(test)]
+mod tests;
 mod transfer;
 
 use crate::mirror::candidate::{Candidate, End, Outcome};
@@ -72,11 +74,21 @@ struct Move {
 enum Kind {
     None,
     /// A slot of the first GPU for one of the second.
-    Swap { slots: (usize, usize), gpus: (usize, usize) },
+    Swap {
+        slots: (usize, usize),
+        gpus: (usize, usize),
+    },
     /// Two slots for two.
-    PairSwap { slots: [(usize, usize); 2], gpus: (usize, usize) },
+    PairSwap {
+        slots: [(usize, usize); 2],
+        gpus: (usize, usize),
+    },
     /// A slot becomes a replica of an expert.
-    Transfer { slot: usize, gpu: usize, expert: u32 },
+    Transfer {
+        slot: usize,
+        gpu: usize,
+        expert: u32,
+    },
 }
 
 impl Move {
@@ -165,7 +177,14 @@ impl Search {
     }
 
     #[inline(always)]
-    fn run(&mut self, params: &Params, key: u32, start: u32, stop: i32, candidate: &mut Candidate) -> Outcome {
+    fn run(
+        &mut self,
+        params: &Params,
+        key: u32,
+        start: u32,
+        stop: i32,
+        candidate: &mut Candidate,
+    ) -> Outcome {
         let mut value = self.look();
         let mut best = value;
         let (mut iteration, mut since) = (0, 0);
@@ -251,7 +270,8 @@ impl Search {
             Kind::Transfer { slot, gpu, expert } => {
                 let lost = self.expert[slot * self.lanes + gpu];
                 self.transfer(slot, gpu, expert);
-                let tenure = |byte: u32| iteration + EXPERT_TENURE + (word >> (8 * byte) & 0xff) % EXPERT_TENURE;
+                let tenure =
+                    |byte: u32| iteration + EXPERT_TENURE + (word >> (8 * byte) & 0xff) % EXPERT_TENURE;
                 self.no_gain[lost as usize] = tenure(0);
                 self.no_loss[expert as usize] = tenure(1);
             }

@@ -3,7 +3,7 @@
 //! As a 1-1 swap, with sums of two replicas. A free slot is a replica of load 0, so 2-for-1 is among them.
 
 use super::swap::Pair;
-use super::{TURN, WINDOW_PAIR_SLOTS, Candidate, Kind, Loads, Move, by_quads, plus};
+use super::{Candidate, Kind, Loads, Move, TURN, WINDOW_PAIR_SLOTS, by_quads, plus};
 use crate::params::{Params, blocks, pairs};
 
 /// The 2-for-2 swap of a critical GPU with another that leaves the least value below `value`; ties to the

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{TURN, WINDOW_TILE, Candidate, Kind, Loads, Move, Quad, by_quads, larger, minus, plus, sum};
+use super::{Candidate, Kind, Loads, Move, Quad, TURN, WINDOW_TILE, by_quads, larger, minus, plus, sum};
 use crate::params::{Params, blocks};
 
 /// The swap of a critical GPU with another that leaves the least value below `value`; ties to the earlier

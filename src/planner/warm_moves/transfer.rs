@@ -5,7 +5,10 @@
 //! The value after it is bounded from above by leaving out that `y` may also relieve further GPUs; a move is
 //! taken if that bound is below the value now.
 
-use super::{TURN, WINDOW_EXPERTS, WINDOW_GPUS, WINDOW_TILE, Candidate, Kind, Loads, Move, Quad, by_quads, divided, larger, minus, plus, sum, times};
+use super::{
+    Candidate, Kind, Loads, Move, Quad, TURN, WINDOW_EXPERTS, WINDOW_GPUS, WINDOW_TILE, by_quads, divided,
+    larger, minus, plus, sum, times,
+};
 use crate::params::{FREE, Params, blocks};
 
 /// The transfer with the lowest such bound below `value`; ties to the earlier window's GPU, to slots of the
