@@ -76,7 +76,7 @@ fn a_record_tells_the_device_and_what_it_did() {
     }
     let batch = &device["batch"];
     assert!(
-        batch["evaluations"].as_u64().unwrap() > 0 && batch["evaluations_per_second"].as_f64().unwrap() > 0.0
+        batch["candidates"].as_u64().unwrap() > 0 && batch["candidates_per_second"].as_f64().unwrap() > 0.0
     );
     assert!(batch["stages_ms"]["s4_pack"].as_f64().unwrap() > 0.0);
 }

@@ -1,4 +1,4 @@
-//! LPT packing in plain, scalar Rust, one restart after the other: what stage 4 does for many at once.
+//! LPT packing in plain, scalar Rust, one start after the other: what stage 4 does for many at once.
 //!
 //! Heaviest replica first, each to the least loaded GPU that has a free slot and does not hold the expert, with noise
 //! on the loads of GPUs. Shares no code with the planner; its draws are others.
@@ -21,7 +21,7 @@ pub fn order(loads: &[u32], counts: &[u32], replicas: &mut Vec<(u32, u32)>) {
     replicas.sort_unstable_by_key(|&(load, expert)| (Reverse(load), expert));
 }
 
-/// What restarts reuse.
+/// What starts reuse.
 #[derive(Default)]
 pub struct Packing {
     /// Expert of each slot.
@@ -33,7 +33,7 @@ pub struct Packing {
 
 impl Packing {
     /// Packs, and returns the load of the heaviest GPU.
-    pub fn pack(&mut self, replicas: &[(u32, u32)], slots: Slots, restart: u32) -> u32 {
+    pub fn pack(&mut self, replicas: &[(u32, u32)], slots: Slots, start: u32) -> u32 {
         let Self { experts, loads, used, last } = self;
         let Slots { gpus, per_gpu } = slots;
         experts.clear();
@@ -45,7 +45,7 @@ impl Packing {
         last.clear();
         last.resize(gpus, u32::MAX);
         for (item, &(load, expert)) in (0..).zip(replicas) {
-            let word = mixed(restart << 16 | item);
+            let word = mixed(start << 16 | item);
             let noise_bits = (load >> 3).checked_ilog2().unwrap_or(0);
             let mut best = None;
             let mut least = u32::MAX;

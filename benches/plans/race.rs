@@ -67,17 +67,74 @@ pub fn race(
     Ok((median(yardstick), firsts.into_iter().zip(runs).map(time).collect()))
 }
 
+/// Rounds of [`paired`], at least and at most.
+const ROUNDS: (usize, usize) = (5, 301);
+
+/// Shares of time after which no more rounds are made to have enough of them.
+const SLOW: u32 = 12;
+
+/// How one contender did against greedy, on two threads and on one.
+#[derive(Clone, Copy, Debug)]
+pub struct Pair {
+    /// Medians; greedy's of the rounds with two threads.
+    pub greedy_ms: f64,
+    pub ms: f64,
+    /// Median of the ratios of each round, on two threads.
+    pub ratio: f64,
+    /// The same on one.
+    pub one_thread_ratio: f64,
+    /// The fastest run on two threads over greedy's fastest: nearest to what a machine of its own would show.
+    pub fastest_ratio: f64,
+}
+
+/// Greedy and a contender in turns: greedy, `two`, greedy, `one`, and so on until all together have used twice the
+/// share of time, of slow ones once. The contender has run before.
+pub fn paired(
+    share: Duration,
+    mut greedy: impl FnMut(),
+    mut two: impl FnMut() -> Result<(), Error>,
+    mut one: impl FnMut() -> Result<(), Error>,
+) -> Result<Pair, Error> {
+    let mut round = |contender: &mut dyn FnMut() -> Result<(), Error>| {
+        let start = Instant::now();
+        greedy();
+        let greedy_ms = milliseconds(start);
+        let start = Instant::now();
+        contender()?;
+        Ok::<_, Error>((greedy_ms, milliseconds(start)))
+    };
+    let begin = Instant::now();
+    let [mut twos, mut ones] = [const { Vec::new() }; 2];
+    let wants = |rounds: usize| match begin.elapsed() {
+        spent if spent < 2 * share => rounds < ROUNDS.1,
+        spent => rounds == 0 || (rounds < ROUNDS.0 && spent < SLOW * share),
+    };
+    while wants(twos.len()) {
+        twos.push(round(&mut two)?);
+        ones.push(round(&mut one)?);
+    }
+    let ratio = |rounds: &[(f64, f64)]| median(rounds.iter().map(|(greedy, ours)| ours / greedy));
+    let least = |of: fn(&(f64, f64)) -> f64| twos.iter().map(of).fold(f64::INFINITY, f64::min);
+    Ok(Pair {
+        fastest_ratio: least(|round| round.1) / least(|round| round.0),
+        greedy_ms: median(twos.iter().map(|round| round.0)),
+        ms: median(twos.iter().map(|round| round.1)),
+        ratio: ratio(&twos),
+        one_thread_ratio: ratio(&ones),
+    })
+}
+
 fn timed(work: &mut Work) -> Result<f64, Error> {
     let start = Instant::now();
     work()?;
     Ok(milliseconds(start))
 }
 
-fn milliseconds(start: Instant) -> f64 {
+pub fn milliseconds(start: Instant) -> f64 {
     start.elapsed().as_secs_f64() * 1e3
 }
 
-fn median(values: impl IntoIterator<Item = f64>) -> f64 {
+pub fn median(values: impl IntoIterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.into_iter().collect();
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)

@@ -189,7 +189,7 @@ fn plans(planner: &Planner, problem: &Problem) -> Result<Case, Error> {
 impl Fixed {
     fn record(&self, total_ms: f64, stages: Option<&StageTimes>) -> Batch {
         let stages_ms = stages.map(by_stage);
-        let search = stages_ms.as_ref().and_then(|stages| stages.get("s5_refine")).filter(|ms| **ms > 0.0);
+        let search = stages_ms.as_ref().and_then(|stages| stages.get("s5_search")).filter(|ms| **ms > 0.0);
         Batch {
             candidates: self.batch.candidates(),
             total_ms: rounded(total_ms),
