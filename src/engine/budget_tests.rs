@@ -41,7 +41,6 @@ struct Sizes {
     quads: u64,
     /// Steps of this dispatch.
     steps: u64,
-    lightest: u64,
     avoids: bool,
 }
 
@@ -60,7 +59,6 @@ impl Sizes {
             assignments: wide(p.assignments),
             quads: wide(p.quads),
             steps: wide(p.end.saturating_sub(p.begin)),
-            lightest: wide(p.lightest),
             avoids: p.avoid_duplicates == 1,
         }
     }

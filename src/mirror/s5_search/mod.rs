@@ -204,7 +204,7 @@ impl Search {
             }
             iteration += 1;
             let a = self.proposer();
-            let found = self.best_move(params, key, start, iteration, since, value, a);
+            let found = self.best_move(params, (key, start), (iteration, since), value, a);
             // With duplicates a transfer may come to more than it says: a GPU may hold the expert that loses twice.
             let may_be_worse = matches!(found.kind, Kind::Transfer { .. }) && !params.avoid_duplicates;
             if is_new && (found.value >= value || may_be_worse) {
@@ -230,10 +230,8 @@ impl Search {
     fn best_move(
         &mut self,
         params: &Params,
-        key: u32,
-        start: u32,
-        iteration: u32,
-        since: u32,
+        (key, start): (u32, u32),
+        (iteration, since): (u32, u32),
         value: i32,
         a: usize,
     ) -> Move {
