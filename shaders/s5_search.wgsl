@@ -171,6 +171,7 @@ fn begin() {
         weigh_slot(slot);
     }
     for (var expert = lane; expert < params.node_experts; expert += TEAM) {
+        set_scratch(expert, 0u);
         arena[word_at(params.at_no_gain, expert)] = 0u;
         arena[word_at(params.at_no_loss, expert)] = 0u;
         arena[word_at(params.at_peaks, expert * peak_words())] = 0u;

@@ -51,18 +51,20 @@ pub const EXPERT_TENURE: u32 = 5;
 pub const TRANSFER_WAIT: u32 = 20;
 
 /// An iteration weighs at most this many exchanges of a slot for a slot, as (slots offered) x (slots of a node), so
-/// that one fits a dispatch on any device. Up to 9 slots a GPU all are offered on up to 404 GPUs.
-const EXCHANGE_SCAN: u32 = 1 << 15;
+/// that one fits a dispatch on any device. Up to 9 slots a GPU all are offered on up to 202 GPUs. With several windows
+/// a part: one for each two of them.
+const EXCHANGE_SCAN: u32 = 1 << 14;
 /// The most slots of a GPU offered for exchange, as bits of a word.
 const EXCHANGE_SLOTS: u32 = 32;
 /// An iteration weighs at most this many exchanges of two slots for two.
 const PAIR_SCAN: u32 = 1 << 16;
 /// The most slots of a GPU offered for exchange in pairs.
 const MOST_PAIR_SLOTS: u32 = 16;
-/// For transfers an iteration looks at most at this many (experts that may lose a replica) x (slots of a node).
-const LOSER_SCAN: u32 = 1 << 17;
-/// And at most at this many (slots of the proposing GPU whose expert may gain a replica) x (slots of a node).
-const GAINER_SCAN: u32 = 1 << 15;
+/// For transfers an iteration looks at most at this many (experts that may lose a replica) x (slots of a node) x
+/// windows.
+const LOSER_SCAN: u32 = 1 << 16;
+/// And at most at this many (slots of the proposing GPU whose expert may gain a replica) x (slots of a node) x windows.
+const GAINER_SCAN: u32 = 1 << 14;
 
 /// With three slots a GPU the bound is out of reach, and a trajectory goes on to gain for longer: the patience is
 /// multiplied by this.
@@ -251,7 +253,8 @@ impl Params {
             patience = patience.saturating_mul(THREE_SLOTS_PATIENCE);
             later_patience = patience;
         }
-        let exchange_slots = slots_per_gpu.min(EXCHANGE_SLOTS).min((EXCHANGE_SCAN / node_slots).max(1));
+        let exchanges = EXCHANGE_SCAN / windows.div_ceil(2);
+        let exchange_slots = slots_per_gpu.min(EXCHANGE_SLOTS).min((exchanges / node_slots).max(1));
         let most_pairs = |n: &u32| u64::from(pairs(*n)).pow(2) * u64::from(node_gpus) <= u64::from(PAIR_SCAN);
         let pair_slots = (0..=exchange_slots.min(MOST_PAIR_SLOTS)).rev().find(most_pairs).unwrap_or(0);
         Ok(Self {
@@ -292,8 +295,8 @@ impl Params {
             start_fraction: fraction_of_ppm(options.start_gap_ppm.max(options.stop_gap_ppm)),
             exchange_slots,
             pair_slots,
-            losers: (LOSER_SCAN / node_slots).max(1),
-            gainers: slots_per_gpu.min((GAINER_SCAN / node_slots).max(1)),
+            losers: (LOSER_SCAN / windows / node_slots).max(1),
+            gainers: slots_per_gpu.min((GAINER_SCAN / windows / node_slots).max(1)),
         })
     }
 

@@ -33,6 +33,10 @@ fn find_exchange(key: u32) {
         let expert = slot_expert(heavy * params.slots_per_gpu + slot);
         own_expert[slot] = expert;
         own_several[slot] = select(NONE, expert, replicas_of(expert) > 1u);
+        // Whose iteration this is, the proposing GPU holds: so that to ask takes no loop.
+        if expert != FREE {
+            set_scratch(expert, now);
+        }
     }
     for (var item = lane; item < params.exchange_slots * WINDOWS; item += TEAM) {
         let slot = offered(heavy, own, item / WINDOWS);

@@ -29,7 +29,7 @@ fn find_transfer(key: u32) {
         for (var window = 0u; window < WINDOWS; window += 1u) {
             load += lighter(y, window);
         }
-        if load < mine && may_gain(y) && !is_on(heavy, y) {
+        if load < mine && may_gain(y) && scratch(y) != now {
             mine = load;
             my_code = y;
         }

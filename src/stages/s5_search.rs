@@ -78,7 +78,7 @@ fn trips(base: &GpuParams) -> u64 {
         0
     };
     let peaks = shared(base.losers.min(base.node_experts)) * (wide(base.node_slots) + 2) * wide(base.windows);
-    let gain = shared(base.node_experts) * (k + windows) + shared(base.slots_per_gpu) * 4 * windows;
+    let gain = shared(base.node_experts) * (1 + windows) + shared(base.slots_per_gpu) * 4 * windows;
     let elsewhere = shared(base.gainers * base.node_gpus) * (k + k * 4 * windows);
     let transfers = if base.node_replicas > base.node_experts { peaks + gain + elsewhere } else { 0 };
     let keep = 2 * shared(base.node_slots) * windows + shared(base.node_gpus * base.windows) * k;
