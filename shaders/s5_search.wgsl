@@ -118,7 +118,9 @@ fn search(
         find_exchange(key);
         find_transfer(key);
         if lane == 0u {
-            is_kept = select(0u, 1u, is_new && found >= value);
+            // With duplicates a transfer may come to more than it says: a GPU may hold the expert that loses twice.
+            let may_be_worse = kind == KIND_TRANSFER && params.avoid_duplicates == 0u;
+            is_kept = select(0u, 1u, is_new && (found >= value || may_be_worse));
             move_kind = kind;
         }
         if workgroupUniformLoad(&is_kept) == 1u {
@@ -328,7 +330,7 @@ fn decide(done: u32, stop: i32, counted: bool) {
     if best <= stop {
         decision = STOP;
         set_control(C_END, END_REACHED);
-    } else if since > params.patience || params.node_gpus == 1u || params.slots_per_gpu == 1u {
+    } else if since > select(params.later_patience, params.patience, my_start == 0u) || params.node_gpus == 1u || params.slots_per_gpu == 1u {
         decision = STOP;
         set_control(C_END, END_STUCK);
     } else if iteration == params.iterations {

@@ -273,7 +273,7 @@ pub fn loaded(path: &Path) -> Result<LoadHistory, Error> {
     let all = history.loads(Window::Sum)?;
     let has_load = |&layer: &usize| all.layer(layer).iter().any(|&load| load > 0.0);
     let layers = || (0..all.layers()).filter(has_load);
-    match (layers().next(), layers().last()) {
+    match (layers().next(), layers().next_back()) {
         (Some(first), Some(last)) => history.select_layers(first..last + 1),
         _ => Ok(history),
     }

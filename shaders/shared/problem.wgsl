@@ -34,6 +34,7 @@ struct Params {
     steps: u32,
     iterations: u32,
     patience: u32,
+    later_patience: u32,
     exchange_slots: u32,
     pair_slots: u32,
     losers: u32,

@@ -41,7 +41,6 @@ struct Sizes {
     quads: u64,
     /// Steps of this dispatch.
     steps: u64,
-    lightest: u64,
     avoids: bool,
 }
 
@@ -60,7 +59,6 @@ impl Sizes {
             assignments: wide(p.assignments),
             quads: wide(p.quads),
             steps: wide(p.end.saturating_sub(p.begin)),
-            lightest: wide(p.lightest),
             avoids: p.avoid_duplicates == 1,
         }
     }
@@ -74,7 +72,9 @@ fn trips(kernel: Kernel, p: &GpuParams, lanes: u64) -> u64 {
         "rank_groups" => of(blocks(s.groups)),
         "build" => of(3 * s.nodes) + of(s.steps) + s.steps * of(s.nodes),
         "swap_groups" => of(s.nodes) + group_swap(&s, s.groups),
-        "share" => of(s.groups),
+        "sum_window_groups" => of(p.group_size.into()),
+        "share" | "add_share" | "floors" => of(s.groups),
+        "bound_nodes" => of(s.experts) + bisection(&s),
         "walk" => {
             let candidates = if p.enumerated > 0 { p.enumerated } else { p.samples };
             let share = of(s.groups).max(of(s.quads) + s.quads * of(s.groups));
@@ -127,13 +127,18 @@ fn bound(s: &Sizes) -> u64 {
     (of(s.groups) + exact_bound(s)).max(of(s.quads) + s.quads * of(s.groups))
 }
 
-/// The bisection in every node. A node's load over its GPUs is no more than the start; so many doublings reach
-/// the load itself, where one replica of each expert will do. Loads are at most 2^30.
+/// The bisection in every node.
 fn exact_bound(s: &Sizes) -> u64 {
+    of(s.nodes) + s.nodes * bisection(s)
+}
+
+/// The bisection in a node. Its load over its GPUs is no more than the start; so many doublings reach the load
+/// itself, where one replica of each expert will do. Loads are at most 2^30.
+fn bisection(s: &Sizes) -> u64 {
     let doublings = u64::from(s.gpus.next_power_of_two().ilog2());
     let halvings = if doublings == 0 { 0 } else { 30 };
     let looks = doublings + 1 + halvings;
-    of(s.nodes) + s.nodes * (of(doublings) + of(halvings) + looks * of(blocks(s.experts)))
+    of(doublings) + of(halvings) + looks * of(blocks(s.experts))
 }
 
 /// A loop over so many items that the lanes of a team, a vector of them, share.
@@ -382,7 +387,7 @@ fn no_dispatch_of_the_limits_passes_the_limit() {
 /// Each GPU of up to 256 slots, each number of them, and free slots; one window and several.
 #[test]
 fn no_dispatch_of_a_trajectory_passes_the_limit() {
-    let (mut least, mut seen) = (u32::MAX, 0);
+    let (mut complaints, mut seen) = (Vec::new(), 0);
     for (windows, slots) in
         [1, 2, 5, 16].into_iter().flat_map(|w| [1, 2, 3, 4, 5, 7, 9, 16, 33, 64, 256].map(|k| (w, k)))
     {
@@ -399,16 +404,18 @@ fn no_dispatch_of_a_trajectory_passes_the_limit() {
                 let cluster = Cluster::with_slots_per_gpu(replicas, 1, 1, gpus, slots).unwrap();
                 let params = Params::new(&loads, &cluster, &PlanOptions::default()).unwrap();
                 let recording = record_params(&params);
-                for (entry, cost) in dearest(&recording, VECTOR) {
-                    assert!(cost < LIMIT, "{params:?}: {entry} takes {cost} trips");
+                for (entry, cost) in
+                    dearest(&recording, VECTOR).into_iter().filter(|(_, cost)| *cost >= LIMIT)
+                {
+                    let shape = (windows, experts, gpus, slots, replicas);
+                    complaints.push(format!("{shape:?}: {entry} takes {cost} trips"));
                 }
-                let searches = recording.dispatches.iter().filter(|d| d.kernel.entry == "search");
-                searches.for_each(|d| least = least.min(d.params.end));
                 seen += 1;
             }
         }
     }
-    assert!(least >= 1 && seen > 400, "{least} iterations a dispatch, {seen} shapes");
+    assert!(complaints.is_empty(), "windows, experts, GPUs, slots, replicas\n{}", complaints.join("\n"));
+    assert!(seen > 400, "{seen} shapes");
 }
 
 /// The descent alone, of the presets and of rules that no preset has.

@@ -183,12 +183,6 @@ impl Gpu {
         self.open.fault.lost()
     }
 
-    /// That of its shaders.
-    #[cfg(test)]
-    pub fn form(&self) -> Form {
-        self.form
-    }
-
     /// The same with shaders of another form.
     #[cfg(test)]
     pub fn with_form(self, form: Form) -> Self {

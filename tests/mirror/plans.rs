@@ -80,13 +80,13 @@ fn no_plan_is_worse_than_greedy_under_the_same_rule_on_duplicates() {
 fn a_larger_budget_is_never_worse() {
     // Each row is one kind of budget that grows, then all of them together.
     let budgets: [&[(u32, u32, u32)]; 4] = [
-        &[(1, 200, 16), (2, 200, 16), (7, 200, 16), (16, 200, 16), (40, 200, 16)],
-        &[(4, 0, 32), (4, 1, 32), (4, 10, 32), (4, 100, 32), (4, 1000, 32)],
-        &[(4, 500, 0), (4, 500, 1), (4, 500, 8), (4, 500, 32), (4, 500, 200)],
-        &[(1, 0, 0), (1, 9, 8), (8, 100, 16), (32, 1000, 32), (64, 2000, 64)],
+        &[(1, 60, 16), (2, 60, 16), (7, 60, 16), (16, 60, 16), (40, 60, 16)],
+        &[(3, 0, 32), (3, 1, 32), (3, 10, 32), (3, 100, 32), (3, 400, 32)],
+        &[(3, 400, 0), (3, 400, 1), (3, 400, 8), (3, 400, 32), (3, 400, 100)],
+        &[(1, 0, 0), (1, 9, 8), (8, 50, 16), (16, 200, 32), (32, 400, 64)],
     ];
-    for seed in 0..40 {
-        let case = random_case(50_000 + seed, 1 << 11);
+    for seed in 0..30 {
+        let case = random_case(50_000 + seed, 1 << 10);
         for (kind, exact) in [(0, true), (1, true), (2, true), (3, true), (3, false)] {
             let base = PlanOptions { seed, assignments: Some(4), ..PlanOptions::default() };
             let base = if exact { PlanOptions { stop_gap_ppm: 0, start_gap_ppm: 0, ..base } } else { base };
@@ -110,14 +110,22 @@ fn a_larger_budget_is_never_worse() {
 #[test]
 fn more_assignments_of_groups_are_never_worse() {
     let mut better = 0;
-    for seed in 0..300 {
-        let case = random_case(55_000 + seed, 1 << 11);
-        if case.cluster.planned_nodes() == 1 {
-            continue;
+    for seed in 0..120 {
+        let mut case = random_case(55_000 + seed, 1 << 11);
+        if seed < 20 {
+            // Many assignments, few slots, skewed loads.
+            let mut random = crate::cases::Random(seed);
+            let counts: Vec<u64> =
+                (0..64).map(|_| 200 + random.next() % 3000 / (1 + random.next() % 8)).collect();
+            case.loads = Loads::from_counts(1, 64, &counts).unwrap();
+            case.cluster = Cluster::new(72, 8, 4, 36).unwrap();
         }
         let base = PlanOptions { starts: 2, stop_gap_ppm: 0, start_gap_ppm: 0, ..PlanOptions::default() };
         let mut before = vec![f64::INFINITY; case.loads.layers()];
         for assignments in [Some(1), Some(2), Some(8), None] {
+            if case.cluster.planned_nodes() == 1 {
+                break;
+            }
             let options = PlanOptions { assignments, ..base.clone() };
             let loads = max_loads(&case.loads, &case.cluster, &options);
             for (layer, (now, before)) in loads.iter().zip(&before).enumerate() {
@@ -128,7 +136,7 @@ fn more_assignments_of_groups_are_never_worse() {
             before = loads;
         }
     }
-    assert!(better > 5, "more assignments helped {better} times");
+    assert!(better > 20, "more assignments helped {better} times");
 }
 
 #[test]

@@ -191,11 +191,12 @@ impl Search {
         // Whether the placement is the best so far and not kept yet.
         let mut is_new = true;
         let can_move = self.gpus > 1 && self.slots > 1;
+        let patience = if start == 0 { params.patience } else { params.later_patience };
         let end = loop {
             if best <= stop {
                 break End::Reached;
             }
-            if since > params.patience || !can_move {
+            if since > patience || !can_move {
                 break End::Stuck;
             }
             if iteration == params.iterations {
@@ -203,8 +204,10 @@ impl Search {
             }
             iteration += 1;
             let a = self.proposer();
-            let found = self.best_move(params, key, start, iteration, since, value, a);
-            if is_new && found.value >= value {
+            let found = self.best_move(params, (key, start), (iteration, since), value, a);
+            // With duplicates a transfer may come to more than it says: a GPU may hold the expert that loses twice.
+            let may_be_worse = matches!(found.kind, Kind::Transfer { .. }) && !params.avoid_duplicates;
+            if is_new && (found.value >= value || may_be_worse) {
                 self.keep(candidate);
                 is_new = false;
             }
@@ -227,10 +230,8 @@ impl Search {
     fn best_move(
         &mut self,
         params: &Params,
-        key: u32,
-        start: u32,
-        iteration: u32,
-        since: u32,
+        (key, start): (u32, u32),
+        (iteration, since): (u32, u32),
         value: i32,
         a: usize,
     ) -> Move {
