@@ -159,7 +159,7 @@ impl Preset {
                 ..default
             },
             Scenarios => PlanOptions { starts: 1, patience: 8, count_noise: false, ..default },
-            Fast => PlanOptions { starts: 1, patience: 0, ..default },
+            Fast => PlanOptions { starts: 1, patience: 0, assignments: Some(1), ..default },
             Lineage(moves, starts) => lineage(moves, *starts),
             Repair => PlanOptions { repair: true, ..lineage(&swaps, 1) },
             VarianceGroups => PlanOptions { groups: GroupRule::LptVariance, ..lineage(&swaps, 1) },
