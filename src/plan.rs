@@ -20,18 +20,21 @@ pub enum Stop {
     NoMoveLeft,
     /// The iterations of a start, or the steps of a descent, were used up first.
     BudgetSpent,
+    /// The layer is small, and no plan of it is better: all were searched.
+    Optimal,
     /// The plan was made from a previous one, and no further move was worth its transfer.
     PreviousPlan,
 }
 
 impl Stop {
-    /// `bound reached`, `no move left`, `budget spent` or `previous plan`.
+    /// `bound reached`, `no move left`, `budget spent`, `optimal` or `previous plan`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Stop::BoundReached => "bound reached",
             Stop::NoMoveLeft => "no move left",
             Stop::BudgetSpent => "budget spent",
+            Stop::Optimal => "optimal",
             Stop::PreviousPlan => "previous plan",
         }
     }

@@ -452,5 +452,6 @@ fn stop(end: End) -> Stop {
         End::Reached => Stop::BoundReached,
         End::Stuck => Stop::NoMoveLeft,
         End::Spent => Stop::BudgetSpent,
+        End::Optimal => Stop::Optimal,
     }
 }

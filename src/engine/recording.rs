@@ -5,7 +5,7 @@ use crate::layout::GpuParams;
 /// One compute shader entry point.
 #[derive(Debug, PartialEq, Eq, Hash, Clone, Copy)]
 pub struct Kernel {
-    /// Stem of the stage's files, `s5_refine`.
+    /// Stem of the stage's files, `s5_search`.
     pub stem: &'static str,
     /// Entry point.
     pub entry: &'static str,

@@ -40,6 +40,8 @@ pub enum End {
     Stuck = 2,
     /// The iterations or steps were used up.
     Spent = 3,
+    /// All plans were searched; by the host alone.
+    Optimal = 4,
 }
 
 /// What stage 5 made of a candidate.

@@ -49,7 +49,7 @@ pub fn plan_small(params: &Params, combined: &[u32]) -> Option<Planned> {
     let layers = threads::each(params.layers as usize, |layer, (): &mut ()| {
         exact::plan_layer(params, &combined[layer * experts..(layer + 1) * experts])
     });
-    Some(Planned { slots: layers.concat(), ends: vec![End::Reached; layers.len()] })
+    Some(Planned { slots: layers.concat(), ends: vec![End::Optimal; layers.len()] })
 }
 
 /// Takes the trivial placement (expert after expert, then the first ones again) in each layer in which no GPU is heavier
