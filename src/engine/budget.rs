@@ -4,6 +4,9 @@
 //! made 65,535 trips in all, so every dispatch is cut below that; on real devices the same cut keeps a
 //! dispatch far from the watchdogs of operating systems.
 
+/// Trips after which llvmpipe and lavapipe end a loop.
+pub const LIMIT: u64 = 65_535;
+
 /// Trips a dispatch may make where all lanes walk the same loops in step; the rest is for what it does once.
 pub const TRIPS: u32 = 48_000;
 

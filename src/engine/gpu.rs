@@ -178,6 +178,11 @@ impl Gpu {
         limits.max_storage_buffer_binding_size.min(limits.max_buffer_size).min(128 << 20) / 4
     }
 
+    /// Whether a driver runs the shaders on the processor.
+    pub fn is_software(&self) -> bool {
+        self.open.info.is_software
+    }
+
     /// Why the device is lost, if it is: then every call fails. Other faults cost the call that meets them.
     pub fn lost(&self) -> Option<String> {
         self.open.fault.lost()

@@ -47,6 +47,11 @@ pub fn plan(gpu: &Gpu, params: &Params, loads: &[u32], windows: &[u32]) -> Resul
         }
         layers = layers.div_ceil(2);
     }
+    let searches = params.trajectory && !s5_counts::applies(params);
+    if params.windows > 1 && searches && gpu.is_software() && !s5_search::fits(&Layout::new(params, 0).base) {
+        let reason = "so many windows and slots a node are too much for one dispatch of a software driver";
+        return Err(gpu.error(reason));
+    }
     let quads = window_quads(params, windows);
     let each = (layers * params.experts) as usize;
     let mut quads = quads.chunks((each * 4 * params.quads() as usize).max(1));

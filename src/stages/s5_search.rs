@@ -26,12 +26,16 @@ pub const STAGE: Stage = Stage {
 /// Lanes of the smallest workgroup: the fewer lanes, the more trips each makes.
 const LEAST_TEAM: u64 = 8;
 
+/// Iterations that a hasty plan provides for at least: few starts go on for longer.
+const HASTY_ITERATIONS: u32 = 192;
+
 /// The search of all candidates of a batch: as many dispatches as the iterations of a start need. Those after the last
 /// candidate ended are empty.
 pub fn record(recording: &mut Recording, base: &GpuParams, batch: &Batch) {
     let each = iterations_per_dispatch(base);
+    let hasty = base.iterations.div_ceil(batch.haste).max(HASTY_ITERATIONS);
     // A start that ends after no iteration is looked at once.
-    let turns = base.iterations.div_ceil(each).div_ceil(batch.haste).max(1);
+    let turns = base.iterations.min(hasty).div_ceil(each).max(1);
     record_turns(recording, &GpuParams { end: each, ..batch.params(base) }, turns);
 }
 
@@ -49,6 +53,12 @@ pub fn record_turns(recording: &mut Recording, params: &GpuParams, turns: u32) {
 pub fn iterations_per_dispatch(base: &GpuParams) -> u32 {
     let start = trips_of_start(base);
     (u64::from(budget::TRIPS).saturating_sub(start) / trips(base)).clamp(1, u64::from(u32::MAX)) as u32
+}
+
+/// Whether software drivers run the loops of one iteration to their end. With one window they always do; with several
+/// not where a node has very many slots.
+pub fn fits(base: &GpuParams) -> bool {
+    trips_of_start(base) + trips(base) < budget::LIMIT
 }
 
 /// Loop trips of a lane before the first iteration.
