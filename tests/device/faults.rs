@@ -32,7 +32,14 @@ fn problem() -> (Loads, Cluster, PlanOptions) {
     let layers = if is_short() { 1 } else { 6 };
     let counts: Vec<u64> = (0..layers as u64 * 64).map(|i| 1_000 + i * i * 7919 % 50_021).collect();
     let loads = Loads::from_counts(layers, 64, &counts).unwrap();
-    let options = PlanOptions { starts: 8, stop_gap_ppm: 0, start_gap_ppm: 0, ..PlanOptions::default() };
+    // Few assignments, so that what the dispatches are told fits the small limits below.
+    let options = PlanOptions {
+        starts: 8,
+        assignments: Some(3),
+        stop_gap_ppm: 0,
+        start_gap_ppm: 0,
+        ..PlanOptions::default()
+    };
     (loads, Cluster::new(80, 8, 2, 16).unwrap(), options)
 }
 
