@@ -45,7 +45,7 @@ pub struct Search {
     /// Iterations up to which each expert must not gain and not lose a replica.
     no_gain: Vec<u32>,
     no_loss: Vec<u32>,
-    /// Experts with two replicas or more, in any order.
+    /// Experts with two replicas or more; where one loses its second, the last takes its place.
     replicated: Vec<u32>,
     /// The two or three heaviest GPUs of each window.
     tops: Vec<[Top; 3]>,
