@@ -152,14 +152,14 @@ impl Preset {
         match &self.0.recipe {
             ByDefault => default,
             Thorough => PlanOptions {
-                iterations: 1500,
-                patience: 1000,
-                stop_gap_ppm: 40,
-                start_gap_ppm: 200,
+                iterations: 1200,
+                patience: 800,
+                stop_gap_ppm: 60,
+                start_gap_ppm: 220,
                 ..default
             },
             Scenarios => PlanOptions { starts: 1, patience: 8, count_noise: false, ..default },
-            Fast => PlanOptions { starts: 1, patience: 0, assignments: Some(1), ..default },
+            Fast => PlanOptions { starts: 1, patience: 8, assignments: Some(1), ..default },
             Lineage(moves, starts) => lineage(moves, *starts),
             Repair => PlanOptions { repair: true, ..lineage(&swaps, 1) },
             VarianceGroups => PlanOptions { groups: GroupRule::LptVariance, ..lineage(&swaps, 1) },

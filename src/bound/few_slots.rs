@@ -48,7 +48,7 @@ pub(super) struct Pace {
 
 impl Pace {
     pub(super) const QUICK: Self =
-        Self { rounds: 25, first_step: 4e-3, last_step: 3e-4, stretch: 1.5, rate: 0.15, slowing: 5.0 };
+        Self { rounds: 20, first_step: 4e-3, last_step: 4e-4, stretch: 1.5, rate: 0.15, slowing: 5.0 };
     pub(super) const TIGHT: Self =
         Self { rounds: 1000, first_step: 4e-3, last_step: 2e-5, stretch: 1.2, rate: 0.1, slowing: 10.0 };
 }

@@ -321,10 +321,12 @@ fn parse_fallback(text: &str) -> Result<Fallback, String> {
 }
 
 /// The layers in which DeepSeek's rule, which may put an expert on a GPU twice, is better than a plan that may not: the
-/// layer, its heaviest GPU there and here.
+/// layer, its heaviest GPU there and here. A plan for several windows aims at each of them, not at their mean, which is
+/// what `greedy` plans.
 fn where_duplicates_win(plan: &crate::Plan, greedy: &Quality) -> Vec<(usize, f64, f64)> {
     let options = plan.options();
-    if options.duplicates == Duplicates::Allow || options.max_replicas_per_expert.is_some() {
+    let several = plan.loads().windows().len() > 1;
+    if several || options.duplicates == Duplicates::Allow || options.max_replicas_per_expert.is_some() {
         return Vec::new();
     }
     // Fixed point rounds each replica by less than a millionth of the layer.
