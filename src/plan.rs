@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use crate::bound::{self, BoundOptions};
+use crate::bound::{self, BoundEffort, BoundOptions};
 use crate::check::{self, Quality};
 use crate::cluster::{Cluster, MAX_SLOTS};
 use crate::error::Error;
@@ -188,7 +188,7 @@ pub struct Plan {
     pub(crate) backend: String,
     pub(crate) elapsed: Duration,
     pub(crate) warnings: Vec<String>,
-    pub(crate) bound: BoundOptions,
+    pub(crate) effort: BoundEffort,
     pub(crate) quality: OnceLock<(Quality, Duration)>,
 }
 
@@ -229,22 +229,25 @@ impl Plan {
     /// Asks for another bound in [`Plan::quality`] than the quick one, and has it worked out anew.
     ///
     /// ```
-    /// use eplb_wgpu::bound::{BoundEffort, BoundOptions};
+    /// use eplb_wgpu::bound::BoundEffort;
     /// use eplb_wgpu::{Cluster, DeviceChoice, Loads, PlanOptions, Planner};
     ///
     /// let loads = Loads::from_counts(1, 4, &[90, 30, 20, 10])?;
     /// let cluster = Cluster::new(6, 1, 1, 3)?;
     /// let mut plan = Planner::new(DeviceChoice::Cpu)?.plan(&loads, &cluster, &PlanOptions::default())?;
     /// let quick = plan.quality().mean_gap();
-    /// let mut options = BoundOptions::default();
-    /// options.effort = BoundEffort::Tight;
-    /// plan.set_bound(options);
+    /// plan.set_bound(BoundEffort::Tight);
     /// assert!(plan.quality().mean_gap() <= quick);
     /// # Ok::<(), eplb_wgpu::Error>(())
     /// ```
-    pub fn set_bound(&mut self, options: BoundOptions) {
-        self.bound = options;
+    pub fn set_bound(&mut self, effort: BoundEffort) {
+        self.effort = effort;
         self.quality = OnceLock::new();
+    }
+
+    /// What its bounds hold for: plans under the same options.
+    fn bound_options(&self) -> BoundOptions {
+        BoundOptions { effort: self.effort, max_replicas_per_expert: self.options.max_replicas_per_expert }
     }
 
     /// The quality, and the time of its bound.
@@ -253,7 +256,7 @@ impl Plan {
             let score = check::score(&self.loads, &self.cluster, self.physical_to_logical());
             let score = score.expect("the planner checks every plan before it returns it");
             let start = Instant::now();
-            let bounds = bound::lower_bounds_with(&self.loads, &self.cluster, &self.bound);
+            let bounds = bound::lower_bounds_with(&self.loads, &self.cluster, &self.bound_options());
             (score.with_bounds(&bounds), start.elapsed())
         })
     }
@@ -267,7 +270,7 @@ impl Plan {
     pub fn window_quality(&self) -> Result<Vec<Quality>, Error> {
         let quality = |window: &Loads| {
             let score = check::score(window, &self.cluster, self.physical_to_logical())?;
-            Ok(score.with_bounds(&bound::lower_bounds_with(window, &self.cluster, &self.bound)))
+            Ok(score.with_bounds(&bound::lower_bounds_with(window, &self.cluster, &self.bound_options())))
         };
         self.loads.windows().map(quality).collect()
     }

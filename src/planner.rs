@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
 use std::task::{Poll, Waker};
 use std::time::Instant;
 
-use crate::bound::BoundOptions;
+use crate::bound::BoundEffort;
 use crate::check;
 use crate::cluster::Cluster;
 use crate::engine::device::{DeviceChoice, DeviceInfo, Opening};
@@ -218,7 +218,7 @@ impl Planner {
             backend: made_by.backend,
             elapsed: start.elapsed(),
             warnings,
-            bound: bound_options(options),
+            effort: BoundEffort::default(),
             quality: OnceLock::new(),
         })
     }
@@ -363,11 +363,6 @@ impl Planner {
     }
 }
 
-/// The bound that goes with the options.
-fn bound_options(options: &PlanOptions) -> BoundOptions {
-    BoundOptions { max_replicas_per_expert: options.max_replicas_per_expert, ..BoundOptions::default() }
-}
-
 /// The planner's slots as maps have them: -1 for a free one.
 fn to_map(slots: &[u32]) -> impl Iterator<Item = i32> + '_ {
     slots.iter().map(|&e| if e == FREE { -1 } else { e as i32 })
@@ -381,7 +376,7 @@ fn from_map(map: &[i32]) -> Vec<u32> {
 /// A plan made from a previous one, and what it moves.
 #[derive(Clone, Debug)]
 pub struct Replan {
-    pub(crate) plan: Plan,
+    plan: Plan,
     moves: Moves,
     layers: Vec<LayerMoves>,
 }
@@ -412,6 +407,11 @@ impl Replan {
     #[must_use]
     pub fn plan(&self) -> &Plan {
         &self.plan
+    }
+
+    /// Asks for another bound of the plan, see [`Plan::set_bound`].
+    pub fn set_bound(&mut self, effort: BoundEffort) {
+        self.plan.set_bound(effort);
     }
 
     /// What it moves, all layers together.

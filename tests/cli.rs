@@ -147,6 +147,24 @@ fn wrong_things_give_one_line_and_no_file() {
 }
 
 #[test]
+fn a_plan_is_never_written_over_an_input() {
+    let folder = tempfile::tempdir().unwrap();
+    let loads = write(folder.path(), "loads.json", b"[[1,2,3,4,5,60,7,8]]");
+    let plan = folder.path().join("plan.json");
+    let plan = plan.to_str().unwrap();
+    assert!(eplb(&plan_args(&loads, &["--out", plan])).status.success());
+    let before = [&loads, plan].map(|path| std::fs::read(path).unwrap());
+    let same = folder.path().join(".").join("loads.json");
+    for out in [&loads, same.to_str().unwrap(), plan] {
+        assert_refused(
+            &plan_args(&loads, &["--previous", plan, "--out", out]),
+            "it is an input of this command",
+        );
+    }
+    assert_eq!(before, [&loads, plan].map(|path| std::fs::read(path).unwrap()));
+}
+
+#[test]
 fn a_plan_file_passes_the_check_and_a_damaged_one_does_not() {
     let folder = tempfile::tempdir().unwrap();
     let loads = write(folder.path(), "loads.json", b"[[1,2,3,4,5,60,7,8],[0,0,0,0,0,0,0,0]]");

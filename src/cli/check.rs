@@ -7,7 +7,8 @@ use std::time::Instant;
 use clap::Args;
 use serde_json::json;
 
-use super::{Part, bound_options, fingerprints, milliseconds, percent, print, table};
+use super::{Part, bound_effort, fingerprints, milliseconds, percent, print, table};
+use crate::bound::BoundOptions;
 use crate::trace::PlanFile;
 use crate::{DeviceChoice, Error, bound, check};
 
@@ -47,7 +48,8 @@ impl Check {
         let (quality, bound_time) = match check::score(&loads, &cluster, placement.physical_to_logical()) {
             Ok(quality) => {
                 let start = Instant::now();
-                let options = bound_options(self.tight_bound);
+                let effort = bound_effort(self.tight_bound);
+                let options = BoundOptions { effort, ..BoundOptions::default() };
                 let bounds = bound::lower_bounds_with(&loads, &cluster, &options);
                 (quality.with_bounds(&bounds), start.elapsed())
             }

@@ -9,13 +9,13 @@ mod plan;
 mod replay;
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::bound::{BoundEffort, BoundOptions};
+use crate::bound::BoundEffort;
 use crate::rebalance::RebalanceOptions;
 use crate::trace::{LoadHistory, Window};
 use crate::{Error, MoveLimits};
@@ -78,12 +78,8 @@ fn read_layers(loads: &Path, layers: Option<&std::ops::Range<usize>>) -> Result<
 }
 
 /// The bound of `plan` and `check`.
-fn bound_options(tight: bool) -> BoundOptions {
-    let mut options = BoundOptions::default();
-    if tight {
-        options.effort = BoundEffort::Tight;
-    }
-    options
+fn bound_effort(tight: bool) -> BoundEffort {
+    if tight { BoundEffort::Tight } else { BoundEffort::Quick }
 }
 
 /// How a plan may move away from the one before.
@@ -180,12 +176,18 @@ fn parse_range(text: &str) -> Result<std::ops::Range<usize>, String> {
     parts.ok_or_else(|| "is not A..B".to_string())
 }
 
-/// Fails before any work where its result could not be written after it.
-fn check_writable(path: &Path) -> Result<(), Error> {
+/// Fails before any work where its result could not be written after it, or would take the place of an input.
+fn check_writable<'a>(path: &Path, inputs: impl IntoIterator<Item = &'a PathBuf>) -> Result<(), Error> {
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let refuse = |reason: String| Error::Write { path: path.to_path_buf(), reason };
     if path.is_dir() {
         return Err(refuse("it is a folder".into()));
+    }
+    // A file that is not there is none of the inputs.
+    if let Ok(place) = path.canonicalize()
+        && inputs.into_iter().any(|input| input.canonicalize().is_ok_and(|input| input == place))
+    {
+        return Err(refuse("it is an input of this command; give --out another name".into()));
     }
     tempfile::tempfile_in(folder).map(drop).map_err(|error| refuse(error.to_string()))
 }

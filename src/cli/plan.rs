@@ -6,8 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::{Limits, Outlook, Part, bound_options, check_writable, milliseconds, percent, print, table};
-use crate::bound::BoundOptions;
+use super::{Limits, Outlook, Part, bound_effort, check_writable, milliseconds, percent, print, table};
 use crate::check::{self, Quality};
 use crate::rebalance::{Backtest, Proposal, RebalanceOptions, Rebalancer, Strategy};
 use crate::trace::{PlanFile, Window, plan_json, write_whole};
@@ -119,13 +118,11 @@ impl Plan {
             None => Cluster::new(replicas, self.groups, self.nodes, gpus)?,
         };
         if let Some(out) = &self.out {
-            check_writable(out)?;
+            check_writable(out, self.loads.iter().chain(&self.previous))?;
         }
         let previous = self.previous.as_deref().map(|path| read_previous(path, &cluster)).transpose()?;
         let mut made = self.make(&cluster, previous.as_ref())?;
-        let bound = bound_options(self.tight_bound);
-        let max_replicas_per_expert = made.replan.plan().options().max_replicas_per_expert;
-        made.replan.plan.set_bound(BoundOptions { max_replicas_per_expert, ..bound });
+        made.replan.set_bound(bound_effort(self.tight_bound));
         let plan = made.replan.plan();
         // What DeepSeek's rule gives, for comparison, by the CPU backend.
         let greedy: Preset = "gen00".parse()?;

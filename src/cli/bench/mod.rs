@@ -77,7 +77,7 @@ impl Bench {
             return Ok(table.exit_code());
         }
         if let Some(out) = &self.out {
-            check_writable(out)?;
+            check_writable(out, [])?;
         }
         let (record, failed) = suite::run(self.device)?;
         let text = record.text();
