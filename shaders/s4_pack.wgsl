@@ -150,10 +150,8 @@ fn clear_candidate() {
             set_scratch(last_at(gpu), FREE);
         }
     }
-    set_control(C_PHASE, 0u);
-    set_control(C_WORK, 0u);
-    set_control(C_STEPS, 0u);
-    set_control(C_KICK, 0u);
+    set_control(C_SEARCH, 0u);
+    set_control(C_SEARCH + 1u, 0u);
     set_control(C_BEST_MAX, NONE);
 }
 
@@ -416,4 +414,26 @@ fn make_room_in_registers() {
 
 fn is_holder(gpu: u32) -> bool {
     return ((select(holders.x, holders.y, gpu >= 32u) >> (gpu & 31u)) & 1u) == 1u;
+}
+
+// To make room: the first slot of GPU `b` whose expert is in none of the first `used` slots of GPU `a`.
+fn lacking_slot(a: u32, used: u32, b: u32) -> u32 {
+    let k = params.slots_per_gpu;
+    for (var i = 0u; i < k; i += 1u) {
+        if !is_among(slot_expert(b * k + i), a * k, used) {
+            return b * k + i;
+        }
+    }
+    return b * k;
+}
+
+// Whether one of `n` slots from `begin` on holds the expert.
+fn is_among(expert: u32, begin: u32, n: u32) -> bool {
+    var found = false;
+    for (var j = 0u; j < n && !found; j += 4u) {
+        found = slot_expert(begin + j) == expert || slot_expert(begin + min(j + 1u, n - 1u)) == expert
+            || slot_expert(begin + min(j + 2u, n - 1u)) == expert
+            || slot_expert(begin + min(j + 3u, n - 1u)) == expert;
+    }
+    return found;
 }

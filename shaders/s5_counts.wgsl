@@ -6,24 +6,23 @@
 //
 // The lanes of a workgroup, a team, share a candidate. Each knows all that is said once of a candidate, in registers, and
 // lane 0, which leads, writes it. Between two iterations everything is in the arena, so where dispatches are cut changes
-// nothing. What is summed up from row to row is done in runs of rows side by side, a run a lane.
+// nothing. For sums over rows, each lane takes a run of neighbouring rows.
 //
-// Each barrier is reached by all lanes: what decides is the uniform block or a value that all loaded as one.
+// All lanes reach each barrier: branches around one depend only on uniforms, or on values that all lanes loaded together.
 
 // Lanes of a workgroup.
 override TEAM: u32 = 8u;
 override DEPTH: u32;             // bits of the number of rows
 const ROLLED_DEPTH: u32 = 11u;
 
-// Words of the control block that only this search has.
-const C_ITERATION: u32 = C_STEPS;
-const C_SLACK: u32 = C_VARIANCE;     // iterations since the best value was found or the target raised
-const C_IDLE: u32 = C_KICK;          // iterations since the best value was found
-const C_SHIFT: u32 = C_HEAVY;        // the part by which the target is below the best value
-const C_PARITY: u32 = C_CURSOR;      // which of its two places the order lies in
-const C_LEAST: u32 = C_GAIN_LOW;     // the least excess over this target so far
-const C_RENEWED: u32 = C_GAIN_HIGH;  // 1: the target is new, and has no such excess yet
-
+// Control words of this stage.
+const C_ITERATION: u32 = C_SEARCH;
+const C_SLACK: u32 = C_SEARCH + 1u;    // iterations since the best value was found or the target raised
+const C_IDLE: u32 = C_SEARCH + 2u;     // iterations since the best value was found
+const C_SHIFT: u32 = C_SEARCH + 3u;    // the part by which the target is below the best value
+const C_PARITY: u32 = C_SEARCH + 4u;   // which of its two places the order lies in
+const C_LEAST: u32 = C_SEARCH + 5u;    // the least excess over this target so far
+const C_RENEWED: u32 = C_SEARCH + 6u;  // 1: the target is new, and has no such excess yet
 
 const COLUMNS: u32 = 16u;        // of a row: what is added to the surplus, from -7 to 8
 const LEAST_ADDED: i32 = -7;
@@ -37,7 +36,8 @@ const PATIENCE_SHARE: u32 = 4u;
 const ABOVE_ALL: u32 = 1u << 28u;    // `FIXED_TOTAL`
 const INDEX: u32 = 0xfffu;           // the bits of a rank that say what it is of
 
-// A value to find the least of: the excess, then a hash with what it is of in its low bits. `NO_RANK` is of nothing.
+// What choices are compared by, the least is best: the excess, then a hash whose low bits name the choice. `NO_RANK`
+// stands for no choice.
 struct Rank {
     excess: u32,
     tie: u32,

@@ -24,7 +24,23 @@ const MOVE_BIPARTITION: u32 = 4u;
 const OBJECTIVE_MAX: u32 = 0u;
 const OBJECTIVE_VARIANCE_THEN_MAX: u32 = 2u;
 
-// The control block, in registers while the lane runs.
+// Control words of this stage.
+const C_PHASE: u32 = C_SEARCH;
+const C_STEPS: u32 = C_SEARCH + 1u;
+const C_VARIANCE: u32 = C_SEARCH + 2u;
+const C_HEAVY: u32 = C_SEARCH + 3u;
+const C_LIGHT: u32 = C_SEARCH + 4u;
+const C_CURSOR: u32 = C_SEARCH + 5u;
+const C_PROPOSERS: u32 = C_SEARCH + 6u;
+const C_SWAPPED: u32 = C_SEARCH + 7u;
+const C_GAIN_LOW: u32 = C_SEARCH + 8u;
+const C_GAIN_HIGH: u32 = C_SEARCH + 9u;
+const C_FROM: u32 = C_SEARCH + 10u;
+const C_TO: u32 = C_SEARCH + 11u;
+const C_FROM_2: u32 = C_SEARCH + 12u;
+const C_TO_2: u32 = C_SEARCH + 13u;
+
+// The same, in registers while the lane runs.
 var<private> phase: u32;
 var<private> steps: u32;
 var<private> variance: u32;       // whether the variance is the objective now
@@ -139,7 +155,6 @@ fn suspend() {
 fn write_result() {
     set_control(C_END, ended);
     set_control(C_BEST_MAX, gpu_load(heavy));
-    set_control(C_FIRST, gpu_load(heavy));
     for (var slot = 0u; slot < params.node_slots; slot += 1u) {
         set_snapshot(slot, slot_expert(slot));
     }

@@ -16,10 +16,10 @@ override TEAM: u32 = 8u;
 override WINDOWS: u32 = 1u;
 
 // Control words of this stage.
-const C_ITERATION: u32 = 1u;
-const C_SINCE: u32 = 2u;          // iterations without a new best
-const C_IS_NEW: u32 = 3u;         // 1: the placement is the best so far and not kept yet
-const C_REPLICATED: u32 = 4u;     // experts with two replicas or more
+const C_ITERATION: u32 = C_SEARCH;
+const C_SINCE: u32 = C_SEARCH + 1u;       // iterations without a new best
+const C_IS_NEW: u32 = C_SEARCH + 2u;      // 1: the placement is the best so far and not kept yet
+const C_REPLICATED: u32 = C_SEARCH + 3u;  // experts with two replicas or more
 
 // What the leader decides between two iterations.
 const GO_ON: u32 = 0u;
@@ -132,13 +132,11 @@ fn search(
         make_move(key);
         storageBarrier();
     }
-    if workgroupUniformLoad(&decision) == STOP && lane == 0u {
-        is_kept = select(0u, 1u, is_new);
+    if lane == 0u {
+        is_kept = select(0u, 1u, is_new && decision == STOP);
     }
-    if workgroupUniformLoad(&decision) == STOP {
-        if workgroupUniformLoad(&is_kept) == 1u {
-            keep();
-        }
+    if workgroupUniformLoad(&is_kept) == 1u {
+        keep();
     }
     if lane == 0u {
         suspend();

@@ -7,7 +7,7 @@ use crate::options::{GroupRule, Objective};
 use crate::params::{COUNT_NOISE, Params, SAMPLED_ASSIGNMENTS};
 
 /// Words of a candidate's control block (`CONTROL_WORDS` in `candidate.wgsl`).
-pub const CONTROL_WORDS: u32 = 28;
+pub const CONTROL_WORDS: u32 = 23;
 /// Words of a node's kept state (`NODE_WORDS` in `problem.wgsl`).
 pub const NODE_WORDS: u32 = 7;
 /// Words of a layer's kept state (`LAYER_WORDS` in `problem.wgsl`).

@@ -1,7 +1,7 @@
 // The two-slot search: the experts and the move that leave the least excess.
 
-// The best experts to lose a replica, then those to gain one, and what becomes of their events. All experts are weighed,
-// and those listed once more: in loops that stay loops, so that what weighs them is compiled once.
+// The best experts to lose a replica, then those to gain one, and what becomes of their events. One loop weighs
+// all experts, and then the listed ones again, since a driver that unrolled it would compile the weighing four times.
 fn list_experts(word: u32) {
     for (var part = 0u; part < min(4u, 2u * dispatched.node_experts); part += 1u) {
         let loses = part < 2u;

@@ -9,35 +9,19 @@ var<private> my_words: u32;       // where its words begin
 var<private> my_order: u32;       // where those begin of the candidate that has its order of packing
 
 // Words of a candidate's control block.
-const CONTROL_WORDS: u32 = 28u;
+const CONTROL_WORDS: u32 = 23u;
 const C_END: u32 = 0u;
-const C_PHASE: u32 = 1u;
-const C_WORK: u32 = 2u;
-const C_STEPS: u32 = 3u;
-const C_VARIANCE: u32 = 4u;
-const C_KICK: u32 = 5u;
-const C_BEST_MAX: u32 = 6u;
-const C_FIRST: u32 = 7u;
-const C_HEAVY: u32 = 8u;
-const C_CURSOR: u32 = 9u;
-const C_GAIN_LOW: u32 = 10u;
-const C_GAIN_HIGH: u32 = 11u;
-const C_FROM: u32 = 12u;
-const C_TO: u32 = 13u;
-const C_FROM_2: u32 = 14u;
-const C_TO_2: u32 = 15u;
-const C_PROPOSERS: u32 = 16u;
-const C_SWAPPED: u32 = 17u;
-const C_LIGHT: u32 = 18u;
-const C_TOP: u32 = 19u;
+const C_BEST_MAX: u32 = 1u;
 // Until all is packed: experts with several replicas, and how far the order has been followed.
-const C_SEVERAL: u32 = 21u;
-const C_SINGLE: u32 = 22u;
-const C_PASSED: u32 = 23u;
-const C_FIRSTS: u32 = 24u;
-const C_FIRSTS_TAKEN: u32 = 25u;
-const C_FURTHERS: u32 = 26u;
-const C_FURTHERS_TAKEN: u32 = 27u;
+const C_SEVERAL: u32 = 2u;
+const C_SINGLE: u32 = 3u;
+const C_PASSED: u32 = 4u;
+const C_FIRSTS: u32 = 5u;
+const C_FIRSTS_TAKEN: u32 = 6u;
+const C_FURTHERS: u32 = 7u;
+const C_FURTHERS_TAKEN: u32 = 8u;
+// From here on the words of the shader that searches (stage 5). Packing leaves the first two 0.
+const C_SEARCH: u32 = 9u;
 
 // Values of C_END.
 const END_RUNNING: u32 = 0u;
@@ -185,26 +169,4 @@ fn queue_node(pair: u32) {
 // of its first candidate in the batch.
 fn shares_order() -> bool {
     return params.count_noise == 0u;
-}
-
-// Packing makes room: the first slot of GPU `b` whose expert is in none of the first `used` slots of GPU `a`.
-fn lacking_slot(a: u32, used: u32, b: u32) -> u32 {
-    let k = params.slots_per_gpu;
-    for (var i = 0u; i < k; i += 1u) {
-        if !is_among(slot_expert(b * k + i), a * k, used) {
-            return b * k + i;
-        }
-    }
-    return b * k;
-}
-
-// Whether one of `n` slots from `begin` on holds the expert.
-fn is_among(expert: u32, begin: u32, n: u32) -> bool {
-    var found = false;
-    for (var j = 0u; j < n && !found; j += 4u) {
-        found = slot_expert(begin + j) == expert || slot_expert(begin + min(j + 1u, n - 1u)) == expert
-            || slot_expert(begin + min(j + 2u, n - 1u)) == expert
-            || slot_expert(begin + min(j + 3u, n - 1u)) == expert;
-    }
-    return found;
 }

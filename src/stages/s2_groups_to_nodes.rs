@@ -9,7 +9,14 @@ use crate::params::{ASSIGNMENT_WALK, COPY_BLOCK, EXPERT_BLOCK, GROUP_SWAP_PAIRS,
 /// The shader.
 pub const STAGE: Stage = Stage {
     stem: "s2_groups_to_nodes",
-    sources: &[include_str!("../../shaders/s2_groups_to_nodes.wgsl"), PROBLEM, WIDE_U64, RNG, CANDIDATE],
+    sources: &[
+        include_str!("../../shaders/s2_groups_to_nodes.wgsl"),
+        include_str!("../../shaders/s2_groups_to_nodes/gather.wgsl"),
+        PROBLEM,
+        WIDE_U64,
+        RNG,
+        CANDIDATE,
+    ],
     entries: &[
         "build",
         "swap_groups",

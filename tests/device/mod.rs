@@ -35,6 +35,11 @@ use crate::{Descent, DeviceChoice, GroupRule, PlanOptions, Planner, Search};
 
 pub use common::{is_short, planner};
 
+/// Words of a candidate's control block, `C_END` and `C_BEST_MAX` in `candidate.wgsl`.
+pub const END: usize = 0;
+/// See [`END`].
+pub const BEST_MAX: usize = 1;
+
 /// How many of `full` cases to run.
 pub fn cases(full: u64) -> u64 {
     if is_short() { full.div_ceil(8) } else { full }

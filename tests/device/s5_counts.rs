@@ -5,10 +5,6 @@ use crate::mirror::s5_counts::{applies, search};
 use crate::stages::s5_counts::SEARCH;
 use crate::{Cluster, Duplicates, Loads, PlanOptions};
 
-/// Words of the control block, as in `candidate.wgsl`.
-const END: usize = 0;
-const BEST_MAX: usize = 6;
-
 /// Calls with two slots a GPU: some layers of some nodes, loads of any kind.
 fn case(seed: u64, most_gpus: usize) -> Case {
     let mut random = Random(seed);
@@ -105,7 +101,7 @@ fn assert_equal_searches(gpu: &Gpu, bench: &Bench, change: impl Fn(&mut Recordin
     stages::s4_pack::record(&mut recording, base, &bench.batch);
     stages::s5_counts::record(&mut recording, base, &bench.batch);
     change(&mut recording);
-    let control = bench.run_candidates(gpu, &recording, base.at_control, 8);
+    let control = bench.run_candidates(gpu, &recording, base.at_control, 2);
     let snapshots = bench.run_candidates(gpu, &recording, base.at_snapshot, base.node_slots);
     let counts = bench.run_candidates(gpu, &recording, base.at_counts, base.node_experts);
     bench.each_candidate(|packed, candidate| {

@@ -3,10 +3,6 @@ use crate::Preset;
 use crate::mirror::s5_descend::descend;
 use crate::stages::s5_descend;
 
-/// Words of the control block, as in `candidate.wgsl`.
-const END: usize = 0;
-const BEST_MAX: usize = 6;
-
 /// A random descent, or with the options of one of the lineage's presets.
 fn bench(seed: u64) -> Bench {
     let mut case = random_case(seed, 1 << 14);
@@ -80,7 +76,7 @@ fn assert_equal_descents(gpu: &Gpu, bench: &Bench, before: impl Fn(&mut Recordin
     let mut recording = record_to_packing(bench);
     before(&mut recording, bench);
     s5_descend::record(&mut recording, base, &bench.batch);
-    let control = bench.run_candidates(gpu, &recording, base.at_control, 8);
+    let control = bench.run_candidates(gpu, &recording, base.at_control, 2);
     let snapshots = bench.run_candidates(gpu, &recording, base.at_snapshot, base.node_slots);
     bench.each_candidate(|packed, candidate| {
         let outcome = descend(&bench.params, packed.stop_load, candidate);

@@ -1,10 +1,6 @@
 use super::*;
 use crate::mirror::{s5_counts, s5_search};
 
-/// Words of the control block, as in `candidate.wgsl`.
-const END: usize = 0;
-const BEST_MAX: usize = 6;
-
 fn trajectory(options: &mut PlanOptions) {
     options.search = Search::Trajectory;
     options.iterations = options.iterations.min(150);
@@ -74,7 +70,7 @@ fn assert_equal_searches(gpu: &Gpu, bench: &Bench, change: impl Fn(&mut Recordin
     stages::s4_pack::record(&mut recording, base, &bench.batch);
     stages::s5_search::record(&mut recording, base, &bench.batch);
     change(&mut recording);
-    let control = bench.run_candidates(gpu, &recording, base.at_control, 8);
+    let control = bench.run_candidates(gpu, &recording, base.at_control, 2);
     let snapshots = bench.run_candidates(gpu, &recording, base.at_snapshot, base.node_slots);
     let mut search = s5_search::Search::default();
     bench.each_candidate(|packed, candidate| {

@@ -1,0 +1,196 @@
+// Stage 2: what later stages need of the nodes of an assignment, in `kept`.
+
+@compute @workgroup_size(64)
+fn gather(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) grid: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    take_params();
+    let lane = lane_of(workgroup, grid, local);
+    if lane >= params.lanes {
+        return;
+    }
+    let in_layer = (params.experts + COPY_BLOCK - 1u) / COPY_BLOCK;
+    let layer = lane / in_layer;
+    let begin = lane % in_layer * COPY_BLOCK;
+    let chosen = chosen_at(layer, params.assignment);
+    let end = select(min(begin + COPY_BLOCK, params.experts), 0u, groups[chosen] == NONE);
+    var place = begin / params.group_size;
+    var in_group = begin % params.group_size;
+    for (var expert = begin; expert < end; expert += 1u) {
+        gather_expert(layer, expert, groups[chosen + 1u + place] * params.group_size + in_group);
+        in_group += 1u;
+        place += select(0u, 1u, in_group == params.group_size);
+        in_group = select(in_group, 0u, in_group == params.group_size);
+    }
+    for (var node = begin; node < min(begin + COPY_BLOCK, params.nodes); node += 1u) {
+        let state = node_state_at(layer, node);
+        kept[state + NODE_MAX] = NONE;
+        kept[state + NODE_END] = END_SPENT;
+        kept[state + NODE_WINNER] = NONE;
+        kept[state + NODE_CUT] = 0u;
+    }
+    if begin == 0u && params.assignment == 0u {
+        kept[layer_state_at(layer) + LAYER_MAX] = NONE;
+        kept[layer_state_at(layer) + LAYER_END] = END_SPENT;
+        kept[layer_state_at(layer) + LAYER_TAKE] = 0u;
+        kept[layer_state_at(layer) + LAYER_CHOSEN] = 0u;
+        kept[layer_state_at(layer) + LAYER_CUT] = 0u;
+        kept[layer_state_at(layer) + LAYER_OPEN] = 0u;
+    }
+}
+
+fn gather_expert(layer: u32, expert: u32, logical: u32) {
+    let source = layer * params.experts + logical;
+    let to = layer * params.experts + expert;
+    kept[to] = problem[source];
+    kept[params.at_logical + to] = logical;
+    let each = select(0u, 4u * params.quads, params.windows > 1u);
+    for (var i = 0u; i < each; i += 1u) {
+        kept[params.at_node_windows + to * each + i] = problem[params.at_windows + source * each + i];
+    }
+}
+
+@compute @workgroup_size(64)
+fn bound_nodes(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) grid: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    take_params();
+    let lane = lane_of(workgroup, grid, local);
+    if lane >= params.lanes {
+        return;
+    }
+    let layer = lane / params.nodes;
+    var bound = groups[chosen_at(layer, 0u)];
+    if params.windows == 1u && groups[chosen_at(layer, params.assignment)] != NONE {
+        let first = lane * params.node_experts;
+        var sum = 0u;
+        for (var expert = 0u; expert < params.node_experts; expert += 1u) {
+            sum += kept[first + expert];
+        }
+        bound = max(bound, lightest_heaviest_of(first, (sum + params.node_gpus - 1u) / params.node_gpus));
+    }
+    kept[params.at_node_state + lane * NODE_WORDS + NODE_BOUND] = bound;
+}
+
+// As `lightest_heaviest`, of a node's gathered loads.
+fn lightest_heaviest_of(first: u32, floor: u32) -> u32 {
+    var low = max(floor, 1u);
+    var high = low;
+    var doubles = true;
+    while doubles || low < high {
+        let t = select(low + (high - low) / 2u, high, doubles);
+        if fits_gathered(first, t) {
+            high = t;
+            doubles = false;
+        } else {
+            low = t + 1u;
+            high = select(high, high * 2u, doubles);
+        }
+    }
+    return select(high, floor, high == 1u);
+}
+
+fn fits_gathered(first: u32, t: u32) -> bool {
+    var needed = 0u;
+    for (var i = 0u; i < params.node_experts && needed <= params.node_replicas; i += 4u) {
+        needed += gathered_need(first, i, t) + gathered_need(first, i + 1u, t)
+            + gathered_need(first, i + 2u, t) + gathered_need(first, i + 3u, t);
+    }
+    return needed <= params.node_replicas;
+}
+
+// Replicas that an expert needs to be no heavier than `t`; more than there are if it may not have them.
+fn gathered_need(first: u32, i: u32, t: u32) -> u32 {
+    if i >= params.node_experts {
+        return 0u;
+    }
+    let load = kept[first + i];
+    let need = select((load + t - 1u) / max(t, 1u), 1u, load <= t);
+    return select(need, params.node_replicas + 1u, need > params.max_count);
+}
+
+@compute @workgroup_size(64)
+fn rank_experts(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) grid: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    take_params();
+    let lane = lane_of(workgroup, grid, local);
+    if lane >= params.lanes {
+        return;
+    }
+    let in_node = expert_blocks(params.node_experts);
+    let node = lane / in_node;
+    let first = lane % in_node * EXPERT_BLOCK;
+    let begin = node * params.node_experts;
+    if groups[chosen_at(node / params.nodes, params.assignment)] == NONE {
+        return;
+    }
+    for (var i = 0u; i < EXPERT_BLOCK; i += 1u) {
+        block_loads[i] = kept[begin + min(first + i, params.node_experts - 1u)];
+        block_ranks[i] = 0u;
+    }
+    let end = min(first + EXPERT_BLOCK, params.node_experts);
+    for (var other = 0u; other < first; other += 1u) {
+        count_heavier(kept[begin + other], 0u);
+    }
+    for (var other = first; other < end; other += 1u) {
+        count_heavier(kept[begin + other], other - first + 1u);
+    }
+    for (var other = end; other < params.node_experts; other += 1u) {
+        count_heavier(kept[begin + other], EXPERT_BLOCK);
+    }
+    for (var i = 0u; i < EXPERT_BLOCK; i += 1u) {
+        if first + i < end {
+            kept[params.at_rank + begin + first + i] = block_ranks[i];
+            kept[params.at_order + begin + block_ranks[i]] = first + i;
+        }
+    }
+}
+
+var<private> block_loads: array<u32, EXPERT_BLOCK>;
+var<private> block_ranks: array<u32, EXPERT_BLOCK>;
+
+// An expert goes before those of the block that are lighter, and before equal ones from `skip` on, of which it is the
+// lower. In a function of its own, see `count_before` in stage 4.
+fn count_heavier(load: u32, skip: u32) {
+    for (var i = 0u; i < EXPERT_BLOCK; i += 1u) {
+        // Loads are at most 2^30.
+        block_ranks[i] += select(0u, 1u, load + select(0u, 1u, i >= skip) > block_loads[i]);
+    }
+}
+
+@compute @workgroup_size(64)
+fn floors(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) grid: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    take_params();
+    let lane = lane_of(workgroup, grid, local);
+    if lane >= params.lanes {
+        return;
+    }
+    let layer = lane / params.quads;
+    let chosen = chosen_at(layer, params.assignment);
+    var largest = vec4<u32>(0u);
+    var sum = vec4<u32>(0u);
+    for (var place = 0u; place < params.groups; place += 1u) {
+        if place % params.node_groups == 0u {
+            sum = vec4<u32>(0u);
+        }
+        sum += group_quad(layer, groups[chosen + 1u + place], lane % params.quads);
+        largest = max(largest, sum);
+    }
+    let shares = (largest + params.node_gpus - 1u) / params.node_gpus;
+    let to = params.at_floors + lane * 4u;
+    kept[to] = shares.x;
+    kept[to + 1u] = shares.y;
+    kept[to + 2u] = shares.z;
+    kept[to + 3u] = shares.w;
+}
