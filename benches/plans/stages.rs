@@ -54,7 +54,8 @@ impl Bench {
         Ok(())
     }
 
-    /// A batch on the CPU backend, one thread, and on the devices, beside a yardstick in the same run.
+    /// One batch of candidates on the CPU backend (one thread) and on the devices; a known computation runs beside it, to
+    /// compare machines by.
     fn race_batch(&self, batch: &Batch, yardstick: impl FnMut()) -> Result<Raced, Error> {
         let mut native = Vec::new();
         let mut timed = vec![Vec::new(); self.devices.len()];

@@ -38,7 +38,7 @@ enum Source {
     File(&'static str),
     /// The last windows of such a file.
     Windows(&'static str),
-    /// Log-normal(1) of three seeds, so many layers each.
+    /// Loads drawn from log-normal(1) with three seeds: this many layers of each seed.
     Drawn(usize),
     /// The counts of one layer.
     Layer(&'static [u64]),

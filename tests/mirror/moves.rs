@@ -1,5 +1,6 @@
 //! Each move of the lineage on small random candidates, against a search over all moves of that kind.
 
+use super::{has_duplicates, shuffled};
 use crate::cases::Random;
 use crate::mirror::candidate::Candidate;
 use crate::mirror::s5_descend::{bipartition, pair_swap, swap};
@@ -27,12 +28,7 @@ impl Small {
         let options = PlanOptions { duplicates, search: Search::Descent(descent), ..PlanOptions::default() };
         let params = Params::new(&loads, &cluster, &options).unwrap();
         loop {
-            let mut placed: Vec<u32> = (0..experts as u32).collect();
-            placed.extend((experts..replicas).map(|_| random.below(experts) as u32));
-            placed.resize(GPUS * slots, FREE);
-            for i in (1..placed.len()).rev() {
-                placed.swap(i, random.below(i + 1));
-            }
+            let placed = shuffled(&mut random, experts, replicas, GPUS * slots);
             if duplicates == Duplicates::Allow || !has_duplicates(&placed, slots) {
                 let mut candidate = Candidate { expert: placed, ..Candidate::default() };
                 weigh(&mut candidate, loads.fixed(), slots);
@@ -69,10 +65,6 @@ impl Small {
         assert_eq!(again.counts, self.candidate.counts);
         assert!(!self.params.avoid_duplicates || !has_duplicates(&again.expert, self.slots()));
     }
-}
-
-fn has_duplicates(expert: &[u32], slots: usize) -> bool {
-    expert.chunks(slots).any(|gpu| gpu.iter().enumerate().any(|(i, e)| *e != FREE && gpu[..i].contains(e)))
 }
 
 /// Fills counts and loads from the placement.

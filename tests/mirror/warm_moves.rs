@@ -1,5 +1,6 @@
 //! The moves of replanning, over several windows, against placements weighed from scratch.
 
+use super::{has_duplicates, shuffled};
 use crate::cases::Random;
 use crate::params::{FREE, Params};
 use crate::planner::warm_moves::{Candidate, Kind, Move, Quad, pair_swap, swap, transfer};
@@ -48,12 +49,7 @@ impl Small {
         let mut candidate = Candidate::default();
         candidate.floors = floors;
         loop {
-            let mut placed: Vec<u32> = (0..experts as u32).collect();
-            placed.extend((experts..replicas).map(|_| random.below(experts) as u32));
-            placed.resize(GPUS * slots, FREE);
-            for i in (1..placed.len()).rev() {
-                placed.swap(i, random.below(i + 1));
-            }
+            let placed = shuffled(&mut random, experts, replicas, GPUS * slots);
             if duplicates == Duplicates::Allow || !has_duplicates(&placed, slots) {
                 candidate.place(&params, &loads, &placed);
                 candidate.find_tops(&params);
@@ -112,10 +108,6 @@ impl Small {
         })
         .min()
     }
-}
-
-fn has_duplicates(expert: &[u32], slots: usize) -> bool {
-    expert.chunks(slots).any(|gpu| gpu.iter().enumerate().any(|(i, e)| *e != FREE && gpu[..i].contains(e)))
 }
 
 fn outcome(found: Option<Move>) -> Option<(u32, u32)> {
