@@ -1,14 +1,9 @@
 // Stage 1: the load of each group, and its rank among its layer's groups.
 // One lane a (layer, group), in `sum_window_groups` a (layer, group, quad). Reads `problem`; writes `groups`.
 
-@compute @workgroup_size(64)
-fn sum_groups(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
-    take_params();
-    let lane = lane_of(workgroup, grid, local);
+@compute @workgroup_size(LANES)
+fn sum_groups(invocation: Invocation) {
+    let lane = take_lane(invocation);
     if lane >= params.lanes {
         return;
     }
@@ -30,14 +25,9 @@ fn load_or_zero(first: u32, i: u32) -> u32 {
 }
 
 // The load of each group in four windows.
-@compute @workgroup_size(64)
-fn sum_window_groups(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
-    take_params();
-    let lane = lane_of(workgroup, grid, local);
+@compute @workgroup_size(LANES)
+fn sum_window_groups(invocation: Invocation) {
+    let lane = take_lane(invocation);
     if lane >= params.lanes {
         return;
     }
@@ -56,14 +46,9 @@ fn sum_window_groups(
 }
 
 // How many groups of the layer come before it: those with more load, then those with a lower index.
-@compute @workgroup_size(64)
-fn rank_groups(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
-    take_params();
-    let lane = lane_of(workgroup, grid, local);
+@compute @workgroup_size(LANES)
+fn rank_groups(invocation: Invocation) {
+    let lane = take_lane(invocation);
     if lane >= params.lanes {
         return;
     }

@@ -28,14 +28,9 @@ const WALK_DONE: u32 = 4u;
 const WALK_GREEDY: u32 = 5u;      // the bound of DeepSeek's assignment
 const WALK_LIST: u32 = 6u;
 
-@compute @workgroup_size(64)
-fn build(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
-    take_params();
-    let lane = lane_of(workgroup, grid, local);
+@compute @workgroup_size(LANES)
+fn build(invocation: Invocation) {
+    let lane = take_lane(invocation);
     if lane >= params.lanes {
         return;
     }
@@ -94,14 +89,9 @@ fn place_group(lane: u32, layer: u32, item: u32, sample: u32, rule: u32, key: u3
     groups[params.at_built + lane * params.groups + best * params.node_groups + used] = group;
 }
 
-@compute @workgroup_size(64)
-fn swap_groups(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
-    take_params();
-    let lane = lane_of(workgroup, grid, local);
+@compute @workgroup_size(LANES)
+fn swap_groups(invocation: Invocation) {
+    let lane = take_lane(invocation);
     if lane >= params.lanes || lane % (params.samples + 1u) == params.samples {
         return;
     }
@@ -171,14 +161,9 @@ fn greedy_candidate() -> u32 {
     return params.samples + params.enumerated;
 }
 
-@compute @workgroup_size(64)
-fn share(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
-    take_params();
-    let lane = lane_of(workgroup, grid, local);
+@compute @workgroup_size(LANES)
+fn share(invocation: Invocation) {
+    let lane = take_lane(invocation);
     if lane >= params.lanes {
         return;
     }
@@ -204,14 +189,9 @@ fn node_share(layer: u32, candidate: u32) -> u32 {
 }
 
 // Four windows, of which `params.begin` is the quad.
-@compute @workgroup_size(64)
-fn add_share(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
-    take_params();
-    let lane = lane_of(workgroup, grid, local);
+@compute @workgroup_size(LANES)
+fn add_share(invocation: Invocation) {
+    let lane = take_lane(invocation);
     if lane >= params.lanes {
         return;
     }
@@ -241,14 +221,9 @@ fn group_quad(layer: u32, group: u32, q: u32) -> vec4<u32> {
     return vec4<u32>(groups[at], groups[at + 1u], groups[at + 2u], groups[at + 3u]);
 }
 
-@compute @workgroup_size(64)
-fn walk(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
-    take_params();
-    let layer = lane_of(workgroup, grid, local);
+@compute @workgroup_size(LANES)
+fn walk(invocation: Invocation) {
+    let layer = take_lane(invocation);
     if layer >= params.lanes {
         return;
     }
@@ -420,14 +395,9 @@ fn replicas_needed(layer: u32, candidate: u32, i: u32, t: u32) -> u32 {
     return select(needed, params.node_replicas + 1u, needed > params.max_count);
 }
 
-@compute @workgroup_size(64)
-fn choose(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
-    take_params();
-    let lane = lane_of(workgroup, grid, local);
+@compute @workgroup_size(LANES)
+fn choose(invocation: Invocation) {
+    let lane = take_lane(invocation);
     if lane >= params.lanes {
         return;
     }
@@ -460,14 +430,9 @@ fn choose(
     }
 }
 
-@compute @workgroup_size(64)
-fn repair(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
-    take_params();
-    let layer = lane_of(workgroup, grid, local);
+@compute @workgroup_size(LANES)
+fn repair(invocation: Invocation) {
+    let layer = take_lane(invocation);
     if layer >= params.lanes {
         return;
     }

@@ -5,14 +5,9 @@
 // perturb    one lane a (queued candidate, block of experts): the loads that decide, and one replica an expert
 // replicate  one lane a queued candidate: the extra replicas begin..end
 
-@compute @workgroup_size(64)
-fn start(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
-    take_params();
-    let lane = lane_of(workgroup, grid, local);
+@compute @workgroup_size(LANES)
+fn start(invocation: Invocation) {
+    let lane = take_lane(invocation);
     if lane >= params.lanes {
         return;
     }
@@ -31,14 +26,9 @@ fn start(
     }
 }
 
-@compute @workgroup_size(64)
-fn replicate(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
-    take_params();
-    let lane = lane_of(workgroup, grid, local);
+@compute @workgroup_size(LANES)
+fn replicate(invocation: Invocation) {
+    let lane = take_lane(invocation);
     if lane >= queued() {
         return;
     }
@@ -59,14 +49,9 @@ fn goes_on(layer: u32, node: u32) -> bool {
     return could_win && wanted && (params.start_begin == 0u || node_max > enough(node_bound(layer, node)));
 }
 
-@compute @workgroup_size(64)
-fn perturb(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
-    take_params();
-    let lane = lane_of(workgroup, grid, local);
+@compute @workgroup_size(LANES)
+fn perturb(invocation: Invocation) {
+    let lane = take_lane(invocation);
     let share = share_of_lane(lane, expert_blocks(params.node_experts));
     if share.place >= queued() {
         return;

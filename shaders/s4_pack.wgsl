@@ -36,14 +36,9 @@ fn take_share(lane: u32, lanes_each: u32) -> u32 {
     return select(NONE, share.number, kept[node_state_at(my_layer, my_node) + NODE_RUNS] == 1u);
 }
 
-@compute @workgroup_size(64)
-fn weigh(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
-    take_params();
-    let index = take_share(lane_of(workgroup, grid, local), most_several());
+@compute @workgroup_size(LANES)
+fn weigh(invocation: Invocation) {
+    let index = take_share(take_lane(invocation), most_several());
     if index == NONE || index >= control(C_SEVERAL) {
         return;
     }
@@ -51,14 +46,9 @@ fn weigh(
     set_slot(index, expert, weight(expert) / max(count_of(expert), 1u));
 }
 
-@compute @workgroup_size(64)
-fn sort(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
-    take_params();
-    let share = take_share(lane_of(workgroup, grid, local), several_blocks());
+@compute @workgroup_size(LANES)
+fn sort(invocation: Invocation) {
+    let share = take_share(take_lane(invocation), several_blocks());
     if share == NONE {
         return;
     }
@@ -105,14 +95,9 @@ fn count_before(expert: u32, load: u32) {
     }
 }
 
-@compute @workgroup_size(64)
-fn pack(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
-    take_params();
-    let lane = lane_of(workgroup, grid, local);
+@compute @workgroup_size(LANES)
+fn pack(invocation: Invocation) {
+    let lane = take_lane(invocation);
     if lane >= queued() {
         return;
     }

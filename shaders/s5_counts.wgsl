@@ -1,17 +1,13 @@
 // Stage 5 where GPUs have two slots: search the replica counts alone. Reads `kept` (node loads), `groups` (the bound);
 // writes `arena`. What is computed, and why, is said in `src/mirror/s5_counts/`.
 //
-// begin_counts   one workgroup a queued candidate: the order of experts, and the fold of the counts it has
-// search_counts  the same: some iterations of the search
+// search_counts  one workgroup a queued candidate: at first the order of experts and the fold of the counts it has, then
+//                iterations of the search
 //
-// The lanes of a workgroup, a team, share a candidate. Each knows all that is said once of a candidate, in registers, and
-// lane 0, which leads, writes it. Between two iterations everything is in the arena, so where dispatches are cut changes
-// nothing. For sums over rows, each lane takes a run of neighbouring rows.
-//
-// All lanes reach each barrier: branches around one depend only on uniforms, or on values that all lanes loaded together.
+// What is said once of a candidate all lanes know, and lane 0, which leads, writes it. Between two iterations everything
+// is in the arena, so where dispatches are cut changes nothing. For sums over rows, each lane takes a run of neighbouring
+// rows.
 
-// Lanes of a workgroup.
-override TEAM: u32 = 8u;
 override DEPTH: u32;             // bits of the number of rows
 const ROLLED_DEPTH: u32 = 11u;
 
@@ -36,15 +32,6 @@ const PATIENCE_SHARE: u32 = 4u;
 const ABOVE_ALL: u32 = 1u << 28u;    // `FIXED_TOTAL`
 const INDEX: u32 = 0xfffu;           // the bits of a rank that say what it is of
 
-// What choices are compared by, the least is best: the excess, then a hash whose low bits name the choice. `NO_RANK`
-// stands for no choice.
-struct Rank {
-    excess: u32,
-    tie: u32,
-}
-
-const NO_RANK: Rank = Rank(NONE, NONE);
-
 struct Event {
     at: u32,
     row: u32,
@@ -57,17 +44,11 @@ struct Change {
     low: Event,
 }
 
-var<workgroup> rank_reports: array<vec2<u32>, TEAM>;
-var<workgroup> sum_reports: array<u32, TEAM>;
-var<workgroup> column_reports: array<array<vec4<u32>, 4>, TEAM>;
+var<workgroup> columns_reported: array<vec4<u32>, 4u * TEAM>;
 // The best experts to lose a replica, then the best to gain one, and what becomes of their events.
 var<workgroup> listed_experts: array<u32, 20>;
 var<workgroup> listed_changes: array<Change, 20>;
-var<workgroup> queue_length: u32;
-var<workgroup> agreed: u32;
 
-var<private> lane: u32;
-var<private> leads: bool;
 var<private> best: u32;
 var<private> shift: u32;
 var<private> least: u32;
@@ -136,15 +117,67 @@ fn share_of(expert: u32) -> u32 {
 }
 
 @compute @workgroup_size(TEAM)
-fn begin_counts(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
-    if !take_team(workgroup, grid, local) {
+fn search_counts(invocation: Invocation) {
+    if !take_team(invocation) {
         return;
     }
+    resume();
+    if told(iteration) == 0u {
+        begin();
+    }
+    let stop = stop_load(node_bound(my_layer, my_node));
+    var end = told(verdict(stop));
+    for (var done = 0u; done < dispatched.end; done += 1u) {
+        if end != END_RUNNING {
+            break;
+        }
+        iterate();
+        end = told(verdict(stop));
+    }
+    if end != END_RUNNING {
+        for (var e = lane; e < params.node_experts; e += TEAM) {
+            set_count(e, arena[best_count_at(e)]);
+        }
+    }
+    if leads {
+        suspend(end);
+    }
+}
+
+fn resume() {
+    best = control(C_BEST_MAX);
+    iteration = control(C_ITERATION);
+    slack = control(C_SLACK);
+    idle = control(C_IDLE);
+    shift = control(C_SHIFT);
+    parity = control(C_PARITY);
+    least = control(C_LEAST);
+    renewed = control(C_RENEWED);
+    immovable = false;
+}
+
+fn suspend(end: u32) {
+    set_control(C_BEST_MAX, best);
+    set_control(C_ITERATION, iteration);
+    set_control(C_SLACK, slack);
+    set_control(C_IDLE, idle);
+    set_control(C_SHIFT, shift);
+    set_control(C_PARITY, parity);
+    set_control(C_LEAST, least);
+    set_control(C_RENEWED, renewed);
+    set_control(C_END, end);
+    if end == END_RUNNING {
+        queue_again();
+    }
+}
+
+// The better of the packing and the fold of its counts, from which the search starts.
+fn begin() {
+    slack = 0u;
+    idle = 0u;
+    shift = FIRST_SHIFT;
     parity = 0u;
+    renewed = 1u;
     for (var e = lane; e < params.node_experts; e += TEAM) {
         arena[tabu_at(e)] = 0u;
         arena[best_count_at(e)] = count_of(e);
@@ -160,96 +193,11 @@ fn begin_counts(
     best = most_of_team(packed);
     sort_order();
     count_replicas();
-    let value = fold_value();
-    if value < best {
-        best = value;
+    let folded = fold_value();
+    if folded < best {
+        best = folded;
         keep_counts();
     }
-    if leads {
-        set_control(C_BEST_MAX, best);
-        set_control(C_ITERATION, 0u);
-        set_control(C_SLACK, 0u);
-        set_control(C_IDLE, 0u);
-        set_control(C_SHIFT, FIRST_SHIFT);
-        set_control(C_PARITY, 0u);
-        set_control(C_LEAST, NONE);
-        set_control(C_RENEWED, 1u);
-        queue_again();
-    }
-}
-
-@compute @workgroup_size(TEAM)
-fn search_counts(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
-    if !take_team(workgroup, grid, local) {
-        return;
-    }
-    let stop = stop_load(node_bound(my_layer, my_node));
-    best = control(C_BEST_MAX);
-    iteration = control(C_ITERATION);
-    slack = control(C_SLACK);
-    idle = control(C_IDLE);
-    shift = control(C_SHIFT);
-    parity = control(C_PARITY);
-    least = control(C_LEAST);
-    renewed = control(C_RENEWED);
-    immovable = false;
-    for (var turn = 0u; turn < dispatched.fuel; turn += 1u) {
-        if agree(verdict(stop)) != END_RUNNING {
-            break;
-        }
-        iterate();
-    }
-    let end = agree(verdict(stop));
-    if end != END_RUNNING {
-        for (var e = lane; e < params.node_experts; e += TEAM) {
-            set_count(e, arena[best_count_at(e)]);
-        }
-    }
-    if leads {
-        set_control(C_BEST_MAX, best);
-        set_control(C_ITERATION, iteration);
-        set_control(C_SLACK, slack);
-        set_control(C_IDLE, idle);
-        set_control(C_SHIFT, shift);
-        set_control(C_PARITY, parity);
-        set_control(C_LEAST, least);
-        set_control(C_RENEWED, renewed);
-        set_control(C_END, end);
-        if end == END_RUNNING {
-            queue_again();
-        }
-    }
-}
-
-// Sets the private variables; whether the team has a candidate whose result may be kept.
-fn take_team(workgroup: vec3<u32>, grid: vec3<u32>, local: u32) -> bool {
-    take_params();
-    lane = local;
-    leads = lane == 0u;
-    let place = workgroup.y * grid.x + workgroup.x;
-    if leads {
-        queue_length = queued();
-    }
-    if place >= workgroupUniformLoad(&queue_length) {
-        return false;
-    }
-    take_candidate(queued_candidate(place));
-    if leads {
-        agreed = END_RUNNING;
-    }
-    return workgroupUniformLoad(&agreed) == END_RUNNING;
-}
-
-// What lane 0 says.
-fn agree(end: u32) -> u32 {
-    if leads {
-        agreed = end;
-    }
-    return workgroupUniformLoad(&agreed);
 }
 
 fn verdict(stop: u32) -> u32 {
@@ -277,10 +225,10 @@ fn iterate() {
     list_experts(word);
     immovable = listed_experts[0] == NONE || listed_experts[LOSERS] == NONE;
     let move_found = best_move(word);
-    let moves = move_found.excess != NONE;
-    let pair = select(0u, move_found.tie & INDEX, moves);
+    let moves = move_found.x != NONE;
+    let pair = select(0u, move_found.y & INDEX, moves);
     reorder(moves, listed_experts[pair / GAINERS], listed_experts[LOSERS + pair % GAINERS], word);
-    least = min(least, move_found.excess);
+    least = min(least, move_found.x);
     count_replicas();
     let value = fold_value();
     idle += 1u;

@@ -59,14 +59,9 @@ var<private> move_to_2: u32;
 var<private> spent: u32;
 var<private> ended: u32;
 
-@compute @workgroup_size(64)
-fn descend(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
-    take_params();
-    let candidate = candidate_of(lane_of(workgroup, grid, local));
+@compute @workgroup_size(LANES)
+fn descend(invocation: Invocation) {
+    let candidate = candidate_of(take_lane(invocation));
     if candidate == NONE {
         return;
     }

@@ -6,12 +6,10 @@
 // the best one even where that makes things worse. What moved stays for a few iterations. Where no exchange helps, a
 // replica of one expert may become one of another (`transfer.wgsl`). The best placement on the way is the result.
 //
-// Lanes share the GPUs, slots and experts that an iteration weighs; lane 0, which leads, decides, and tells the others
-// what was decided by one word that all load together. A dispatch runs `params.end` iterations, and the next one goes
-// on from the control block: where dispatches are cut changes nothing.
+// Lanes share the GPUs, slots and experts that an iteration weighs. What is said once of a candidate all lanes know, and
+// lane 0, which leads, writes it. A dispatch runs `params.end` iterations, and the next one goes on from the control
+// block: where dispatches are cut changes nothing.
 
-// Lanes of a workgroup.
-override TEAM: u32 = 8u;
 // Windows of the loads.
 override WINDOWS: u32 = 1u;
 
@@ -21,7 +19,7 @@ const C_SINCE: u32 = C_SEARCH + 1u;       // iterations without a new best
 const C_IS_NEW: u32 = C_SEARCH + 2u;      // 1: the placement is the best so far and not kept yet
 const C_REPLICATED: u32 = C_SEARCH + 3u;  // experts with two replicas or more
 
-// What the leader decides between two iterations.
+// What follows an iteration.
 const GO_ON: u32 = 0u;
 const PAUSE: u32 = 1u;            // the dispatch ends
 const STOP: u32 = 2u;             // the search ends
@@ -31,99 +29,65 @@ const KIND_SWAP: u32 = 1u;
 const KIND_PAIR_SWAP: u32 = 2u;
 const KIND_TRANSFER: u32 = 3u;
 
+// No move: it comes to what no move may.
+const NOTHING: vec2<u32> = vec2<u32>(u32(BLOCKED), 0u);
+
 const MOST_SLOTS: u32 = 256u;     // slots of a GPU, `MAX_SLOTS_PER_GPU`
 const MOST_OFFERED: u32 = 512u;   // slots offered x windows
 const MOST_WINDOWS: u32 = 16u;
 
-// The best that each lane found: the objective after it, and which move, so that ties have an order.
-var<workgroup> lane_value: array<i32, TEAM>;
-var<workgroup> lane_code: array<u32, TEAM>;
-// What all lanes are told.
-var<workgroup> decision: u32;
-var<workgroup> proposer: u32;
-var<workgroup> clock: u32;
-var<workgroup> choice: u32;
-var<workgroup> lightest_gainer: u32;
-var<workgroup> is_kept: u32;
-var<workgroup> forced: u32;
-var<workgroup> move_kind: u32;
-var<workgroup> losing: u32;
-var<workgroup> gaining: u32;
 // The three heaviest GPUs of each window, with their loads.
-var<workgroup> top_gpu: array<u32, 48>;
-var<workgroup> top_load: array<i32, 48>;
-// Experts of the proposing GPU, and those of them with several replicas, else NONE.
+var<workgroup> top_gpu: array<u32, 3u * MOST_WINDOWS>;
+var<workgroup> top_load: array<i32, 3u * MOST_WINDOWS>;
+// Experts of the heaviest GPU, and those of them with several replicas, else NONE.
 var<workgroup> own_expert: array<u32, MOST_SLOTS>;
 var<workgroup> own_several: array<u32, MOST_SLOTS>;
 
-var<private> lane: u32;
-// The leader's.
 var<private> iteration: u32;
 var<private> since: u32;
 var<private> best: i32;
 var<private> value: i32;
 var<private> is_new: bool;
-var<private> replicated: u32;
-// What all lanes know of the iteration.
-var<private> now: u32;
+var<private> replicated: u32;     // the leader's
+// The GPU that moves in this iteration.
 var<private> heavy: u32;
-// The best that this lane found.
-var<private> mine: i32;
-var<private> my_code: u32;
-// The move, in the leader: slots of the node, and for a transfer the expert that gains.
+// The best that this lane found: the objective after it, then a code that says which move and gives ties an order.
+var<private> mine: vec2<u32>;
+// The best of all lanes: which slots of the node change, and for a transfer of the first slot which experts.
 var<private> found: i32;
 var<private> kind: u32;
 var<private> from_1: u32;
 var<private> to_1: u32;
 var<private> from_2: u32;
 var<private> to_2: u32;
+var<private> loser: u32;
+var<private> gainer: u32;
 
 @compute @workgroup_size(TEAM)
-fn search(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
-    take_params();
-    lane = local;
-    let place = workgroup.y * grid.x + workgroup.x;
-    if lane == 0u {
-        choice = queued();
-    }
-    if place >= workgroupUniformLoad(&choice) {
+fn search(invocation: Invocation) {
+    if !take_team(invocation) {
         return;
     }
-    take_candidate(queued_candidate(place));
     let key = start_key(first_group(), my_start);
     let stop = i32(stop_load(node_bound(my_layer, my_node)));
-    if lane == 0u {
-        resume();
-        choice = iteration;
-    }
-    if workgroupUniformLoad(&choice) == 0u {
+    resume();
+    if told(iteration) == 0u {
         begin();
     }
     var counted = false;
+    var next = GO_ON;
     for (var done = 0u; done < dispatched.end + 1u; done += 1u) {
-        look(key);
-        if lane == 0u {
-            decide(done, stop, counted);
-        }
-        if workgroupUniformLoad(&decision) != GO_ON {
+        look();
+        next = told(decide(done, stop, counted));
+        if next != GO_ON {
             break;
         }
         counted = true;
-        now = workgroupUniformLoad(&clock);
-        heavy = workgroupUniformLoad(&proposer);
         find_exchange(key);
         find_transfer(key);
-        if lane == 0u {
-            // With duplicates a transfer may come to more than it says: a GPU may hold the expert that loses twice.
-            let may_be_worse = kind == KIND_TRANSFER && params.avoid_duplicates == 0u;
-            is_kept = select(0u, 1u, is_new && (found >= value || may_be_worse));
-            move_kind = kind;
-        }
-        if workgroupUniformLoad(&is_kept) == 1u {
+        // With duplicates a transfer may come to more than it says: a GPU may hold the expert that loses twice.
+        let may_be_worse = kind == KIND_TRANSFER && params.avoid_duplicates == 0u;
+        if told(select(0u, 1u, is_new && (found >= value || may_be_worse))) == 1u {
             keep();
             is_new = false;
             // The move changes what other lanes are still to keep.
@@ -132,14 +96,11 @@ fn search(
         make_move(key);
         storageBarrier();
     }
-    if lane == 0u {
-        is_kept = select(0u, 1u, is_new && decision == STOP);
-    }
-    if workgroupUniformLoad(&is_kept) == 1u {
+    if told(select(0u, 1u, is_new && next == STOP)) == 1u {
         keep();
     }
-    if lane == 0u {
-        suspend();
+    if leads {
+        suspend(next);
     }
 }
 
@@ -151,13 +112,13 @@ fn resume() {
     replicated = control(C_REPLICATED);
 }
 
-fn suspend() {
+fn suspend(next: u32) {
     set_control(C_ITERATION, iteration);
     set_control(C_SINCE, since);
     set_control(C_BEST_MAX, u32(best));
     set_control(C_IS_NEW, select(0u, 1u, is_new));
     set_control(C_REPLICATED, replicated);
-    if decision == PAUSE {
+    if next == PAUSE {
         queue_again();
     }
 }
@@ -176,7 +137,7 @@ fn begin() {
     }
     storageBarrier();
     weigh_gpus();
-    if lane == 0u {
+    if leads {
         replicated = 0u;
         for (var expert = 0u; expert < params.node_experts; expert += 1u) {
             if count_of(expert) > 1u {
@@ -241,68 +202,47 @@ fn weigh_gpus() {
     }
 }
 
-// Finds the heaviest GPUs of each window, ties to the lower GPU, for all lanes.
-fn look(key: u32) {
+// Finds the heaviest GPUs of each window, ties to the lower GPU.
+fn look() {
     if WINDOWS == 1u {
-        mine = -1;
-        my_code = NONE;
+        var own = NO_RANK;
         for (var gpu = lane; gpu < params.node_gpus; gpu += TEAM) {
-            let load = load_of_gpu(gpu, 0u);
-            my_code = select(my_code, gpu, load > mine);
-            mine = max(mine, load);
+            let rank = vec2<u32>(~u32(load_of_gpu(gpu, 0u)), gpu);
+            own = select(own, rank, is_less(rank, own));
         }
-        lane_value[lane] = -mine;
-        lane_code[lane] = my_code;
-        workgroupBarrier();
-        if lane == 0u {
-            let least = least_of_lanes();
-            top_gpu[0] = lane_code[least];
-            top_load[0] = -lane_value[least];
+        let heaviest = least_of_team(own);
+        if leads {
+            top_gpu[0] = heaviest.y;
+            top_load[0] = i32(~heaviest.x);
         }
-        return;
-    }
-    for (var window = lane; window < WINDOWS; window += TEAM) {
-        for (var rank = 0u; rank < 3u; rank += 1u) {
-            top_gpu[window * 3u + rank] = NONE;
-            top_load[window * 3u + rank] = -1;
-        }
-        for (var gpu = 0u; gpu < params.node_gpus; gpu += 1u) {
-            insert_top(window * 3u, gpu, load_of_gpu(gpu, window));
+    } else {
+        for (var window = lane; window < WINDOWS; window += TEAM) {
+            for (var rank = 0u; rank < 3u; rank += 1u) {
+                find_top(window, rank);
+            }
         }
     }
     workgroupBarrier();
 }
 
-// Puts a GPU among the three heaviest so far.
-fn insert_top(first: u32, gpu: u32, load: i32) {
-    var rank = 3u;
-    while rank > 0u && load > top_load[first + rank - 1u] {
-        rank -= 1u;
-        if rank < 2u {
-            top_gpu[first + rank + 1u] = top_gpu[first + rank];
-            top_load[first + rank + 1u] = top_load[first + rank];
-        }
+// Finds the heaviest GPU of a window but for those of lower ranks.
+fn find_top(window: u32, rank: u32) {
+    let first = window * 3u;
+    var gpu_found = NONE;
+    var load_found = -1;
+    for (var gpu = 0u; gpu < params.node_gpus; gpu += 1u) {
+        let is_listed = (rank > 0u && gpu == top_gpu[first]) || (rank > 1u && gpu == top_gpu[first + 1u]);
+        let is_heavier = !is_listed && load_of_gpu(gpu, window) > load_found;
+        gpu_found = select(gpu_found, gpu, is_heavier);
+        load_found = select(load_found, load_of_gpu(gpu, window), is_heavier);
     }
-    if rank < 3u {
-        top_gpu[first + rank] = gpu;
-        top_load[first + rank] = load;
-    }
+    top_gpu[first + rank] = gpu_found;
+    top_load[first + rank] = load_found;
 }
 
-// The lane with the least value, then the least code.
-fn least_of_lanes() -> u32 {
-    var least = 0u;
-    for (var other = 1u; other < TEAM; other += 1u) {
-        let better = lane_value[other] < lane_value[least]
-            || (lane_value[other] == lane_value[least] && lane_code[other] < lane_code[least]);
-        least = select(least, other, better);
-    }
-    return least;
-}
-
-// The leader, between two iterations: what the last one came to, whether there is a next, and which GPU moves then.
-// The first look of a dispatch was counted by the one before.
-fn decide(done: u32, stop: i32, counted: bool) {
+// Between two iterations: what the last one came to, whether there is a next, and which GPU moves then. The first look of
+// a dispatch was counted by the one before.
+fn decide(done: u32, stop: i32, counted: bool) -> u32 {
     value = 0;
     var furthest = 0u;
     for (var window = 0u; window < WINDOWS; window += 1u) {
@@ -312,36 +252,35 @@ fn decide(done: u32, stop: i32, counted: bool) {
             furthest = window;
         }
     }
-    if iteration == 0u {
+    heavy = top_gpu[furthest * 3u];
+    let is_first = iteration == 0u;
+    if is_first || (counted && value < best) {
         best = value;
         since = 0u;
         is_new = true;
     } else if counted {
-        if value < best {
-            best = value;
-            since = 0u;
-            is_new = true;
-        } else {
-            since += 1u;
-        }
+        since += 1u;
     }
-    decision = GO_ON;
+    var end = END_RUNNING;
     if best <= stop {
-        decision = STOP;
-        set_control(C_END, END_REACHED);
-    } else if since > select(params.later_patience, params.patience, my_start == 0u) || params.node_gpus == 1u || params.slots_per_gpu == 1u {
-        decision = STOP;
-        set_control(C_END, END_STUCK);
+        end = END_REACHED;
+    } else if since > select(params.later_patience, params.patience, my_start == 0u) || params.node_gpus == 1u
+        || params.slots_per_gpu == 1u {
+        end = END_STUCK;
     } else if iteration == params.iterations {
-        decision = STOP;
-        set_control(C_END, END_SPENT);
-    } else if done == params.end {
-        decision = PAUSE;
-    } else {
-        iteration += 1u;
+        end = END_SPENT;
     }
-    clock = iteration;
-    proposer = top_gpu[furthest * 3u];
+    if end != END_RUNNING {
+        if leads {
+            set_control(C_END, end);
+        }
+        return STOP;
+    }
+    if done == params.end {
+        return PAUSE;
+    }
+    iteration += 1u;
+    return GO_ON;
 }
 
 // The heaviest GPU of a window that is neither of two, not below the floor; with one window nothing, since the
@@ -367,24 +306,10 @@ fn is_on(gpu: u32, expert: u32) -> bool {
     return holds;
 }
 
-// This lane's best so far: the lower value, then the lower code.
+// Keeps a move if it is this lane's best so far: the lower objective, then the lower code.
 fn offer(after: i32, code: u32) {
-    if after < mine || (after == mine && code < my_code) {
-        mine = after;
-        my_code = code;
-    }
-}
-
-// The lanes' bests to the leader: afterwards `mine` and `my_code` are the best of all there.
-fn gather_best() {
-    lane_value[lane] = mine;
-    lane_code[lane] = my_code;
-    workgroupBarrier();
-    if lane == 0u {
-        let least = least_of_lanes();
-        mine = lane_value[least];
-        my_code = lane_code[least];
-    }
+    let rank = vec2<u32>(u32(after), code);
+    mine = select(mine, rank, is_less(rank, mine));
 }
 
 // Keeps the placement as the result.
@@ -396,18 +321,16 @@ fn keep() {
 
 // Makes the move that the leader found, and forbids to undo it for some iterations.
 fn make_move(key: u32) {
-    if lane == 0u {
-        let word = draw(key, DRAW_TENURE + now);
+    if leads {
+        let word = draw(key, DRAW_TENURE + iteration);
         if kind == KIND_NONE {
             for (var i = 0u; i < params.slots_per_gpu; i += 1u) {
                 arena[word_at(params.at_tabu, heavy * params.slots_per_gpu + i)] = 0u;
             }
         } else if kind == KIND_TRANSFER {
-            losing = slot_expert(from_1);
-            gaining = to_1;
-            change_counts(from_1);
-            arena[word_at(params.at_no_gain, losing)] = expert_tenure(word);
-            arena[word_at(params.at_no_loss, gaining)] = expert_tenure(word >> 8u);
+            arena[word_at(params.at_no_gain, loser)] = expert_tenure(word);
+            arena[word_at(params.at_no_loss, gainer)] = expert_tenure(word >> 8u);
+            change_counts();
         } else {
             exchange(from_1, to_1);
             arena[word_at(params.at_tabu, from_1)] = slot_tenure(word);
@@ -419,11 +342,11 @@ fn make_move(key: u32) {
             }
         }
     }
-    if workgroupUniformLoad(&move_kind) == KIND_TRANSFER {
+    if told(kind) == KIND_TRANSFER {
         storageBarrier();
         for (var slot = lane; slot < params.node_slots; slot += TEAM) {
             let expert = slot_expert(slot);
-            if expert == losing || expert == gaining {
+            if expert == loser || expert == gainer {
                 weigh_slot(slot);
             }
         }
@@ -433,11 +356,11 @@ fn make_move(key: u32) {
 }
 
 fn slot_tenure(word: u32) -> u32 {
-    return now + SLOT_TENURE + (word & 0xffu) % 3u;
+    return iteration + SLOT_TENURE + (word & 0xffu) % 3u;
 }
 
 fn expert_tenure(word: u32) -> u32 {
-    return now + EXPERT_TENURE + (word & 0xffu) % EXPERT_TENURE;
+    return iteration + EXPERT_TENURE + (word & 0xffu) % EXPERT_TENURE;
 }
 
 // Exchanges what two slots of different GPUs hold.

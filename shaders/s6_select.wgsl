@@ -6,14 +6,9 @@
 // settle_layer    one lane a layer: offer the assignment just searched
 // copy_plan       one lane a (layer, node, some slots): its placement, in logical experts
 
-@compute @workgroup_size(64)
-fn choose_start(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
-    take_params();
-    let lane = lane_of(workgroup, grid, local);
+@compute @workgroup_size(LANES)
+fn choose_start(invocation: Invocation) {
+    let lane = take_lane(invocation);
     if lane >= params.lanes {
         return;
     }
@@ -38,14 +33,9 @@ fn choose_start(
     }
 }
 
-@compute @workgroup_size(64)
-fn copy_node(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
-    take_params();
-    let lane = lane_of(workgroup, grid, local);
+@compute @workgroup_size(LANES)
+fn copy_node(invocation: Invocation) {
+    let lane = take_lane(invocation);
     if lane >= params.lanes {
         return;
     }
@@ -69,14 +59,9 @@ fn copy_blocks() -> u32 {
     return (params.node_slots + COPY_BLOCK - 1u) / COPY_BLOCK;
 }
 
-@compute @workgroup_size(64)
-fn settle_layer(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
-    take_params();
-    let layer = lane_of(workgroup, grid, local);
+@compute @workgroup_size(LANES)
+fn settle_layer(invocation: Invocation) {
+    let layer = take_lane(invocation);
     if layer >= params.lanes {
         return;
     }
@@ -113,14 +98,9 @@ fn take(layer: u32, decides: u32) {
     }
 }
 
-@compute @workgroup_size(64)
-fn copy_plan(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
-    take_params();
-    let lane = lane_of(workgroup, grid, local);
+@compute @workgroup_size(LANES)
+fn copy_plan(invocation: Invocation) {
+    let lane = take_lane(invocation);
     if lane >= params.lanes {
         return;
     }

@@ -1,13 +1,8 @@
 // Stage 2: what later stages need of the nodes of an assignment, in `kept`.
 
-@compute @workgroup_size(64)
-fn gather(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
-    take_params();
-    let lane = lane_of(workgroup, grid, local);
+@compute @workgroup_size(LANES)
+fn gather(invocation: Invocation) {
+    let lane = take_lane(invocation);
     if lane >= params.lanes {
         return;
     }
@@ -52,14 +47,9 @@ fn gather_expert(layer: u32, expert: u32, logical: u32) {
     }
 }
 
-@compute @workgroup_size(64)
-fn bound_nodes(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
-    take_params();
-    let lane = lane_of(workgroup, grid, local);
+@compute @workgroup_size(LANES)
+fn bound_nodes(invocation: Invocation) {
+    let lane = take_lane(invocation);
     if lane >= params.lanes {
         return;
     }
@@ -113,14 +103,9 @@ fn gathered_need(first: u32, i: u32, t: u32) -> u32 {
     return select(need, params.node_replicas + 1u, need > params.max_count);
 }
 
-@compute @workgroup_size(64)
-fn rank_experts(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
-    take_params();
-    let lane = lane_of(workgroup, grid, local);
+@compute @workgroup_size(LANES)
+fn rank_experts(invocation: Invocation) {
+    let lane = take_lane(invocation);
     if lane >= params.lanes {
         return;
     }
@@ -165,14 +150,9 @@ fn count_heavier(load: u32, skip: u32) {
     }
 }
 
-@compute @workgroup_size(64)
-fn floors(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
-    take_params();
-    let lane = lane_of(workgroup, grid, local);
+@compute @workgroup_size(LANES)
+fn floors(invocation: Invocation) {
+    let lane = take_lane(invocation);
     if lane >= params.lanes {
         return;
     }

@@ -38,24 +38,24 @@ fn list_least(word: u32, part: u32) {
     var found = NO_RANK;
     var is_first = true;
     for (var i = 0u; i < select(0u, select(GAINERS, LOSERS, part < 2u), part % 2u == 0u); i += 1u) {
-        if is_first || (found.excess != NONE && found.tie == own.tie) {
+        if is_first || (found.x != NONE && found.y == own.y) {
             own = least_key(word, is_first, found);
             is_first = false;
         }
         found = least_of_team(own);
         if leads {
-            listed_experts[place + i] = select(found.tie & INDEX, NONE, found.excess == NONE);
+            listed_experts[place + i] = select(found.y & INDEX, NONE, found.x == NONE);
         }
     }
     workgroupBarrier();
 }
 
 // The least key of this lane, of all or of those above one, or NO_RANK.
-fn least_key(word: u32, of_all: bool, floor: Rank) -> Rank {
+fn least_key(word: u32, of_all: bool, floor: vec2<u32>) -> vec2<u32> {
     var found = NO_RANK;
     for (var e = lane; e < params.node_experts; e += TEAM) {
         let rank = rank_of_excess(arena[key_at(e)], word, e);
-        if rank.excess != NONE && is_less(rank, found) && (of_all || is_less(floor, rank)) {
+        if rank.x != NONE && is_less(rank, found) && (of_all || is_less(floor, rank)) {
             found = rank;
         }
     }
@@ -63,7 +63,7 @@ fn least_key(word: u32, of_all: bool, floor: Rank) -> Rank {
 }
 
 // The move that leaves the least excess, by the places of its two experts in the lists.
-fn best_move(word: u32) -> Rank {
+fn best_move(word: u32) -> vec2<u32> {
     var own = NO_RANK;
     for (var pair = lane; pair < LOSERS * GAINERS; pair += TEAM) {
         let x = listed_experts[pair / GAINERS];

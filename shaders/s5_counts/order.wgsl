@@ -94,13 +94,7 @@ fn experts_before(share: u32, expert: u32) -> u32 {
 
 // Experts of the order with a share above `share`.
 fn experts_above(share: u32) -> u32 {
-    var found = 0u;
-    for (var step = 0u; step < depth(); step += 1u) {
-        let next = found + (1u << (DEPTH - 1u - step));
-        let above = arena[ordered_share_at(min(next, params.node_experts) - 1u)] > share;
-        found = select(found, next, next <= params.node_experts && above);
-    }
-    return found;
+    return experts_before(share, 0u);
 }
 
 // The lowest row at or above a position.
@@ -130,49 +124,9 @@ fn run_of(n: u32) -> u32 {
     return (n + TEAM - 1u) / TEAM;
 }
 
-// The sum of what the lanes before this one report.
-fn sum_before(own: u32) -> u32 {
-    sum_reports[lane] = own;
-    workgroupBarrier();
-    var sum = 0u;
-    for (var i = 0u; i < TEAM; i += 1u) {
-        sum += select(0u, sum_reports[i], i < lane);
-    }
-    workgroupBarrier();
-    return sum;
-}
-
-fn most_of_team(own: u32) -> u32 {
-    sum_reports[lane] = own;
-    workgroupBarrier();
-    var most = 0u;
-    for (var i = 0u; i < TEAM; i += 1u) {
-        most = max(most, sum_reports[i]);
-    }
-    workgroupBarrier();
-    return most;
-}
-
-fn is_less(a: Rank, b: Rank) -> bool {
-    return a.excess < b.excess || (a.excess == b.excess && a.tie < b.tie);
-}
-
-fn least_of_team(own: Rank) -> Rank {
-    rank_reports[lane] = vec2<u32>(own.excess, own.tie);
-    workgroupBarrier();
-    var found = NO_RANK;
-    for (var i = 0u; i < TEAM; i += 1u) {
-        let report = Rank(rank_reports[i].x, rank_reports[i].y);
-        if is_less(report, found) {
-            found = report;
-        }
-    }
-    workgroupBarrier();
-    return found;
-}
-
-fn rank_of_excess(excess: u32, word: u32, index: u32) -> Rank {
-    return Rank(excess, ((word + index * PLACE_STEP) & ~INDEX) | index);
+// A rank: the excess, then a hash whose low bits name the choice.
+fn rank_of_excess(excess: u32, word: u32, index: u32) -> vec2<u32> {
+    return vec2<u32>(excess, ((word + index * PLACE_STEP) & ~INDEX) | index);
 }
 
 // The replicas up to each expert of the order.

@@ -27,10 +27,14 @@ fn place_events() {
     storageBarrier();
 }
 
-// What each row adds to the columns: its length, times the surplus and what is added, where that is positive.
-fn added(length: u32, surplus: u32, first: i32) -> vec4<u32> {
-    let by = vec4<i32>(bitcast<i32>(surplus) + first) + vec4<i32>(0, 1, 2, 3);
-    return vec4<u32>(max(by, vec4<i32>(0))) * length;
+// What a row adds to the columns: its length, times the surplus and what is added, where that is positive.
+fn added(sums: array<vec4<u32>, 4>, length: u32, surplus: u32) -> array<vec4<u32>, 4> {
+    var after = sums;
+    for (var i = 0u; i < 4u; i += 1u) {
+        let by = vec4<i32>(bitcast<i32>(surplus) + LEAST_ADDED + i32(4u * i)) + vec4<i32>(0, 1, 2, 3);
+        after[i] += vec4<u32>(max(by, vec4<i32>(0))) * length;
+    }
+    return after;
 }
 
 // The surplus below each row, from what each event counts, and the excess down to each row.
@@ -44,53 +48,34 @@ fn sum_rows() {
         surplus += arena[surplus_at(row)];
     }
     surplus = sum_before(surplus);
-    var a = vec4<u32>(0u);
-    var b = vec4<u32>(0u);
-    var c = vec4<u32>(0u);
-    var d = vec4<u32>(0u);
+    var sums = array<vec4<u32>, 4>();
     for (var row = begin; row < end; row += 1u) {
         surplus += arena[surplus_at(row)];
         arena[surplus_at(row)] = surplus;
-        let length = arena[position_at(row)] - arena[position_at(min(row + 1u, last))];
-        a += added(length, surplus, LEAST_ADDED);
-        b += added(length, surplus, LEAST_ADDED + 4);
-        c += added(length, surplus, LEAST_ADDED + 8);
-        d += added(length, surplus, LEAST_ADDED + 12);
+        sums = added(sums, length_of(row), surplus);
     }
-    column_reports[lane] = array<vec4<u32>, 4>(a, b, c, d);
+    for (var i = 0u; i < 4u; i += 1u) {
+        columns_reported[4u * lane + i] = sums[i];
+    }
     workgroupBarrier();
-    a = vec4<u32>(0u);
-    b = a;
-    c = a;
-    d = a;
-    for (var i = 0u; i < TEAM; i += 1u) {
-        let is_before = vec4<bool>(i < lane);
-        a += select(vec4<u32>(0u), column_reports[i][0], is_before);
-        b += select(vec4<u32>(0u), column_reports[i][1], is_before);
-        c += select(vec4<u32>(0u), column_reports[i][2], is_before);
-        d += select(vec4<u32>(0u), column_reports[i][3], is_before);
+    sums = array<vec4<u32>, 4>();
+    for (var other = 0u; other < TEAM; other += 1u) {
+        for (var i = 0u; i < 4u; i += 1u) {
+            sums[i] += select(vec4<u32>(0u), columns_reported[4u * other + i], other < lane);
+        }
     }
     for (var row = begin; row < end; row += 1u) {
-        set_excesses(row, 0u, a);
-        set_excesses(row, 4u, b);
-        set_excesses(row, 8u, c);
-        set_excesses(row, 12u, d);
-        surplus = arena[surplus_at(row)];
-        let length = arena[position_at(row)] - arena[position_at(min(row + 1u, last))];
-        a += added(length, surplus, LEAST_ADDED);
-        b += added(length, surplus, LEAST_ADDED + 4);
-        c += added(length, surplus, LEAST_ADDED + 8);
-        d += added(length, surplus, LEAST_ADDED + 12);
+        for (var column = 0u; column < COLUMNS; column += 1u) {
+            arena[excess_at(row, column)] = sums[column / 4u][column % 4u];
+        }
+        sums = added(sums, length_of(row), arena[surplus_at(row)]);
     }
     storageBarrier();
 }
 
-fn set_excesses(row: u32, column: u32, excess: vec4<u32>) {
-    let at = excess_at(row, column);
-    arena[at] = excess.x;
-    arena[at + 1u] = excess.y;
-    arena[at + 2u] = excess.z;
-    arena[at + 3u] = excess.w;
+// From a row down to the next.
+fn length_of(row: u32) -> u32 {
+    return arena[position_at(row)] - arena[position_at(min(row + 1u, params.node_experts + 1u))];
 }
 
 // What becomes of an expert's event with another number of replicas.

@@ -1,22 +1,21 @@
-// The best exchange of the proposing GPU with any other: a slot for a slot, or two for two.
+// The best exchange of the heaviest GPU with any other: a slot for a slot, or two for two.
 //
 // To exchange slots whose loads differ by `d` takes `d` from the first GPU and gives it to the other. With one window
 // the heavier of the two is the objective; with several each window counts its heaviest GPU, and they add up.
 
-// Slots offered by the proposing GPU: their loads in all windows, whether they may move.
+// Slots offered by the heaviest GPU: their loads in all windows, whether they may move.
 var<workgroup> given_load: array<i32, MOST_OFFERED>;
 var<workgroup> given_open: array<u32, 32>;
-var<workgroup> wants_pairs: u32;
 
-// The first slots that an iteration offers, of the proposing GPU and of the others: 0, unless a GPU has more slots than
+// The first slots that an iteration offers, of the heaviest GPU and of the others: 0, unless a GPU has more slots than
 // are offered.
 fn first_own(key: u32) -> u32 {
-    return select(below(draw(key, DRAW_OFFERS + now), params.slots_per_gpu), 0u,
+    return select(below(draw(key, DRAW_OFFERS + iteration), params.slots_per_gpu), 0u,
         params.exchange_slots == params.slots_per_gpu);
 }
 
 fn first_other(key: u32) -> u32 {
-    return select(below(draw(key, DRAW_OFFERS + now) * PLACE_STEP, params.slots_per_gpu), 0u,
+    return select(below(draw(key, DRAW_OFFERS + iteration) * PLACE_STEP, params.slots_per_gpu), 0u,
         params.exchange_slots == params.slots_per_gpu);
 }
 
@@ -33,57 +32,51 @@ fn find_exchange(key: u32) {
         let expert = slot_expert(heavy * params.slots_per_gpu + slot);
         own_expert[slot] = expert;
         own_several[slot] = select(NONE, expert, replicas_of(expert) > 1u);
-        // Whose iteration this is, the proposing GPU holds: so that to ask takes no loop.
+        // Whose iteration this is, the heaviest GPU holds: so that to ask takes no loop.
         if expert != FREE {
-            set_scratch(expert, now);
+            set_scratch(expert, iteration);
         }
     }
     for (var item = lane; item < params.exchange_slots * WINDOWS; item += TEAM) {
         let slot = offered(heavy, own, item / WINDOWS);
         given_load[item] = load_of_slot(slot, item % WINDOWS);
-        given_open[item / WINDOWS] = select(0u, 1u, arena[word_at(params.at_tabu, slot)] <= now);
+        given_open[item / WINDOWS] = select(0u, 1u, arena[word_at(params.at_tabu, slot)] <= iteration);
     }
     workgroupBarrier();
     for (var gpu = lane; gpu < params.node_gpus; gpu += TEAM) {
         arena[word_at(params.at_marks, gpu)] = open_slots(gpu, other);
     }
     storageBarrier();
-    mine = BLOCKED;
-    my_code = 0u;
+    mine = NOTHING;
     for (var item = lane; item < params.exchange_slots * params.node_gpus; item += TEAM) {
         weigh_singles(item / params.node_gpus, item % params.node_gpus, own, other);
     }
-    gather_best();
+    mine = least_of_team(mine);
+    found = i32(mine.x);
+    kind = select(KIND_SWAP, KIND_NONE, found == BLOCKED);
+    from_1 = offered(heavy, own, (mine.y >> 5u) & 31u);
+    to_1 = offered(mine.y >> 10u, other, mine.y & 31u);
     let n = params.pair_slots;
-    if lane == 0u {
-        found = mine;
-        kind = select(KIND_SWAP, KIND_NONE, mine == BLOCKED);
-        from_1 = offered(heavy, own, (my_code >> 5u) & 31u);
-        to_1 = offered(my_code >> 10u, other, my_code & 31u);
-        wants_pairs = select(0u, 1u, WINDOWS == 1u && n >= 4u && (n <= 5u || found >= value));
-    }
-    if workgroupUniformLoad(&wants_pairs) == 0u {
+    if told(select(0u, 1u, WINDOWS == 1u && n >= 4u && (n <= 5u || found >= value))) == 0u {
         return;
     }
-    mine = BLOCKED;
-    my_code = 0u;
+    mine = NOTHING;
+    let pairs = n * (n - 1u) / 2u;
     // Of four slots, to exchange two or the other two makes the same two GPUs: those with the first will do.
-    let gives = select(n * (n - 1u) / 2u, 3u, n == 4u && params.slots_per_gpu == 4u);
+    let gives = select(pairs, 3u, n == 4u && params.slots_per_gpu == 4u);
     for (var item = lane; item < gives * params.node_gpus; item += TEAM) {
         weigh_pairs(item / params.node_gpus, item % params.node_gpus, own, other);
     }
-    gather_best();
-    if lane == 0u && mine < found {
-        let pairs = n * (n - 1u) / 2u;
-        let code = my_code & 0x3fffu;
-        let give = pair_of(n, code / pairs);
-        let take = pair_of(n, code % pairs);
-        found = mine;
+    mine = least_of_team(mine);
+    if i32(mine.x) < found {
+        found = i32(mine.x);
         kind = KIND_PAIR_SWAP;
+        let give = pair_of(n, (mine.y & 0x3fffu) / pairs);
+        let take = pair_of(n, (mine.y & 0x3fffu) % pairs);
         from_1 = offered(heavy, own, give.x);
         from_2 = offered(heavy, own, give.y);
-        to_1 = offered(my_code >> 14u, other, take.x);
-        to_2 = offered(my_code >> 14u, other, take.y);
+        to_1 = offered(mine.y >> 14u, other, take.x);
+        to_2 = offered(mine.y >> 14u, other, take.y);
     }
 }
 
@@ -93,7 +86,7 @@ fn open_slots(gpu: u32, other: u32) -> u32 {
     let n = select(params.exchange_slots, 0u, gpu == heavy);
     for (var j = 0u; j < n; j += 1u) {
         let slot = offered(gpu, other, j);
-        var open = arena[word_at(params.at_tabu, slot)] <= now;
+        var open = arena[word_at(params.at_tabu, slot)] <= iteration;
         let expert = slot_expert(slot);
         if params.avoid_duplicates == 1u && replicas_of(expert) > 1u {
             for (var i = 0u; i < params.slots_per_gpu; i += 1u) {
@@ -128,7 +121,7 @@ fn may_give(i: u32, own: u32, gpu: u32) -> bool {
     return true;
 }
 
-// The objective of a window after `moved` goes from the proposing GPU to another.
+// The objective of a window after `moved` goes from the heaviest GPU to another.
 fn value_after(window: u32, gpu: u32, moved: i32) -> i32 {
     let after = max(load_of_gpu(heavy, window) - moved, load_of_gpu(gpu, window) + moved);
     if WINDOWS == 1u {

@@ -1,66 +1,51 @@
 // The best transfer: a slot becomes a replica of another expert.
 //
 // The expert that loses a replica, `x`, weighs more on the GPUs that still hold it; the one that gains, `y`, weighs
-// less. Only transfers with one of the two on the proposing GPU can lower it: a slot of the GPU goes to the expert
+// less. Only transfers with one of the two on the heaviest GPU can lower it: a slot of the GPU goes to the expert
 // whose replicas are then the lightest, or an expert of the GPU gains a replica elsewhere.
 
-var<workgroup> wants_transfer: u32;
-var<workgroup> replicated_now: u32;
-var<workgroup> limit: i32;
-
-// Finds the best transfer where no exchange helps, for the leader.
+// Finds the best transfer where no exchange helps.
 fn find_transfer(key: u32) {
-    if lane == 0u {
-        let waited = params.slots_per_gpu <= 3u || since >= TRANSFER_WAIT;
-        wants_transfer = select(0u, 1u, found >= value && replicated > 0u && waited);
-        replicated_now = replicated;
-        // A start from noisy counts changes them now and then, whatever it costs.
-        let is_forced = my_start > 0u && since % TRANSFER_WAIT == TRANSFER_WAIT - 1u;
-        limit = select(found, BLOCKED, is_forced);
-    }
-    if workgroupUniformLoad(&wants_transfer) == 0u {
+    let waited = params.slots_per_gpu <= 3u || since >= TRANSFER_WAIT;
+    let several = told(select(0u, replicated, found >= value && waited));
+    if several == 0u {
         return;
     }
-    find_peaks(key, workgroupUniformLoad(&replicated_now));
-    mine = BLOCKED;
-    my_code = NONE;
+    find_peaks(key, several);
+    mine = NOTHING;
     for (var y = lane; y < params.node_experts; y += TEAM) {
         var load = 0;
         for (var window = 0u; window < WINDOWS; window += 1u) {
             load += lighter(y, window);
         }
-        if load < mine && may_gain(y) && scratch(y) != now {
-            mine = load;
-            my_code = y;
+        if may_gain(y) && scratch(y) != iteration {
+            offer(load, y + 1u);
         }
     }
-    gather_best();
-    if lane == 0u {
-        lightest_gainer = my_code;
-    }
-    let y = workgroupUniformLoad(&lightest_gainer);
-    mine = workgroupUniformLoad(&limit);
-    my_code = 0u;
-    for (var slot = lane; slot < select(params.slots_per_gpu, 0u, y == NONE); slot += TEAM) {
-        weigh_own(slot, y);
+    let lightest = least_of_team(mine).y - 1u;
+    // A start from noisy counts changes them now and then, whatever it costs.
+    let is_forced = my_start > 0u && since % TRANSFER_WAIT == TRANSFER_WAIT - 1u;
+    mine = vec2<u32>(select(u32(found), NOTHING.x, is_forced), 0u);
+    let limit = mine.x;
+    for (var slot = lane; slot < select(params.slots_per_gpu, 0u, lightest == NONE); slot += TEAM) {
+        weigh_own(slot, lightest);
     }
     let own = first_own(key);
     for (var item = lane; item < params.gainers * params.node_gpus; item += TEAM) {
         weigh_elsewhere(item / params.node_gpus, item % params.node_gpus, own);
     }
-    gather_best();
-    if lane == 0u && mine < limit {
-        found = mine;
+    mine = least_of_team(mine);
+    if mine.x < limit {
+        found = i32(mine.x);
         kind = KIND_TRANSFER;
-        let code = my_code;
-        if code < MOST_SLOTS {
-            from_1 = heavy * params.slots_per_gpu + code;
-            to_1 = y;
-        } else {
-            let rest = code - MOST_SLOTS;
+        from_1 = heavy * params.slots_per_gpu + mine.y;
+        gainer = lightest;
+        if mine.y >= MOST_SLOTS {
+            let rest = mine.y - MOST_SLOTS;
             from_1 = rest % params.node_slots;
-            to_1 = own_expert[(own + rest / params.node_slots) % params.slots_per_gpu];
+            gainer = own_expert[(own + rest / params.node_slots) % params.slots_per_gpu];
         }
+        loser = slot_expert(from_1);
     }
 }
 
@@ -74,11 +59,11 @@ fn peak_words() -> u32 {
 // long.
 fn find_peaks(key: u32, several: u32) {
     let all = several <= params.losers;
-    let first = select(below(draw(key, DRAW_LOSERS + now), several), 0u, all);
+    let first = select(below(draw(key, DRAW_LOSERS + iteration), several), 0u, all);
     for (var i = lane; i < min(several, params.losers); i += TEAM) {
         let x = arena[word_at(params.at_replicated, (first + i) % several)];
-        if arena[word_at(params.at_no_loss, x)] <= now {
-            arena[word_at(params.at_peaks, x * peak_words())] = now;
+        if arena[word_at(params.at_no_loss, x)] <= iteration {
+            arena[word_at(params.at_peaks, x * peak_words())] = iteration;
             for (var window = 0u; window < WINDOWS; window += 1u) {
                 find_peak(x, window);
             }
@@ -110,7 +95,7 @@ fn find_peak(x: u32, window: u32) {
 
 // Whether an expert may lose a replica: its peaks are of this iteration.
 fn may_lose(x: u32) -> bool {
-    return arena[word_at(params.at_peaks, x * peak_words())] == now;
+    return arena[word_at(params.at_peaks, x * peak_words())] == iteration;
 }
 
 // The heaviest holder of `x` other than a GPU once it has a replica less.
@@ -129,10 +114,10 @@ fn lighter(y: u32, window: u32) -> i32 {
 
 // Whether an expert may gain a replica.
 fn may_gain(y: u32) -> bool {
-    return count_of(y) < params.max_count && arena[word_at(params.at_no_gain, y)] <= now;
+    return count_of(y) < params.max_count && arena[word_at(params.at_no_gain, y)] <= iteration;
 }
 
-// Weighs to give a slot of the proposing GPU to `y`.
+// Weighs to give a slot of the heaviest GPU to `y`.
 fn weigh_own(slot: u32, y: u32) {
     let x = own_several[slot];
     if x == NONE || !may_lose(x) {
@@ -144,7 +129,7 @@ fn weigh_own(slot: u32, y: u32) {
         let own = load_of_gpu(heavy, window) - lost + lighter(y, window);
         after += max(max(own, peak_without(x, window, heavy)), rest_of(window, heavy, heavy));
     }
-    offer_below(after, slot);
+    offer(after, slot);
 }
 
 // Weighs to give slots of another GPU to the expert of the i-th slot of the proposing one.
@@ -173,36 +158,28 @@ fn weigh_elsewhere(i: u32, gpu: u32, first: u32) {
             let peak = max(peak_without(x, window, gpu), rest_of(window, heavy, gpu));
             after += max(max(here, there), peak);
         }
-        offer_below(after, MOST_SLOTS + i * params.node_slots + slot);
-    }
-}
-
-// This lane's best transfer so far, below the limit: a lane weighs them in the order of their codes.
-fn offer_below(after: i32, code: u32) {
-    if after < mine {
-        mine = after;
-        my_code = code;
+        offer(after, MOST_SLOTS + i * params.node_slots + slot);
     }
 }
 
 // Gives the slot to the expert that gains: the counts of two experts change, and the list of those with several.
-fn change_counts(slot: u32) {
-    arena[word_at(params.at_expert, slot)] = gaining;
-    let lost = count_of(losing) - 1u;
-    let gained = count_of(gaining) + 1u;
-    set_count(losing, lost);
-    set_count(gaining, gained);
+fn change_counts() {
+    arena[word_at(params.at_expert, from_1)] = gainer;
+    let lost = count_of(loser) - 1u;
+    let gained = count_of(gainer) + 1u;
+    set_count(loser, lost);
+    set_count(gainer, gained);
     if lost == 1u {
         let last = replicated - 1u;
         for (var i = 0u; i < last; i += 1u) {
-            if arena[word_at(params.at_replicated, i)] == losing {
+            if arena[word_at(params.at_replicated, i)] == loser {
                 arena[word_at(params.at_replicated, i)] = arena[word_at(params.at_replicated, last)];
             }
         }
         replicated = last;
     }
     if gained == 2u {
-        arena[word_at(params.at_replicated, replicated)] = gaining;
+        arena[word_at(params.at_replicated, replicated)] = gainer;
         replicated += 1u;
     }
 }

@@ -176,7 +176,20 @@ fn several_blocks() -> u32 {
     return (most_several() + SEVERAL_BLOCK - 1u) / SEVERAL_BLOCK;
 }
 
-// A flat lane number; grids are two-dimensional because one dimension ends at 65,535 workgroups.
-fn lane_of(workgroup: vec3<u32>, grid: vec3<u32>, local: u32) -> u32 {
-    return (workgroup.y * grid.x + workgroup.x) * LANES + local;
+// Which lane of a dispatch runs.
+struct Invocation {
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) grid: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+}
+
+// The number of a lane's workgroup. Grids are two-dimensional, because one dimension ends at 65,535 workgroups.
+fn workgroup_of(at: Invocation) -> u32 {
+    return at.workgroup.y * at.grid.x + at.workgroup.x;
+}
+
+// Takes the parameters of the dispatch; the number of this lane among all.
+fn take_lane(at: Invocation) -> u32 {
+    take_params();
+    return workgroup_of(at) * LANES + at.lane;
 }

@@ -48,6 +48,7 @@ const PROBLEM: &str = include_str!("../../shaders/shared/problem.wgsl");
 const WIDE_U64: &str = include_str!("../../shaders/shared/wide_u64.wgsl");
 const RNG: &str = include_str!("../../shaders/shared/rng.wgsl");
 const CANDIDATE: &str = include_str!("../../shaders/shared/candidate.wgsl");
+const TEAM: &str = include_str!("../../shaders/shared/team.wgsl");
 const ORDER: &str = include_str!("../../shaders/shared/order.wgsl");
 
 impl Stage {

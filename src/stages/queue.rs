@@ -1,6 +1,6 @@
 //! The queue of candidates that still run: see `shaders/queue.wgsl`.
 
-use super::{CANDIDATE, PROBLEM, RNG, Stage, WIDE_U64};
+use super::{Batch, CANDIDATE, PROBLEM, RNG, Stage, WIDE_U64};
 use crate::engine::recording::{Grid, Kernel, Recording};
 use crate::layout::GpuParams;
 
@@ -21,4 +21,30 @@ pub fn record_open(recording: &mut Recording, params: &GpuParams) {
 /// Sizes the dispatches over the list of `params.turn`.
 pub fn record_tally(recording: &mut Recording, params: &GpuParams) {
     recording.dispatch(Kernel { stem: STAGE.stem, entry: "tally" }, Grid::Lanes(1), *params);
+}
+
+/// Turns of a kernel over the queued candidates, one after the other: each goes on with those that the one before queued
+/// again.
+pub fn record_turns(recording: &mut Recording, kernel: Kernel, grid: Grid, params: &GpuParams, turns: u32) {
+    for turn in (0..turns).map(|turn| turn % 2) {
+        recording.dispatch(kernel, grid, GpuParams { turn, ..*params });
+        record_tally(recording, &GpuParams { turn: 1 - turn, ..*params });
+    }
+}
+
+/// A search of stage 5 whose dispatches make this many iterations each: as many dispatches as the iterations of a start
+/// need, and where a plan is recorded in haste those of a part of them, at least `least` iterations. Dispatches after the
+/// last candidate ended are empty.
+pub fn record_search(
+    recording: &mut Recording,
+    kernel: Kernel,
+    base: &GpuParams,
+    batch: &Batch,
+    each: u32,
+    least: u32,
+) {
+    let iterations = base.iterations.min(base.iterations.div_ceil(batch.haste).max(least));
+    // A start that ends after no iteration is looked at once.
+    let turns = iterations.div_ceil(each).max(1);
+    record_turns(recording, kernel, Grid::QueuedTeams, &GpuParams { end: each, ..batch.params(base) }, turns);
 }

@@ -1,18 +1,15 @@
 //! Stage 5 where GPUs have two slots: search the replica counts alone.
 
-use super::{Batch, CANDIDATE, PROBLEM, RNG, Stage, WIDE_U64, queue};
+use super::{Batch, CANDIDATE, PROBLEM, RNG, Stage, TEAM, WIDE_U64, queue};
 use crate::engine::budget;
-use crate::engine::recording::{Fixed, Grid, Kernel, Recording};
+use crate::engine::recording::{Fixed, Form, Kernel, Recording};
 use crate::layout::GpuParams;
 
-/// The entry points: the first order and fold, then the search.
-pub const BEGIN: &str = "begin_counts";
-/// See [`BEGIN`].
-pub const SEARCH: &str = "search_counts";
+const KERNEL: Kernel = Kernel { stem: "s5_counts", entry: "search_counts" };
 
 /// The shader: the machine first, then its parts.
 pub const STAGE: Stage = Stage {
-    stem: "s5_counts",
+    stem: KERNEL.stem,
     sources: &[
         include_str!("../../shaders/s5_counts.wgsl"),
         include_str!("../../shaders/s5_counts/order.wgsl"),
@@ -23,9 +20,10 @@ pub const STAGE: Stage = Stage {
         WIDE_U64,
         RNG,
         CANDIDATE,
+        TEAM,
     ],
-    entries: &[BEGIN, SEARCH],
-    fixed: &[Fixed { name: "DEPTH", read_by: &[BEGIN, SEARCH], of: |p| depth(p.node_experts) }],
+    entries: &[KERNEL.entry],
+    fixed: &[Fixed { name: "DEPTH", read_by: &[KERNEL.entry], of: |p| depth(p.node_experts) }],
     teams: true,
 };
 
@@ -37,23 +35,11 @@ fn depth(experts: u32) -> u32 {
 /// Iterations that a hasty plan provides for at least: few searches go on for longer.
 const HASTY_ITERATIONS: u32 = 128;
 
-/// The search of all candidates of a batch, for calls to which `mirror::s5_counts` applies. Dispatches after the last
-/// candidate ends are empty.
+/// The search of all candidates of a batch, for calls to which `mirror::s5_counts` applies.
 pub fn record(recording: &mut Recording, base: &GpuParams, batch: &Batch) {
-    let fuel = iterations_per_dispatch(base);
-    let hasty = base.iterations.div_ceil(batch.haste).max(HASTY_ITERATIONS);
-    let turns = base.iterations.min(hasty).div_ceil(fuel).max(1);
-    let params = GpuParams { fuel, ..batch.params(base) };
-    let entries = std::iter::once(BEGIN).chain(std::iter::repeat_n(SEARCH, turns as usize));
-    for (turn, entry) in entries.enumerate() {
-        let params = GpuParams { turn: turn as u32 % 2, ..params };
-        recording.dispatch(Kernel { stem: STAGE.stem, entry }, Grid::QueuedTeams, params);
-        queue::record_tally(recording, &GpuParams { turn: 1 - params.turn, ..params });
-    }
+    let each = iterations_per_dispatch(base);
+    queue::record_search(recording, KERNEL, base, batch, each, HASTY_ITERATIONS);
 }
-
-/// Lanes of the smallest team.
-const TEAM: u32 = 8;
 
 /// Loops over a lane's experts that an iteration makes, and searches that it makes for each of them.
 const EXPERT_LOOPS: u32 = 36;
@@ -62,15 +48,19 @@ const SEARCHES: u32 = 4;
 /// Its other trips: reports of a team's lanes, and lists.
 const OTHER_TRIPS: u32 = 1000;
 
-/// Where a search among rows takes at most so many steps, drivers on the processor make a loop of them:
+/// Where a search among rows takes at most this many steps, drivers on the processor make a loop of them:
 /// `ROLLED_DEPTH` in the shader.
 const ROLLED_DEPTH: u32 = 11;
 
-/// How many iterations of the search fit the budget of a dispatch: one at least, even with 4,096 experts.
+/// How many iterations of the search fit the budget of a dispatch that sorts the experts too: one at least, even with
+/// 4,096 experts.
 fn iterations_per_dispatch(base: &GpuParams) -> u32 {
     let depth = depth(base.node_experts);
     let search = if depth <= ROLLED_DEPTH { 1 + depth } else { 0 };
-    let experts = (EXPERT_LOOPS + SEARCHES * search) * (2 + base.node_experts.div_ceil(TEAM));
-    let slots = (1 + search) * (2 + base.node_slots.div_ceil(TEAM));
-    budget::steps_per_dispatch(u64::from(experts + slots + OTHER_TRIPS))
+    let of_lane = 2 + base.node_experts.div_ceil(Form::SOFTWARE.team);
+    let experts = (EXPERT_LOOPS + SEARCHES * search) * of_lane;
+    let slots = (1 + search) * (2 + base.node_slots.div_ceil(Form::SOFTWARE.team));
+    // A sort compares all pairs, half as many as a power of two of experts, in every step.
+    let sort = depth * (depth + 1) / 2 * (2 + of_lane) + experts / 4;
+    budget::steps_beside(sort, u64::from(experts + slots + OTHER_TRIPS))
 }

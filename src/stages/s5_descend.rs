@@ -47,11 +47,7 @@ pub fn record_turns(recording: &mut Recording, base: &GpuParams, batch: &Batch, 
     let params = GpuParams { fuel, spread: budget::VECTOR, ..batch.params(base) };
     // The list is there already, with a grid for candidates side by side.
     queue::record_tally(recording, &GpuParams { turn: 0, ..params });
-    for i in 0..turns {
-        let turn = i % 2;
-        recording.dispatch(KERNEL, Grid::Queued, GpuParams { turn, ..params });
-        queue::record_tally(recording, &GpuParams { turn: 1 - turn, ..params });
-    }
+    queue::record_turns(recording, KERNEL, Grid::Queued, &params, turns);
 }
 
 /// Loop trips as the shader counts them, at most.

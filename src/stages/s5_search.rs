@@ -1,14 +1,16 @@
 //! Stage 5: one trajectory from each candidate.
 
-use super::{Batch, CANDIDATE, PROBLEM, RNG, Stage, WIDE_U64, queue};
+use super::{Batch, CANDIDATE, PROBLEM, RNG, Stage, TEAM, WIDE_U64, queue};
 use crate::engine::budget;
-use crate::engine::recording::{Fixed, Grid, Kernel, Recording};
+use crate::engine::recording::{Fixed, Form, Kernel, Recording};
 use crate::layout::GpuParams;
 use crate::params::pairs;
 
+const KERNEL: Kernel = Kernel { stem: "s5_search", entry: "search" };
+
 /// The shader.
 pub const STAGE: Stage = Stage {
-    stem: "s5_search",
+    stem: KERNEL.stem,
     sources: &[
         include_str!("../../shaders/s5_search.wgsl"),
         include_str!("../../shaders/s5_search/exchange.wgsl"),
@@ -17,36 +19,23 @@ pub const STAGE: Stage = Stage {
         WIDE_U64,
         RNG,
         CANDIDATE,
+        TEAM,
     ],
-    entries: &["search"],
-    fixed: &[Fixed { name: "WINDOWS", read_by: &["search"], of: |p| p.windows }],
+    entries: &[KERNEL.entry],
+    fixed: &[Fixed { name: "WINDOWS", read_by: &[KERNEL.entry], of: |p| p.windows }],
     teams: true,
 };
 
 /// Lanes of the smallest workgroup: the fewer lanes, the more trips each makes.
-const LEAST_TEAM: u64 = 8;
+const LEAST_TEAM: u64 = Form::SOFTWARE.team as u64;
 
 /// Iterations that a hasty plan provides for at least: few starts go on for longer.
 const HASTY_ITERATIONS: u32 = 192;
 
-/// The search of all candidates of a batch: as many dispatches as the iterations of a start need. Those after the last
-/// candidate ended are empty.
+/// The search of all candidates of a batch.
 pub fn record(recording: &mut Recording, base: &GpuParams, batch: &Batch) {
     let each = iterations_per_dispatch(base);
-    let hasty = base.iterations.div_ceil(batch.haste).max(HASTY_ITERATIONS);
-    // A start that ends after no iteration is looked at once.
-    let turns = base.iterations.min(hasty).div_ceil(each).max(1);
-    record_turns(recording, &GpuParams { end: each, ..batch.params(base) }, turns);
-}
-
-/// Turns of this many iterations, one after the other, each over what the one before left.
-pub fn record_turns(recording: &mut Recording, params: &GpuParams, turns: u32) {
-    let kernel = Kernel { stem: STAGE.stem, entry: "search" };
-    for turn in 0..turns {
-        let turn = turn % 2;
-        recording.dispatch(kernel, Grid::QueuedTeams, GpuParams { turn, ..*params });
-        queue::record_tally(recording, &GpuParams { turn: 1 - turn, ..*params });
-    }
+    queue::record_search(recording, KERNEL, base, batch, each, HASTY_ITERATIONS);
 }
 
 /// Iterations that fit the trips of a dispatch.
@@ -74,29 +63,21 @@ fn trips(base: &GpuParams) -> u64 {
     let wide = u64::from;
     let (k, n, windows) =
         (wide(base.slots_per_gpu) + 1, wide(base.exchange_slots) + 1, wide(base.windows) + 1);
-    let p = pairs(base.pair_slots);
-    let look = shared(base.node_gpus)
-        + LEAST_TEAM
-        + 3 * (wide(base.windows) / LEAST_TEAM + 1) * wide(base.node_gpus);
-    let open = shared(base.slots_per_gpu)
-        + shared(base.exchange_slots * base.windows)
-        + shared(base.node_gpus) * n * k;
-    let singles = shared(base.exchange_slots * base.node_gpus) * (k + n * windows * 4);
-    let doubles = if base.windows == 1 && p > 0 {
-        shared(p * base.node_gpus) * (2 * k + wide(p) + 4 * wide(base.pair_slots))
-    } else {
-        0
-    };
-    let peaks = shared(base.losers.min(base.node_experts)) * (wide(base.node_slots) + 2) * wide(base.windows);
-    let gain = shared(base.node_experts) * (1 + windows) + shared(base.slots_per_gpu) * 4 * windows;
-    let elsewhere = shared(base.gainers * base.node_gpus) * (k + k * 4 * windows);
-    let transfers = if base.node_replicas > base.node_experts { peaks + gain + elsewhere } else { 0 };
-    let keep = 2 * shared(base.node_slots) * windows + shared(base.node_gpus * base.windows) * k;
-    let leader = wide(base.node_experts) + 6 * LEAST_TEAM + 4 * windows + k;
-    look + open + singles + doubles + transfers + keep + leader
+    let GpuParams { node_gpus: gpus, node_slots: slots, node_experts: experts, .. } = *base;
+    let look = shared(gpus) + 3 * (wide(base.windows) / LEAST_TEAM + 1) * wide(gpus);
+    let open = shared(base.slots_per_gpu) + shared(base.exchange_slots * base.windows) + shared(gpus) * n * k;
+    let singles = shared(base.exchange_slots * gpus) * (k + n * windows * 4);
+    let p = if base.windows == 1 { pairs(base.pair_slots) } else { 0 };
+    let doubles = shared(p * gpus) * (2 * k + wide(p) + 4 * wide(base.pair_slots));
+    let peaks = shared(base.losers.min(experts)) * (wide(slots) + 2) * wide(base.windows);
+    let gain = shared(experts) * (1 + windows) + shared(base.slots_per_gpu) * 4 * windows;
+    let elsewhere = shared(base.gainers * gpus) * (k + k * 4 * windows);
+    let transfers = if base.node_replicas > experts { peaks + gain + elsewhere } else { 0 };
+    let make = 2 * shared(slots) * windows + shared(gpus * base.windows) * k + wide(experts);
+    look + open + singles + doubles + transfers + make + 7 * LEAST_TEAM + 4 * windows + k
 }
 
-/// Trips of a loop over so many items that the lanes share.
+/// Trips of a loop over this many items that the lanes share.
 fn shared(items: u32) -> u64 {
     u64::from(items).div_ceil(LEAST_TEAM) + 1
 }

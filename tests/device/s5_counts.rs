@@ -2,7 +2,6 @@ use super::*;
 use crate::cases::Random;
 use crate::engine::recording::Dispatch;
 use crate::mirror::s5_counts::{applies, search};
-use crate::stages::s5_counts::SEARCH;
 use crate::{Cluster, Duplicates, Loads, PlanOptions};
 
 /// Calls with two slots a GPU: some layers of some nodes, loads of any kind.
@@ -63,14 +62,14 @@ fn where_dispatches_are_cut_changes_nothing() {
     let Some(gpu) = planner().and_then(Planner::gpu) else { return };
     for seed in 0..cases(16) {
         assert_equal_searches(gpu, &bench(4500 + seed, 64), |recording| {
-            let searches = |d: &Dispatch| d.kernel.entry == SEARCH;
+            let searches = |d: &Dispatch| d.kernel.stem == stages::s5_counts::STAGE.stem;
             let Some(first) = recording.dispatches.iter().position(searches) else { return };
             // Two turns and their tallies again and again, of one or two iterations each.
             let last = recording.dispatches[first..first + 2].to_vec();
             let tallied = |turn: u32| {
                 last.iter().cloned().zip([turn, 1 - turn]).map(|(mut dispatch, turn)| {
                     dispatch.params.turn = turn;
-                    dispatch.params.fuel = 1 + turn;
+                    dispatch.params.end = 1 + turn;
                     dispatch
                 })
             };

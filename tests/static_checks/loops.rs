@@ -24,7 +24,6 @@ const PROVEN: &[(&str, &str, &str)] = &[
         "each turn passes one of `several` entries, and then there is none",
     ),
     ("pack_in_registers", "while item < params.end", "`item` rises by 1 in each turn, or the loop is left"),
-    ("insert_top", "while rank > 0u && load > top_load[first + rank - 1u]", "`rank` falls by 1 in each turn"),
     (
         "lightest_heaviest_of",
         "while doubles || low < high",

@@ -80,27 +80,25 @@ pub fn search(
     let Candidate { counts, expert, snapshot, two_slots: tables, .. } = candidate;
     snapshot.clone_from(expert);
     tables.begin(loads, counts);
-    let mut run = Run { best: packed, folded: false, shift: FIRST_SHIFT, least: 0, idle: 0, slack: 0 };
-    let value = tables.value(params, counts);
-    if value < packed {
-        run.best = value;
-        run.folded = true;
-    }
-    let end = tables.iterate(params, key, loads, stop_load, counts, &mut run);
+    let best = packed.min(tables.value(params, counts));
+    let run = Run { params, key, loads, stop_load, best, shift: FIRST_SHIFT, least: 0, idle: 0, slack: 0 };
+    let outcome = tables.iterate(run, counts);
     counts.clone_from(&tables.best_counts);
-    if run.folded {
-        tables.begin(loads, counts);
+    tables.begin(loads, counts);
+    if outcome.max < packed {
         tables.fold(params, counts, snapshot);
     }
-    Outcome { max: run.best, end }
+    outcome
 }
 
-/// Where a search is.
-struct Run {
+/// A call, and where its search is.
+struct Run<'a> {
+    params: &'a Params,
+    key: u32,
+    loads: &'a [u32],
+    stop_load: u32,
     /// The best value so far.
     best: u32,
-    /// Whether it is that of a fold, and not that of the packing.
-    folded: bool,
     /// The part by which the target is below it.
     shift: u32,
     /// The least excess over this target so far.
@@ -111,9 +109,20 @@ struct Run {
     slack: u32,
 }
 
-impl Run {
+impl Run<'_> {
     fn target(&self) -> u32 {
         self.best - 1 - (self.best >> self.shift)
+    }
+
+    /// Whether the search ends after this many iterations.
+    fn end(&self, iterations: u32) -> Option<End> {
+        if self.best <= self.stop_load {
+            Some(End::Reached)
+        } else if self.idle >= patience(self.params) {
+            Some(End::Stuck)
+        } else {
+            (iterations == self.params.iterations).then_some(End::Spent)
+        }
     }
 }
 
@@ -168,8 +177,8 @@ pub struct Tables {
     /// Rows whose position, less the highest and shifted, is below each number: see [`Tables::row_of`].
     before: Vec<u32>,
     before_shift: u32,
-    /// What becomes of each expert's event with one replica more.
-    gains: Vec<Change>,
+    /// What becomes of each expert's event with one replica less, and with one more.
+    changes: [Vec<Change>; 2],
 }
 
 impl Tables {
@@ -180,7 +189,7 @@ impl Tables {
             array.clear();
             array.resize(experts, 0);
         }
-        self.gains.resize(experts, Change::default());
+        self.changes.iter_mut().for_each(|changes| changes.resize(experts, Change::default()));
         self.best_counts.clear();
         self.best_counts.extend_from_slice(counts);
         (0..experts).for_each(|e| self.weigh(loads, counts, e));
@@ -214,33 +223,25 @@ impl Tables {
     }
 
     /// The search itself, from the counts at hand.
-    fn iterate(
-        &mut self,
-        params: &Params,
-        key: u32,
-        loads: &[u32],
-        stop_load: u32,
-        counts: &mut [u32],
-        run: &mut Run,
-    ) -> End {
-        if run.best > stop_load {
+    fn iterate(&mut self, mut run: Run<'_>, counts: &mut [u32]) -> Outcome {
+        let mut iteration = 0;
+        let mut is_new = true;
+        let end = loop {
+            if let Some(end) = run.end(iteration) {
+                break end;
+            }
             self.build(counts, run.target());
-            run.least = self.excess_now();
-        }
-        for iteration in 1..=params.iterations {
-            if run.best <= stop_load {
-                return End::Reached;
+            if is_new {
+                run.least = self.excess_now();
             }
-            if run.idle >= patience(params) {
-                return End::Stuck;
-            }
-            let word = rng::draw(key, rng::COUNT_MOVES + iteration);
-            let gainers = self.gainers(params, counts, word);
-            let losers = self.losers(counts, word);
+            iteration += 1;
+            let word = rng::draw(run.key, rng::COUNT_MOVES + iteration);
+            let gainers = self.list::<true, GAINERS>(run.params, counts, word);
+            let losers = self.list::<false, LOSERS>(run.params, counts, word);
             if gainers[0] == u64::MAX || losers[0] == u64::MAX {
-                return End::Stuck;
+                break End::Stuck;
             }
-            let best = self.best_move(counts, iteration, word, run.least, &losers, &gainers);
+            let best = self.best_move(iteration, word, run.least, &losers, &gainers);
             if best < u64::MAX {
                 let pair = index_of(best);
                 let (x, y) = (index_of(losers[pair / GAINERS]), index_of(gainers[pair % GAINERS]));
@@ -249,61 +250,49 @@ impl Tables {
                 self.tabu[x] = iteration + tenure(counts.len(), word);
                 self.tabu[y] = iteration + tenure(counts.len(), word >> 3);
                 for e in [x, y] {
-                    self.weigh(loads, counts, e);
+                    self.weigh(run.loads, counts, e);
                     self.reorder(e);
                 }
                 run.least = run.least.min((best >> 32) as u32);
             }
-            self.judge(params, counts, stop_load, run);
-        }
-        match () {
-            () if run.best <= stop_load => End::Reached,
-            () if run.idle >= patience(params) => End::Stuck,
-            () => End::Spent,
-        }
+            is_new = self.judge(&mut run, counts);
+        };
+        Outcome { max: run.best, end }
     }
 
-    /// After a move: whether its counts are the best, and what to aim at next.
-    fn judge(&mut self, params: &Params, counts: &[u32], stop_load: u32, run: &mut Run) {
-        let value = self.value(params, counts);
+    /// After a move: whether its counts are the best, and what to aim at next. Returns whether that is new.
+    fn judge(&mut self, run: &mut Run<'_>, counts: &[u32]) -> bool {
+        let value = self.value(run.params, counts);
         run.idle += 1;
         run.slack += 1;
-        let is_best = value < run.best;
-        let raises = !is_best && run.slack >= HALVED_AFTER && run.shift < LAST_SHIFT;
-        if is_best {
-            run.best = value;
-            run.folded = true;
-            run.idle = 0;
+        if value < run.best {
+            (run.best, run.idle, run.slack) = (value, 0, 0);
             self.best_counts.copy_from_slice(counts);
-        } else if raises {
+            return true;
+        }
+        let raises = run.slack >= HALVED_AFTER && run.shift < LAST_SHIFT;
+        if raises {
             run.shift += 1;
-        }
-        if run.best <= stop_load {
-            return;
-        }
-        self.build(counts, run.target());
-        if is_best || raises {
             run.slack = 0;
-            run.least = self.excess_now();
         }
+        raises
     }
 
-    /// The experts that leave the least excess with one replica more, best first.
-    fn gainers(&mut self, params: &Params, counts: &[u32], word: u32) -> [u64; GAINERS] {
-        let mut list = [u64::MAX; GAINERS];
-        for e in (0..counts.len()).filter(|&e| counts[e] < params.max_count) {
-            let change = self.change(counts, e, self.more[e], counts[e] + 1);
-            self.gains[e] = change;
-            offer(&mut list, rank(self.excess_after(change.0.into_iter()), word, e as u32));
-        }
-        list
-    }
-
-    /// The experts that leave the least excess with one replica less, best first.
-    fn losers(&self, counts: &[u32], word: u32) -> [u64; LOSERS] {
-        let mut list = [u64::MAX; LOSERS];
-        for e in (0..counts.len()).filter(|&e| counts[e] > 1) {
-            let change = self.change(counts, e, self.fewer[e], counts[e] - 1);
+    /// The experts that leave the least excess with one replica more, or with one less, best first.
+    fn list<const GAINS: bool, const N: usize>(
+        &mut self,
+        params: &Params,
+        counts: &[u32],
+        word: u32,
+    ) -> [u64; N] {
+        let mut list = [u64::MAX; N];
+        for (e, &count) in counts.iter().enumerate() {
+            if if GAINS { count >= params.max_count } else { count < 2 } {
+                continue;
+            }
+            let (share, count) = if GAINS { (self.more[e], count + 1) } else { (self.fewer[e], count - 1) };
+            let change = self.change(counts, e, share, count);
+            self.changes[usize::from(GAINS)][e] = change;
             offer(&mut list, rank(self.excess_after(change.0.into_iter()), word, e as u32));
         }
         list
@@ -311,25 +300,16 @@ impl Tables {
 
     /// The move that leaves the least excess, by its places in the lists; experts that are to be left alone take part
     /// where that is less than `least`.
-    fn best_move(
-        &self,
-        counts: &[u32],
-        iteration: u32,
-        word: u32,
-        least: u32,
-        losers: &[u64],
-        gainers: &[u64],
-    ) -> u64 {
+    fn best_move(&self, iteration: u32, word: u32, least: u32, losers: &[u64], gainers: &[u64]) -> u64 {
         let mut best = u64::MAX;
         for (i, &loser) in losers.iter().enumerate().take_while(|(_, rank)| **rank < u64::MAX) {
             let x = index_of(loser);
-            let loss = self.change(counts, x, self.fewer[x], counts[x] - 1);
             for (j, &gainer) in gainers.iter().enumerate().take_while(|(_, rank)| **rank < u64::MAX) {
                 let y = index_of(gainer);
                 if x == y {
                     continue;
                 }
-                let excess = self.excess_after(merged(&loss, &self.gains[y]));
+                let excess = self.excess_after(merged(&self.changes[0][x], &self.changes[1][y]));
                 let is_free = self.tabu[x] <= iteration && self.tabu[y] <= iteration;
                 if is_free || excess < least {
                     best = best.min(rank(excess, word, (i * GAINERS + j) as u32));

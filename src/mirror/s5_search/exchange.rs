@@ -3,9 +3,9 @@
 //! To exchange slots whose loads differ by `d` takes `d` from the first GPU and gives it to the other. A slot that
 //! must not move has a load that no exchange wants: far below zero on the giving side, far above on the other.
 
-use super::{ABREAST, Kind, Move, Search};
+use super::{ABREAST, Kind, Move, Now, Search};
 use crate::mirror::rng;
-use crate::params::{BLOCKED, FREE, Params, pairs};
+use crate::params::{BLOCKED, FREE, pairs};
 
 /// GPUs abreast.
 type Abreast = [i32; ABREAST];
@@ -13,13 +13,13 @@ type Abreast = [i32; ABREAST];
 /// The loads that may be exchanged.
 #[derive(Default)]
 pub struct Scratch {
-    /// Slots of the proposing GPU, as each other GPU may have them: `[slot][window][lanes]`.
+    /// Slots of the heaviest GPU, as each other GPU may have them: `[slot][window][lanes]`.
     give: Vec<i32>,
-    /// Slots of each GPU, as the proposing one may have them: `[slot][window][lanes]`.
+    /// Slots of each GPU, as the heaviest one may have them: `[slot][window][lanes]`.
     take: Vec<i32>,
     /// For each window the heaviest of the GPUs that an exchange leaves alone, not below the floor: `[window][lanes]`.
     rest: Vec<i32>,
-    /// For some GPUs abreast, the loads that the proposing one gives, and those it takes: `[slot or pair][window]`.
+    /// For some GPUs abreast, the loads that the heaviest one gives, and those it takes: `[slot or pair][window]`.
     gives: Vec<Abreast>,
     takes: Vec<Abreast>,
     /// For the same GPUs, the loads of the two after the first gave: `[window]`.
@@ -34,44 +34,39 @@ struct Best {
 }
 
 impl Search {
-    /// The best exchange of GPU `a`. Ties go to one slot for one, then to the lower GPU, then to lower slots.
+    /// The best exchange. Ties go to one slot for one, then to the lower GPU, then to lower slots.
     #[inline(always)]
-    pub(super) fn best_exchange(
-        &mut self,
-        params: &Params,
-        key: u32,
-        iteration: u32,
-        value: i32,
-        a: usize,
-    ) -> Move {
-        let (own, other) = first_slots(params, key, iteration);
+    pub(super) fn best_exchange(&mut self, now: &Now<'_>) -> Move {
+        let &Now { params, heavy: a, .. } = now;
+        let (own, other) = first_slots(now);
         let slots = self.slots;
         let at = |first: usize, i: usize| (first + i) % slots;
-        self.offer_slots(params, iteration, a, own, other);
+        self.offer_slots(now, own, other);
         let n = params.exchange_slots as usize;
         let mut found = Move::NONE;
         let (best, gpu, code) = self.weigh_all::<false>(n, a);
         if best < BLOCKED {
-            let slots = (at(own, code / n), at(other, code % n));
-            found = Move { value: best, kind: Kind::Swap { slots, gpus: (a, gpu) } };
+            let first = (at(own, code / n), at(other, code % n));
+            found = Move { value: best, kind: Kind::Exchange { gpu, first, second: None } };
         }
         let n = params.pair_slots as usize;
-        if n >= 4 && self.windows == 1 && (n <= 5 || found.value >= value) {
+        if n >= 4 && self.windows == 1 && (n <= 5 || found.value >= now.value) {
             let (best, gpu, code) = self.weigh_all::<true>(n, a);
             if best < found.value {
                 let pairs = pairs(n as u32) as usize;
                 let ((i, i2), (j, j2)) = (pair(n, code / pairs), pair(n, code % pairs));
-                let slots = [(at(own, i), at(other, j)), (at(own, i2), at(other, j2))];
-                found = Move { value: best, kind: Kind::PairSwap { slots, gpus: (a, gpu) } };
+                let (first, second) = ((at(own, i), at(other, j)), Some((at(own, i2), at(other, j2))));
+                found = Move { value: best, kind: Kind::Exchange { gpu, first, second } };
             }
         }
         found
     }
 
-    /// Fills the scratch with the slots that may be exchanged: `exchange_slots` of each GPU, from `own` on of GPU
-    /// `a`, from `other` on of the others.
+    /// Fills the scratch with the slots that may be exchanged: `exchange_slots` of each GPU, from `own` on of the
+    /// heaviest, from `other` on of the others.
     #[inline(always)]
-    fn offer_slots(&mut self, params: &Params, iteration: u32, a: usize, own: usize, other: usize) {
+    fn offer_slots(&mut self, now: &Now<'_>, own: usize, other: usize) {
+        let &Now { params, iteration, heavy: a, .. } = now;
         let (lanes, windows) = (self.lanes, self.windows);
         let n = params.exchange_slots as usize;
         let Scratch { give, take, rest, .. } = &mut self.exchange;
@@ -280,14 +275,15 @@ fn abreast(words: &[i32], at: usize) -> [i32; ABREAST] {
     words[at..].first_chunk().copied().unwrap_or([0; ABREAST])
 }
 
-/// The first slots that an iteration offers, of the proposing GPU and of the others: 0, unless a GPU has more slots
+/// The first slots that an iteration offers, of the heaviest GPU and of the others: 0, unless a GPU has more slots
 /// than are offered.
 #[inline(always)]
-pub fn first_slots(params: &Params, key: u32, iteration: u32) -> (usize, usize) {
+pub fn first_slots(now: &Now<'_>) -> (usize, usize) {
+    let params = now.params;
     if params.exchange_slots == params.slots_per_gpu {
         return (0, 0);
     }
-    let word = rng::draw(key, rng::OFFERS + iteration);
+    let word = rng::draw(now.key, rng::OFFERS + now.iteration);
     let below = |word: u32| rng::below(word, params.slots_per_gpu) as usize;
     (below(word), below(word.wrapping_mul(rng::PLACE_STEP)))
 }

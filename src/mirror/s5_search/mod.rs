@@ -47,7 +47,7 @@ pub struct Search {
     no_loss: Vec<u32>,
     /// Experts with two replicas or more; where one loses its second, the last takes its place.
     replicated: Vec<u32>,
-    /// The two or three heaviest GPUs of each window.
+    /// The heaviest GPU of each window, the first of three where there are several windows.
     tops: Vec<[Top; 3]>,
     /// What each window's heaviest GPU cannot go below, whatever this node does.
     floors: Vec<i32>,
@@ -62,6 +62,20 @@ struct Top {
     load: i32,
 }
 
+/// What an iteration starts from.
+struct Now<'a> {
+    params: &'a Params,
+    key: u32,
+    start: u32,
+    iteration: u32,
+    /// Iterations without a new best.
+    since: u32,
+    /// The objective.
+    value: i32,
+    /// The GPU that moves.
+    heavy: usize,
+}
+
 /// A move and the objective after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Move {
@@ -73,20 +87,16 @@ struct Move {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     None,
-    /// A slot of the first GPU for one of the second.
-    Swap {
-        slots: (usize, usize),
-        gpus: (usize, usize),
-    },
-    /// Two slots for two.
-    PairSwap {
-        slots: [(usize, usize); 2],
-        gpus: (usize, usize),
+    /// A slot of the heaviest GPU for one of another, or two for two.
+    Exchange {
+        gpu: usize,
+        first: (usize, usize),
+        second: Option<(usize, usize)>,
     },
     /// A slot becomes a replica of an expert.
     Transfer {
-        slot: usize,
         gpu: usize,
+        slot: usize,
         expert: u32,
     },
 }
@@ -96,24 +106,24 @@ impl Move {
 }
 
 /// Follows the trajectory of a start from a packed candidate. Afterwards `candidate.snapshot` is the best placement on
-/// the way. `loads` is `[experts][windows]`, `floors` has one load a window. The start is told by its key and number.
+/// the way. `loads` is `[experts][windows]`, `floors` has one load a window. A start is told by its key and number.
+///
+/// It is compiled once for each set of vector instructions, and the widest that the processor has is taken.
 pub fn search(
     params: &Params,
-    (key, start): (u32, u32),
+    start: (u32, u32),
     loads: &[u32],
     (floors, stop_load): (&[u32], u32),
     candidate: &mut Candidate,
     search: &mut Search,
 ) -> Outcome {
-    pulp::Arch::new().dispatch(Trajectory { params, key, start, loads, floors, stop_load, candidate, search })
+    pulp::Arch::new().dispatch(Trajectory { params, start, loads, floors, stop_load, candidate, search })
 }
 
-/// The arguments of [`search`], so that it is compiled once for each set of vector instructions, and the widest that the
-/// processor has is taken.
+/// The arguments of [`search`].
 struct Trajectory<'a> {
     params: &'a Params,
-    key: u32,
-    start: u32,
+    start: (u32, u32),
     loads: &'a [u32],
     floors: &'a [u32],
     stop_load: u32,
@@ -126,9 +136,8 @@ impl pulp::NullaryFnOnce for Trajectory<'_> {
 
     #[inline(always)]
     fn call(self) -> Outcome {
-        let Self { params, key, start, loads, floors, stop_load, candidate, search } = self;
-        search.place(params, loads, floors, candidate);
-        search.run(params, key, start, stop_load as i32, candidate)
+        self.search.place(self.params, self.loads, self.floors, self.candidate);
+        self.search.run(self.params, self.start, self.stop_load as i32, self.candidate)
     }
 }
 
@@ -180,8 +189,7 @@ impl Search {
     fn run(
         &mut self,
         params: &Params,
-        key: u32,
-        start: u32,
+        (key, start): (u32, u32),
         stop: i32,
         candidate: &mut Candidate,
     ) -> Outcome {
@@ -203,15 +211,15 @@ impl Search {
                 break End::Spent;
             }
             iteration += 1;
-            let a = self.proposer();
-            let found = self.best_move(params, (key, start), (iteration, since), value, a);
+            let now = Now { params, key, start, iteration, since, value, heavy: self.heavy() };
+            let found = self.best_move(&now);
             // With duplicates a transfer may come to more than it says: a GPU may hold the expert that loses twice.
             let may_be_worse = matches!(found.kind, Kind::Transfer { .. }) && !params.avoid_duplicates;
             if is_new && (found.value >= value || may_be_worse) {
                 self.keep(candidate);
                 is_new = false;
             }
-            self.make(key, iteration, a, found);
+            self.make(&now, found.kind);
             value = self.look();
             if value < best {
                 (best, since, is_new) = (value, 0, true);
@@ -225,44 +233,31 @@ impl Search {
         Outcome { max: best as u32, end }
     }
 
-    /// The best move of GPU `a`: the best exchange, or, where that does not help, the best transfer.
+    /// The best exchange, or, where that does not help, the best transfer.
     #[inline(always)]
-    fn best_move(
-        &mut self,
-        params: &Params,
-        (key, start): (u32, u32),
-        (iteration, since): (u32, u32),
-        value: i32,
-        a: usize,
-    ) -> Move {
-        let mut found = self.best_exchange(params, key, iteration, value, a);
-        let few_slots = self.slots <= 3;
-        if found.value >= value && !self.replicated.is_empty() && (few_slots || since >= TRANSFER_WAIT) {
-            // A start from noisy counts changes them now and then, whatever it costs.
-            let forced = start > 0 && since % TRANSFER_WAIT == TRANSFER_WAIT - 1;
-            let limit = if forced { BLOCKED } else { found.value };
-            let transfer = self.best_transfer(params, key, iteration, limit, a);
-            if transfer.value < limit {
-                found = transfer;
-            }
+    fn best_move(&mut self, now: &Now<'_>) -> Move {
+        let found = self.best_exchange(now);
+        let waited = self.slots <= 3 || now.since >= TRANSFER_WAIT;
+        if found.value < now.value || self.replicated.is_empty() || !waited {
+            return found;
         }
-        found
+        // A start from noisy counts changes them now and then, whatever it costs.
+        let forced = now.start > 0 && now.since % TRANSFER_WAIT == TRANSFER_WAIT - 1;
+        let limit = if forced { BLOCKED } else { found.value };
+        let transfer = self.best_transfer(now, limit);
+        if transfer.value < limit { transfer } else { found }
     }
 
     /// Makes a move, and forbids to undo it for some iterations.
     #[inline(always)]
-    fn make(&mut self, key: u32, iteration: u32, a: usize, found: Move) {
+    fn make(&mut self, now: &Now<'_>, kind: Kind) {
+        let &Now { key, iteration, heavy: a, .. } = now;
         let word = rng::draw(key, rng::TENURE + iteration);
         let tenure = |byte: u32| iteration + SLOT_TENURE + (word >> (8 * byte) & 0xff) % 3;
-        match found.kind {
+        match kind {
             Kind::None => (0..self.slots).for_each(|slot| self.tabu[slot * self.lanes + a] = 0),
-            Kind::Swap { slots: (i, j), gpus: (a, b) } => {
-                self.swap(i, a, j, b);
-                self.tabu[i * self.lanes + a] = tenure(0);
-                self.tabu[j * self.lanes + b] = tenure(1);
-            }
-            Kind::PairSwap { slots, gpus: (a, b) } => {
-                for ((i, j), byte) in slots.into_iter().zip([0, 2]) {
+            Kind::Exchange { gpu: b, first, second } => {
+                for ((i, j), byte) in [Some(first), second].into_iter().flatten().zip([0, 2]) {
                     self.swap(i, a, j, b);
                     self.tabu[i * self.lanes + a] = tenure(byte);
                     self.tabu[j * self.lanes + b] = tenure(byte + 1);
@@ -297,22 +292,25 @@ impl Search {
     #[inline(always)]
     fn look(&mut self) -> i32 {
         self.tops.clear();
-        for loads in self.gpu.chunks_exact(self.lanes) {
-            let first = heaviest(loads, usize::MAX, usize::MAX);
-            self.tops.push([first; 3]);
-        }
-        if self.windows > 1 {
-            for (tops, loads) in self.tops.iter_mut().zip(self.gpu.chunks_exact(self.lanes)) {
-                tops[1] = heaviest(loads, tops[0].gpu, usize::MAX);
-                tops[2] = heaviest(loads, tops[0].gpu, tops[1].gpu);
+        for loads in self.gpu.chunks_exact_mut(self.lanes) {
+            let first = heaviest(loads);
+            let mut tops = [first; 3];
+            if self.windows > 1 {
+                loads[first.gpu] = -1;
+                tops[1] = heaviest(loads);
+                loads[tops[1].gpu] = -1;
+                tops[2] = heaviest(loads);
+                loads[tops[1].gpu] = tops[1].load;
+                loads[first.gpu] = first.load;
             }
+            self.tops.push(tops);
         }
         self.tops.iter().zip(&self.floors).map(|(tops, &floor)| tops[0].load.max(floor)).sum()
     }
 
     /// The GPU that moves: the heaviest one of the window that is furthest above its floor, ties to the earlier.
     #[inline(always)]
-    fn proposer(&self) -> usize {
+    fn heavy(&self) -> usize {
         let excess = |w: usize| self.tops[w][0].load - self.floors[w];
         let furthest = (0..self.windows).fold(0, |best, w| if excess(w) > excess(best) { w } else { best });
         self.tops[furthest][0].gpu
@@ -334,9 +332,9 @@ impl Search {
     }
 }
 
-/// The heaviest GPU that is not one of two, the lower of equals; a load of -1 where there is none.
+/// The heaviest GPU, the lower of equals.
 #[inline(always)]
-fn heaviest(loads: &[i32], but: usize, nor: usize) -> Top {
+fn heaviest(loads: &[i32]) -> Top {
     let mut most = [-1; ABREAST];
     for loads in loads.as_chunks::<ABREAST>().0 {
         for lane in 0..ABREAST {
@@ -347,18 +345,8 @@ fn heaviest(loads: &[i32], but: usize, nor: usize) -> Top {
     for load in most {
         top.load = top.load.max(load);
     }
-    if but < loads.len() {
-        // Rare: only with several windows.
-        top.load = -1;
-        for (gpu, &load) in loads.iter().enumerate() {
-            top.load = if gpu == but || gpu == nor { top.load } else { top.load.max(load) };
-        }
-    }
-    for (gpu, &load) in loads.iter().enumerate() {
-        if load == top.load && gpu != but && gpu != nor {
-            top.gpu = gpu;
-            break;
-        }
+    while top.gpu + 1 < loads.len() && loads[top.gpu] != top.load {
+        top.gpu += 1;
     }
     top
 }

@@ -22,6 +22,10 @@ struct Small {
     a: usize,
 }
 
+fn now(params: &Params, value: i32, heavy: usize) -> Now<'_> {
+    Now { params, key: KEY, start: 0, iteration: NOW, since: 0, value, heavy }
+}
+
 impl Small {
     fn new(seed: u64, slots: usize, windows: usize, duplicates: Duplicates, with_tabus: bool) -> Self {
         let mut random = Random(seed);
@@ -53,7 +57,7 @@ impl Small {
             tabu.iter_mut().for_each(|tabu| *tabu = if with_tabus { until(&mut random) } else { 0 });
         }
         small.value = small.search.look();
-        small.a = small.search.proposer();
+        small.a = small.search.heavy();
         small
     }
 
@@ -158,9 +162,7 @@ impl Small {
     }
 
     fn find_exchange(&mut self) -> Move {
-        let (value, a) = (self.value, self.a);
-        let params = self.params.clone();
-        self.search.best_exchange(&params, KEY, NOW, value, a)
+        self.search.best_exchange(&now(&self.params, self.value, self.a))
     }
 
     /// What the search holds must be what its placement comes to.
@@ -234,21 +236,18 @@ fn an_exchange_is_the_best_of_all_exchanges_of_the_heaviest_gpu() {
         let found = small.find_exchange();
         assert_eq!((found.kind != Kind::None).then_some(found.value), best, "seed {seed}: {found:?}");
         match found.kind {
-            Kind::Swap { slots: (i, j), gpus: (a, b) } => {
-                singles += 1;
-                assert!(a == small.a && small.may_exchange(b, i, j), "seed {seed}: {found:?}");
-                assert_eq!(small.value_of(&small.exchanged(b, &[(i, j)]), a, b), found.value, "seed {seed}");
-            }
-            Kind::PairSwap { slots, gpus: (a, b) } => {
-                pairs += 1;
-                let allowed = slots.iter().all(|&(i, j)| small.may_exchange(b, i, j));
-                assert!(a == small.a && allowed, "seed {seed}: {found:?}");
-                assert_eq!(small.value_of(&small.exchanged(b, &slots), a, b), found.value, "seed {seed}");
+            Kind::Exchange { gpu, first, second } => {
+                (singles, pairs) =
+                    (singles + usize::from(second.is_none()), pairs + usize::from(second.is_some()));
+                let slots: Vec<_> = std::iter::once(first).chain(second).collect();
+                assert!(slots.iter().all(|&(i, j)| small.may_exchange(gpu, i, j)), "seed {seed}: {found:?}");
+                let value = small.value_of(&small.exchanged(gpu, &slots), small.a, gpu);
+                assert_eq!(value, found.value, "seed {seed}");
             }
             Kind::None => {}
             Kind::Transfer { .. } => panic!("seed {seed}: {found:?}"),
         }
-        small.search.make(KEY, NOW, small.a, found);
+        small.search.make(&now(&small.params, small.value, small.a), found.kind);
         small.assert_consistent();
     }
     assert!(singles > 500 && pairs > 100, "{singles} exchanges of single slots, {pairs} of pairs");
@@ -324,7 +323,7 @@ fn a_transfer_is_the_best_of_its_kind_and_worth_what_it_says() {
                     .for_each(|&x| offer(weigh(&small, gpu, x, y)));
             }
         }
-        let found = small.search.best_transfer(&params, KEY, NOW, BLOCKED, a);
+        let found = small.search.best_transfer(&now(&small.params, small.value, a), BLOCKED);
         assert_eq!((found.kind != Kind::None).then_some(found.value), best, "seed {seed}: {found:?}");
         let Kind::Transfer { slot, gpu, expert } = found.kind else { continue };
         let (own_now, x) = (gpu == a, small.held(gpu)[slot]);
@@ -346,7 +345,7 @@ fn a_transfer_is_the_best_of_its_kind_and_worth_what_it_says() {
             exact += 1;
             assert_eq!(after, found.value, "seed {seed}: {found:?}");
         }
-        small.search.make(KEY, NOW, a, found);
+        small.search.make(&now(&small.params, small.value, a), found.kind);
         small.assert_consistent();
         assert!(small.search.no_gain[x as usize] > NOW && small.search.no_loss[expert as usize] > NOW);
     }

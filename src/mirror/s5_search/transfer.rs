@@ -5,9 +5,9 @@
 //! whose replicas are then the lightest, or an expert of the GPU gains a replica elsewhere.
 
 use super::exchange::first_slots;
-use super::{Kind, Move, Search, Top};
+use super::{Kind, Move, Now, Search, Top};
 use crate::mirror::rng;
-use crate::params::{BLOCKED, FREE, Params};
+use crate::params::{BLOCKED, FREE};
 
 /// Experts with several replicas, and where these are.
 #[derive(Default)]
@@ -32,32 +32,15 @@ struct Replica {
 }
 
 impl Search {
-    /// The best transfer of GPU `a` below `limit`. Ties go to slots of `a`, then to the lower expert of `a`, GPU and
+    /// The best transfer below `limit`. Ties go to slots of the heaviest GPU, then to the lower expert of it, GPU and
     /// slot.
     #[inline(always)]
-    pub(super) fn best_transfer(
-        &mut self,
-        params: &Params,
-        key: u32,
-        iteration: u32,
-        limit: i32,
-        a: usize,
-    ) -> Move {
-        self.find_peaks(params, key, iteration);
+    pub(super) fn best_transfer(&mut self, now: &Now<'_>, limit: i32) -> Move {
+        self.find_peaks(now);
         let mut best = Move { value: limit, kind: Kind::None };
-        self.replace_own(params, iteration, a, &mut best);
-        self.add_elsewhere(params, key, iteration, a, &mut best);
+        self.replace_own(now, &mut best);
+        self.add_elsewhere(now, &mut best);
         best
-    }
-
-    /// Experts that may lose a replica: all with several, or some of them where that would take too long.
-    #[inline(always)]
-    fn losers(&self, params: &Params, key: u32, iteration: u32) -> (usize, usize) {
-        let n = self.replicated.len();
-        if n <= params.losers as usize {
-            return (0, n);
-        }
-        (rng::below(rng::draw(key, rng::LOSERS + iteration), n as u32) as usize, params.losers as usize)
     }
 
     /// Forgets an earlier candidate.
@@ -82,14 +65,17 @@ impl Search {
         }
     }
 
-    /// Finds the peaks of the experts that may lose a replica, and their replicas.
+    /// Finds the peaks of the experts that may lose a replica, and their replicas: of all with several, or of some of
+    /// them where that would take too long.
     #[inline(always)]
-    fn find_peaks(&mut self, params: &Params, key: u32, iteration: u32) {
-        let windows = self.windows;
-        let (first, n) = self.losers(params, key, iteration);
+    fn find_peaks(&mut self, now: &Now<'_>) {
+        let (windows, iteration) = (self.windows, now.iteration);
+        let (several, most) = (self.replicated.len(), now.params.losers as usize);
+        let word = rng::draw(now.key, rng::LOSERS + iteration);
+        let first = if several <= most { 0 } else { rng::below(word, several as u32) as usize };
         let Scratch { may_lose, peaks, replicas, .. } = &mut self.transfer;
-        for i in 0..n {
-            let x = self.replicated[(first + i) % self.replicated.len()] as usize;
+        for i in 0..several.min(most) {
+            let x = self.replicated[(first + i) % several] as usize;
             if self.no_loss[x] <= iteration {
                 may_lose[x] = iteration;
                 peaks[x * windows..(x + 1) * windows].fill([Top { gpu: usize::MAX, load: -1 }; 2]);
@@ -105,9 +91,9 @@ impl Search {
                 let x = expert as usize;
                 replicas.push(Replica { gpu, slot, expert: x });
                 for w in 0..windows {
-                    let now = self.load[(slot * windows + w) * self.lanes + gpu];
+                    let lost = self.load[(slot * windows + w) * self.lanes + gpu];
                     let then = self.weight[x * windows + w] / (self.counts[x] as i32 - 1);
-                    let load = self.gpu[w * self.lanes + gpu] + then - now;
+                    let load = self.gpu[w * self.lanes + gpu] + then - lost;
                     let [first, second] = &mut peaks[x * windows + w];
                     if load > first.load {
                         *second = *first;
@@ -149,21 +135,21 @@ impl Search {
 
     /// Whether an expert may gain a replica.
     #[inline(always)]
-    fn may_gain(&self, params: &Params, iteration: u32, y: usize) -> bool {
-        self.counts[y] < params.max_count && self.no_gain[y] <= iteration
+    fn may_gain(&self, now: &Now<'_>, y: usize) -> bool {
+        self.counts[y] < now.params.max_count && self.no_gain[y] <= now.iteration
     }
 
-    /// A slot of `a` goes to the expert that is not on `a` and whose replicas are the lightest then.
+    /// A slot of the heaviest GPU goes to the expert that is not on it and whose replicas are the lightest then.
     #[inline(always)]
-    fn replace_own(&mut self, params: &Params, iteration: u32, a: usize, best: &mut Move) {
-        let windows = self.windows;
+    fn replace_own(&mut self, now: &Now<'_>, best: &mut Move) {
+        let (windows, a) = (self.windows, now.heavy);
         let mut lightest = (BLOCKED, usize::MAX);
         for y in 0..self.counts.len() {
             let mut load = 0;
             for w in 0..windows {
                 load += self.lighter(y, w);
             }
-            if load < lightest.0 && self.may_gain(params, iteration, y) && !self.holds(a, y as u32) {
+            if load < lightest.0 && self.may_gain(now, y) && !self.holds(a, y as u32) {
                 lightest = (load, y);
             }
         }
@@ -173,7 +159,7 @@ impl Search {
         }
         for slot in 0..self.slots {
             let x = self.expert[slot * self.lanes + a];
-            if x == FREE || self.transfer.may_lose[x as usize] != iteration {
+            if x == FREE || self.transfer.may_lose[x as usize] != now.iteration {
                 continue;
             }
             let x = x as usize;
@@ -184,20 +170,21 @@ impl Search {
             };
             let value = total(windows, value);
             if value < best.value {
-                *best = Move { value, kind: Kind::Transfer { slot, gpu: a, expert: y as u32 } };
+                *best = Move { value, kind: Kind::Transfer { gpu: a, slot, expert: y as u32 } };
             }
         }
     }
 
-    /// An expert of `a` gains a replica in a slot elsewhere.
+    /// An expert of the heaviest GPU gains a replica in a slot elsewhere.
     #[inline(always)]
-    fn add_elsewhere(&mut self, params: &Params, key: u32, iteration: u32, a: usize, best: &mut Move) {
+    fn add_elsewhere(&mut self, now: &Now<'_>, best: &mut Move) {
+        let &Now { params, heavy: a, .. } = now;
         let windows = self.windows;
-        let (first, _) = first_slots(params, key, iteration);
+        let (first, _) = first_slots(now);
         for i in 0..params.gainers as usize {
             let own = (first + i) % self.slots;
             let y = self.expert[own * self.lanes + a];
-            if y == FREE || !self.may_gain(params, iteration, y as usize) {
+            if y == FREE || !self.may_gain(now, y as usize) {
                 continue;
             }
             let y = y as usize;
