@@ -73,6 +73,11 @@ pub use plan::{Placement, Plan, Stop};
 pub use planner::{Fallback, LayerMoves, Planner, Replan};
 pub use presets::Preset;
 
+// The program in the README is a doc test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 // The device suite is compiled into the unit tests, to see single stages; its helpers name the crate.
 #[cfg(test)]
 extern crate self as eplb_wgpu;
