@@ -1,0 +1,28 @@
+//! The guide: how to use the crate, page by page.
+//!
+//! - [`problem`]: what to give the planner, and what it refuses;
+//! - [`quick_start`]: a first plan, from the command line and from code;
+//! - [`how_it_works`]: one small layer, followed through the stages by hand;
+//! - [`determinism`]: plans made on several ranks.
+//!
+//! What the words mean and how the planner works inside is told on [the crate's front page](crate).
+
+/// What to give the planner, and what it refuses.
+pub mod problem {
+    #![doc = include_str!("problem.md")]
+}
+
+/// A first plan, from the command line and from code.
+pub mod quick_start {
+    #![doc = include_str!("quick_start.md")]
+}
+
+/// One small layer, followed through the stages by hand.
+pub mod how_it_works {
+    #![doc = include_str!("how_it_works.md")]
+}
+
+/// Plans made on several ranks.
+pub mod determinism {
+    #![doc = include_str!("determinism.md")]
+}
