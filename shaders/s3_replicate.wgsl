@@ -39,14 +39,21 @@ fn replicate(invocation: Invocation) {
 }
 
 // Whether the starts of a node are worth it. Assignments come in order of their bounds: one is tried only if none
-// before is good enough and it could win; DeepSeek's own and the repaired one wherever they could win. Further starts
-// follow only where none is good enough.
+// before is good enough and it could win; DeepSeek's own and the repaired one wherever they could win. The nodes of the
+// one that is chosen get further starts where none is good enough, until some bring nothing.
 fn goes_on(layer: u32, node: u32) -> bool {
     let layer_max = kept[layer_state_at(layer) + LAYER_MAX];
-    let could_win = groups[chosen_at(layer, params.assignment)] < layer_max;
-    let wanted = params.assignment >= params.assignments || layer_max > enough(groups[chosen_at(layer, 0u)]);
-    let node_max = kept[node_state_at(layer, node) + NODE_MAX];
-    return could_win && wanted && (params.start_begin == 0u || node_max > enough(node_bound(layer, node)));
+    let is_open = layer_max > enough(groups[chosen_at(layer, 0u)]);
+    if params.start_begin > 0u {
+        let state = node_state_at(layer, node);
+        let best = kept[state + NODE_MAX];
+        let has_begun = best != NONE;
+        return has_begun && best > enough(node_bound(layer, node)) && kept[state + NODE_IDLE] < params.start_patience;
+    }
+    if params.assignment == CHOSEN {
+        return is_open && kept[layer_state_at(layer) + LAYER_CHOSEN] >= min(FULL_ASSIGNMENTS, params.assignments);
+    }
+    return groups[assignment_at(layer)] < layer_max && (params.assignment >= params.assignments || is_open);
 }
 
 @compute @workgroup_size(LANES)

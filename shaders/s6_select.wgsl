@@ -19,16 +19,21 @@ fn choose_start(invocation: Invocation) {
     let starts = select(0u, params.start_count, kept[state + NODE_RUNS] == 1u);
     for (var i = 0u; i < starts; i += 1u) {
         take_candidate(lane * params.start_count + i);
+        // After the last that could be wanted no start is looked at: the CPU backend does not run them.
+        if kept[state + NODE_MAX] <= good || kept[state + NODE_IDLE] >= params.start_patience {
+            return;
+        }
         let end = control(C_END);
+        let found = control(C_BEST_MAX);
+        kept[state + NODE_IDLE] += 1u;
         if end == END_RUNNING {
             kept[state + NODE_CUT] = 1u;
         }
-        let found = control(C_BEST_MAX);
-        // After one that is good enough no start is looked at: the CPU backend does not run them.
-        if kept[state + NODE_MAX] > good && found < kept[state + NODE_MAX] {
+        if found < kept[state + NODE_MAX] {
             kept[state + NODE_MAX] = found;
             kept[state + NODE_END] = end;
             kept[state + NODE_WINNER] = me;
+            kept[state + NODE_IDLE] = 0u;
         }
     }
 }
@@ -75,10 +80,12 @@ fn settle_layer(invocation: Invocation) {
     }
     let decides = node_state_at(layer, deciding);
     kept[state + LAYER_TAKE] = 0u;
-    if kept[decides + NODE_MAX] < kept[state + LAYER_MAX] {
+    let max = kept[decides + NODE_MAX];
+    // Further starts of the nodes that the plan has made none of them worse.
+    if max < kept[state + LAYER_MAX] || (params.assignment == CHOSEN && max != NONE) {
         take(layer, decides);
     }
-    if params.assignment + 1u < params.assignments {
+    if params.assignment < params.assignments - 1u {
         let max = kept[state + LAYER_MAX];
         let next = groups[chosen_at(layer, params.assignment + 1u)];
         kept[state + LAYER_OPEN] = select(0u, 1u, max > enough(groups[chosen_at(layer, 0u)]) && next < max);
@@ -91,7 +98,9 @@ fn take(layer: u32, decides: u32) {
     kept[state + LAYER_MAX] = kept[decides + NODE_MAX];
     kept[state + LAYER_END] = kept[decides + NODE_END];
     kept[state + LAYER_TAKE] = 1u;
-    kept[state + LAYER_CHOSEN] = params.assignment;
+    if params.assignment != CHOSEN {
+        kept[state + LAYER_CHOSEN] = params.assignment;
+    }
     for (var node = 0u; node < params.nodes; node += 1u) {
         let at = node_state_at(layer, node);
         kept[at + NODE_KEPT_MAX] = kept[at + NODE_MAX];

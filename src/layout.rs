@@ -9,7 +9,7 @@ use crate::params::{COUNT_NOISE, Params, SAMPLED_ASSIGNMENTS};
 /// Words of a candidate's control block (`CONTROL_WORDS` in `candidate.wgsl`).
 pub const CONTROL_WORDS: u32 = 23;
 /// Words of a node's kept state (`NODE_WORDS` in `problem.wgsl`).
-pub const NODE_WORDS: u32 = 7;
+pub const NODE_WORDS: u32 = 8;
 /// Words of a layer's kept state (`LAYER_WORDS` in `problem.wgsl`).
 pub const LAYER_WORDS: u32 = 6;
 /// In it: why the search ended (`LAYER_END`), whether a start was cut off (`LAYER_CUT`), and whether a further assignment
@@ -19,6 +19,8 @@ pub const LAYER_END: usize = 1;
 pub const LAYER_CUT: usize = 4;
 /// See [`LAYER_END`].
 pub const LAYER_OPEN: usize = 5;
+/// In the place of an assignment's number: the one that a layer's plan is for (`CHOSEN` in `problem.wgsl`).
+pub const CHOSEN: u32 = u32::MAX;
 /// Words of a layer's walk before its list (`WALK_LIST` in `s2_groups_to_nodes.wgsl`).
 pub const WALK_WORDS: u32 = 6;
 
@@ -43,7 +45,7 @@ gpu_params! {
     slots_per_gpu, node_slots, max_count, windows, quads,
     avoid_duplicates, seed_low, seed_high, count_noise, packing_noise, objective, heaviest, lightest,
     moves, steps, iterations, patience, later_patience, exchange_slots, pair_slots, losers, gainers, stop_fraction, start_fraction,
-    assignments, group_rule, enumerated, samples,
+    assignments, group_rule, enumerated, samples, start_patience,
     lanes, fuel, spread, begin, end, assignment, layer_begin, layer_count, start_begin, start_count, candidates, turn,
     at_group_rank, at_built, at_build_state, at_shares, at_chosen, at_walk, at_node_state, at_node_slots,
     at_layer_state, at_plan, at_control, at_expert, at_load, at_snapshot, at_counts, at_gpu_load, at_marks,
@@ -203,6 +205,7 @@ impl Layout {
             },
             enumerated,
             samples,
+            start_patience: params.start_patience,
             spread: 1,
             at_group_rank,
             at_built,

@@ -20,7 +20,7 @@ use crate::error::Error;
 use crate::loads::Loads;
 use crate::mirror::candidate::End;
 use crate::moves::{self, MoveLimits, Moves};
-use crate::options::PlanOptions;
+use crate::options::{Duplicates, PlanOptions};
 use crate::params::{FREE, Params};
 use crate::plan::{Placement, Plan, Stop};
 use crate::planner::cpu::Planned;
@@ -192,18 +192,24 @@ impl Planner {
         let mut made_by = self.inner.info.clone();
         let windows = host::even_where_cold(&params, loads.fixed_windows());
         let combined = host::combine(&params, &windows);
-        let mut planned = match self.on_threads(|| host::plan_small(&params, &combined)) {
-            Some(planned) => planned,
-            None => match self.plan_on_backend(&params, &combined, &windows) {
-                Ok(planned) => planned,
-                Err(error) if self.fallback == Fallback::Never => return Err(error),
-                Err(error) => {
+        let mut plan_by = |params: &Params| match self.on_threads(|| host::plan_small(params, &combined)) {
+            Some(planned) => Ok(planned),
+            None => match self.plan_on_backend(params, &combined, &windows) {
+                Err(error) if self.fallback != Fallback::Never => {
                     warnings.push(format!("{error}; the CPU backend made the plan"));
                     made_by = DeviceInfo::cpu();
-                    self.on_threads(|| cpu::plan(&params, &combined, &windows))
+                    Ok(self.on_threads(|| cpu::plan(params, &combined, &windows)))
                 }
+                planned => planned,
             },
         };
+        let mut planned = plan_by(&params)?;
+        // Where duplicates are allowed a plan without them is one too, and the search often finds a better one so.
+        let without = PlanOptions { duplicates: Duplicates::Avoid, ..options.clone() };
+        let without = Params::new(loads, cluster, &without)?;
+        if params.trajectory && without.avoid_duplicates != params.avoid_duplicates && planned.is_open() {
+            host::take_better(&params, &windows, &mut planned, &plan_by(&without)?);
+        }
         host::prefer_trivial(&params, &windows, &mut planned);
         let slots = to_map(&planned.slots).collect();
         let placement = Placement::new(loads.experts(), cluster.num_slots(), slots)?;

@@ -9,7 +9,7 @@ fn gather(invocation: Invocation) {
     let in_layer = (params.experts + COPY_BLOCK - 1u) / COPY_BLOCK;
     let layer = lane / in_layer;
     let begin = lane % in_layer * COPY_BLOCK;
-    let chosen = chosen_at(layer, params.assignment);
+    let chosen = assignment_at(layer);
     let end = select(min(begin + COPY_BLOCK, params.experts), 0u, groups[chosen] == NONE);
     var place = begin / params.group_size;
     var in_group = begin % params.group_size;
@@ -25,6 +25,7 @@ fn gather(invocation: Invocation) {
         kept[state + NODE_END] = END_SPENT;
         kept[state + NODE_WINNER] = NONE;
         kept[state + NODE_CUT] = 0u;
+        kept[state + NODE_IDLE] = 0u;
     }
     if begin == 0u && params.assignment == 0u {
         kept[layer_state_at(layer) + LAYER_MAX] = NONE;
@@ -55,7 +56,7 @@ fn bound_nodes(invocation: Invocation) {
     }
     let layer = lane / params.nodes;
     var bound = groups[chosen_at(layer, 0u)];
-    if params.windows == 1u && groups[chosen_at(layer, params.assignment)] != NONE {
+    if params.windows == 1u && groups[assignment_at(layer)] != NONE {
         let first = lane * params.node_experts;
         var sum = 0u;
         for (var expert = 0u; expert < params.node_experts; expert += 1u) {
@@ -113,7 +114,7 @@ fn rank_experts(invocation: Invocation) {
     let node = lane / in_node;
     let first = lane % in_node * EXPERT_BLOCK;
     let begin = node * params.node_experts;
-    if groups[chosen_at(node / params.nodes, params.assignment)] == NONE {
+    if groups[assignment_at(node / params.nodes)] == NONE {
         return;
     }
     for (var i = 0u; i < EXPERT_BLOCK; i += 1u) {
@@ -157,7 +158,7 @@ fn floors(invocation: Invocation) {
         return;
     }
     let layer = lane / params.quads;
-    let chosen = chosen_at(layer, params.assignment);
+    let chosen = assignment_at(layer);
     var largest = vec4<u32>(0u);
     var sum = vec4<u32>(0u);
     for (var place = 0u; place < params.groups; place += 1u) {

@@ -44,7 +44,7 @@ fn take_candidate(candidate: u32) {
 
 // The first group of this candidate's node.
 fn first_group() -> u32 {
-    return groups[chosen_at(my_layer, params.assignment) + 1u + my_node * params.node_groups];
+    return groups[assignment_at(my_layer) + 1u + my_node * params.node_groups];
 }
 
 fn words_of(candidate: u32) -> u32 {

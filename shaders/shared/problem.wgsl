@@ -45,6 +45,7 @@ struct Params {
     group_rule: u32,
     enumerated: u32,
     samples: u32,
+    start_patience: u32,
     // this dispatch
     lanes: u32,
     fuel: u32,
@@ -117,7 +118,7 @@ fn take_params() {
 }
 
 // Words of the kept state of a node and of a layer.
-const NODE_WORDS: u32 = 7u;
+const NODE_WORDS: u32 = 8u;
 const NODE_MAX: u32 = 0u;         // load of its heaviest GPU; with several windows the sum over them
 const NODE_BOUND: u32 = 1u;       // what no placement of it goes below, nor any plan of the layer
 const NODE_END: u32 = 2u;         // why its search ended
@@ -125,6 +126,7 @@ const NODE_WINNER: u32 = 3u;      // the candidate to copy, or NONE
 const NODE_KEPT_MAX: u32 = 4u;    // NODE_MAX of the plan kept for the layer
 const NODE_CUT: u32 = 5u;         // 1: a start was cut off in the middle of its search
 const NODE_RUNS: u32 = 6u;        // 1: its candidates run in this batch
+const NODE_IDLE: u32 = 7u;        // starts since the best one
 
 const LAYER_WORDS: u32 = 6u;
 const LAYER_MAX: u32 = 0u;        // load of the heaviest GPU of the plan
@@ -137,6 +139,15 @@ const LAYER_OPEN: u32 = 5u;       // 1: the assignment after the last one tried 
 // A chosen assignment: its bound, then its groups node after node.
 fn chosen_at(layer: u32, assignment: u32) -> u32 {
     return params.at_chosen + (layer * (params.assignments + 2u) + assignment) * (params.groups + 1u);
+}
+
+// In the place of an assignment's number: the one that the plan of a layer is for.
+const CHOSEN: u32 = 0xffffffffu;
+
+// The assignment that this dispatch is about.
+fn assignment_at(layer: u32) -> u32 {
+    let chosen = kept[layer_state_at(layer) + LAYER_CHOSEN];
+    return chosen_at(layer, select(params.assignment, chosen, params.assignment == CHOSEN));
 }
 
 fn node_state_at(layer: u32, node: u32) -> u32 {

@@ -2,7 +2,6 @@
 //! layer.
 
 use crate::mirror::candidate::{End, Outcome};
-use crate::mirror::s2_groups_to_nodes::Assignment;
 use crate::params::{FREE, Params};
 
 /// The best placement of one node so far.
@@ -14,17 +13,24 @@ pub struct NodeBest {
     pub end: End,
     /// Expert of each slot, in the node's numbering.
     pub slots: Vec<u32>,
+    /// Starts made.
+    pub starts: u32,
+    /// Starts since the best one.
+    pub idle: u32,
 }
 
 impl NodeBest {
     /// No start yet.
     pub fn none() -> Self {
-        Self { max: u32::MAX, end: End::Spent, slots: Vec::new() }
+        Self { max: u32::MAX, end: End::Spent, slots: Vec::new(), starts: 0, idle: 0 }
     }
 
     /// Keeps the result of a start if it is better; the earlier wins ties.
     pub fn offer(&mut self, outcome: Outcome, slots: &[u32]) {
+        self.starts += 1;
+        self.idle += 1;
         if outcome.max < self.max {
+            self.idle = 0;
             self.max = outcome.max;
             self.end = outcome.end;
             self.slots.clear();
@@ -55,18 +61,22 @@ impl LayerBest {
     }
 
     /// Keeps an assignment's plan if it is better; the earlier wins ties.
-    pub fn offer(&mut self, params: &Params, assignment: &Assignment, nodes: &[NodeBest]) {
-        let deciding = (0..nodes.len()).max_by_key(|&n| (nodes[n].max, usize::MAX - n)).unwrap_or(0);
-        if nodes[deciding].max >= self.max {
-            return;
+    pub fn offer(&mut self, params: &Params, groups: &[u32], nodes: &[&NodeBest]) {
+        if nodes.iter().all(|node| node.max < self.max) {
+            self.take(params, groups, nodes);
         }
+    }
+
+    /// Keeps an assignment's plan.
+    pub fn take(&mut self, params: &Params, groups: &[u32], nodes: &[&NodeBest]) {
+        let deciding = (0..nodes.len()).max_by_key(|&n| (nodes[n].max, usize::MAX - n)).unwrap_or(0);
         self.max = nodes[deciding].max;
         self.end = nodes[deciding].end;
-        self.groups.clone_from(&assignment.groups);
+        self.groups = groups.to_vec();
         self.node_max = nodes.iter().map(|n| n.max).collect();
         self.slots.clear();
         let mut logical = Vec::with_capacity(params.node_experts as usize);
-        for (groups, best) in assignment.groups.chunks_exact(params.node_groups as usize).zip(nodes) {
+        for (groups, best) in groups.chunks_exact(params.node_groups as usize).zip(nodes) {
             // A node numbers its experts group by group.
             logical.clear();
             for group in groups {

@@ -6,7 +6,7 @@ use crate::mirror::s5_search::Search;
 use crate::mirror::s6_select::{LayerBest, NodeBest};
 use crate::mirror::{rng, s1_group_loads, s3_replicate, s4_pack, s5_counts, s5_descend, s5_search};
 use crate::options::GroupRule;
-use crate::params::{Params, enumerate_assignments};
+use crate::params::{FULL_ASSIGNMENTS, Params, enumerate_assignments};
 use crate::threads;
 
 /// Logical expert of each slot and the end of the search, layer after layer.
@@ -18,6 +18,11 @@ pub struct Planned {
 }
 
 impl Planned {
+    /// Whether a layer's search ended above the gap.
+    pub fn is_open(&self) -> bool {
+        self.ends.iter().any(|end| matches!(end, End::Stuck | End::Spent))
+    }
+
     /// All layers' plans, in order.
     pub fn of(layers: &[LayerBest]) -> Self {
         let rows: Vec<&[u32]> = layers.iter().map(|layer| &layer.slots[..]).collect();
@@ -67,43 +72,56 @@ struct Layer<'a> {
 }
 
 impl Layer<'_> {
-    /// s1 to s6.
+    /// s1 to s6: the best assignment, then further starts of its nodes.
     fn plan(mut self, scratch: &mut Scratch) -> LayerBest {
         let params = self.params;
         s1_group_loads::group_loads(params, self.combined, &mut scratch.group_loads);
         let mut best = LayerBest::none();
         if params.windows > 1 {
-            self.plan_windows(scratch, &mut best);
+            let floors = self.choose_windows(scratch, &mut best);
+            self.start_again(&floors, scratch, &mut best);
             return best;
         }
-        let assignments = s2_groups_to_nodes::choose(params, self.table, self.combined, &scratch.group_loads);
-        self.bound = assignments[0].bound;
-        for assignment in &assignments {
-            // They come in order of their bounds: once one is good enough, or those left cannot win, that is all.
-            if best.max <= params.enough(self.bound) || assignment.bound >= best.max {
-                break;
-            }
-            self.try_assignment(assignment, &[0], scratch, &mut best);
-        }
-        if params.tries_greedy_assignment() {
-            let greedy = s2_groups_to_nodes::greedy(params, self.combined, &scratch.group_loads);
-            if greedy != assignments[0] && greedy.bound < best.max {
-                self.try_assignment(&greedy, &[0], scratch, &mut best);
-            }
-        }
+        self.choose(scratch, &mut best);
+        self.start_again(&[0], scratch, &mut best);
         if params.repair {
             let Scratch { group_loads, .. } = scratch;
             let repaired =
                 s2_groups_to_nodes::repair(params, self.combined, group_loads, &best.groups, &best.node_max);
             if let Some(assignment) = repaired.filter(|a| a.bound < best.max) {
-                self.try_assignment(&assignment, &[0], scratch, &mut best);
+                let nodes = self.solve(&assignment.groups, params.starts, &[0], scratch);
+                best.offer(params, &assignment.groups, &nodes);
             }
         }
         best
     }
 
-    /// s2 to s6 with several windows: one assignment.
-    fn plan_windows(&mut self, scratch: &mut Scratch, best: &mut LayerBest) {
+    /// Tries assignments. They come in order of their bounds: once one is good enough, or those left cannot win, that is
+    /// all. The first ones are planned in full, the others by the first start of their nodes.
+    fn choose(&mut self, scratch: &mut Scratch, best: &mut LayerBest) {
+        let params = self.params;
+        let mut assignments =
+            s2_groups_to_nodes::choose(params, self.table, self.combined, &scratch.group_loads);
+        self.bound = assignments[0].bound;
+        let greedy = params
+            .tries_greedy_assignment()
+            .then(|| s2_groups_to_nodes::greedy(params, self.combined, &scratch.group_loads))
+            .filter(|greedy| *greedy != assignments[0]);
+        assignments.push(greedy.unwrap_or(Assignment { bound: u32::MAX, groups: Vec::new() }));
+        let last = assignments.len() - 1;
+        for (number, assignment) in assignments.iter().enumerate() {
+            let is_open = best.max > params.enough(self.bound);
+            if assignment.bound < best.max && (is_open || number == last) {
+                let is_full = number < last.min(FULL_ASSIGNMENTS as usize);
+                let nodes =
+                    self.solve(&assignment.groups, if is_full { params.starts } else { 1 }, &[0], scratch);
+                best.offer(params, &assignment.groups, &nodes);
+            }
+        }
+    }
+
+    /// The assignment for several windows, by its first start; returns the floors of the windows.
+    fn choose_windows(&mut self, scratch: &mut Scratch, best: &mut LayerBest) -> Vec<u32> {
         let params = self.params;
         let group_loads = |loads: &[u32]| {
             let mut out = Vec::new();
@@ -115,50 +133,68 @@ impl Layer<'_> {
             s2_groups_to_nodes::choose_windows(params, self.table, &scratch.group_loads, &windows);
         self.bound = assignment.bound;
         let floors = floors(params, &assignment, &windows);
-        self.try_assignment(&assignment, &floors, scratch, best);
+        let nodes = self.solve(&assignment.groups, 1, &floors, scratch);
+        best.take(params, &assignment.groups, &nodes);
+        floors
     }
 
-    /// Solves the nodes of an assignment and offers its plan.
-    fn try_assignment(
+    /// Further starts of the nodes of the best assignment, where it is not good enough.
+    fn start_again(&mut self, floors: &[u32], scratch: &mut Scratch, best: &mut LayerBest) {
+        let params = self.params;
+        if best.max > params.enough(self.bound) && params.starts > 1 {
+            let groups = best.groups.clone();
+            let nodes = self.solve(&groups, params.starts, floors, scratch);
+            best.take(params, &groups, &nodes);
+        }
+    }
+
+    /// The nodes of an assignment, by at most this many starts each.
+    fn solve(
         &mut self,
-        assignment: &Assignment,
+        groups: &[u32],
+        starts: u32,
         floors: &[u32],
         scratch: &mut Scratch,
-        best: &mut LayerBest,
-    ) {
-        let nodes: Vec<NodeBest> = assignment
-            .groups
-            .chunks_exact(self.params.node_groups as usize)
-            .map(|groups| match self.solved.iter().find(|(solved, _)| solved == groups) {
-                Some((_, node)) => node.clone(),
-                None => {
-                    let node = self.solve_node(groups, floors, scratch);
-                    self.solved.push((groups.to_vec(), node.clone()));
-                    node
-                }
-            })
-            .collect();
-        best.offer(self.params, assignment, &nodes);
+    ) -> Vec<&NodeBest> {
+        let mut places = Vec::with_capacity(self.params.nodes as usize);
+        for groups in groups.chunks_exact(self.params.node_groups as usize) {
+            let place = self.solved.iter().position(|(solved, _)| solved == groups);
+            let place = place.unwrap_or(self.solved.len());
+            if place == self.solved.len() {
+                self.solved.push((groups.to_vec(), NodeBest::none()));
+            }
+            let mut node = std::mem::replace(&mut self.solved[place].1, NodeBest::none());
+            self.solve_node(groups, starts, floors, scratch, &mut node);
+            self.solved[place].1 = node;
+            places.push(place);
+        }
+        places.into_iter().map(|place| &self.solved[place].1).collect()
     }
 
-    /// s3 to s6 for the node that holds these groups: starts until one is good enough.
-    fn solve_node(&self, groups: &[u32], floors: &[u32], scratch: &mut Scratch) -> NodeBest {
+    /// s3 to s6 for the node that holds these groups: starts until one is good enough, or some bring nothing.
+    fn solve_node(
+        &self,
+        groups: &[u32],
+        starts: u32,
+        floors: &[u32],
+        scratch: &mut Scratch,
+        node: &mut NodeBest,
+    ) {
         let params = self.params;
+        if node.starts >= starts {
+            return;
+        }
         s2_groups_to_nodes::node_loads(params, groups, self.combined, &mut scratch.combined);
         let bound = match params.windows {
             1 => self.bound.max(s2_groups_to_nodes::node_bound(params, &scratch.combined)),
             _ => self.bound,
         };
         lay_windows(params, groups, &self.windows, &mut scratch.loads);
-        let mut best = NodeBest::none();
-        for start in 0..params.starts {
+        while node.starts < starts && node.max > params.enough(bound) && node.idle < params.start_patience {
+            let start = node.starts;
             let outcome = run_start(params, groups[0], start, floors, params.stop_load(bound), scratch);
-            best.offer(outcome, &scratch.candidate.snapshot);
-            if best.max <= params.enough(bound) {
-                break;
-            }
+            node.offer(outcome, &scratch.candidate.snapshot);
         }
-        best
     }
 }
 

@@ -3,10 +3,10 @@
 use crate::engine::gpu::{Gpu, Part, ShaderSource};
 use crate::engine::recording::Recording;
 use crate::error::Error;
-use crate::layout::{GpuParams, LAYER_CUT, LAYER_END, LAYER_OPEN, LAYER_WORDS, Layout, window_quads};
+use crate::layout::{CHOSEN, GpuParams, LAYER_CUT, LAYER_END, LAYER_OPEN, LAYER_WORDS, Layout, window_quads};
 use crate::mirror::candidate::End;
 use crate::mirror::s5_counts;
-use crate::params::{Params, enumerate_assignments};
+use crate::params::{FULL_ASSIGNMENTS, Params, enumerate_assignments};
 use crate::planner::cpu::Planned;
 use crate::stages::{
     self, Batch, STAGES, queue, s1_group_loads, s2_groups_to_nodes, s3_replicate, s4_pack, s5_descend,
@@ -121,14 +121,18 @@ const HASTE: [u32; 3] = [16, 4, 1];
 /// The whole plan as one recording, and the words of the arena it needs.
 pub fn record(params: &Params, layout: &Layout, most_arena: u64, share: Share) -> (Recording, u64) {
     let base = &layout.base;
-    let rounds = if params.starts > 1 { vec![(0, 1), (1, params.starts)] } else { vec![(0, 1)] };
+    let first = [(0, 1)];
+    let all: &[_] = if params.starts > 1 { &[(0, 1), (1, params.starts)] } else { &first };
+    // Assignments after the first ones are compared by their first starts, and the nodes of the best get the others.
+    let rounds =
+        |assignment| if assignment < FULL_ASSIGNMENTS.min(params.assignments) { all } else { &first };
     let mut recording = Recording::default();
     let mut arena = 0;
     s1_group_loads::record(&mut recording, base);
     s2_groups_to_nodes::record(&mut recording, base);
-    let mut search = |recording: &mut Recording, assignment: u32| {
+    let mut search = |recording: &mut Recording, assignment: u32, rounds: &[(u32, u32)]| {
         s2_groups_to_nodes::record_gather(recording, base, assignment);
-        for batch in batches(params, layout, most_arena, assignment, &rounds) {
+        for batch in batches(params, layout, most_arena, assignment, rounds) {
             let batch = Batch { haste: share.haste, ..batch };
             arena = arena.max(layout.arena_words(batch.params(base).candidates));
             record_batch(recording, params, base, &batch);
@@ -136,14 +140,17 @@ pub fn record(params: &Params, layout: &Layout, most_arena: u64, share: Share) -
         s6_select::record_settle(recording, base, assignment);
     };
     for assignment in 0..share.assignments {
-        search(&mut recording, assignment);
+        search(&mut recording, assignment, rounds(assignment));
     }
     if params.tries_greedy_assignment() {
-        search(&mut recording, params.assignments);
+        search(&mut recording, params.assignments, rounds(params.assignments));
+    }
+    if params.starts > 1 && (params.tries_greedy_assignment() || share.assignments > FULL_ASSIGNMENTS) {
+        search(&mut recording, CHOSEN, all);
     }
     if params.repair {
         s2_groups_to_nodes::record_repair(&mut recording, base);
-        search(&mut recording, params.assignments + 1);
+        search(&mut recording, params.assignments + 1, all);
     }
     (recording, arena)
 }

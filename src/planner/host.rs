@@ -77,6 +77,18 @@ pub fn prefer_trivial(params: &Params, windows: &[u32], planned: &mut Planned) {
     }
 }
 
+/// Takes another plan of each layer in which its heaviest GPU is lighter.
+pub fn take_better(params: &Params, windows: &[u32], planned: &mut Planned, other: &Planned) {
+    let slots = (params.node_slots * params.nodes) as usize;
+    let rows = planned.slots.chunks_exact_mut(slots).zip(other.slots.chunks_exact(slots));
+    for (layer, (row, other_row)) in rows.enumerate() {
+        if objective(params, windows, layer, other_row) < objective(params, windows, layer, row) {
+            row.copy_from_slice(other_row);
+            planned.ends[layer] = other.ends[layer];
+        }
+    }
+}
+
 /// The sum over windows of the heaviest GPU of a layer's placement.
 fn objective(params: &Params, windows: &[u32], layer: usize, slots: &[u32]) -> u64 {
     let experts = params.experts as usize;

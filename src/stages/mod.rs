@@ -62,6 +62,7 @@ impl Stage {
             ("SEVERAL_BLOCK", params::SEVERAL_BLOCK),
             ("DESCENT_WALK", params::DESCENT_WALK),
             ("PAIR_SLOTS", params::PAIR_SLOTS),
+            ("FULL_ASSIGNMENTS", params::FULL_ASSIGNMENTS),
             ("SLOT_TENURE", params::SLOT_TENURE),
             ("EXPERT_TENURE", params::EXPERT_TENURE),
             ("TRANSFER_WAIT", params::TRANSFER_WAIT),
