@@ -34,6 +34,9 @@ use target::{Pick, Target};
 const MAX_REPLICAS: usize = 4096;
 /// How long the search for weights goes on.
 pub(super) struct Pace {
+    /// Sets of groups that may share a node get this bound each where there are at most this many: 28 for 8 groups in 4
+    /// nodes, 70 for 8 in 2. With more, only all nodes as one get it.
+    pub(super) most_sets: usize,
     /// Rounds at one target.
     rounds: usize,
     /// Relative steps of the target: the first, and the last.
@@ -47,10 +50,24 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    pub(super) const QUICK: Self =
-        Self { rounds: 20, first_step: 4e-3, last_step: 4e-4, stretch: 1.5, rate: 0.15, slowing: 5.0 };
-    pub(super) const TIGHT: Self =
-        Self { rounds: 1000, first_step: 4e-3, last_step: 2e-5, stretch: 1.2, rate: 0.1, slowing: 10.0 };
+    pub(super) const QUICK: Self = Self {
+        most_sets: 28,
+        rounds: 20,
+        first_step: 4e-3,
+        last_step: 4e-4,
+        stretch: 1.5,
+        rate: 0.15,
+        slowing: 5.0,
+    };
+    pub(super) const TIGHT: Self = Self {
+        most_sets: 100,
+        rounds: 1000,
+        first_step: 4e-3,
+        last_step: 2e-5,
+        stretch: 1.2,
+        rate: 0.1,
+        slowing: 10.0,
+    };
 }
 
 /// Loads below this are left alone: their quotients may be denormal, and comparisons of those prove nothing.

@@ -10,10 +10,6 @@ use crate::cluster::Cluster;
 /// groups in 4 nodes, 6,435 for 16 in 2, 15,400 for 12 in 4.
 const MAX_ASSIGNMENTS: usize = 20_000;
 
-/// Sets of groups get the bound of few slots, at up to some milliseconds each, where there are at most this
-/// many: 28 for 8 groups in 4 nodes, 70 for 8 in 2. With more, only all nodes as one get it.
-const MAX_TIGHT_SETS: usize = 100;
-
 /// The bound of one layer, up to rounding. The experts are a multiple of the groups.
 pub(super) fn bound(row: &[f64], cluster: &Cluster, most: usize, pace: &Pace) -> f64 {
     let (groups, nodes) = (cluster.num_groups(), cluster.num_nodes());
@@ -30,7 +26,7 @@ pub(super) fn bound(row: &[f64], cluster: &Cluster, most: usize, pace: &Pace) ->
     }
     let per_node = groups / nodes;
     let enumerable = assignments(groups, nodes) <= MAX_ASSIGNMENTS;
-    let tight_sets = enumerable && choose(groups, per_node) <= MAX_TIGHT_SETS;
+    let tight_sets = enumerable && choose(groups, per_node) <= pace.most_sets;
     let relaxed = if tight_sets { relaxed } else { node_bound(row, all, pace).max(relaxed) };
     if !enumerable {
         return relaxed;
