@@ -134,8 +134,7 @@ fn replicas_of_an_expert_are_limited() {
             // The bound knows of the limit, so that the plan is not far from it.
             let gap = plan.quality().worst_gap();
             assert!(gap < 0.01 || most > 64, "{name}, {most}: {gap}");
-            let mut limited = BoundOptions::default();
-            limited.max_replicas_per_expert = Some(most);
+            let limited = BoundOptions { max_replicas_per_expert: Some(most), ..BoundOptions::default() };
             let bound = bound::lower_bounds_with(&hot, &cluster, &limited)[0];
             assert_eq!(plan.quality().layers[0].lower_bound, bound, "{name}, {most}");
             if most <= 16 {
@@ -224,7 +223,7 @@ fn a_plan_without_duplicates_is_found_where_one_is_best() {
 fn greedy_wins_by_duplicates_alone() {
     let loads = loads(&[&[1001, 1001]]);
     let cluster = Cluster::with_slots_per_gpu(3, 5, 2, 2, 2).unwrap();
-    let greedy = plan(&loads, &cluster, &preset("gen00"));
+    let greedy = plan(&loads, &cluster, &Preset::GREEDY.options());
     assert_near(heaviest(&greedy)[0], 1001.0);
     assert_eq!(greedy.quality().same_gpu_duplicates(), 1);
     let ours = plan(&loads, &cluster, &PlanOptions::default());

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use eplb_wgpu::profile::Profiler;
-use eplb_wgpu::trace::{LoadHistory, Window, write_whole};
+use eplb_wgpu::trace::{LoadHistory, Window};
 use eplb_wgpu::{DeviceChoice, Error, Loads, Planner, devices};
 use serde_json::json;
 
@@ -103,7 +103,10 @@ fn main() -> Result<(), Error> {
         }
     }
     match &arguments.table {
-        Some(path) => write_whole(path, (report.lines.join("\n") + "\n").as_bytes()),
+        Some(path) => std::fs::write(path, report.lines.join("\n") + "\n").map_err(|error| {
+            eprintln!("cannot write {}: {error}", path.display());
+            std::process::exit(2)
+        }),
         None => Ok(()),
     }
 }
@@ -148,7 +151,7 @@ impl Bench {
             }
         };
         let usable = |(index, device): (usize, eplb_wgpu::DeviceInfo)| {
-            device.why_not.is_none().then_some(DeviceChoice::Index(index))
+            device.unusable_because.is_none().then_some(DeviceChoice::Index(index))
         };
         let choices = match &arguments.device[..] {
             [] => devices().into_iter().enumerate().filter_map(usable).collect(),
@@ -167,8 +170,8 @@ impl Bench {
             source,
             data: arguments.data.clone(),
             cpu: Planner::new(DeviceChoice::Cpu)?,
-            one_thread: pool(1)?,
-            two_threads: pool(2)?,
+            one_thread: pool(1),
+            two_threads: pool(2),
             devices: opened,
         })
     }
@@ -210,9 +213,8 @@ impl Bench {
     }
 }
 
-fn pool(threads: usize) -> Result<rayon::ThreadPool, Error> {
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
-    pool.map_err(|error| Error::Device { device: "CPU backend".to_string(), reason: error.to_string() })
+fn pool(threads: usize) -> rayon::ThreadPool {
+    rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("the system starts two threads")
 }
 
 /// Processes that wanted to run in the last minutes, where the system tells.

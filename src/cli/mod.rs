@@ -1,5 +1,6 @@
 //! The `eplb` command, one file a verb.
 
+#[cfg(feature = "gpu")]
 mod bench;
 mod check;
 mod devices;
@@ -11,6 +12,7 @@ mod replay;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
@@ -18,13 +20,17 @@ use clap::{Args, Parser, Subcommand};
 use crate::bound::BoundEffort;
 use crate::rebalance::RebalanceOptions;
 use crate::trace::{LoadHistory, Window};
-use crate::{Error, MoveLimits};
+use crate::{Error, MaxMoves, MoveLimits, PLAN_VERSION};
+
+/// What `eplb --version` tells: ranks compare the version of plans during a rolling upgrade.
+static VERSION: LazyLock<String> =
+    LazyLock::new(|| format!("{} (plan version {PLAN_VERSION})", env!("CARGO_PKG_VERSION")));
 
 /// Exit code of bad input.
 const BAD_INPUT: u8 = 2;
 
 #[derive(Parser)]
-#[command(name = "eplb", version, about = "Plans where the experts of a Mixture-of-Experts model live")]
+#[command(name = "eplb", version = VERSION.as_str(), about = "Plans where the experts of a Mixture-of-Experts model live")]
 struct Command {
     #[command(subcommand)]
     verb: Verb,
@@ -41,6 +47,7 @@ enum Verb {
     /// List every adapter, what it can do, and which one `auto` takes
     Devices(devices::Devices),
     /// Run the benchmark suite on every adapter, join records, or compare every preset
+    #[cfg(feature = "gpu")]
     Bench(bench::Bench),
     /// Generate synthetic loads
     Generate(generate::GenerateLoads),
@@ -87,10 +94,10 @@ fn bound_effort(tight: bool) -> BoundEffort {
 struct Limits {
     /// The most slots that may move, all layers together: a number, or a part of all slots as in 15%
     #[arg(long, value_parser = parse_most)]
-    max_moves: Option<Most>,
-    /// The most slots of a layer that may move
-    #[arg(long)]
-    max_moves_per_layer: Option<usize>,
+    max_moves: Option<MaxMoves>,
+    /// The most slots of a layer that may move: a number, or a part of its slots as in 15%
+    #[arg(long, value_parser = parse_most)]
+    max_moves_per_layer: Option<MaxMoves>,
     /// What moving all slots of a layer must bring, as a part of its objective: 0.08 is 8 %
     #[arg(long, value_parser = parse_part)]
     min_gain: Option<u32>,
@@ -102,29 +109,15 @@ struct Limits {
     skip_if_balanced: Option<u32>,
 }
 
-/// The most slots that may move.
-#[derive(Clone, Copy)]
-enum Most {
-    Slots(usize),
-    /// Millionths of all slots.
-    Part(u32),
-}
-
 impl Limits {
     /// What the flags change of some limits.
     fn limits(&self, default: &MoveLimits) -> MoveLimits {
-        let (max_moves, max_moves_ppm) = match self.max_moves {
-            Some(Most::Slots(slots)) => (Some(slots), None),
-            Some(Most::Part(part)) => (None, Some(part)),
-            None => (default.max_moves, default.max_moves_ppm),
-        };
         MoveLimits {
-            max_moves,
-            max_moves_ppm,
-            max_moves_per_layer: self.max_moves_per_layer,
+            max_moves: self.max_moves.or(default.max_moves),
+            max_moves_per_layer: self.max_moves_per_layer.or(default.max_moves_per_layer),
             min_gain_ppm: self.min_gain.unwrap_or(default.min_gain_ppm),
             max_loss_ppm: self.max_loss.unwrap_or(default.max_loss_ppm),
-            skip_if_balanced_ppm: self.skip_if_balanced,
+            skip_if_balanced_ppm: self.skip_if_balanced.or(default.skip_if_balanced_ppm),
         }
     }
 }
@@ -156,11 +149,11 @@ impl Outlook {
     }
 }
 
-fn parse_most(text: &str) -> Result<Most, String> {
+fn parse_most(text: &str) -> Result<MaxMoves, String> {
     let rule = "is neither a number of slots nor a part as in 15%";
     match text.strip_suffix('%').map(str::parse::<f64>) {
-        None => text.parse().map(Most::Slots).map_err(|_| rule.to_string()),
-        Some(Ok(percent)) => parse_part(&(percent / 100.0).to_string()).map(Most::Part),
+        None => text.parse().map(MaxMoves::Slots).map_err(|_| rule.to_string()),
+        Some(Ok(percent)) => parse_part(&(percent / 100.0).to_string()).map(MaxMoves::Ppm),
         Some(Err(_)) => Err(rule.to_string()),
     }
 }
@@ -179,17 +172,16 @@ fn parse_range(text: &str) -> Result<std::ops::Range<usize>, String> {
 /// Fails before any work where its result could not be written after it, or would take the place of an input.
 fn check_writable<'a>(path: &Path, inputs: impl IntoIterator<Item = &'a PathBuf>) -> Result<(), Error> {
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let refuse = |reason: String| Error::Write { path: path.to_path_buf(), reason };
     if path.is_dir() {
-        return Err(refuse("it is a folder".into()));
+        return Err(Error::unwritable(path, "it is a folder"));
     }
     // A file that is not there is none of the inputs.
     if let Ok(place) = path.canonicalize()
         && inputs.into_iter().any(|input| input.canonicalize().is_ok_and(|input| input == place))
     {
-        return Err(refuse("it is an input of this command; give --out another name".into()));
+        return Err(Error::unwritable(path, "it is an input of this command; give --out another name"));
     }
-    tempfile::tempfile_in(folder).map(drop).map_err(|error| refuse(error.to_string()))
+    tempfile::tempfile_in(folder).map(drop).map_err(|error| Error::write(path, error))
 }
 
 /// Runs the command with the process's arguments.
@@ -209,6 +201,7 @@ pub fn main() -> ExitCode {
         Verb::Replay(verb) => verb.run(),
         Verb::Check(verb) => verb.run(),
         Verb::Devices(verb) => verb.run(),
+        #[cfg(feature = "gpu")]
         Verb::Bench(verb) => verb.run(),
         Verb::Generate(verb) => verb.run(),
     };

@@ -20,10 +20,11 @@ use crate::presets::Preset;
 
 pub use forecast::forecast;
 pub use rebalancer::{Backtest, Proposal, Rebalancer};
-pub use replay::{Replay, Row, Series, replay};
+pub use replay::{ReplayOptions, ReplayRow, Series, replay};
 
 /// What a plan for the next window is made from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Strategy {
     /// The last window.
     Last,
@@ -37,7 +38,8 @@ pub enum Strategy {
 
 impl Strategy {
     /// All of them, `Auto` last.
-    pub const ALL: [Strategy; 4] = [Strategy::Last, Strategy::Scenarios, Strategy::Forecast, Strategy::Auto];
+    pub const ALL: &'static [Strategy] =
+        &[Strategy::Last, Strategy::Scenarios, Strategy::Forecast, Strategy::Auto];
 
     /// `last`, `scenarios`, `forecast` or `auto`.
     #[must_use]
@@ -61,12 +63,15 @@ impl FromStr for Strategy {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        let found = Self::ALL.into_iter().find(|s| s.name() == text);
+        let found = Self::ALL.iter().copied().find(|s| s.name() == text);
         found.ok_or_else(|| Error::invalid("strategy", text, "is not last, scenarios, forecast or auto"))
     }
 }
 
-/// How a [`Rebalancer`] plans; start from `default()`.
+/// How a [`Rebalancer`] plans.
+///
+/// A minor version may add fields, each with a default that changes nothing: construct it with
+/// `..RebalanceOptions::default()`, and later versions compile.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RebalanceOptions {
     /// What the next window is planned from.
@@ -100,7 +105,7 @@ impl Default for RebalanceOptions {
             // The counts of the greedy rule hold up better on the next window than noisy ones that win here, and
             // what is closer to the bound than this makes no difference there.
             plan: PlanOptions { count_noise: false, stop_gap_ppm: 500, ..PlanOptions::default() },
-            scenario_plan: Preset::scenarios().options(),
+            scenario_plan: Preset::SCENARIOS.options(),
             limits: MoveLimits::each_window(),
             fresh: false,
         }

@@ -4,22 +4,60 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::{brief, read_file};
-use crate::check;
+use super::{brief, read_file, write_whole};
+use crate::check::{self, Quality};
 use crate::cluster::Cluster;
-use crate::error::Error;
-use crate::plan::{Placement, Plan};
+use crate::error::{Error, ParseError};
+use crate::loads::{self, Loads};
+use crate::plan::{PLAN_VERSION, Placement, Plan};
+use crate::previous::PreviousMap;
+
+/// The formats of plan files.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PlanFormat {
+    /// This project's own, JSON: `eplb-plan/1`.
+    #[default]
+    Eplb,
+}
+
+/// A plan as the bytes of a file.
+///
+/// # Errors
+/// [`Error::Invalid`] where the format cannot hold the plan; `eplb-plan/1` holds every one.
+///
+/// ```
+/// use eplb_wgpu::trace::{PlanFile, PlanFormat, plan_bytes};
+/// use eplb_wgpu::{Cluster, DeviceChoice, Loads, PlanOptions, Planner};
+/// let (loads, cluster) = (Loads::from_counts(1, 2, &[3, 1])?, Cluster::new(4, 1, 1, 2)?);
+/// let plan = Planner::new(DeviceChoice::Cpu)?.plan(&loads, &cluster, &PlanOptions::default())?;
+/// let file = PlanFile::parse(PlanFormat::Eplb, &plan_bytes(&plan, PlanFormat::Eplb)?).unwrap();
+/// assert_eq!(&file.placement, plan.placement());
+/// # Ok::<(), eplb_wgpu::Error>(())
+/// ```
+pub fn plan_bytes(plan: &Plan, format: PlanFormat) -> Result<Vec<u8>, Error> {
+    match format {
+        PlanFormat::Eplb => Ok((plan_json(plan).to_string() + "\n").into_bytes()),
+    }
+}
+
+/// Writes a plan file, whole or not at all.
+///
+/// # Errors
+/// As for [`plan_bytes`], and [`Error::Write`] where the file cannot be written.
+pub fn write_plan(plan: &Plan, format: PlanFormat, path: &Path) -> Result<(), Error> {
+    write_whole(path, &plan_bytes(plan, format)?)
+}
 
 /// The format's name and version.
-pub const FORMAT: &str = "eplb-plan/1";
+const FORMAT: &str = "eplb-plan/1";
 
 /// The field that holds the checksum.
 const CHECKSUM: &str = "checksum";
 
 /// A plan as a plan file holds it, its checksum included: xxHash64 (seed 0) over the compact JSON of all other
 /// fields, keys in order, in hexadecimal. White space and the order of fields are free.
-#[must_use]
-pub fn plan_json(plan: &Plan) -> Value {
+fn plan_json(plan: &Plan) -> Value {
     let cluster = plan.cluster();
     let quality = plan.quality();
     let layers: Vec<Value> = quality
@@ -37,6 +75,8 @@ pub fn plan_json(plan: &Plan) -> Value {
     let options = plan.options();
     let mut root = json!({
         "format": FORMAT,
+        "plan_version": PLAN_VERSION,
+        "layer_ids": plan.layer_ids(),
         "num_replicas": cluster.num_replicas(),
         "num_groups": cluster.num_groups(),
         "num_nodes": cluster.num_nodes(),
@@ -74,54 +114,61 @@ fn checksum(root: &mut Value) -> String {
 
 /// A plan read from a file: its cluster and placement.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct PlanFile {
     /// The cluster it is for.
     pub cluster: Cluster,
     /// Where every replica sits.
     pub placement: Placement,
+    /// The numbers of its layers, `[layers]`: see [`Loads::with_layer_ids`]. From 0 on in files that do not say.
+    pub layer_ids: Vec<u32>,
+    /// The [`PLAN_VERSION`] of the library that made it; `None` in files that do not say.
+    pub plan_version: Option<u32>,
 }
 
 impl PlanFile {
     /// Reads a plan file; its content must have its checksum, and its maps agree with each other.
     ///
     /// # Errors
-    /// [`Error::Read`] with what is missing, damaged or inconsistent.
+    /// [`Error::Read`] where the file cannot be read, [`Error::Parse`] with what is missing, damaged or inconsistent.
     pub fn read(path: &Path) -> Result<Self, Error> {
-        let refuse = |reason: String| Error::Read { path: path.to_path_buf(), reason };
-        let bytes = read_file(path)?;
-        Self::parse(&bytes).map_err(refuse)
+        Self::parse(PlanFormat::Eplb, &read_file(path)?).map_err(|source| Error::parse(path, source))
     }
 
     /// Reads the bytes of a plan file. It takes at most 128 times their memory, and 64 KiB.
     ///
     /// # Errors
     /// What is missing, damaged or inconsistent.
-    pub fn parse(bytes: &[u8]) -> Result<Self, String> {
+    pub fn parse(format: PlanFormat, bytes: &[u8]) -> Result<Self, ParseError> {
+        let PlanFormat::Eplb = format;
+        let not_an_object = || ParseError::content("not a plan file: not an object");
         let mut root: Value =
-            serde_json::from_slice(bytes).map_err(|error| format!("not a plan file: {error}"))?;
-        let fields = root.as_object_mut().ok_or("not a plan file: not an object")?;
+            serde_json::from_slice(bytes).map_err(|error| ParseError::not("a plan file", error))?;
+        let fields = root.as_object_mut().ok_or_else(not_an_object)?;
         let written = fields.remove(CHECKSUM);
         match fields.get("format") {
             Some(format) if format == FORMAT => {}
             Some(format) => {
-                let format = format.as_str().unwrap_or("of no name");
-                return Err(format!("format {} is not {FORMAT}", brief(format)));
+                let format = brief(format.as_str().unwrap_or("of no name"));
+                return Err(ParseError::content(format!("format {format} is not {FORMAT}")));
             }
-            None => return Err(format!("not a plan file: it has no format, such as {FORMAT}")),
+            None => {
+                let reason = format!("not a plan file: it has no format, such as {FORMAT}");
+                return Err(ParseError::content(reason));
+            }
         }
         let Some(Value::String(written)) = written else {
-            return Err("damaged: it has no checksum".into());
+            return Err(ParseError::damaged("damaged: it has no checksum"));
         };
         let computed = checksum(&mut root);
         if written != computed {
-            return Err(format!(
-                "damaged: checksum {} is not that of its content, {computed}",
-                brief(&written)
-            ));
+            let written = brief(&written);
+            let reason = format!("damaged: checksum {written} is not that of its content, {computed}");
+            return Err(ParseError::damaged(reason));
         }
         let number = |field: &str| {
             let value = root.get(field).and_then(Value::as_u64).and_then(|n| usize::try_from(n).ok());
-            value.ok_or_else(|| format!("{field} is not a whole number"))
+            value.ok_or_else(|| ParseError::content(format!("{field} is not a whole number")))
         };
         let cluster = Cluster::with_slots_per_gpu(
             number("num_replicas")?,
@@ -129,8 +176,7 @@ impl PlanFile {
             number("num_nodes")?,
             number("num_gpus")?,
             number("slots_per_gpu")?,
-        )
-        .map_err(|error| error.to_string())?;
+        )?;
         let rows = numbers(&root, "physical_to_logical", 1)?;
         let counts = numbers(&root, "replica_counts", 1)?;
         let lists = numbers(&root, "logical_to_physical", 2)?;
@@ -138,20 +184,50 @@ impl PlanFile {
         let counts: Vec<u32> = counts.into_iter().map(|c| u32::try_from(c).unwrap_or(u32::MAX)).collect();
         let slots = cluster.num_slots();
         // First, since it shows that the lists a placement has are no longer than the file's.
-        check::check_maps(experts, slots, &rows, &lists, &counts).map_err(|error| error.to_string())?;
-        let placement = Placement::new(experts, slots, rows).map_err(|error| error.to_string())?;
+        check::check_maps(experts, slots, &rows, &lists, &counts)?;
+        let placement = Placement::new(experts, slots, rows)?;
         let written = root.get("fingerprint").and_then(Value::as_str).unwrap_or("missing");
         let computed = format!("{:016x}", placement.fingerprint());
         if written != computed {
             let written = brief(written);
-            return Err(format!("damaged: fingerprint {written} is not that of its maps, {computed}"));
+            let reason = format!("damaged: fingerprint {written} is not that of its maps, {computed}");
+            return Err(ParseError::damaged(reason));
         }
-        Ok(Self { cluster, placement })
+        let layer_ids: Vec<u32> = match root.get("layer_ids") {
+            Some(ids) => serde_json::from_value(ids.clone())
+                .map_err(|_| ParseError::content("layer_ids is not an array of whole numbers"))?,
+            None => (0..placement.layers() as u32).collect(),
+        };
+        loads::check_layer_ids(placement.layers(), &layer_ids)?;
+        let plan_version = match root.get("plan_version") {
+            Some(_) => Some(u32::try_from(number("plan_version")?).unwrap_or(u32::MAX)),
+            None => None,
+        };
+        Ok(Self { cluster, placement, layer_ids, plan_version })
+    }
+
+    /// The plan as the one that runs before another is made, for loads of the same layers: see
+    /// [`crate::Planner::replan`].
+    #[must_use]
+    pub fn previous_map(&self) -> PreviousMap {
+        PreviousMap::of_layers(&self.placement, &self.layer_ids)
+    }
+
+    /// The plan's quality on these loads, as [`check::score`] has it.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] where the loads are of other layers than the plan is, and as for [`check::score`].
+    pub fn score(&self, loads: &Loads) -> Result<Quality, Error> {
+        // Of other shapes the judge tells more.
+        if loads.layers() == self.layer_ids.len() {
+            loads::check_same_layers("layers of the plan", &self.layer_ids, loads.layer_ids())?;
+        }
+        check::score(loads, &self.cluster, self.placement.physical_to_logical())
     }
 }
 
 /// The whole numbers of an array nested `depth` deep below the rows.
-fn numbers(root: &Value, field: &str, depth: usize) -> Result<Vec<i32>, String> {
+fn numbers(root: &Value, field: &str, depth: usize) -> Result<Vec<i32>, ParseError> {
     fn collect(value: &Value, depth: usize, out: &mut Vec<i32>) -> Option<()> {
         match (value, depth) {
             (Value::Array(items), 1..) => items.iter().try_for_each(|item| collect(item, depth - 1, out)),
@@ -164,5 +240,7 @@ fn numbers(root: &Value, field: &str, depth: usize) -> Result<Vec<i32>, String> 
     }
     let mut out = Vec::new();
     let found = root.get(field).and_then(|value| collect(value, depth + 1, &mut out));
-    found.map(|()| out).ok_or_else(|| format!("{field} is not an array of whole numbers, {} deep", depth + 1))
+    let refuse =
+        || ParseError::content(format!("{field} is not an array of whole numbers, {} deep", depth + 1));
+    found.map(|()| out).ok_or_else(refuse)
 }
