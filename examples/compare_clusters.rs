@@ -10,7 +10,7 @@ fn main() -> Result<(), Error> {
     println!("replicas  greedy   this plan");
     for replicas in [64, 80, 96] {
         let cluster = Cluster::new(replicas, 1, 1, 16)?;
-        let greedy = planner.plan(&loads, &cluster, &"gen00".parse::<Preset>()?.options())?;
+        let greedy = planner.plan(&loads, &cluster, &Preset::GREEDY.options())?;
         let plan = planner.plan(&loads, &cluster, &PlanOptions::default())?;
         let (greedy, plan) = (greedy.quality().balancedness(), plan.quality().balancedness());
         println!("{replicas:8}  {greedy:.4}   {plan:.4}");

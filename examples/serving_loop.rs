@@ -6,7 +6,7 @@
 
 use eplb_wgpu::rebalance::{RebalanceOptions, Rebalancer};
 use eplb_wgpu::trace::{Family, Generate, Window};
-use eplb_wgpu::{Cluster, DeviceChoice, Error, MoveLimits, Planner, check};
+use eplb_wgpu::{Cluster, DeviceChoice, Error, MaxMoves, MoveLimits, Planner, check};
 
 /// Bytes of one expert's weights: three matrices of 2048 x 1408 in 8 bits, about DeepSeek-V2-Lite's.
 const EXPERT_BYTES: u64 = 3 * 2048 * 1408;
@@ -24,7 +24,7 @@ fn main() -> Result<(), Error> {
     .history()?;
     let cluster = Cluster::new(72, 1, 1, 8)?;
     let options = RebalanceOptions {
-        limits: MoveLimits { max_moves: Some(60), ..MoveLimits::default() },
+        limits: MoveLimits { max_moves: Some(MaxMoves::Slots(60)), ..MoveLimits::default() },
         ..RebalanceOptions::default()
     };
     let mut rebalancer = Rebalancer::new(Planner::new(DeviceChoice::Auto)?, cluster.clone(), options)?;

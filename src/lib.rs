@@ -54,6 +54,7 @@ pub(crate) mod params;
 pub mod plan;
 pub mod planner;
 pub mod presets;
+mod previous;
 pub mod profile;
 pub mod rebalance;
 pub(crate) mod stages;
@@ -67,11 +68,12 @@ pub use cluster::{Cluster, Policy};
 pub use engine::device::{DeviceChoice, DeviceInfo, auto_device, devices};
 pub use error::Error;
 pub use loads::Loads;
-pub use moves::{MoveLimits, Moves};
+pub use moves::{MaxMoves, MoveLimits, Moves};
 pub use options::{Descent, Duplicates, GroupRule, Objective, PlanOptions, Search};
 pub use plan::{Placement, Plan, Stop};
 pub use planner::{Fallback, LayerMoves, Planner, Replan};
 pub use presets::Preset;
+pub use previous::PreviousMap;
 
 // The program in the README is a doc test.
 #[cfg(doctest)]

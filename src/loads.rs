@@ -45,6 +45,8 @@ pub struct Loads {
     values: Arc<[f64]>,
     fixed: Arc<[u32]>,
     windows: Option<Arc<Windows>>,
+    /// `[layers]`
+    layer_ids: Arc<[u32]>,
 }
 
 /// What loads of more than one window are made of.
@@ -66,7 +68,7 @@ impl Loads {
         check_shape(layers, experts, counts.len())?;
         let fixed = counts.chunks_exact(experts).flat_map(fixed_from_counts).collect();
         let values = counts.iter().map(|&c| c as f64).collect();
-        Ok(Self { layers, experts, values, fixed, windows: None })
+        Ok(Self { layers, experts, values, fixed, windows: None, layer_ids: numbered(layers) })
     }
 
     /// Loads from `f64` values: finite, at least 0, at most 2^64. Whole numbers give exactly the plan that
@@ -91,7 +93,8 @@ impl Loads {
             return Self::from_counts(layers, experts, &counts);
         }
         let fixed = values.chunks_exact(experts).flat_map(fixed_from_floats).collect();
-        Ok(Self { layers, experts, values: values.into(), fixed, windows: None })
+        let layer_ids = numbered(layers);
+        Ok(Self { layers, experts, values: values.into(), fixed, windows: None, layer_ids })
     }
 
     /// Loads from `f32` values; see [`Loads::from_f64`].
@@ -151,6 +154,7 @@ impl Loads {
                 let rule = format!("is not that of the first, {layers} layers x {experts} experts");
                 return Err(Error::invalid(format!("shape of window {i}:"), shape, rule));
             }
+            check_same_layers(&format!("layers of window {i}"), &window.layer_ids, &first.layer_ids)?;
             if window.windows.is_some() {
                 return Err(Error::invalid(format!("window {i}"), "several windows", "is not one window"));
             }
@@ -175,7 +179,39 @@ impl Loads {
         let values = weighted_mean(windows, &weights);
         let loads = windows.to_vec();
         let windows = Some(Arc::new(Windows { loads, weights, fixed }));
-        Ok(Self { layers, experts, values, fixed: mean, windows })
+        Ok(Self { layers, experts, values, fixed: mean, windows, layer_ids: first.layer_ids.clone() })
+    }
+
+    /// The same loads, of the model's layers with these numbers. A plan keeps them, and plan files too, so that a plan
+    /// of some layers is not taken for one of others. Without this call the layers are numbered from 0.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] where there is not one number a layer, or two are equal.
+    ///
+    /// ```
+    /// use eplb_wgpu::Loads;
+    /// let loads = Loads::from_counts(2, 2, &[3, 1, 2, 2])?;
+    /// assert_eq!(loads.layer_ids(), [0, 1]);
+    /// assert_eq!(loads.with_layer_ids(&[3, 4])?.layer_ids(), [3, 4]);
+    /// # Ok::<(), eplb_wgpu::Error>(())
+    /// ```
+    pub fn with_layer_ids(&self, ids: &[u32]) -> Result<Self, Error> {
+        check_layer_ids(self.layers, ids)?;
+        let layer_ids: Arc<[u32]> = ids.into();
+        let mut loads = self.clone();
+        if let Some(windows) = &mut loads.windows {
+            for window in &mut Arc::make_mut(windows).loads {
+                window.layer_ids = layer_ids.clone();
+            }
+        }
+        loads.layer_ids = layer_ids;
+        Ok(loads)
+    }
+
+    /// The numbers that the layers have in the model, `[layers]`.
+    #[must_use]
+    pub fn layer_ids(&self) -> &[u32] {
+        &self.layer_ids
     }
 
     /// The windows these loads are made of; the loads themselves where there is one.
@@ -255,6 +291,48 @@ fn weighted_mean(windows: &[Loads], weights: &[u32]) -> Arc<[f64]> {
     mean.into()
 }
 
+/// Layers numbered from 0.
+fn numbered(layers: usize) -> Arc<[u32]> {
+    (0..layers as u32).collect()
+}
+
+/// Checks that `ids` can be the numbers of this many layers.
+pub(crate) fn check_layer_ids(layers: usize, ids: &[u32]) -> Result<(), Error> {
+    if ids.len() != layers {
+        let rule = format!("is not the number of layers {layers}");
+        return Err(Error::invalid("number of layer ids", ids.len(), rule));
+    }
+    let mut sorted = ids.to_vec();
+    sorted.sort_unstable();
+    match sorted.windows(2).find(|pair| pair[0] == pair[1]) {
+        Some(pair) => Err(Error::invalid("layer id", pair[0], "is there twice")),
+        None => Ok(()),
+    }
+}
+
+/// Refuses what is about other layers than the loads are.
+pub(crate) fn check_same_layers(field: &str, found: &[u32], wanted: &[u32]) -> Result<(), Error> {
+    if found == wanted {
+        return Ok(());
+    }
+    let rule = format!("are not those of the loads, {}", shown_layers(wanted));
+    Err(Error::invalid(field, shown_layers(found), rule))
+}
+
+/// `3, 4, 7`, or `0..58` where they follow each other.
+fn shown_layers(ids: &[u32]) -> String {
+    const MOST: usize = 8;
+    let follow = ids.windows(2).all(|pair| pair[0].checked_add(1) == Some(pair[1]));
+    match ids {
+        [first, .., last] if follow && ids.len() > 2 => format!("{first}..={last}"),
+        _ if ids.len() > MOST => {
+            let shown: Vec<String> = ids[..MOST].iter().map(u32::to_string).collect();
+            format!("{}, … ({} layers)", shown.join(", "), ids.len())
+        }
+        _ => ids.iter().map(u32::to_string).collect::<Vec<_>>().join(", "),
+    }
+}
+
 fn check_shape(layers: usize, experts: usize, len: usize) -> Result<(), Error> {
     for (field, value, most) in [("layers", layers, MAX_LAYERS), ("experts", experts, MAX_EXPERTS)] {
         if value == 0 || value > most {
@@ -328,6 +406,36 @@ mod tests {
         let counts = Loads::from_counts(1, 3, &[5, 7, 11]).unwrap();
         assert_eq!(counts, Loads::from_f64(1, 3, &[5.0, 7.0, 11.0]).unwrap());
         assert_eq!(counts, Loads::from_f32(1, 3, &[5.0, 7.0, 11.0]).unwrap());
+    }
+
+    #[test]
+    fn layers_keep_their_numbers() {
+        let loads = |ids: &[u32]| {
+            let counts = vec![1; ids.len()];
+            Loads::from_counts(ids.len(), 1, &counts).unwrap().with_layer_ids(ids)
+        };
+        let windows = [loads(&[3, 4, 5]).unwrap(), loads(&[3, 4, 5]).unwrap()];
+        let both = Loads::from_windows(&windows, &[1.0, 2.0]).unwrap();
+        assert_eq!(both.layer_ids(), [3, 4, 5]);
+        let moved = both.with_layer_ids(&[9, 2, 5]).unwrap();
+        assert!(moved.windows().all(|window| window.layer_ids() == [9, 2, 5]));
+        assert_eq!(
+            both.windows().next().unwrap().layer_ids(),
+            [3, 4, 5],
+            "clones share nothing that changes"
+        );
+        let said = |error: Error| error.to_string();
+        let other = [loads(&[3, 4, 5]).unwrap(), loads(&[4, 5, 6]).unwrap()];
+        assert_eq!(
+            Loads::from_windows(&other, &[1.0, 1.0]).map_err(said),
+            Err("layers of window 1 4..=6 are not those of the loads, 3..=5".into())
+        );
+        assert_eq!(loads(&[1, 2, 1]).map_err(said), Err("layer id 1 is there twice".into()));
+        assert_eq!(shown_layers(&[7, 1]), "7, 1");
+        assert_eq!(
+            shown_layers(&(0..20).map(|id| 2 * id).collect::<Vec<_>>()),
+            "0, 2, 4, 6, 8, 10, 12, 14, … (20 layers)"
+        );
     }
 
     #[test]

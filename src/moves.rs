@@ -21,21 +21,52 @@ const MOST_PAIRED: usize = 32;
 /// Parts of a million.
 const MILLION: u64 = 1_000_000;
 
-/// How far a plan made from a previous one may move away from it.
+/// The most slots that may move.
 ///
 /// ```
-/// use eplb_wgpu::MoveLimits;
-/// let limits = MoveLimits { max_moves: Some(100), ..MoveLimits::default() };
+/// use eplb_wgpu::MaxMoves;
+/// assert_eq!(MaxMoves::Slots(100).of(288), 100);
+/// assert_eq!(MaxMoves::Ppm(150_000).of(288), 43); // 15 %, rounded down
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum MaxMoves {
+    /// This many.
+    Slots(usize),
+    /// This many millionths of all slots in question.
+    Ppm(u32),
+}
+
+impl MaxMoves {
+    /// How many of `slots` slots that is.
+    #[must_use]
+    pub fn of(self, slots: usize) -> usize {
+        match self {
+            MaxMoves::Slots(most) => most,
+            MaxMoves::Ppm(ppm) => {
+                let part = slots as u128 * u128::from(ppm) / u128::from(MILLION);
+                usize::try_from(part).unwrap_or(usize::MAX)
+            }
+        }
+    }
+}
+
+/// How far a plan made from a previous one may move away from it: the one place where moves are bounded.
+///
+/// A minor version may add fields, each with a default that changes nothing: construct it with
+/// `..MoveLimits::default()`, and later versions compile.
+///
+/// ```
+/// use eplb_wgpu::{MaxMoves, MoveLimits};
+/// let limits = MoveLimits { max_moves: Some(MaxMoves::Slots(100)), ..MoveLimits::default() };
 /// assert_eq!(limits.max_moves_per_layer, None);
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MoveLimits {
     /// The most slots that may move, in all layers together: a hard bound. `None`: no bound.
-    pub max_moves: Option<usize>,
-    /// The same in millionths of all slots.
-    pub max_moves_ppm: Option<u32>,
+    pub max_moves: Option<MaxMoves>,
     /// The most slots of a layer that may move: a hard bound. `None`: no bound.
-    pub max_moves_per_layer: Option<usize>,
+    pub max_moves_per_layer: Option<MaxMoves>,
     /// What moving all slots of a layer must bring at least, in millionths of its objective as it stands; each
     /// moved slot must be worth its share of that.
     pub min_gain_ppm: u32,
@@ -49,7 +80,6 @@ impl Default for MoveLimits {
     fn default() -> Self {
         Self {
             max_moves: None,
-            max_moves_ppm: None,
             max_moves_per_layer: None,
             min_gain_ppm: 80_000,
             max_loss_ppm: 2_000,
@@ -64,19 +94,12 @@ impl MoveLimits {
     /// does not fit is left to the next.
     ///
     /// ```
-    /// use eplb_wgpu::MoveLimits;
-    /// assert_eq!(MoveLimits::each_window().max_moves_ppm, Some(150_000));
+    /// use eplb_wgpu::{MaxMoves, MoveLimits};
+    /// assert_eq!(MoveLimits::each_window().max_moves, Some(MaxMoves::Ppm(150_000)));
     /// ```
     #[must_use]
     pub fn each_window() -> Self {
-        Self { max_moves_ppm: Some(150_000), min_gain_ppm: 10_000, ..Self::default() }
-    }
-
-    /// The most of `slots` that may move, all layers together.
-    pub(crate) fn most_moves(&self, slots: usize) -> Option<usize> {
-        let part = |ppm: u32| usize::try_from(slots as u128 * u128::from(ppm) / u128::from(MILLION));
-        let part = self.max_moves_ppm.map(|ppm| part(ppm).unwrap_or(usize::MAX));
-        self.max_moves.into_iter().chain(part).min()
+        Self { max_moves: Some(MaxMoves::Ppm(150_000)), min_gain_ppm: 10_000, ..Self::default() }
     }
 
     /// Whether a layer of this objective is left untouched; `even` is what an even spread would give.
@@ -100,6 +123,7 @@ impl MoveLimits {
 
 /// What changes between two plans.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Moves {
     /// Slots that hold another expert than before.
     pub changed_slots: usize,

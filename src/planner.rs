@@ -24,6 +24,7 @@ use crate::options::PlanOptions;
 use crate::params::{FREE, Params};
 use crate::plan::{Placement, Plan, Stop};
 use crate::planner::cpu::Planned;
+use crate::previous::PreviousMap;
 
 /// Makes plans on one device; made once and used often, from many threads. Clones share the device.
 ///
@@ -255,13 +256,13 @@ impl Planner {
         &self,
         loads: &Loads,
         cluster: &Cluster,
-        previous: &Placement,
+        previous: impl Into<PreviousMap>,
         options: &PlanOptions,
         limits: &MoveLimits,
     ) -> Result<Replan, Error> {
-        moves::check_same_shape(cluster, previous, loads.layers(), loads.experts())?;
+        let previous = previous.into().placement(loads, cluster)?;
         check::score(loads, cluster, previous.physical_to_logical())?;
-        self.replan_from(self.plan(loads, cluster, options)?, Some(previous), limits)
+        self.replan_from(self.plan(loads, cluster, options)?, Some(&previous), limits)
     }
 
     /// [`Planner::replan`] where the fresh plan is known; without a previous plan the fresh one is it.
@@ -375,6 +376,7 @@ fn from_map(map: &[i32]) -> Vec<u32> {
 
 /// A plan made from a previous one, and what it moves.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Replan {
     plan: Plan,
     moves: Moves,
@@ -383,6 +385,7 @@ pub struct Replan {
 
 /// What happens to one layer.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct LayerMoves {
     /// Slots whose GPU receives a new expert.
     pub received: usize,

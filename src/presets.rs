@@ -10,12 +10,12 @@ use std::str::FromStr;
 use crate::error::Error;
 use crate::options::{Descent, Duplicates, GroupRule, Objective, PlanOptions, Search};
 
-/// A preset, by name.
+/// A preset: a constant of this type, or what its name is parsed as.
 ///
 /// ```
 /// use eplb_wgpu::{PlanOptions, Preset};
-/// let preset: Preset = "default".parse()?;
-/// assert_eq!(preset.options(), PlanOptions::default());
+/// assert_eq!(Preset::DEFAULT.options(), PlanOptions::default());
+/// assert_eq!("thorough".parse::<Preset>()?, Preset::THOROUGH);
 /// # Ok::<(), eplb_wgpu::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,53 +64,57 @@ use Refinement::{Bipartition, PairSwaps, Swaps};
 /// More steps than any descent takes.
 const UNTIL_STUCK: u32 = 1000;
 
-const fn entry(name: &'static str, summary: &'static str, recipe: Recipe) -> Entry {
-    Entry { name, summary, recipe }
+macro_rules! presets {
+    ($($constant:ident $name:literal $summary:literal $recipe:expr;)*) => {
+        impl Preset {
+            $(
+                #[doc = concat!("`", $name, "`: ", $summary, ".")]
+                pub const $constant: Preset = Preset(&Entry { name: $name, summary: $summary, recipe: $recipe });
+            )*
+        }
+
+        /// The project's own first, then the lineage in order.
+        const ALL: &[Preset] = &[$(Preset::$constant),*];
+    };
 }
 
 #[rustfmt::skip]
-static ENTRIES: [Entry; 29] = [
-    entry("default", "near the bound in milliseconds: one trajectory a node, more where it ends short", ByDefault),
-    entry("fast", "one short trajectory a node: never worse than greedy", Fast),
-    entry("thorough", "a larger budget of the same search, a smaller gap", Thorough),
-    entry("scenarios", "several windows at once: one trajectory a node, clean counts", Scenarios),
-    entry("gen00", "hierarchical greedy: DeepSeek's rule", Lineage(Refinement::None, 1)),
-    entry("gen01", "LPT with iterative swaps: heaviest and lightest GPU, least variance", Lineage(Swaps(Variance, 1, 1, UNTIL_STUCK), 1)),
-    entry("gen02", "vectorised DeepSeek EPLB: the greedy rule, all layers at once", Lineage(Refinement::None, 1)),
-    entry("gen03", "vectorised LPT with swaps out of the heaviest GPU, with any", Lineage(Swaps(Max, 1, 0, UNTIL_STUCK), 1)),
-    entry("gen04", "vectorised hierarchical: the greedy rule, all layers at once", Lineage(Refinement::None, 1)),
-    entry("gen05", "LPT and local search: heaviest and lightest GPU, least max, 50 steps", Lineage(Swaps(Max, 1, 1, 50), 1)),
-    entry("gen06", "LPT and iterative refinement: heaviest and lightest GPU, least max, until stuck", Lineage(Swaps(Max, 1, 1, UNTIL_STUCK), 1)),
-    entry("gen07", "greedy with swap refinement: 20 steps of heaviest and lightest GPU", Lineage(Swaps(Max, 1, 1, 20), 1)),
-    entry("gen08", "LPT packing and local search: heaviest and lightest GPU, least variance, 50 steps", Lineage(Swaps(Variance, 1, 1, 50), 1)),
-    entry("gen09", "10 randomized restarts of LPT with pairwise swaps", Lineage(Swaps(Max, 1, 1, UNTIL_STUCK), 10)),
-    entry("gen10", "LPT and iterative swapping: heaviest GPU with all others, least max", Lineage(Swaps(Max, 1, 0, UNTIL_STUCK), 1)),
-    entry("gen11", "10 randomized LPT packings: heaviest and lightest GPU, least max", Lineage(Swaps(Max, 1, 1, UNTIL_STUCK), 10)),
-    entry("gen12", "LPT and iterative refinement: heaviest GPU with all others, 50 steps", Lineage(Swaps(Max, 1, 0, 50), 1)),
-    entry("gen13", "L2 local search: 4 heaviest with 4 lightest GPUs, least variance", Lineage(Swaps(Variance, 4, 4, UNTIL_STUCK), 1)),
-    entry("gen14", "all pairs of GPUs, least variance", Lineage(Swaps(Variance, 0, 0, UNTIL_STUCK), 1)),
-    entry("gen15", "8 overloaded with 8 underloaded GPUs at once, least variance", Lineage(Swaps(Variance, 8, 8, UNTIL_STUCK), 1)),
-    entry("gen16", "greedy-swap balancer: heaviest and lightest GPU, least max, 100 steps", Lineage(Swaps(Max, 1, 1, 100), 1)),
-    entry("gen17", "iterative bipartition of the items of the heaviest and the lightest GPU", Lineage(Bipartition, 1)),
-    entry("gen18", "two phases: all pairs by variance, then the heaviest GPU by max", Lineage(Swaps(VarianceThenMax, 0, 0, UNTIL_STUCK), 1)),
-    entry("gen19", "10 restarts and pairwise refinement, least variance", Lineage(Swaps(Variance, 1, 1, UNTIL_STUCK), 10)),
-    entry("rec1", "batch-parallel refinement: 4 heaviest with 4 lightest GPUs, all 16 pairs at once", Lineage(Swaps(Max, 4, 4, UNTIL_STUCK), 1)),
-    entry("rec2", "multi-item swaps: 2-for-1 and 2-for-2 when 1-1 swaps are stuck", Lineage(PairSwaps, 1)),
-    entry("rec3", "post-hierarchical repair: swap groups of the heaviest and the lightest node", Repair),
-    entry("rec4", "variance-aware group packing", VarianceGroups),
-    entry("rec5", "256 randomized LPT packings, no refinement", Lineage(Refinement::None, 256)),
-];
+presets! {
+    DEFAULT "default" "near the bound in milliseconds: one trajectory a node, more where it ends short" ByDefault;
+    FAST "fast" "one short trajectory a node: never worse than greedy" Fast;
+    THOROUGH "thorough" "a larger budget of the same search, a smaller gap" Thorough;
+    SCENARIOS "scenarios" "several windows at once: one trajectory a node, clean counts" Scenarios;
+    GREEDY "gen00" "hierarchical greedy: DeepSeek's rule" Lineage(Refinement::None, 1);
+    GEN01 "gen01" "LPT with iterative swaps: heaviest and lightest GPU, least variance" Lineage(Swaps(Variance, 1, 1, UNTIL_STUCK), 1);
+    GEN02 "gen02" "vectorised DeepSeek EPLB: the greedy rule, all layers at once" Lineage(Refinement::None, 1);
+    GEN03 "gen03" "vectorised LPT with swaps out of the heaviest GPU, with any" Lineage(Swaps(Max, 1, 0, UNTIL_STUCK), 1);
+    GEN04 "gen04" "vectorised hierarchical: the greedy rule, all layers at once" Lineage(Refinement::None, 1);
+    GEN05 "gen05" "LPT and local search: heaviest and lightest GPU, least max, 50 steps" Lineage(Swaps(Max, 1, 1, 50), 1);
+    GEN06 "gen06" "LPT and iterative refinement: heaviest and lightest GPU, least max, until stuck" Lineage(Swaps(Max, 1, 1, UNTIL_STUCK), 1);
+    GEN07 "gen07" "greedy with swap refinement: 20 steps of heaviest and lightest GPU" Lineage(Swaps(Max, 1, 1, 20), 1);
+    GEN08 "gen08" "LPT packing and local search: heaviest and lightest GPU, least variance, 50 steps" Lineage(Swaps(Variance, 1, 1, 50), 1);
+    GEN09 "gen09" "10 randomized restarts of LPT with pairwise swaps" Lineage(Swaps(Max, 1, 1, UNTIL_STUCK), 10);
+    GEN10 "gen10" "LPT and iterative swapping: heaviest GPU with all others, least max" Lineage(Swaps(Max, 1, 0, UNTIL_STUCK), 1);
+    GEN11 "gen11" "10 randomized LPT packings: heaviest and lightest GPU, least max" Lineage(Swaps(Max, 1, 1, UNTIL_STUCK), 10);
+    GEN12 "gen12" "LPT and iterative refinement: heaviest GPU with all others, 50 steps" Lineage(Swaps(Max, 1, 0, 50), 1);
+    GEN13 "gen13" "L2 local search: 4 heaviest with 4 lightest GPUs, least variance" Lineage(Swaps(Variance, 4, 4, UNTIL_STUCK), 1);
+    GEN14 "gen14" "all pairs of GPUs, least variance" Lineage(Swaps(Variance, 0, 0, UNTIL_STUCK), 1);
+    GEN15 "gen15" "8 overloaded with 8 underloaded GPUs at once, least variance" Lineage(Swaps(Variance, 8, 8, UNTIL_STUCK), 1);
+    GEN16 "gen16" "greedy-swap balancer: heaviest and lightest GPU, least max, 100 steps" Lineage(Swaps(Max, 1, 1, 100), 1);
+    GEN17 "gen17" "iterative bipartition of the items of the heaviest and the lightest GPU" Lineage(Bipartition, 1);
+    GEN18 "gen18" "two phases: all pairs by variance, then the heaviest GPU by max" Lineage(Swaps(VarianceThenMax, 0, 0, UNTIL_STUCK), 1);
+    GEN19 "gen19" "10 restarts and pairwise refinement, least variance" Lineage(Swaps(Variance, 1, 1, UNTIL_STUCK), 10);
+    REC1 "rec1" "batch-parallel refinement: 4 heaviest with 4 lightest GPUs, all 16 pairs at once" Lineage(Swaps(Max, 4, 4, UNTIL_STUCK), 1);
+    REC2 "rec2" "multi-item swaps: 2-for-1 and 2-for-2 when 1-1 swaps are stuck" Lineage(PairSwaps, 1);
+    REC3 "rec3" "post-hierarchical repair: swap groups of the heaviest and the lightest node" Repair;
+    REC4 "rec4" "variance-aware group packing" VarianceGroups;
+    REC5 "rec5" "256 randomized LPT packings, no refinement" Lineage(Refinement::None, 256);
+}
 
 impl Preset {
     /// All presets: the project's own first, then the lineage in order.
     pub fn all() -> impl Iterator<Item = Preset> {
-        ENTRIES.iter().map(Preset)
-    }
-
-    /// What several windows are planned with where nothing else is said.
-    #[must_use]
-    pub fn scenarios() -> Preset {
-        Preset(&ENTRIES[3])
+        ALL.iter().copied()
     }
 
     /// Its name.
@@ -200,7 +204,14 @@ mod tests {
 
     #[test]
     fn the_default_preset_is_the_default() {
-        assert_eq!(Preset::scenarios().name(), "scenarios");
-        assert_eq!("default".parse::<Preset>().unwrap().options(), PlanOptions::default());
+        assert_eq!(Preset::DEFAULT.options(), PlanOptions::default());
+    }
+
+    #[test]
+    fn constants_are_called_as_their_names() {
+        assert_eq!(Preset::all().count(), 29);
+        assert_eq!(Preset::all().next(), Some(Preset::DEFAULT));
+        assert_eq!((Preset::GREEDY.name(), Preset::SCENARIOS.name()), ("gen00", "scenarios"));
+        assert_eq!((Preset::GEN19.name(), Preset::REC5.name()), ("gen19", "rec5"));
     }
 }

@@ -224,7 +224,7 @@ fn a_plan_without_duplicates_is_found_where_one_is_best() {
 fn greedy_wins_by_duplicates_alone() {
     let loads = loads(&[&[1001, 1001]]);
     let cluster = Cluster::with_slots_per_gpu(3, 5, 2, 2, 2).unwrap();
-    let greedy = plan(&loads, &cluster, &preset("gen00"));
+    let greedy = plan(&loads, &cluster, &Preset::GREEDY.options());
     assert_near(heaviest(&greedy)[0], 1001.0);
     assert_eq!(greedy.quality().same_gpu_duplicates(), 1);
     let ours = plan(&loads, &cluster, &PlanOptions::default());

@@ -22,7 +22,7 @@ const SHAPES: [Shape; 6] = [
 fn greedy_is_as_good_as_gen00_on_every_layer() {
     let families = [Family::Lognormal(1.0), Family::Zipf(1.0), Family::HotGroup, Family::HotExperts];
     let planner = Planner::new(DeviceChoice::Cpu).unwrap();
-    let options = "gen00".parse::<Preset>().unwrap().options();
+    let options = Preset::GREEDY.options();
     for shape in SHAPES {
         for family in families {
             let generate = Generate { family, layers: 6, experts: shape.experts, ..Generate::default() };

@@ -1,11 +1,12 @@
 //! Plans for several windows, plans from a previous plan, and replays: on generated loads, by the public API.
 
-use eplb_wgpu::rebalance::{RebalanceOptions, Rebalancer, Replay, Strategy, forecast, replay};
+use eplb_wgpu::rebalance::{RebalanceOptions, Rebalancer, ReplayOptions, Strategy, forecast, replay};
 use eplb_wgpu::trace::{Family, Generate, Window};
 use eplb_wgpu::{
-    Cluster, DeviceChoice, Duplicates, Loads, MoveLimits, Moves, Placement, PlanOptions, Planner, Preset,
-    check,
+    Cluster, DeviceChoice, Duplicates, Loads, MaxMoves, MoveLimits, Moves, Placement, PlanOptions, Planner,
+    Preset, check,
 };
+use proptest::prelude::{Strategy as _, prop_oneof};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 fn planner() -> Planner {
@@ -64,7 +65,7 @@ fn tiny_calls_of_several_windows_come_close_to_the_best_of_all_plans() {
         // With two slots a GPU a sixteenth of them is made.
         starts: 256,
         count_noise: true,
-        ..Preset::scenarios().options()
+        ..Preset::SCENARIOS.options()
     };
     let (mut met, mut worst) = (0, 0.0f64);
     for seed in 0..60 {
@@ -88,7 +89,7 @@ fn one_plan_for_many_workloads_beats_the_plan_of_their_sum() {
     let sum = Loads::from_f64(4, 64, &values).unwrap();
     let all = Loads::from_windows(&workloads, &[1.0; 4]).unwrap();
     for cluster in [Cluster::new(80, 8, 2, 16).unwrap(), Cluster::new(80, 1, 1, 16).unwrap()] {
-        let for_all = planner().plan(&all, &cluster, &Preset::scenarios().options()).unwrap();
+        let for_all = planner().plan(&all, &cluster, &Preset::SCENARIOS.options()).unwrap();
         let for_sum = planner().plan(&sum, &cluster, &PlanOptions::default()).unwrap();
         let mean = |map: &[i32]| {
             let score = |loads| check::score(loads, &cluster, map).unwrap().balancedness();
@@ -152,25 +153,26 @@ fn plans_from_a_previous_one_keep_their_promises() {
     let cases = (
         (0..4usize, 0..1000u64, 0..3usize, 1..6usize),
         (
-            proptest::option::of(0..60usize),
-            proptest::option::of(0..500_000u32),
-            proptest::option::of(0..20usize),
+            proptest::option::of(prop_oneof![
+                (0..60usize).prop_map(MaxMoves::Slots),
+                (0..500_000u32).prop_map(MaxMoves::Ppm)
+            ]),
+            proptest::option::of((0..20usize).prop_map(MaxMoves::Slots)),
         ),
         (0..200_000u32, 0..50_000u32, proptest::option::of(500_000..1_000_000u32)),
     );
     let planner = planner();
-    let check = |((cluster, seed, drift, windows), (max_moves, part, per_layer), (gain, loss, skip))| {
+    let check = |((cluster, seed, drift, windows), (max_moves, per_layer), (gain, loss, skip))| {
         let cluster = &clusters[cluster];
         let trace = drifting(windows + 1, 3, 32, [0.05, 0.4, 2.0][drift], seed);
         let limits = MoveLimits {
             max_moves,
-            max_moves_ppm: part,
             max_moves_per_layer: per_layer,
             min_gain_ppm: gain,
             max_loss_ppm: loss,
             skip_if_balanced_ppm: skip,
         };
-        let options = PlanOptions { starts: 2, iterations: 100, ..Preset::scenarios().options() };
+        let options = PlanOptions { starts: 2, iterations: 100, ..Preset::SCENARIOS.options() };
         let before = planner.plan(&trace[0], cluster, &options).unwrap();
         let loads = Loads::from_windows(&trace[1..], &vec![1.0; windows]).unwrap();
         let replan = planner.replan(&loads, cluster, before.placement(), &options, &limits).unwrap();
@@ -180,8 +182,13 @@ fn plans_from_a_previous_one_keep_their_promises() {
         // Slots are relabelled so that only moved ones change, and those that become free.
         let free = cluster.num_slots() > cluster.num_replicas();
         assert!(moves.changed_slots == moves.received || (free && moves.changed_slots > moves.received));
-        assert!(max_moves.is_none_or(|most| moves.received <= most), "{moves:?} passes {max_moves:?}");
-        assert!(part.is_none_or(|part| moves.share() <= f64::from(part) / 1e6), "{moves:?} passes {part:?}");
+        match max_moves {
+            Some(MaxMoves::Slots(most)) => assert!(moves.received <= most, "{moves:?} passes {max_moves:?}"),
+            Some(MaxMoves::Ppm(part)) => {
+                assert!(moves.share() <= f64::from(part) / 1e6, "{moves:?} passes {max_moves:?}");
+            }
+            _ => assert_eq!(max_moves, None),
+        }
         let slots = cluster.num_slots();
         let rows = before.physical_to_logical().chunks(slots).zip(now.physical_to_logical().chunks(slots));
         let was = objective(&loads, cluster, before.physical_to_logical());
@@ -190,7 +197,7 @@ fn plans_from_a_previous_one_keep_their_promises() {
             let one = |map: &[i32]| Placement::new(32, slots, map.to_vec()).unwrap();
             let moved = Moves::between(cluster, &one(old), &one(new)).unwrap().received;
             assert_eq!(moved, replan.layers()[layer].received);
-            assert!(per_layer.is_none_or(|most| moved <= most));
+            assert!(per_layer.is_none_or(|most: MaxMoves| moved <= most.of(slots)));
             assert!(
                 is[layer] <= was[layer] * (1.0 + 1e-6),
                 "layer {layer}: {} after {}",
@@ -333,7 +340,7 @@ fn the_rebalancer_repeats_itself_and_tells_why() {
 fn backtests_are_replays() {
     let trace = drifting(7, 2, 32, 0.3, 21);
     let cluster = Cluster::new(40, 1, 1, 8).unwrap();
-    let setup = |strategies| Replay { strategies, interval: 1, options: RebalanceOptions::default() };
+    let setup = |strategies| ReplayOptions { strategies, interval: 1, options: RebalanceOptions::default() };
     let strategies = vec![Strategy::Scenarios, Strategy::Forecast, Strategy::Last];
     let rows = replay(&planner(), &trace, &cluster, &setup(strategies), || {}).unwrap();
     let mut rebalancer = Rebalancer::new(planner(), cluster, RebalanceOptions::default()).unwrap();
@@ -352,7 +359,7 @@ fn backtests_are_replays() {
 fn replays_compare_with_an_oracle_the_greedy_rule_and_staying() {
     let trace = drifting(6, 2, 32, 0.3, 33);
     let cluster = Cluster::new(40, 1, 1, 8).unwrap();
-    let mut setup = Replay {
+    let mut setup = ReplayOptions {
         strategies: vec![Strategy::Last],
         interval: 2,
         options: RebalanceOptions { fresh: true, ..RebalanceOptions::default() },

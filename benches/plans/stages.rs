@@ -123,7 +123,7 @@ impl Bench {
     pub fn fits(&self, report: &mut Report) -> Result<(), Error> {
         // The same layers again and again, and no early end: the work grows with the number alone.
         let tile = generated(16, V3.experts)?;
-        let fast = PlanOptions { stop_gap_ppm: 0, ..("fast".parse::<Preset>()?.options()) };
+        let fast = PlanOptions { stop_gap_ppm: 0, ..(Preset::FAST.options()) };
         let layers: Vec<_> = [1usize, 2, 4, 8, 16]
             .into_iter()
             .map(|times| {

@@ -18,7 +18,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::bound::BoundEffort;
 use crate::rebalance::RebalanceOptions;
 use crate::trace::{LoadHistory, Window};
-use crate::{Error, MoveLimits};
+use crate::{Error, MaxMoves, MoveLimits};
 
 /// Exit code of bad input.
 const BAD_INPUT: u8 = 2;
@@ -87,10 +87,10 @@ fn bound_effort(tight: bool) -> BoundEffort {
 struct Limits {
     /// The most slots that may move, all layers together: a number, or a part of all slots as in 15%
     #[arg(long, value_parser = parse_most)]
-    max_moves: Option<Most>,
-    /// The most slots of a layer that may move
-    #[arg(long)]
-    max_moves_per_layer: Option<usize>,
+    max_moves: Option<MaxMoves>,
+    /// The most slots of a layer that may move: a number, or a part of its slots as in 15%
+    #[arg(long, value_parser = parse_most)]
+    max_moves_per_layer: Option<MaxMoves>,
     /// What moving all slots of a layer must bring, as a part of its objective: 0.08 is 8 %
     #[arg(long, value_parser = parse_part)]
     min_gain: Option<u32>,
@@ -102,29 +102,15 @@ struct Limits {
     skip_if_balanced: Option<u32>,
 }
 
-/// The most slots that may move.
-#[derive(Clone, Copy)]
-enum Most {
-    Slots(usize),
-    /// Millionths of all slots.
-    Part(u32),
-}
-
 impl Limits {
     /// What the flags change of some limits.
     fn limits(&self, default: &MoveLimits) -> MoveLimits {
-        let (max_moves, max_moves_ppm) = match self.max_moves {
-            Some(Most::Slots(slots)) => (Some(slots), None),
-            Some(Most::Part(part)) => (None, Some(part)),
-            None => (default.max_moves, default.max_moves_ppm),
-        };
         MoveLimits {
-            max_moves,
-            max_moves_ppm,
-            max_moves_per_layer: self.max_moves_per_layer,
+            max_moves: self.max_moves.or(default.max_moves),
+            max_moves_per_layer: self.max_moves_per_layer.or(default.max_moves_per_layer),
             min_gain_ppm: self.min_gain.unwrap_or(default.min_gain_ppm),
             max_loss_ppm: self.max_loss.unwrap_or(default.max_loss_ppm),
-            skip_if_balanced_ppm: self.skip_if_balanced,
+            skip_if_balanced_ppm: self.skip_if_balanced.or(default.skip_if_balanced_ppm),
         }
     }
 }
@@ -156,11 +142,11 @@ impl Outlook {
     }
 }
 
-fn parse_most(text: &str) -> Result<Most, String> {
+fn parse_most(text: &str) -> Result<MaxMoves, String> {
     let rule = "is neither a number of slots nor a part as in 15%";
     match text.strip_suffix('%').map(str::parse::<f64>) {
-        None => text.parse().map(Most::Slots).map_err(|_| rule.to_string()),
-        Some(Ok(percent)) => parse_part(&(percent / 100.0).to_string()).map(Most::Part),
+        None => text.parse().map(MaxMoves::Slots).map_err(|_| rule.to_string()),
+        Some(Ok(percent)) => parse_part(&(percent / 100.0).to_string()).map(MaxMoves::Ppm),
         Some(Err(_)) => Err(rule.to_string()),
     }
 }

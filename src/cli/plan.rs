@@ -125,7 +125,7 @@ impl Plan {
         made.replan.set_bound(bound_effort(self.tight_bound));
         let plan = made.replan.plan();
         // What DeepSeek's rule gives, for comparison, by the CPU backend.
-        let greedy: Preset = "gen00".parse()?;
+        let greedy = Preset::GREEDY;
         let mean = Loads::from_f64(plan.layers(), plan.experts(), plan.loads().values())?;
         let greedy = Planner::new(DeviceChoice::Cpu)?.plan(&mean, &cluster, &greedy.options())?;
         // Without a bound of its own, which nothing here tells.
@@ -178,7 +178,7 @@ impl Plan {
         let windows = self.loads.iter().map(|file| self.part.read(file)).collect::<Result<Vec<_>, _>>()?;
         let weights = self.weights.clone().unwrap_or_else(|| vec![1.0; windows.len()]);
         let loads = Loads::from_windows(&windows, &weights)?;
-        let preset = if windows.len() > 1 { Preset::scenarios().options() } else { PlanOptions::default() };
+        let preset = if windows.len() > 1 { Preset::SCENARIOS.options() } else { PlanOptions::default() };
         let options = self.options(preset)?;
         let replan = match previous {
             Some(previous) => {

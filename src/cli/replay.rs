@@ -8,7 +8,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
 use super::{Limits, Outlook, print, read_layers};
-use crate::rebalance::{RebalanceOptions, Replay, Row, Series, Strategy, replay};
+use crate::rebalance::{RebalanceOptions, ReplayOptions, ReplayRow, Series, Strategy, replay};
 use crate::trace::Window;
 use crate::{Cluster, DeviceChoice, Error, Loads, MoveLimits, Planner};
 
@@ -72,7 +72,7 @@ impl ReplayTrace {
         let planner = Planner::new(self.device.clone())?;
         let limits = self.limits.limits(&MoveLimits::each_window());
         let options = RebalanceOptions { fresh: self.fresh, ..self.outlook.options(limits) };
-        let setup = Replay { strategies: self.strategy.clone(), interval: self.interval, options };
+        let setup = ReplayOptions { strategies: self.strategy.clone(), interval: self.interval, options };
         // The oracle, the greedy rule and the plan that never moves come after the strategies.
         let steps = (self.strategy.len() + 3) * windows.len().saturating_sub(1);
         let style = ProgressStyle::with_template("{bar:40} {pos}/{len} windows, {eta} left");
@@ -94,7 +94,7 @@ impl ReplayTrace {
         Ok(ExitCode::SUCCESS)
     }
 
-    fn report(&self, windows: &[Loads], rows: &[Row]) -> String {
+    fn report(&self, windows: &[Loads], rows: &[ReplayRow]) -> String {
         let mut lines = vec![
             format!(
                 "{}: {} windows of {} layers x {} experts; {} replicas on {} GPUs in {} nodes; {}, a plan every {} windows",
@@ -136,14 +136,14 @@ impl ReplayTrace {
         lines.join("\n")
     }
 
-    fn json_report(&self, windows: &[Loads], rows: &[Row]) -> Value {
+    fn json_report(&self, windows: &[Loads], rows: &[ReplayRow]) -> Value {
         let scores = |series: &Series| {
             json!({
                 "mean": series.mean(), "worst": series.worst(), "p5": series.quantile(0.05),
                 "windows": series.scores,
             })
         };
-        let row = |row: &Row| {
+        let row = |row: &ReplayRow| {
             json!({
                 "name": row.name,
                 "balancedness": scores(&row.balancedness),
@@ -167,7 +167,7 @@ impl ReplayTrace {
 }
 
 /// One line a row, with the means.
-fn csv(rows: &[Row]) -> String {
+fn csv(rows: &[ReplayRow]) -> String {
     let mut lines = vec![
         "name,balancedness,balancedness_worst,balancedness_p5,replica_balancedness,replica_balancedness_worst,\
          replica_balancedness_p5,moved,plan_ms"

@@ -107,7 +107,7 @@ impl Search<'_> {
         if self.limits.is_balanced(even, path.points[0].value) {
             return path;
         }
-        let most = self.limits.max_moves_per_layer.unwrap_or(usize::MAX);
+        let most = self.limits.max_moves_per_layer.map_or(usize::MAX, |most| most.of(self.previous.len()));
         let target = self.limits.tolerated(fresh_value);
         // What a fresh search reaches, relative to the busiest node's share.
         let share: u32 = self.shares(fresh).iter().cloned().reduce(larger_of).map_or(0, |s| total(&s));
@@ -338,7 +338,7 @@ pub fn choose(params: &Params, paths: &[Path], limits: &MoveLimits) -> Vec<usize
     let moves = |chosen: &[usize]| -> usize {
         paths.iter().zip(chosen).map(|(path, &index)| path.points[index].moves).sum()
     };
-    let most = limits.most_moves(slots as usize * paths.len());
+    let most = limits.max_moves.map(|most| most.of(slots as usize * paths.len()));
     let Some(most) = most.filter(|&most| moves(&best) > most) else { return best };
     let mut chosen = vec![0; paths.len()];
     let mut left = most;

@@ -1,7 +1,7 @@
 //! An AR(1) forecast of each expert's share, in integers.
 
 use crate::error::Error;
-use crate::loads::Loads;
+use crate::loads::{Loads, check_same_layers};
 
 /// One, as a fraction of 2^16.
 const ONE: i128 = 1 << 16;
@@ -14,7 +14,7 @@ const ONE: i128 = 1 << 16;
 /// between 0 and 1. Integers throughout, so that every rank forecasts the same.
 ///
 /// # Errors
-/// [`Error::Invalid`] where there is no window or their shapes differ.
+/// [`Error::Invalid`] where there is no window, or their shapes or layers differ.
 ///
 /// ```
 /// use eplb_wgpu::{Loads, rebalance::forecast};
@@ -34,6 +34,7 @@ pub fn forecast(windows: &[Loads]) -> Result<Loads, Error> {
             let rule = format!("is not that of the last, {layers} layers x {experts} experts");
             return Err(Error::invalid(format!("shape of window {i}:"), shape, rule));
         }
+        check_same_layers(&format!("layers of window {i}"), window.layer_ids(), last.layer_ids())?;
     }
     if windows.len() == 1 {
         return Ok(last.clone());
@@ -44,7 +45,7 @@ pub fn forecast(windows: &[Loads]) -> Result<Loads, Error> {
             windows.iter().map(|w| &w.fixed()[layer * experts..(layer + 1) * experts]).collect();
         forecast_layer(&rows, &mut counts);
     }
-    Loads::from_counts(layers, experts, &counts)
+    Loads::from_counts(layers, experts, &counts)?.with_layer_ids(last.layer_ids())
 }
 
 fn forecast_layer(rows: &[&[u32]], counts: &mut Vec<u64>) {

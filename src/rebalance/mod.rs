@@ -20,10 +20,11 @@ use crate::presets::Preset;
 
 pub use forecast::forecast;
 pub use rebalancer::{Backtest, Proposal, Rebalancer};
-pub use replay::{Replay, Row, Series, replay};
+pub use replay::{ReplayOptions, ReplayRow, Series, replay};
 
 /// What a plan for the next window is made from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Strategy {
     /// The last window.
     Last,
@@ -66,7 +67,10 @@ impl FromStr for Strategy {
     }
 }
 
-/// How a [`Rebalancer`] plans; start from `default()`.
+/// How a [`Rebalancer`] plans.
+///
+/// A minor version may add fields, each with a default that changes nothing: construct it with
+/// `..RebalanceOptions::default()`, and later versions compile.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RebalanceOptions {
     /// What the next window is planned from.
@@ -100,7 +104,7 @@ impl Default for RebalanceOptions {
             // The counts of the greedy rule hold up better on the next window than noisy ones that win here, and
             // what is closer to the bound than this makes no difference there.
             plan: PlanOptions { count_noise: false, stop_gap_ppm: 500, ..PlanOptions::default() },
-            scenario_plan: Preset::scenarios().options(),
+            scenario_plan: Preset::SCENARIOS.options(),
             limits: MoveLimits::each_window(),
             fresh: false,
         }

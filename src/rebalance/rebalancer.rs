@@ -6,7 +6,7 @@ use super::{RebalanceOptions, Strategy, forecast};
 use crate::check;
 use crate::cluster::Cluster;
 use crate::error::Error;
-use crate::loads::Loads;
+use crate::loads::{Loads, check_same_layers};
 use crate::plan::{Placement, Plan};
 use crate::planner::{Planner, Replan};
 
@@ -18,6 +18,7 @@ const LEAST_TRIED: usize = 3;
 
 /// What plans of one strategy scored on the windows after those they were made from.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Backtest {
     /// The strategy.
     pub strategy: Strategy,
@@ -29,6 +30,7 @@ pub struct Backtest {
 
 /// What [`Rebalancer::propose`] proposes.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Proposal {
     /// The plan, and what it moves where one runs already.
     pub replan: Replan,
@@ -123,6 +125,7 @@ impl Rebalancer {
                     return Err(Error::invalid(field, found, format!("is not as before, {wanted}")));
                 }
             }
+            check_same_layers("layers of the window", window.layer_ids(), before.layer_ids())?;
         }
         self.history.push_back(window);
         self.observed += 1;

@@ -14,18 +14,29 @@ use crate::planner::Planner;
 use crate::presets::Preset;
 
 /// How a trace is replayed.
+///
+/// A minor version may add fields, each with a default that changes nothing: construct it with
+/// `..ReplayOptions::default()`, and later versions compile.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Replay {
+pub struct ReplayOptions {
     /// The strategies to replay, one row each.
     pub strategies: Vec<Strategy>,
-    /// A new plan every so many windows.
+    /// A new plan every this many windows.
     pub interval: usize,
     /// What the strategies have in common; its own strategy is not looked at.
     pub options: RebalanceOptions,
 }
 
+impl Default for ReplayOptions {
+    /// All strategies, a new plan at every window.
+    fn default() -> Self {
+        Self { strategies: Strategy::ALL.to_vec(), interval: 1, options: RebalanceOptions::default() }
+    }
+}
+
 /// Scores over the windows of a trace.
 #[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
 pub struct Series {
     /// One score a window.
     pub scores: Vec<f64>,
@@ -56,7 +67,8 @@ impl Series {
 
 /// What one way of planning came to on a trace.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Row {
+#[non_exhaustive]
+pub struct ReplayRow {
     /// A strategy's name, or `oracle`, `greedy`, `never move`.
     pub name: String,
     /// Next-window balancedness (over GPUs).
@@ -71,7 +83,7 @@ pub struct Row {
     pub taken: Vec<(Strategy, usize)>,
 }
 
-impl Row {
+impl ReplayRow {
     fn new(name: &str) -> Self {
         Self {
             name: name.to_string(),
@@ -117,9 +129,9 @@ pub fn replay(
     planner: &Planner,
     windows: &[Loads],
     cluster: &Cluster,
-    replay: &Replay,
+    replay: &ReplayOptions,
     mut progress: impl FnMut(),
-) -> Result<Vec<Row>, Error> {
+) -> Result<Vec<ReplayRow>, Error> {
     if windows.len() < 2 {
         return Err(Error::invalid("number of windows", windows.len(), "is not at least 2"));
     }
@@ -131,7 +143,7 @@ pub fn replay(
         let options = RebalanceOptions { strategy, ..replay.options.clone() };
         rows.push(replay_strategy(planner, windows, cluster, replay.interval, options, &mut progress)?);
     }
-    let greedy = "gen00".parse::<Preset>()?.options();
+    let greedy = Preset::GREEDY.options();
     let best = &replay.options.plan;
     let references: [(&str, &PlanOptions, usize, bool); 3] = [
         ("oracle", best, 1, true),
@@ -139,7 +151,7 @@ pub fn replay(
         ("never move", best, usize::MAX, false),
     ];
     for (name, options, interval, sees_next) in references {
-        let mut row = Row::new(name);
+        let mut row = ReplayRow::new(name);
         let mut running: Option<Placement> = None;
         for t in 0..windows.len() - 1 {
             if t.is_multiple_of(interval) || running.is_none() {
@@ -165,8 +177,8 @@ fn replay_strategy(
     interval: usize,
     options: RebalanceOptions,
     progress: &mut impl FnMut(),
-) -> Result<Row, Error> {
-    let mut row = Row::new(options.strategy.name());
+) -> Result<ReplayRow, Error> {
+    let mut row = ReplayRow::new(options.strategy.name());
     let auto = options.strategy == Strategy::Auto;
     let mut rebalancer = Rebalancer::new(planner.clone(), cluster.clone(), options)?;
     let mut taken: Vec<(Strategy, usize)> = Vec::new();

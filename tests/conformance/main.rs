@@ -38,7 +38,7 @@ fn plan(case: &Case, options: &PlanOptions) -> (Plan, Quality) {
 }
 
 fn gen00() -> PlanOptions {
-    "gen00".parse::<Preset>().expect("gen00 is a preset").options()
+    Preset::GREEDY.options()
 }
 
 /// Asserts that there are no complaints, and prints all of them where there are.

@@ -1,7 +1,7 @@
 //! Loads that move, on real series: what plans for the next window reach, and what they move. The file named
 //! `semisynthetic` is made from real loads; the others are recorded.
 
-use eplb_wgpu::rebalance::{RebalanceOptions, Replay, Row, Strategy, replay};
+use eplb_wgpu::rebalance::{RebalanceOptions, ReplayOptions, ReplayRow, Strategy, replay};
 use eplb_wgpu::trace::{LoadHistory, Window};
 use eplb_wgpu::{Cluster, DeviceChoice, Duplicates, Loads, MoveLimits, PlanOptions, Planner, Preset, check};
 
@@ -34,7 +34,7 @@ fn series() -> Vec<(&'static str, Cluster)> {
 }
 
 /// The rows of `auto`, the greedy rule and `last`, by series.
-fn rows(fresh: bool) -> Vec<(String, [Row; 3])> {
+fn rows(fresh: bool) -> Vec<(String, [ReplayRow; 3])> {
     let mut all = Vec::new();
     for (name, cluster) in series() {
         let Some(history) = read(name) else { return Vec::new() };
@@ -43,14 +43,14 @@ fn rows(fresh: bool) -> Vec<(String, [Row; 3])> {
         let history = history.expect("the layers are there");
         let windows: Vec<Loads> =
             (0..history.windows()).map(|w| history.loads(Window::Index(w)).expect("a window")).collect();
-        let setup = Replay {
+        let setup = ReplayOptions {
             strategies: vec![Strategy::Auto, Strategy::Last],
             interval: 1,
             options: RebalanceOptions { fresh, ..RebalanceOptions::default() },
         };
         let mut found = replay(&planner(), &windows, &cluster, &setup, || {}).expect("a replay");
         found.retain(|row| ["auto", "greedy", "last"].contains(&row.name.as_str()));
-        let [auto, last, greedy] = <[Row; 3]>::try_from(found).expect("three rows");
+        let [auto, last, greedy] = <[ReplayRow; 3]>::try_from(found).expect("three rows");
         println!(
             "{name}, {} nodes, fresh {fresh}: auto {:.4} moving {:.3}, last {:.4}, greedy {:.4}",
             cluster.num_nodes(),
@@ -67,7 +67,7 @@ fn rows(fresh: bool) -> Vec<(String, [Row; 3])> {
 #[test]
 fn fresh_plans_for_the_next_window_beat_greedy_ones() {
     let rows = rows(true);
-    let gain = |[auto, _, greedy]: &[Row; 3]| auto.balancedness.mean() - greedy.balancedness.mean();
+    let gain = |[auto, _, greedy]: &[ReplayRow; 3]| auto.balancedness.mean() - greedy.balancedness.mean();
     for (name, rows) in &rows {
         assert!(gain(rows) >= -0.005, "{name}: {}", gain(rows));
         let over_last = rows[0].balancedness.mean() - rows[1].balancedness.mean();
@@ -110,8 +110,7 @@ fn one_plan_for_four_workloads_beats_the_plan_of_their_sum() {
                 .sum::<f64>()
                 / 4.0
         };
-        let (ours, theirs) =
-            (mean(&all, &Preset::scenarios().options()), mean(&sum, &PlanOptions::default()));
+        let (ours, theirs) = (mean(&all, &Preset::SCENARIOS.options()), mean(&sum, &PlanOptions::default()));
         println!("{nodes} nodes, {gpus} GPUs: all at once {ours:.4}, their sum {theirs:.4}");
         assert!(ours >= theirs + least, "{nodes} nodes, {gpus} GPUs: {ours} and {theirs}");
     }

@@ -57,12 +57,12 @@ fn no_plan_is_worse_than_greedy_under_the_same_rule_on_duplicates() {
         PlanOptions::default(),
         PlanOptions { starts: 4, iterations: 50, assignments: Some(3), ..PlanOptions::default() },
         PlanOptions { starts: 1, iterations: 0, assignments: Some(1), ..PlanOptions::default() },
-        "fast".parse::<Preset>().unwrap().options(),
+        Preset::FAST.options(),
     ];
     for seed in 0..150 {
         let case = random_case(40_000 + seed, 1 << 13);
         for duplicates in [Duplicates::Allow, Duplicates::Avoid] {
-            let greedy = PlanOptions { duplicates, .."gen00".parse::<Preset>().unwrap().options() };
+            let greedy = PlanOptions { duplicates, ..Preset::GREEDY.options() };
             let greedy = max_loads(&case.loads, &case.cluster, &greedy);
             for options in &budgets {
                 let options = PlanOptions { duplicates, ..options.clone() };
@@ -208,14 +208,14 @@ fn the_small_skewed_case_reaches_200() {
     let loads = Loads::from_counts(1, 8, &[600, 560, 120, 120, 20, 10, 10, 10]).unwrap();
     let cluster = Cluster::new(16, 1, 1, 8).unwrap();
     assert!(max_loads(&loads, &cluster, &PlanOptions::default())[0] <= 200.0);
-    assert_eq!(max_loads(&loads, &cluster, &"gen00".parse::<Preset>().unwrap().options())[0], 232.0);
+    assert_eq!(max_loads(&loads, &cluster, &Preset::GREEDY.options())[0], 232.0);
 }
 
 #[test]
 fn repair_and_variance_aware_groups_never_lose_to_their_start() {
     for seed in 0..40 {
         let case = random_case(80_000 + seed, 1 << 12);
-        let start = PlanOptions { groups: GroupRule::Lpt, .."gen10".parse::<Preset>().unwrap().options() };
+        let start = PlanOptions { groups: GroupRule::Lpt, ..Preset::GEN10.options() };
         let repaired = PlanOptions { repair: true, ..start.clone() };
         let before = max_loads(&case.loads, &case.cluster, &start);
         for (after, before) in max_loads(&case.loads, &case.cluster, &repaired).iter().zip(before) {
