@@ -61,12 +61,12 @@ pub(crate) mod stages;
 #[doc(hidden)]
 pub mod testing;
 pub(crate) mod threads;
-#[cfg(feature = "cli")]
+#[cfg(feature = "files")]
 pub mod trace;
 
 pub use cluster::{Cluster, Policy};
 pub use engine::device::{DeviceChoice, DeviceInfo, auto_device, devices};
-pub use error::Error;
+pub use error::{Error, ParseError};
 pub use loads::Loads;
 pub use moves::{MaxMoves, MoveLimits, Moves};
 pub use options::{Descent, Duplicates, GroupRule, Objective, PlanOptions, Search};

@@ -167,8 +167,8 @@ impl Bench {
             source,
             data: arguments.data.clone(),
             cpu: Planner::new(DeviceChoice::Cpu)?,
-            one_thread: pool(1)?,
-            two_threads: pool(2)?,
+            one_thread: pool(1),
+            two_threads: pool(2),
             devices: opened,
         })
     }
@@ -210,9 +210,8 @@ impl Bench {
     }
 }
 
-fn pool(threads: usize) -> Result<rayon::ThreadPool, Error> {
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
-    pool.map_err(|error| Error::Device { device: "CPU backend".to_string(), reason: error.to_string() })
+fn pool(threads: usize) -> rayon::ThreadPool {
+    rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("the system starts two threads")
 }
 
 /// Processes that wanted to run in the last minutes, where the system tells.

@@ -165,17 +165,16 @@ fn parse_range(text: &str) -> Result<std::ops::Range<usize>, String> {
 /// Fails before any work where its result could not be written after it, or would take the place of an input.
 fn check_writable<'a>(path: &Path, inputs: impl IntoIterator<Item = &'a PathBuf>) -> Result<(), Error> {
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let refuse = |reason: String| Error::Write { path: path.to_path_buf(), reason };
     if path.is_dir() {
-        return Err(refuse("it is a folder".into()));
+        return Err(Error::unwritable(path, "it is a folder"));
     }
     // A file that is not there is none of the inputs.
     if let Ok(place) = path.canonicalize()
         && inputs.into_iter().any(|input| input.canonicalize().is_ok_and(|input| input == place))
     {
-        return Err(refuse("it is an input of this command; give --out another name".into()));
+        return Err(Error::unwritable(path, "it is an input of this command; give --out another name"));
     }
-    tempfile::tempfile_in(folder).map(drop).map_err(|error| refuse(error.to_string()))
+    tempfile::tempfile_in(folder).map(drop).map_err(|error| Error::write(path, error))
 }
 
 /// Runs the command with the process's arguments.

@@ -11,8 +11,8 @@ use crate::check::{self, Quality};
 use crate::rebalance::{Backtest, Proposal, RebalanceOptions, Rebalancer, Strategy};
 use crate::trace::{PlanFile, Window, plan_json, write_whole};
 use crate::{
-    Cluster, DeviceChoice, Duplicates, Error, Fallback, Loads, MoveLimits, Placement, PlanOptions, Planner,
-    Preset, Replan,
+    Cluster, DeviceChoice, Duplicates, Error, Fallback, Loads, MoveLimits, ParseError, Placement,
+    PlanOptions, Planner, Preset, Replan,
 };
 
 #[derive(Args)]
@@ -299,7 +299,7 @@ fn read_previous(path: &Path, cluster: &Cluster) -> Result<Placement, Error> {
     let file = PlanFile::read(path)?;
     if file.cluster != *cluster {
         let reason = format!("its cluster {:?} is not the one asked for, {cluster:?}", file.cluster);
-        return Err(Error::Read { path: path.to_path_buf(), reason });
+        return Err(Error::parse(path, ParseError::content(reason)));
     }
     Ok(file.placement)
 }

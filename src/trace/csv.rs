@@ -2,9 +2,10 @@
 
 use super::numbers::Numbers;
 use super::{LoadHistory, brief};
+use crate::error::ParseError;
 
-pub fn read(bytes: &[u8]) -> Result<LoadHistory, String> {
-    let text = std::str::from_utf8(bytes).map_err(|error| format!("not UTF-8: {error}"))?;
+pub fn read(bytes: &[u8]) -> Result<LoadHistory, ParseError> {
+    let text = std::str::from_utf8(bytes).map_err(|error| ParseError::not("UTF-8", error))?;
     let mut numbers = Numbers::new();
     let (mut rows, mut experts) = (0, 0);
     for (line, row) in (1..).zip(text.lines()) {
@@ -14,19 +15,25 @@ pub fn read(bytes: &[u8]) -> Result<LoadHistory, String> {
         let before = numbers.len();
         for (column, field) in (1..).zip(row.split(',')) {
             let field = field.trim();
-            let bad = |_| format!("line {line}, column {column}: {:?} is not a number", brief(field));
+            let bad = || {
+                ParseError::syntax(format!(
+                    "line {line}, column {column}: {:?} is not a number",
+                    brief(field)
+                ))
+            };
             match field.parse() {
                 Ok(count) => numbers.push_count(count),
-                Err(_) => numbers.push_value(field.parse().map_err(bad)?),
+                Err(_) => numbers.push_value(field.parse().map_err(|_| bad())?),
             }
         }
         let width = numbers.len() - before;
         if rows > 0 && width != experts {
-            return Err(format!("line {line} has {width} columns, the first row has {experts}"));
+            let reason = format!("line {line} has {width} columns, the first row has {experts}");
+            return Err(ParseError::content(reason));
         }
         (rows, experts) = (rows + 1, width);
     }
-    numbers.history(1, rows, experts).map_err(|error| error.to_string())
+    Ok(numbers.history(1, rows, experts)?)
 }
 
 pub fn write(history: &LoadHistory) -> Vec<u8> {

@@ -8,14 +8,19 @@ use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Seq
 
 use super::numbers::Numbers;
 use super::{LoadHistory, brief};
+use crate::error::ParseError;
 
-pub fn read(bytes: &[u8]) -> Result<LoadHistory, String> {
+pub fn read(bytes: &[u8]) -> Result<LoadHistory, ParseError> {
     let mut loads = Nest::new();
     let mut json = serde_json::Deserializer::from_slice(bytes);
     let read = json.deserialize_any(Root(&mut loads)).and_then(|()| json.end());
-    read.map_err(|error| if error.is_data() { error.to_string() } else { format!("not JSON: {error}") })?;
-    let (layers, experts) = loads.layers.zip(loads.experts).ok_or("there are no loads")?;
-    loads.numbers.history(loads.windows, layers, experts).map_err(|error| error.to_string())
+    read.map_err(|error| match error.is_data() {
+        true => ParseError::content(error.to_string()),
+        false => ParseError::not("JSON", error),
+    })?;
+    let (layers, experts) =
+        loads.layers.zip(loads.experts).ok_or_else(|| ParseError::content("there are no loads"))?;
+    Ok(loads.numbers.history(loads.windows, layers, experts)?)
 }
 
 /// Arrays of loads, as far as they are read. A 3-D array is windows of layers, a 2-D array is one window.

@@ -10,7 +10,7 @@ mod plan_file;
 use std::io::{Read, Write};
 use std::path::Path;
 
-use crate::error::Error;
+use crate::error::{Error, ParseError};
 use crate::loads::{Loads, MAX_EXPERTS, MAX_LAYERS};
 
 pub use generate::{Family, Generate};
@@ -35,14 +35,20 @@ pub enum Format {
 
 impl Format {
     /// The format that a file's extension says.
-    fn of(path: &Path) -> Result<Self, String> {
+    fn of(path: &Path) -> Option<Self> {
         let extension = path.extension().and_then(|e| e.to_str()).unwrap_or("").to_lowercase();
         match extension.as_str() {
-            "json" => Ok(Self::Json),
-            "npy" => Ok(Self::Npy),
-            "csv" => Ok(Self::Csv),
-            _ => Err(format!("extension {extension:?} is not json, npy or csv")),
+            "json" => Some(Self::Json),
+            "npy" => Some(Self::Npy),
+            "csv" => Some(Self::Csv),
+            _ => None,
         }
+    }
+
+    /// Why [`Format::of`] has none for a path.
+    fn none_of(path: &Path) -> String {
+        let extension = path.extension().and_then(|e| e.to_str()).unwrap_or("").to_lowercase();
+        format!("extension {extension:?} is not json, npy or csv")
     }
 }
 
@@ -117,10 +123,10 @@ impl LoadHistory {
     /// Reads a file by its extension: `.json`, `.npy` or `.csv` (see the design's list of formats).
     ///
     /// # Errors
-    /// [`Error::Read`] with the file and what is wrong in it.
+    /// [`Error::Read`] where the file cannot be read, [`Error::Parse`] with what is wrong in it.
     pub fn read(path: &Path) -> Result<Self, Error> {
-        let refuse = |reason: String| Error::Read { path: path.to_path_buf(), reason };
-        let format = Format::of(path).map_err(refuse)?;
+        let refuse = |source: ParseError| Error::parse(path, source);
+        let format = Format::of(path).ok_or_else(|| refuse(ParseError::content(Format::none_of(path))))?;
         Self::parse(format, &read_file(path)?).map_err(refuse)
     }
 
@@ -129,9 +135,9 @@ impl LoadHistory {
     ///
     /// # Errors
     /// What is wrong in them, and where.
-    pub fn parse(format: Format, bytes: &[u8]) -> Result<Self, String> {
+    pub fn parse(format: Format, bytes: &[u8]) -> Result<Self, ParseError> {
         if bytes.is_empty() {
-            return Err("the file is empty".into());
+            return Err(ParseError::content("the file is empty"));
         }
         let history = match format {
             Format::Json => json::read(bytes),
@@ -140,7 +146,7 @@ impl LoadHistory {
         }?;
         // Bad values are the file's fault, and are named with the file.
         for window in 0..history.windows {
-            history.loads(Window::Index(window)).map_err(|error| error.to_string())?;
+            history.loads(Window::Index(window))?;
         }
         Ok(history)
     }
@@ -237,21 +243,25 @@ impl LoadHistory {
     /// # Errors
     /// [`Error::Write`] where it cannot be written.
     pub fn write(&self, path: &Path) -> Result<(), Error> {
-        let refuse = |reason: String| Error::Write { path: path.to_path_buf(), reason };
-        let bytes = Format::of(path).and_then(|format| self.bytes(format)).map_err(refuse)?;
+        let format = Format::of(path).ok_or_else(|| Error::unwritable(path, Format::none_of(path)))?;
+        let bytes = self.bytes(format).map_err(|error| Error::unwritable(path, error))?;
         write_whole(path, &bytes)
     }
 
     /// The bytes of a file of this history.
     ///
     /// # Errors
-    /// Why the format cannot hold it.
-    pub fn bytes(&self, format: Format) -> Result<Vec<u8>, String> {
+    /// [`Error::Invalid`] where the format cannot hold it.
+    pub fn bytes(&self, format: Format) -> Result<Vec<u8>, Error> {
         match format {
             Format::Json => Ok(json::write(self)),
-            Format::Npy => npy::write(self).map_err(|error| error.to_string()),
+            Format::Npy => {
+                npy::write(self).map_err(|error| Error::invalid("npy file", "", error.to_string()))
+            }
             Format::Csv if self.windows == 1 => Ok(csv::write(self)),
-            Format::Csv => Err(format!("a csv file holds one window, not {}", self.windows)),
+            Format::Csv => {
+                Err(Error::invalid("number of windows", self.windows, "is not 1, all that a csv file holds"))
+            }
         }
     }
 
@@ -287,15 +297,16 @@ fn check_shape(windows: usize, layers: usize, experts: usize, len: usize) -> Res
 
 /// The bytes of a file, unless there are too many of them: some files have no end.
 fn read_file(path: &Path) -> Result<Vec<u8>, Error> {
-    let refuse = |reason: String| Error::Read { path: path.to_path_buf(), reason };
-    let file = std::fs::File::open(path).map_err(|error| refuse(error.to_string()))?;
+    let refuse = |error: std::io::Error| Error::read(path, error);
+    let file = std::fs::File::open(path).map_err(refuse)?;
     let length = file.metadata().map_or(0, |file| file.len());
     let mut bytes = Vec::new();
     if length <= MAX_FILE {
-        file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(|error| refuse(error.to_string()))?;
+        file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(refuse)?;
     }
     if length.max(bytes.len() as u64) > MAX_FILE {
-        return Err(refuse(format!("the file has more than {MAX_FILE} bytes")));
+        let reason = format!("the file has more than {MAX_FILE} bytes");
+        return Err(refuse(std::io::Error::new(std::io::ErrorKind::FileTooLarge, reason)));
     }
     Ok(bytes)
 }
@@ -314,10 +325,10 @@ fn brief(text: &str) -> String {
 /// # Errors
 /// [`Error::Write`] with what the operating system said.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Error> {
-    let refuse = |error: std::io::Error| Error::Write { path: path.to_path_buf(), reason: error.to_string() };
+    let refuse = |error: std::io::Error| Error::write(path, error);
     if path.metadata().is_ok_and(|file| !file.is_file()) {
         // A device or a pipe would be replaced by a file, not written to.
-        return Err(refuse(std::io::Error::other("it is not a regular file")));
+        return Err(Error::unwritable(path, "it is not a regular file"));
     }
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut file = tempfile::Builder::new().prefix(".eplb-").tempfile_in(folder).map_err(refuse)?;

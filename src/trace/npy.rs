@@ -3,38 +3,41 @@
 use npyz::{DType, NpyFile, Order, TypeChar, WriterBuilder};
 
 use super::{LoadHistory, MAX_VALUES, check_shape};
+use crate::error::ParseError;
 
 /// The most bytes a header may have: that of a plain array has some hundred, and the parser needs many times
 /// as much memory.
 const MAX_HEADER: usize = 1 << 10;
 
-pub fn read(bytes: &[u8]) -> Result<LoadHistory, String> {
+pub fn read(bytes: &[u8]) -> Result<LoadHistory, ParseError> {
     screen(bytes)?;
-    let file = NpyFile::new(bytes).map_err(|error| format!("not an npy file: {error}"))?;
+    let file = NpyFile::new(bytes).map_err(|error| ParseError::not("an npy file", error))?;
     let shape: Vec<usize> = file.shape().iter().map(|&n| usize::try_from(n).unwrap_or(usize::MAX)).collect();
     let (windows, layers, experts) = match shape[..] {
         [layers, experts] => (1, layers, experts),
         [windows, layers, experts] => (windows, layers, experts),
-        _ => return Err(format!("shape {shape:?} does not have 2 or 3 dimensions")),
+        _ => return Err(ParseError::content(format!("shape {shape:?} does not have 2 or 3 dimensions"))),
     };
     // Sizes are checked against the file before memory is taken.
     let count = windows.checked_mul(layers).and_then(|n| n.checked_mul(experts));
-    let count = count.filter(|&n| n <= MAX_VALUES).ok_or_else(|| format!("shape {shape:?} is too large"))?;
+    let count = count.filter(|&n| n <= MAX_VALUES);
+    let count = count.ok_or_else(|| ParseError::content(format!("shape {shape:?} is too large")))?;
     let DType::Plain(kind) = file.dtype() else {
-        return Err(format!("type {} is not a number", file.dtype().descr()));
+        let reason = format!("type {} is not a number", file.dtype().descr());
+        return Err(ParseError::content(reason));
     };
     let size = usize::try_from(kind.size_field()).unwrap_or(usize::MAX);
     // Before the values are put in order: an empty array may claim any number of layers.
-    check_shape(windows, layers, experts, count).map_err(|error| error.to_string())?;
+    check_shape(windows, layers, experts, count)?;
     let data = count.saturating_mul(size);
     if data > bytes.len() {
-        return Err(format!(
+        return Err(ParseError::damaged(format!(
             "truncated: shape {shape:?} needs {data} bytes of data, the file has {}",
             bytes.len()
-        ));
+        )));
     }
     let fortran = file.order() == Order::Fortran;
-    let truncated = |error: std::io::Error| format!("truncated or damaged: {error}");
+    let truncated = |error: std::io::Error| ParseError::damaged_by("truncated or damaged", error);
     macro_rules! values {
         ($type:ty) => {
             file.into_vec::<$type>().map_err(truncated)?
@@ -52,25 +55,27 @@ pub fn read(bytes: &[u8]) -> Result<LoadHistory, String> {
         (TypeChar::Int, 8) => counts = Some(positive(values!(i64))?),
         (TypeChar::Float, 4) => values = values!(f32).into_iter().map(f64::from).collect(),
         (TypeChar::Float, 8) => values = values!(f64),
-        _ => return Err(format!("type {kind} is not an integer or float of a known size")),
+        _ => {
+            let reason = format!("type {kind} is not an integer or float of a known size");
+            return Err(ParseError::content(reason));
+        }
     }
-    let history = match counts {
+    Ok(match counts {
         Some(counts) => {
             let counts = row_major(counts, windows, layers, experts, fortran);
-            LoadHistory::from_counts(windows, layers, experts, counts)
+            LoadHistory::from_counts(windows, layers, experts, counts)?
         }
         None => {
             let values = row_major(values, windows, layers, experts, fortran);
-            LoadHistory::from_values(windows, layers, experts, values)
+            LoadHistory::from_values(windows, layers, experts, values)?
         }
-    };
-    history.map_err(|error| error.to_string())
+    })
 }
 
 /// Refuses headers the parser must not see: it takes time exponential in the depth of nesting, and multiplies
 /// dimensions unchecked. An array of plain numbers has one dict, one shape and no list; numbers of at most 19
 /// digits together have a product below 2^64.
-fn screen(bytes: &[u8]) -> Result<(), String> {
+fn screen(bytes: &[u8]) -> Result<(), ParseError> {
     let byte = |at: usize| bytes.get(at).copied().map(usize::from);
     let word = |at| Some(byte(at)? | byte(at + 1)? << 8);
     let (begin, length) = match byte(6) {
@@ -78,18 +83,19 @@ fn screen(bytes: &[u8]) -> Result<(), String> {
         _ => (12, word(8).zip(word(10)).map(|(low, high)| low | high << 16)),
     };
     let header = length.and_then(|length| bytes.get(begin..)?.get(..length));
-    let header = header.ok_or("not an npy file: the header is cut off")?;
+    let header = header.ok_or_else(|| ParseError::syntax("not an npy file: the header is cut off"))?;
     if header.len() > MAX_HEADER {
-        return Err(format!("the header has {} bytes, more than {MAX_HEADER}", header.len()));
+        let reason = format!("the header has {} bytes, more than {MAX_HEADER}", header.len());
+        return Err(ParseError::syntax(reason));
     }
     let count = |test: &dyn Fn(u8) -> bool| header.iter().filter(|&&b| test(b)).count();
     let plain = count(&|b| b == b'{') <= 1 && count(&|b| b == b'(') <= 1 && count(&|b| b == b'[') == 0;
     if !plain {
-        return Err("the type is not a plain number, or the header is damaged".into());
+        return Err(ParseError::content("the type is not a plain number, or the header is damaged"));
     }
     let hexadecimal = header.windows(2).any(|pair| matches!(pair, [b'0', b'x' | b'X']));
     if hexadecimal || count(&|b| b.is_ascii_digit()) > 19 {
-        return Err("the shape is too large".into());
+        return Err(ParseError::content("the shape is too large"));
     }
     Ok(())
 }
@@ -98,8 +104,9 @@ fn widen<T: Into<u64>>(values: Vec<T>) -> Vec<u64> {
     values.into_iter().map(Into::into).collect()
 }
 
-fn positive<T: Copy + TryInto<u64> + std::fmt::Display>(values: Vec<T>) -> Result<Vec<u64>, String> {
-    values.into_iter().map(|v| v.try_into().map_err(|_| format!("load {v} is negative"))).collect()
+fn positive<T: Copy + TryInto<u64> + std::fmt::Display>(values: Vec<T>) -> Result<Vec<u64>, ParseError> {
+    let negative = |v: T| ParseError::content(format!("load {v} is negative"));
+    values.into_iter().map(|v| v.try_into().map_err(|_| negative(v))).collect()
 }
 
 fn row_major<T: Copy>(

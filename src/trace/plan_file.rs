@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{brief, read_file};
 use crate::check;
 use crate::cluster::Cluster;
-use crate::error::Error;
+use crate::error::{Error, ParseError};
 use crate::plan::{Placement, Plan};
 
 /// The format's name and version.
@@ -85,43 +85,44 @@ impl PlanFile {
     /// Reads a plan file; its content must have its checksum, and its maps agree with each other.
     ///
     /// # Errors
-    /// [`Error::Read`] with what is missing, damaged or inconsistent.
+    /// [`Error::Read`] where the file cannot be read, [`Error::Parse`] with what is missing, damaged or inconsistent.
     pub fn read(path: &Path) -> Result<Self, Error> {
-        let refuse = |reason: String| Error::Read { path: path.to_path_buf(), reason };
-        let bytes = read_file(path)?;
-        Self::parse(&bytes).map_err(refuse)
+        Self::parse(&read_file(path)?).map_err(|source| Error::parse(path, source))
     }
 
     /// Reads the bytes of a plan file. It takes at most 128 times their memory, and 64 KiB.
     ///
     /// # Errors
     /// What is missing, damaged or inconsistent.
-    pub fn parse(bytes: &[u8]) -> Result<Self, String> {
+    pub fn parse(bytes: &[u8]) -> Result<Self, ParseError> {
+        let not_an_object = || ParseError::content("not a plan file: not an object");
         let mut root: Value =
-            serde_json::from_slice(bytes).map_err(|error| format!("not a plan file: {error}"))?;
-        let fields = root.as_object_mut().ok_or("not a plan file: not an object")?;
+            serde_json::from_slice(bytes).map_err(|error| ParseError::not("a plan file", error))?;
+        let fields = root.as_object_mut().ok_or_else(not_an_object)?;
         let written = fields.remove(CHECKSUM);
         match fields.get("format") {
             Some(format) if format == FORMAT => {}
             Some(format) => {
-                let format = format.as_str().unwrap_or("of no name");
-                return Err(format!("format {} is not {FORMAT}", brief(format)));
+                let format = brief(format.as_str().unwrap_or("of no name"));
+                return Err(ParseError::content(format!("format {format} is not {FORMAT}")));
             }
-            None => return Err(format!("not a plan file: it has no format, such as {FORMAT}")),
+            None => {
+                let reason = format!("not a plan file: it has no format, such as {FORMAT}");
+                return Err(ParseError::content(reason));
+            }
         }
         let Some(Value::String(written)) = written else {
-            return Err("damaged: it has no checksum".into());
+            return Err(ParseError::damaged("damaged: it has no checksum"));
         };
         let computed = checksum(&mut root);
         if written != computed {
-            return Err(format!(
-                "damaged: checksum {} is not that of its content, {computed}",
-                brief(&written)
-            ));
+            let written = brief(&written);
+            let reason = format!("damaged: checksum {written} is not that of its content, {computed}");
+            return Err(ParseError::damaged(reason));
         }
         let number = |field: &str| {
             let value = root.get(field).and_then(Value::as_u64).and_then(|n| usize::try_from(n).ok());
-            value.ok_or_else(|| format!("{field} is not a whole number"))
+            value.ok_or_else(|| ParseError::content(format!("{field} is not a whole number")))
         };
         let cluster = Cluster::with_slots_per_gpu(
             number("num_replicas")?,
@@ -129,8 +130,7 @@ impl PlanFile {
             number("num_nodes")?,
             number("num_gpus")?,
             number("slots_per_gpu")?,
-        )
-        .map_err(|error| error.to_string())?;
+        )?;
         let rows = numbers(&root, "physical_to_logical", 1)?;
         let counts = numbers(&root, "replica_counts", 1)?;
         let lists = numbers(&root, "logical_to_physical", 2)?;
@@ -138,20 +138,21 @@ impl PlanFile {
         let counts: Vec<u32> = counts.into_iter().map(|c| u32::try_from(c).unwrap_or(u32::MAX)).collect();
         let slots = cluster.num_slots();
         // First, since it shows that the lists a placement has are no longer than the file's.
-        check::check_maps(experts, slots, &rows, &lists, &counts).map_err(|error| error.to_string())?;
-        let placement = Placement::new(experts, slots, rows).map_err(|error| error.to_string())?;
+        check::check_maps(experts, slots, &rows, &lists, &counts)?;
+        let placement = Placement::new(experts, slots, rows)?;
         let written = root.get("fingerprint").and_then(Value::as_str).unwrap_or("missing");
         let computed = format!("{:016x}", placement.fingerprint());
         if written != computed {
             let written = brief(written);
-            return Err(format!("damaged: fingerprint {written} is not that of its maps, {computed}"));
+            let reason = format!("damaged: fingerprint {written} is not that of its maps, {computed}");
+            return Err(ParseError::damaged(reason));
         }
         Ok(Self { cluster, placement })
     }
 }
 
 /// The whole numbers of an array nested `depth` deep below the rows.
-fn numbers(root: &Value, field: &str, depth: usize) -> Result<Vec<i32>, String> {
+fn numbers(root: &Value, field: &str, depth: usize) -> Result<Vec<i32>, ParseError> {
     fn collect(value: &Value, depth: usize, out: &mut Vec<i32>) -> Option<()> {
         match (value, depth) {
             (Value::Array(items), 1..) => items.iter().try_for_each(|item| collect(item, depth - 1, out)),
@@ -164,5 +165,7 @@ fn numbers(root: &Value, field: &str, depth: usize) -> Result<Vec<i32>, String> 
     }
     let mut out = Vec::new();
     let found = root.get(field).and_then(|value| collect(value, depth + 1, &mut out));
-    found.map(|()| out).ok_or_else(|| format!("{field} is not an array of whole numbers, {} deep", depth + 1))
+    let refuse =
+        || ParseError::content(format!("{field} is not an array of whole numbers, {} deep", depth + 1));
+    found.map(|()| out).ok_or_else(refuse)
 }

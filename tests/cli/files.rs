@@ -24,7 +24,7 @@ fn a_plan_file_survives_reformatting_and_nothing_else() {
     let pretty = serde_json::to_string_pretty(&root).unwrap();
     assert_eq!(PlanFile::parse(pretty.as_bytes()).unwrap(), PlanFile::parse(text.as_bytes()).unwrap());
     let refused = |bytes: &[u8], part: &str| {
-        let reason = PlanFile::parse(bytes).unwrap_err();
+        let reason = PlanFile::parse(bytes).unwrap_err().to_string();
         assert!(reason.contains(part), "{reason:?} does not hold {part:?}");
     };
     for (field, value) in root.as_object().unwrap() {

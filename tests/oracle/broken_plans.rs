@@ -14,7 +14,7 @@ fn verdict(cluster: &Cluster, good: &[i32], plan: &[i32]) -> Result<(), String> 
     let loads = Loads::from_counts(2, 8, &[5; 16]).unwrap();
     match check::score(&loads, cluster, &[good, plan].concat()) {
         Ok(_) => Ok(()),
-        Err(Error::InvalidPlan { layer: 1, rule }) => Err(rule),
+        Err(Error::InvalidPlan { layer: 1, rule, .. }) => Err(rule),
         Err(other) => panic!("not about layer 1: {other}"),
     }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::Error;
+use crate::{Error, ParseError};
 
 /// The format's name and version.
 const FORMAT: &str = "eplb-bench/1";
@@ -82,22 +82,23 @@ impl Record {
     /// Reads a record file.
     ///
     /// # Errors
-    /// [`Error::Read`] with what is missing or damaged.
+    /// [`Error::Read`] where it cannot be read, [`Error::Parse`] with what is missing or damaged.
     pub fn read(path: &Path) -> Result<Self, Error> {
-        let refuse = |reason: String| Error::Read { path: path.to_path_buf(), reason };
-        let bytes = std::fs::read(path).map_err(|error| refuse(error.to_string()))?;
+        let refuse = |source: ParseError| Error::parse(path, source);
+        let bytes = std::fs::read(path).map_err(|error| Error::read(path, error))?;
         let record: Self =
-            serde_json::from_slice(&bytes).map_err(|error| refuse(format!("not a record: {error}")))?;
+            serde_json::from_slice(&bytes).map_err(|error| refuse(ParseError::not("a record", error)))?;
         if record.format != FORMAT {
-            return Err(refuse(format!("format {} is not {FORMAT}", record.format)));
+            let reason = format!("format {} is not {FORMAT}", record.format);
+            return Err(refuse(ParseError::content(reason)));
         }
         for case in record.devices.iter().flat_map(|device| &device.cases) {
             let hexadecimal = |c: char| c.is_ascii_digit() || ('a'..='f').contains(&c);
             if case.fingerprint.len() != 16 || !case.fingerprint.chars().all(hexadecimal) {
-                return Err(refuse(format!(
+                return Err(refuse(ParseError::damaged(format!(
                     "damaged: fingerprint {} is not 16 hexadecimal digits",
                     case.fingerprint
-                )));
+                ))));
             }
         }
         Ok(record)
