@@ -1,8 +1,7 @@
 //! Feasibility and score of a plan, by code that shares nothing with the planner.
 //!
-//! A plan is judged on the loads as given, in `f64`, never on the planner's fixed point. The words of
-//! `DESIGN.md` apply: slot `s` sits on GPU `s / slots_per_gpu`, nodes are contiguous runs of GPUs, groups are
-//! contiguous runs of experts.
+//! A plan is judged on the loads as given, in `f64`, never on the planner's fixed point. Slot `s` sits on GPU
+//! `s / slots_per_gpu`, nodes are contiguous runs of GPUs, groups are contiguous runs of experts.
 
 use crate::cluster::{Cluster, Policy};
 use crate::error::Error;
@@ -12,6 +11,7 @@ use crate::threads;
 /// One layer of a plan, scored with the loads as given (not in fixed point). All loads are in the unit of
 /// the given loads, usually tokens.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct LayerQuality {
     /// Load of the busiest GPU.
     pub max_gpu_load: f64,
@@ -46,6 +46,7 @@ impl LayerQuality {
 
 /// How good a plan is.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Quality {
     /// Layer by layer.
     pub layers: Vec<LayerQuality>,
@@ -140,10 +141,7 @@ impl Quality {
 pub fn score(loads: &Loads, cluster: &Cluster, physical_to_logical: &[i32]) -> Result<Quality, Error> {
     cluster.check_experts(loads.experts())?;
     let slots = cluster.num_slots();
-    if physical_to_logical.len() != loads.layers() * slots {
-        let rule = format!("is not layers {} x slots {slots}", loads.layers());
-        return Err(Error::invalid("length of physical_to_logical", physical_to_logical.len(), rule));
-    }
+    check_length(loads, cluster, physical_to_logical)?;
     let rules = Rules::new(cluster, loads.experts());
     let layers = threads::each(loads.layers(), |layer, (): &mut ()| {
         let row = &physical_to_logical[layer * slots..(layer + 1) * slots];
@@ -152,6 +150,46 @@ pub fn score(loads: &Loads, cluster: &Cluster, physical_to_logical: &[i32]) -> R
     });
     // In order, so that the first layer that breaks a rule is the one named.
     Ok(Quality { layers: layers.into_iter().collect::<Result<_, _>>()? })
+}
+
+/// The load of each GPU of a placement, `[layers][gpus]`, in the unit of the loads. A replica carries an equal part of
+/// its expert's load, and an expert without a replica none.
+///
+/// `physical_to_logical` is `[layers][slots]`: the expert of each slot, -1 where the slot is free. Unlike [`score`], this
+/// asks for no valid plan: the rows may break any other rule.
+///
+/// # Errors
+/// [`Error::Invalid`] where the length is not layers x slots, [`Error::InvalidPlan`] where an entry is neither an expert
+/// nor -1.
+///
+/// ```
+/// use eplb_wgpu::{Cluster, Loads, check};
+/// let loads = Loads::from_counts(1, 3, &[30, 12, 3])?;
+/// let gpus = check::gpu_loads(&loads, &Cluster::new(6, 1, 1, 3)?, &[0, 0, 1, 2, 0, 1])?;
+/// assert_eq!(gpus, [20.0, 9.0, 16.0]);
+/// # Ok::<(), eplb_wgpu::Error>(())
+/// ```
+pub fn gpu_loads(loads: &Loads, cluster: &Cluster, physical_to_logical: &[i32]) -> Result<Vec<f64>, Error> {
+    check_length(loads, cluster, physical_to_logical)?;
+    let mut gpus = Vec::with_capacity(loads.layers() * cluster.num_gpus());
+    for (layer, row) in physical_to_logical.chunks_exact(cluster.num_slots()).enumerate() {
+        check_entries(row, loads.experts()).map_err(|rule| Error::InvalidPlan { layer, rule })?;
+        let mut counts = vec![0u32; loads.experts()];
+        filled(row).for_each(|(_, expert)| counts[expert] += 1);
+        let share = |(_, expert): (usize, usize)| loads.layer(layer)[expert] / f64::from(counts[expert]);
+        gpus.extend(row.chunks_exact(cluster.slots_per_gpu()).map(|gpu| filled(gpu).map(share).sum::<f64>()));
+    }
+    Ok(gpus)
+}
+
+/// Checks that there is an entry for each slot of each layer.
+fn check_length(loads: &Loads, cluster: &Cluster, physical_to_logical: &[i32]) -> Result<(), Error> {
+    let slots = cluster.num_slots();
+    if physical_to_logical.len() == loads.layers() * slots {
+        return Ok(());
+    }
+    let rule = format!("is not layers {} x slots {slots}", loads.layers());
+    Err(Error::invalid("length of physical_to_logical", physical_to_logical.len(), rule))
 }
 
 /// The filled slots of a row of `physical_to_logical` that [`check_entries`] has passed, each with its expert.
@@ -384,6 +422,18 @@ mod tests {
             assert_eq!((quality.max_over_mean(), quality.mean_gap(), quality.worst_gap()), (1.0, 0.0, 0.0));
             assert_eq!(quality.worst_layer(), None);
         }
+    }
+
+    #[test]
+    fn gpu_loads_need_no_valid_plan() {
+        let loads = Loads::from_counts(2, 3, &[30, 12, 3, 1, 2, 4]).unwrap();
+        let cluster = Cluster::new(6, 1, 1, 3).unwrap();
+        let map = [0, -1, -1, -1, 0, 2, 1, 1, 0, 2, 2, -1];
+        assert_eq!(gpu_loads(&loads, &cluster, &map).unwrap(), [15.0, 0.0, 18.0, 2.0, 3.0, 2.0]);
+        let said = |map: &[i32]| gpu_loads(&loads, &cluster, map).unwrap_err().to_string();
+        assert_eq!(said(&[0; 6]), "length of physical_to_logical 6 is not layers 2 x slots 6");
+        let rule = "plan is not valid: layer 1: slot 2 holds 3, not an expert in 0..3 or -1";
+        assert_eq!(said(&[0, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0]), rule);
     }
 
     #[test]

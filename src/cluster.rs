@@ -10,6 +10,7 @@ pub const MAX_SLOTS_PER_GPU: usize = 1 << 8;
 
 /// How replicas may spread over the nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Policy {
     /// Each node holds whole groups, and all replicas of a group's experts stay in its node.
     Hierarchical,

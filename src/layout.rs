@@ -32,6 +32,7 @@ macro_rules! gpu_params {
 
         impl GpuParams {
             /// Name and byte offset of every member, in order.
+            #[cfg(feature = "test-support")]
             pub const MEMBERS: &[(&str, usize)] =
                 &[$((stringify!($name), std::mem::offset_of!(GpuParams, $name)),)*];
         }

@@ -36,44 +36,64 @@
 
 pub mod bound;
 pub mod check;
+mod choice;
 #[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod cli;
-pub mod cluster;
-pub(crate) mod engine;
-pub mod error;
-pub(crate) mod exact;
+mod cluster;
+#[cfg(feature = "gpu")]
+// The profiler alone reads its clock.
+#[cfg_attr(not(any(feature = "cli", feature = "test-support")), allow(dead_code))]
+mod engine;
+mod error;
+mod exact;
 #[cfg(doc)]
 pub mod guide;
-pub(crate) mod layout;
-pub mod loads;
-pub(crate) mod mirror;
-pub mod moves;
-pub mod options;
-pub(crate) mod params;
-pub mod plan;
-pub mod planner;
-pub mod presets;
+#[cfg(feature = "gpu")]
+mod layout;
+pub mod limits;
+mod loads;
+mod mirror;
+mod moves;
+mod options;
+// Some of its constants are about dispatches alone.
+#[cfg_attr(not(feature = "gpu"), allow(dead_code))]
+mod params;
+mod plan;
+mod planner;
+mod presets;
 mod previous;
+#[cfg(all(feature = "gpu", feature = "test-support"))]
+#[doc(hidden)]
 pub mod profile;
+#[cfg(all(feature = "gpu", feature = "cli", not(feature = "test-support")))]
+mod profile;
 pub mod rebalance;
-pub(crate) mod stages;
+#[cfg(feature = "gpu")]
+mod stages;
+#[cfg(all(feature = "gpu", feature = "test-support"))]
 #[doc(hidden)]
 pub mod testing;
-pub(crate) mod threads;
+mod threads;
 #[cfg(feature = "files")]
 pub mod trace;
+mod watch;
 
+pub use choice::{DeviceChoice, DeviceInfo};
+#[cfg(not(feature = "gpu"))]
+pub use choice::{auto_device, devices};
 pub use cluster::{Cluster, Policy};
-pub use engine::device::{DeviceChoice, DeviceInfo, auto_device, devices};
+#[cfg(feature = "gpu")]
+pub use engine::device::{auto_device, devices};
 pub use error::{Error, ParseError};
 pub use loads::Loads;
 pub use moves::{MaxMoves, MoveLimits, Moves};
 pub use options::{Descent, Duplicates, GroupRule, Objective, PlanOptions, Search};
-pub use plan::{Placement, Plan, Stop};
+pub use plan::{PLAN_VERSION, Placement, Plan, Stop};
 pub use planner::{Fallback, LayerMoves, Planner, Replan};
 pub use presets::Preset;
 pub use previous::PreviousMap;
+pub use watch::{Cancel, Progress};
 
 // The program in the README is a doc test.
 #[cfg(doctest)]
@@ -86,7 +106,7 @@ extern crate self as eplb_wgpu;
 #[cfg(test)]
 #[path = "../tests/support/cases.rs"]
 mod cases;
-#[cfg(test)]
+#[cfg(all(test, feature = "gpu"))]
 #[path = "../tests/device/mod.rs"]
 mod device;
 #[cfg(test)]

@@ -9,7 +9,7 @@ use crate::error::Error;
 /// One scale for all stages. At 2^28 the loads of blocked moves, five of which may add up, still fit `i32`. Scaling and
 /// `floor(load / replicas)` round each replica by less than 2, so a GPU's load is off by less than 2 x slots of the layer
 /// / 2^28 of the mean: 2.2e-6 with 288 slots, and 1.3e-4 at the limit of 16,384 slots, on 16,384 GPUs as on 64.
-pub const FIXED_TOTAL: u32 = 1 << 28;
+pub(crate) const FIXED_TOTAL: u32 = 1 << 28;
 
 /// The most experts a layer may have.
 pub const MAX_EXPERTS: usize = 1 << 12;
@@ -28,9 +28,8 @@ const EXACT_F64: f64 = 9_007_199_254_740_992.0;
 
 /// Loads of a model: `[layers][experts]`, row-major. Cheap to clone.
 ///
-/// The values are converted once to `u32` fixed point, each layer scaled by itself to a total of at most
-/// [`FIXED_TOTAL`]; from there on the planner computes in integers only. A layer whose counts sum to at most
-/// [`FIXED_TOTAL`] is scaled by a whole number, so ratios (and therefore ties) between its loads are exact.
+/// The values are converted once to `u32` fixed point, each layer scaled by itself to a total of at most 2^28; from
+/// there on the planner computes in integers only. A layer whose counts sum to at most 2^28 is scaled by a whole number, so ratios (and therefore ties) between its loads are exact.
 ///
 /// ```
 /// let loads = eplb_wgpu::Loads::from_counts(2, 3, &[10, 20, 30, 0, 0, 0])?;
@@ -229,8 +228,7 @@ impl Loads {
     }
 
     /// The loads of all windows in fixed point, `[windows][layers][experts]`, each scaled by its weight.
-    #[must_use]
-    pub fn fixed_windows(&self) -> &[u32] {
+    pub(crate) fn fixed_windows(&self) -> &[u32] {
         self.windows.as_ref().map_or(&self.fixed, |w| &w.fixed)
     }
 
@@ -262,8 +260,7 @@ impl Loads {
     }
 
     /// All loads in fixed point, `[layers][experts]`; each layer sums to at most [`FIXED_TOTAL`].
-    #[must_use]
-    pub fn fixed(&self) -> &[u32] {
+    pub(crate) fn fixed(&self) -> &[u32] {
         &self.fixed
     }
 

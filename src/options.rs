@@ -58,6 +58,9 @@ pub enum Search {
 }
 
 /// A local search of the lineage, which ends where no move helps.
+///
+/// A minor version may add fields, each with a default that changes nothing: construct it with
+/// `..Descent::default()`, and later versions compile.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Descent {
     /// The quantity that a 1-1 swap must improve. The other moves always lower the heaviest GPU.
@@ -77,6 +80,9 @@ pub struct Descent {
 }
 
 /// Everything a caller may choose about a plan; start from `default()` or a [`crate::Preset`].
+///
+/// A minor version may add fields, each with a default that changes nothing: construct it with
+/// `..PlanOptions::default()`, and later versions compile.
 ///
 /// ```
 /// use eplb_wgpu::PlanOptions;
@@ -129,6 +135,13 @@ impl Descent {
         bipartition: false,
         steps: 1000,
     };
+}
+
+impl Default for Descent {
+    /// 1-1 swaps of the heaviest GPU with every other.
+    fn default() -> Self {
+        Self::SWAPS
+    }
 }
 
 impl Default for PlanOptions {

@@ -10,6 +10,12 @@ use crate::error::Error;
 use crate::loads::{Loads, MAX_EXPERTS};
 use crate::options::PlanOptions;
 
+/// The version of the plans that this library makes: equal versions make equal plans of equal calls, whatever the version
+/// of the library. It is raised whenever any plan can change.
+///
+/// Ranks compare it during a rolling upgrade, before they compare fingerprints. Plan files and `eplb --version` tell it.
+pub const PLAN_VERSION: u32 = 1;
+
 /// Why the search of a layer ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -176,7 +182,7 @@ impl Placement {
     }
 }
 
-/// A plan: the placement, its quality, and how it was made. Dereferences to its [`Placement`].
+/// A plan: the placement, its quality, and how it was made.
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub(crate) placement: Placement,
@@ -192,18 +198,85 @@ pub struct Plan {
     pub(crate) quality: OnceLock<(Quality, Duration)>,
 }
 
-impl std::ops::Deref for Plan {
-    type Target = Placement;
-    fn deref(&self) -> &Placement {
-        &self.placement
-    }
-}
-
 impl Plan {
     /// The placement alone.
     #[must_use]
     pub fn placement(&self) -> &Placement {
         &self.placement
+    }
+
+    /// Number of layers.
+    #[must_use]
+    pub fn layers(&self) -> usize {
+        self.placement.layers()
+    }
+
+    /// The numbers of the layers, `[layers]`: those of the loads, see [`Loads::with_layer_ids`].
+    #[must_use]
+    pub fn layer_ids(&self) -> &[u32] {
+        self.loads.layer_ids()
+    }
+
+    /// Number of logical experts in a layer.
+    #[must_use]
+    pub fn experts(&self) -> usize {
+        self.placement.experts()
+    }
+
+    /// Number of slots in a layer.
+    #[must_use]
+    pub fn slots(&self) -> usize {
+        self.placement.slots()
+    }
+
+    /// [`Placement::max_replicas`] of the placement.
+    #[must_use]
+    pub fn max_replicas(&self) -> usize {
+        self.placement.max_replicas()
+    }
+
+    /// [`Placement::physical_to_logical`] of the placement, `[layers][slots]`.
+    #[doc(alias = "phy2log")]
+    #[must_use]
+    pub fn physical_to_logical(&self) -> &[i32] {
+        self.placement.physical_to_logical()
+    }
+
+    /// [`Placement::logical_to_physical`] of the placement, `[layers][experts][max_replicas]`.
+    #[doc(alias = "log2phy")]
+    #[must_use]
+    pub fn logical_to_physical(&self) -> &[i32] {
+        self.placement.logical_to_physical()
+    }
+
+    /// [`Placement::replica_counts`] of the placement, `[layers][experts]`.
+    #[doc(alias = "logcnt")]
+    #[must_use]
+    pub fn replica_counts(&self) -> &[u32] {
+        self.placement.replica_counts()
+    }
+
+    /// [`Placement::fingerprint`] of the placement. Compare [`PLAN_VERSION`] first.
+    #[must_use]
+    pub fn fingerprint(&self) -> u64 {
+        self.placement.fingerprint()
+    }
+
+    /// The load of each GPU under the loads the plan was made for, `[layers][gpus]`, in their unit.
+    ///
+    /// ```
+    /// use eplb_wgpu::{Cluster, DeviceChoice, Loads, PlanOptions, Planner};
+    /// let loads = Loads::from_counts(1, 4, &[90, 30, 20, 10])?;
+    /// let plan = Planner::new(DeviceChoice::Cpu)?.plan(&loads, &Cluster::new(6, 1, 1, 3)?, &PlanOptions::default())?;
+    /// let gpus = plan.gpu_loads();
+    /// assert_eq!((gpus.len(), gpus.iter().sum::<f64>()), (3, 150.0));
+    /// # Ok::<(), eplb_wgpu::Error>(())
+    /// ```
+    #[must_use]
+    pub fn gpu_loads(&self) -> Vec<f64> {
+        let map = self.placement.physical_to_logical();
+        // The planner checks every plan before it returns it.
+        check::gpu_loads(&self.loads, &self.cluster, map).unwrap_or_default()
     }
 
     /// How good the plan is on the loads it was made for, with each layer's lower bound: computed on the first

@@ -1,21 +1,22 @@
 //! The planner: loads and a cluster in, a checked plan out.
 
+mod backend;
+mod background;
 pub(crate) mod cpu;
+#[cfg(feature = "gpu")]
 pub(crate) mod gpu;
 pub(crate) mod group_swap;
 pub(crate) mod host;
 pub(crate) mod warm;
 pub(crate) mod warm_moves;
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
-use std::task::{Poll, Waker};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use crate::bound::BoundEffort;
 use crate::check;
+use crate::choice::{DeviceChoice, DeviceInfo};
 use crate::cluster::Cluster;
-use crate::engine::device::{DeviceChoice, DeviceInfo, Opening};
-use crate::engine::keeper::Keeper;
 use crate::error::Error;
 use crate::loads::Loads;
 use crate::mirror::candidate::End;
@@ -23,8 +24,10 @@ use crate::moves::{self, MoveLimits, Moves};
 use crate::options::PlanOptions;
 use crate::params::{FREE, Params};
 use crate::plan::{Placement, Plan, Stop};
+use crate::planner::backend::Backend;
 use crate::planner::cpu::Planned;
 use crate::previous::PreviousMap;
+use crate::watch::{Attempt, Cancel, Progress, Watch};
 
 /// Makes plans on one device; made once and used often, from many threads. Clones share the device.
 ///
@@ -44,6 +47,7 @@ pub struct Planner {
     fallback: Fallback,
     /// The threads of the CPU backend; rayon's own where there are none.
     threads: Option<Arc<rayon::ThreadPool>>,
+    watch: Watch,
 }
 
 /// What a planner does where its device fails: is lost, hangs, lacks memory, or refuses the work.
@@ -66,13 +70,6 @@ struct Inner {
     info: DeviceInfo,
 }
 
-enum Backend {
-    Cpu,
-    Device(Box<Keeper>),
-    /// `Auto` means a device that cannot be opened.
-    Refused(Error),
-}
-
 impl Planner {
     /// Opens the device of a choice. Where `Auto` means a device that its driver refuses to open, that is a
     /// fault of the device in every plan: see [`Fallback`].
@@ -81,7 +78,7 @@ impl Planner {
     /// [`Error::NoDevice`] where no adapter fits the choice (with those found), [`Error::Device`] where the
     /// driver refuses.
     pub fn new(choice: DeviceChoice) -> Result<Self, Error> {
-        pollster::block_on(Self::new_async(choice))
+        backend::open_now(choice).map(Self::on_backend)
     }
 
     /// [`Planner::new`], for callers with an executor.
@@ -89,27 +86,32 @@ impl Planner {
     /// # Errors
     /// As for [`Planner::new`].
     pub async fn new_async(choice: DeviceChoice) -> Result<Self, Error> {
-        Self::open(Opening::new(choice)).await
+        backend::open(choice).await.map(Self::on_backend)
     }
 
     /// [`Planner::new`] with a say in how.
-    pub(crate) async fn open(opening: Opening) -> Result<Self, Error> {
+    #[cfg(all(test, feature = "gpu"))]
+    pub(crate) async fn open(opening: crate::engine::device::Opening) -> Result<Self, Error> {
         let auto = opening.choice == DeviceChoice::Auto;
-        Self::on(Keeper::open(opening, gpu::shaders()).await, auto)
+        Self::on(crate::engine::keeper::Keeper::open(opening, gpu::shaders()).await, auto)
     }
 
     /// The planner on what opening a device has come to.
-    pub(crate) fn on(opened: Result<Option<Keeper>, Error>, auto: bool) -> Result<Self, Error> {
-        let (backend, info) = match opened {
-            Ok(Some(keeper)) => {
-                let info = keeper.info().clone();
-                (Backend::Device(Box::new(keeper)), info)
-            }
-            Ok(None) => (Backend::Cpu, DeviceInfo::cpu()),
-            Err(error @ Error::Device { .. }) if auto => (Backend::Refused(error), DeviceInfo::cpu()),
-            Err(error) => return Err(error),
-        };
-        Ok(Self { inner: Arc::new(Inner { backend, info }), fallback: Fallback::default(), threads: None })
+    #[cfg(all(test, feature = "gpu"))]
+    pub(crate) fn on(
+        opened: Result<Option<crate::engine::keeper::Keeper>, Error>,
+        auto: bool,
+    ) -> Result<Self, Error> {
+        backend::opened(opened, auto).map(Self::on_backend)
+    }
+
+    fn on_backend((backend, info): (Backend, DeviceInfo)) -> Self {
+        Self {
+            inner: Arc::new(Inner { backend, info }),
+            fallback: Fallback::default(),
+            threads: None,
+            watch: Watch::default(),
+        }
     }
 
     /// The same planner, on the same device, with another rule for its faults.
@@ -147,6 +149,31 @@ impl Planner {
         Ok(self)
     }
 
+    /// The same planner, on the same device, whose calls this handle stops: plans, replans and those of a
+    /// [`crate::rebalance::Rebalancer`] end with [`Error::Cancelled`] soon after [`Cancel::cancel`].
+    #[must_use]
+    pub fn with_cancel(mut self, cancel: &Cancel) -> Self {
+        self.watch.cancel = Some(cancel.clone());
+        self
+    }
+
+    /// The same planner, on the same device, which tells of every call how far it is: on the CPU backend after each
+    /// layer, on a device whenever it is done with some layers. Threads of the call do so, one at a time; what takes
+    /// long there takes the call as long. Where a device fails and the CPU backend makes the plan, it begins anew.
+    ///
+    /// ```
+    /// use eplb_wgpu::{Cluster, DeviceChoice, Loads, PlanOptions, Planner};
+    /// let planner = Planner::new(DeviceChoice::Cpu)?
+    ///     .with_progress(|progress| eprintln!("{} of {} layers", progress.layers_done, progress.layers));
+    /// planner.plan(&Loads::from_counts(1, 2, &[3, 1])?, &Cluster::new(4, 1, 1, 2)?, &PlanOptions::default())?;
+    /// # Ok::<(), eplb_wgpu::Error>(())
+    /// ```
+    #[must_use]
+    pub fn with_progress(mut self, listener: impl Fn(Progress) + Send + Sync + 'static) -> Self {
+        self.watch.progress = Some(Arc::new(listener));
+        self
+    }
+
     /// Runs work on the planner's own threads.
     fn on_threads<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         match &self.threads {
@@ -162,13 +189,13 @@ impl Planner {
     }
 
     /// The device's engine, for tests of single stages. It is never closed.
-    #[cfg(test)]
+    #[cfg(all(test, feature = "gpu"))]
     pub(crate) fn gpu(&self) -> Option<&'static crate::engine::gpu::Gpu> {
         self.lend().map(|gpu| &**Box::leak(Box::new(gpu)))
     }
 
     /// The device's engine, to be ill-treated.
-    #[cfg(test)]
+    #[cfg(all(test, feature = "gpu"))]
     pub(crate) fn lend(&self) -> Option<Arc<crate::engine::gpu::Gpu>> {
         match &self.inner.backend {
             Backend::Device(keeper) => Some(keeper.lend().expect("the device opens")),
@@ -185,7 +212,7 @@ impl Planner {
     ///
     /// # Errors
     /// [`Error::Invalid`] where loads, cluster and options break a rule together; [`Error::Device`] only with
-    /// [`Fallback::Never`].
+    /// [`Fallback::Never`]; [`Error::Cancelled`] where the call was stopped.
     pub fn plan(&self, loads: &Loads, cluster: &Cluster, options: &PlanOptions) -> Result<Plan, Error> {
         let start = Instant::now();
         let params = Params::new(loads, cluster, options)?;
@@ -193,18 +220,20 @@ impl Planner {
         let mut made_by = self.inner.info.clone();
         let windows = host::even_where_cold(&params, loads.fixed_windows());
         let combined = host::combine(&params, &windows);
-        let mut planned = match self.on_threads(|| host::plan_small(&params, &combined)) {
+        let attempt = || self.watch.attempt(loads.layers());
+        let mut planned = match self.on_threads(|| host::plan_small(&params, &combined, &attempt()))? {
             Some(planned) => planned,
-            None => match self.plan_on_backend(&params, &combined, &windows) {
+            None => match self.plan_on_backend(&params, &combined, &windows, &attempt()) {
                 Ok(planned) => planned,
-                Err(error) if self.fallback == Fallback::Never => return Err(error),
-                Err(error) => {
+                Err(error @ Error::Device { .. }) if self.fallback == Fallback::Cpu => {
                     warnings.push(format!("{error}; the CPU backend made the plan"));
                     made_by = DeviceInfo::cpu();
-                    self.on_threads(|| cpu::plan(&params, &combined, &windows))
+                    self.on_threads(|| cpu::plan(&params, &combined, &windows, &attempt()))?
                 }
+                Err(error) => return Err(error),
             },
         };
+        attempt().go_on()?;
         host::prefer_trivial(&params, &windows, &mut planned);
         let slots = to_map(&planned.slots).collect();
         let placement = Placement::new(loads.experts(), cluster.num_slots(), slots)?;
@@ -225,10 +254,18 @@ impl Planner {
     }
 
     /// The stages, on the planner's backend.
-    fn plan_on_backend(&self, params: &Params, combined: &[u32], windows: &[u32]) -> Result<Planned, Error> {
+    fn plan_on_backend(
+        &self,
+        params: &Params,
+        combined: &[u32],
+        windows: &[u32],
+        attempt: &Attempt<'_>,
+    ) -> Result<Planned, Error> {
         match &self.inner.backend {
-            Backend::Cpu => Ok(self.on_threads(|| cpu::plan(params, combined, windows))),
-            Backend::Device(keeper) => keeper.with(|gpu| gpu::plan(gpu, params, combined, windows)),
+            Backend::Cpu => self.on_threads(|| cpu::plan(params, combined, windows, attempt)),
+            #[cfg(feature = "gpu")]
+            Backend::Device(keeper) => keeper.with(|gpu| gpu::plan(gpu, params, combined, windows, attempt)),
+            #[cfg(feature = "gpu")]
             Backend::Refused(error) => Err(error.clone()),
         }
     }
@@ -281,6 +318,7 @@ impl Planner {
         let after = from_map(fresh.physical_to_logical());
         let paths =
             self.on_threads(|| warm::paths(&params, &fresh.cluster, &fresh.loads, &before, &after, limits));
+        self.watch.attempt(fresh.loads.layers()).go_on()?;
         let chosen = warm::choose(&params, &paths, limits);
         let mut slots = Vec::with_capacity(before.len());
         let mut layers = Vec::with_capacity(paths.len());
@@ -335,32 +373,9 @@ impl Planner {
     ) -> Result<Plan, Error> {
         let (planner, loads, cluster, options) =
             (self.clone(), loads.clone(), cluster.clone(), options.clone());
-        let failed = |reason: String| Error::Device { device: self.inner.info.label(), reason };
-        let (send, receive) = mpsc::channel();
-        let waker = Arc::new(Mutex::new(None::<Waker>));
-        let wake = WakeAtEnd(waker.clone());
-        std::thread::Builder::new()
-            .name("eplb-plan".into())
-            .spawn(move || {
-                // Locals go in reverse order: the sender is gone by the time the waiter is woken, panic or not.
-                let _wake = wake;
-                let send = send;
-                // The receiver is gone where the future was dropped.
-                let _ = send.send(planner.plan(&loads, &cluster, &options));
-            })
-            .map_err(|error| failed(format!("no thread for the plan: {error}")))?;
-        std::future::poll_fn(|context| {
-            // The waker is set before the look, so that an end between the two is not missed.
-            *waker.lock().unwrap_or_else(PoisonError::into_inner) = Some(context.waker().clone());
-            match receive.try_recv() {
-                Ok(result) => Poll::Ready(result),
-                Err(mpsc::TryRecvError::Empty) => Poll::Pending,
-                Err(mpsc::TryRecvError::Disconnected) => {
-                    Poll::Ready(Err(failed("the thread of the plan died".into())))
-                }
-            }
-        })
-        .await
+        background::done(move || planner.plan(&loads, &cluster, &options))
+            .await
+            .unwrap_or_else(|reason| Err(Error::Device { device: self.inner.info.label(), reason }))
     }
 }
 
@@ -436,17 +451,6 @@ impl Replan {
         let mut order: Vec<usize> = (0..self.layers.len()).filter(|&l| self.layers[l].received > 0).collect();
         order.sort_by(|&a, &b| worth(b).total_cmp(&worth(a)).then(a.cmp(&b)));
         order
-    }
-}
-
-/// Wakes whoever waits for a thread when the thread ends, however it ends.
-struct WakeAtEnd(Arc<Mutex<Option<Waker>>>);
-
-impl Drop for WakeAtEnd {
-    fn drop(&mut self) {
-        if let Some(waker) = self.0.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            waker.wake();
-        }
     }
 }
 

@@ -21,6 +21,7 @@ use crate::options::PlanOptions;
 use crate::params::{Params, enumerate_assignments};
 use crate::planner::gpu as pipeline;
 use crate::stages;
+use crate::watch::Watch;
 
 /// Time of each stage, by the stem of its files (`s4_pack`), in the order they first ran.
 pub type StageTimes = Vec<(&'static str, Duration)>;
@@ -54,7 +55,9 @@ impl Profiler {
     /// As for [`crate::Planner::plan`], and [`Error::Device`] where the device fails.
     pub fn plan(&self, loads: &Loads, cluster: &Cluster, options: &PlanOptions) -> Result<StageTimes, Error> {
         let params = Params::new(loads, cluster, options)?;
-        pipeline::plan(&self.gpu, &params, loads.fixed(), loads.fixed_windows())?;
+        let watch = Watch::default();
+        let attempt = watch.attempt(loads.layers());
+        pipeline::plan(&self.gpu, &params, loads.fixed(), loads.fixed_windows(), &attempt)?;
         Ok(self.times())
     }
 

@@ -148,7 +148,7 @@ impl Bench {
             }
         };
         let usable = |(index, device): (usize, eplb_wgpu::DeviceInfo)| {
-            device.why_not.is_none().then_some(DeviceChoice::Index(index))
+            device.unusable_because.is_none().then_some(DeviceChoice::Index(index))
         };
         let choices = match &arguments.device[..] {
             [] => devices().into_iter().enumerate().filter_map(usable).collect(),

@@ -27,7 +27,7 @@ impl Devices {
                     json!({
                         "index": index, "name": d.name, "backend": d.backend, "kind": d.kind,
                         "driver": d.driver, "driver_info": d.driver_info, "is_software": d.is_software,
-                        "why_not": d.why_not, "features": d.features,
+                        "unusable_because": d.unusable_because, "features": d.features,
                         "limits": d.limits.iter().map(|&(name, value)| (name.to_string(), json!(value)))
                             .collect::<serde_json::Map<_, _>>(),
                     })
@@ -38,7 +38,8 @@ impl Devices {
         }
         let mut lines = Vec::new();
         for (index, device) in found.iter().enumerate() {
-            let state = device.why_not.as_ref().map_or(String::new(), |why| format!("  unusable: {why}"));
+            let state =
+                device.unusable_because.as_ref().map_or(String::new(), |why| format!("  unusable: {why}"));
             lines.push(format!(
                 "{index}  {}  {}  {}{state}",
                 device.label(),

@@ -1,5 +1,6 @@
 //! The `eplb` command, one file a verb.
 
+#[cfg(feature = "gpu")]
 mod bench;
 mod check;
 mod devices;
@@ -41,6 +42,7 @@ enum Verb {
     /// List every adapter, what it can do, and which one `auto` takes
     Devices(devices::Devices),
     /// Run the benchmark suite on every adapter, join records, or compare every preset
+    #[cfg(feature = "gpu")]
     Bench(bench::Bench),
     /// Generate synthetic loads
     Generate(generate::GenerateLoads),
@@ -194,6 +196,7 @@ pub fn main() -> ExitCode {
         Verb::Replay(verb) => verb.run(),
         Verb::Check(verb) => verb.run(),
         Verb::Devices(verb) => verb.run(),
+        #[cfg(feature = "gpu")]
         Verb::Bench(verb) => verb.run(),
         Verb::Generate(verb) => verb.run(),
     };

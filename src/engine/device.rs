@@ -5,11 +5,10 @@
 //! `Gpu` takes its first usable adapter, `Auto` its first usable real GPU, or else the CPU backend. An adapter
 //! that cannot run the shaders stays in the list, with the reason, and is never chosen.
 
-use std::fmt;
-use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+pub use crate::choice::{DeviceChoice, DeviceInfo};
 use crate::error::Error;
 
 /// wgpu's own variable: a part of the name of the adapter to take, in any case.
@@ -24,134 +23,21 @@ const NEEDED: [(&str, u64); 4] = [
     ("max_compute_invocations_per_workgroup", 256),
 ];
 
-/// Which device computes the plans.
-///
-/// Every choice gives the same plan; it decides only how long that takes.
-///
-/// ```
-/// use eplb_wgpu::DeviceChoice;
-/// assert_eq!("auto".parse(), Ok(DeviceChoice::Auto));
-/// assert_eq!("2".parse(), Ok(DeviceChoice::Index(2)));
-/// assert_eq!("llvmpipe".parse(), Ok(DeviceChoice::Name("llvmpipe".to_string())));
-/// ```
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum DeviceChoice {
-    /// The first usable GPU (discrete, integrated or virtual), else the CPU backend, which is faster than a
-    /// software driver on the same processor. `WGPU_ADAPTER_NAME` narrows the choice.
-    #[default]
-    Auto,
-    /// The CPU backend, which touches no driver.
-    Cpu,
-    /// The first usable adapter, a software driver where there is no GPU. `WGPU_ADAPTER_NAME` narrows the
-    /// choice.
-    Gpu,
-    /// By position in [`devices`].
-    Index(usize),
-    /// The first usable adapter with these characters, in any case, in its `name backend driver`.
-    Name(String),
-}
-
-impl FromStr for DeviceChoice {
-    type Err = Error;
-
-    /// `auto`, `cpu`, `gpu` in any case, a position in [`devices`], or else a part of a name.
-    fn from_str(text: &str) -> Result<Self, Error> {
-        let text = text.trim();
-        match text.to_lowercase().as_str() {
-            "" => {
-                Err(Error::invalid("device", "\"\"", "is not auto, cpu, gpu, a number or a part of a name"))
-            }
-            "auto" => Ok(DeviceChoice::Auto),
-            "cpu" => Ok(DeviceChoice::Cpu),
-            "gpu" => Ok(DeviceChoice::Gpu),
-            _ => Ok(match text.parse() {
-                Ok(index) => DeviceChoice::Index(index),
-                Err(_) => DeviceChoice::Name(text.to_string()),
-            }),
-        }
-    }
-}
-
-impl fmt::Display for DeviceChoice {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            DeviceChoice::Auto => f.write_str("auto"),
-            DeviceChoice::Cpu => f.write_str("cpu"),
-            DeviceChoice::Gpu => f.write_str("gpu"),
-            DeviceChoice::Index(index) => write!(f, "{index}"),
-            DeviceChoice::Name(name) => f.write_str(name),
-        }
-    }
-}
-
-/// One device, as its driver describes it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct DeviceInfo {
-    /// The name the driver gives it; `CPU backend` for the CPU backend.
-    pub name: String,
-    /// wgpu's name of the graphics API (`vulkan`, `metal`, `dx12`, `gl`), or `cpu`.
-    pub backend: String,
-    /// `discrete`, `integrated`, `virtual`, `software` or `other`; `cpu` for the CPU backend.
-    pub kind: String,
-    /// The driver; empty where the graphics API does not tell.
-    pub driver: String,
-    /// The driver's version and whatever else it says of itself; may be empty.
-    pub driver_info: String,
-    /// Whether it is a driver that runs the shaders on the processor.
-    pub is_software: bool,
-    /// Why it cannot run the shaders, where it cannot; such a device is never chosen.
-    pub why_not: Option<String>,
-    /// wgpu's names of the features it has.
-    pub features: Vec<String>,
-    /// wgpu's names of the limits that matter to compute shaders, with their values; the number of threads of
-    /// the CPU backend.
-    pub limits: Vec<(&'static str, u64)>,
-}
-
-impl DeviceInfo {
-    fn new(adapter: &wgpu::Adapter) -> Self {
-        let info = adapter.get_info();
-        let limits = compute_limits(&adapter.limits(), &info);
-        let why_not = lacks(adapter.get_downlevel_capabilities().flags).or_else(|| too_low(&limits));
-        Self {
-            name: info.name,
-            backend: info.backend.to_str().to_string(),
-            kind: kind_name(info.device_type).to_string(),
-            driver: info.driver,
-            driver_info: info.driver_info,
-            is_software: info.device_type == wgpu::DeviceType::Cpu,
-            why_not,
-            features: adapter.features().iter_names().map(|(name, _)| name.to_string()).collect(),
-            limits,
-        }
-    }
-
-    /// The CPU backend.
-    pub(crate) fn cpu() -> Self {
-        Self {
-            name: "CPU backend".to_string(),
-            backend: "cpu".to_string(),
-            kind: "cpu".to_string(),
-            driver: String::new(),
-            driver_info: String::new(),
-            is_software: false,
-            why_not: None,
-            features: Vec::new(),
-            limits: vec![("threads", rayon::current_num_threads() as u64)],
-        }
-    }
-
-    /// Name and backend: `name (backend)`.
-    #[must_use]
-    pub fn label(&self) -> String {
-        format!("{} ({})", self.name, self.backend)
-    }
-
-    /// A GPU of its own, as far as the driver tells. `other` is not: on the GL backend it is anything.
-    fn is_real_gpu(&self) -> bool {
-        ["discrete", "integrated", "virtual"].contains(&self.kind.as_str())
+/// What an adapter is.
+fn described(adapter: &wgpu::Adapter) -> DeviceInfo {
+    let info = adapter.get_info();
+    let limits = compute_limits(&adapter.limits(), &info);
+    let unusable_because = lacks(adapter.get_downlevel_capabilities().flags).or_else(|| too_low(&limits));
+    DeviceInfo {
+        name: info.name,
+        backend: info.backend.to_str().to_string(),
+        kind: kind_name(info.device_type).to_string(),
+        driver: info.driver,
+        driver_info: info.driver_info,
+        is_software: info.device_type == wgpu::DeviceType::Cpu,
+        unusable_because,
+        features: adapter.features().iter_names().map(|(name, _)| name.to_string()).collect(),
+        limits,
     }
 }
 
@@ -337,7 +223,7 @@ async fn found(memory: wgpu::MemoryBudgetThresholds) -> Vec<(DeviceInfo, wgpu::A
     let backends = desc.backends;
     let mut adapters = wgpu::Instance::new(desc).enumerate_adapters(backends).await;
     adapters.sort_by_cached_key(sort_key);
-    adapters.into_iter().map(|adapter| (DeviceInfo::new(&adapter), adapter)).collect()
+    adapters.into_iter().map(|adapter| (described(&adapter), adapter)).collect()
 }
 
 fn sort_key(adapter: &wgpu::Adapter) -> (u8, u8, String, String) {
@@ -419,7 +305,8 @@ fn select(choice: &DeviceChoice, found: &[DeviceInfo], named: Option<&str>) -> R
     let (wanted, at) = match choice {
         DeviceChoice::Cpu => return Ok(None),
         DeviceChoice::Auto => {
-            let fits = |info: &DeviceInfo| info.why_not.is_none() && info.is_real_gpu() && honoured(info);
+            let fits =
+                |info: &DeviceInfo| info.unusable_because.is_none() && info.is_real_gpu() && honoured(info);
             return Ok(found.iter().position(fits));
         }
         DeviceChoice::Gpu => {
@@ -436,7 +323,7 @@ fn select(choice: &DeviceChoice, found: &[DeviceInfo], named: Option<&str>) -> R
     };
     let labels = || found.iter().enumerate().map(|(at, info)| format!("{at}: {}", info.label())).collect();
     let at = at.ok_or_else(|| Error::NoDevice { wanted, found: labels() })?;
-    match &found[at].why_not {
+    match &found[at].unusable_because {
         None => Ok(Some(at)),
         Some(reason) => Err(Error::Device { device: found[at].label(), reason: reason.clone() }),
     }
@@ -444,7 +331,7 @@ fn select(choice: &DeviceChoice, found: &[DeviceInfo], named: Option<&str>) -> R
 
 /// The first device that fits, a usable one if there is any.
 fn first(found: &[DeviceInfo], fits: impl Fn(&DeviceInfo) -> bool) -> Option<usize> {
-    let usable = found.iter().position(|info| info.why_not.is_none() && fits(info));
+    let usable = found.iter().position(|info| info.unusable_because.is_none() && fits(info));
     usable.or_else(|| found.iter().position(fits))
 }
 

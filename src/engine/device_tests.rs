@@ -14,7 +14,7 @@ fn device(name: &str, backend: &str, kind: &str) -> DeviceInfo {
 }
 
 fn unusable(mut info: DeviceInfo) -> DeviceInfo {
-    info.why_not = Some("it has no compute shaders".to_string());
+    info.unusable_because = Some("it has no compute shaders".to_string());
     info
 }
 
@@ -164,7 +164,7 @@ fn open_gpu() -> Option<OpenDevice> {
 #[test]
 fn refused_work_is_recorded_instead_of_a_panic() {
     let Some(open) = open_gpu() else { return };
-    assert_eq!((&open.info.why_not, open.fault.get()), (&None, None));
+    assert_eq!((&open.info.unusable_because, open.fault.get()), (&None, None));
     let too_large = open.device.limits().max_buffer_size + 4;
     let _ = open.device.create_buffer(&wgpu::BufferDescriptor {
         label: Some("too large"),

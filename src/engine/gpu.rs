@@ -218,15 +218,35 @@ impl Gpu {
         arena_words: u64,
         part: Part,
     ) -> Result<Vec<u32>, Error> {
+        self.run_while(&|| Ok(()), recording, layout, problem, arena_words, part)
+    }
+
+    /// [`Gpu::run`] as long as `go_on` has no error. It is asked before each submission and after it.
+    ///
+    /// # Errors
+    /// As for [`Gpu::run`], and that of `go_on`: what was submitted by then still runs to its end, unseen.
+    pub fn run_while(
+        &self,
+        go_on: &dyn Fn() -> Result<(), Error>,
+        recording: &Recording,
+        layout: &Layout,
+        problem: &[u32],
+        arena_words: u64,
+        part: Part,
+    ) -> Result<Vec<u32>, Error> {
         if recording.is_cut() {
             return Err(self.error("the plan takes more dispatches than a recording may have"));
         }
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         self.open.fault.forgive();
         self.check_fault()?;
-        let result = self.guarded(|| self.run_with(&mut made, recording, layout, problem, arena_words, part));
-        if result.is_err() {
-            *made = Made::default();
+        let result =
+            self.guarded(|| self.run_with(&mut made, go_on, recording, layout, problem, arena_words, part));
+        match &result {
+            Ok(_) => {}
+            // The device may still write to them.
+            Err(Error::Cancelled) => made.buffers = Buffers::default(),
+            Err(_) => *made = Made::default(),
         }
         result
     }
@@ -242,10 +262,12 @@ impl Gpu {
         })
     }
 
-    /// [`Gpu::run`] with what earlier calls made.
+    /// [`Gpu::run_while`] with what earlier calls made.
+    #[allow(clippy::too_many_arguments)]
     fn run_with(
         &self,
         made: &mut Made,
+        go_on: &dyn Fn() -> Result<(), Error>,
         recording: &Recording,
         layout: &Layout,
         problem: &[u32],
@@ -283,6 +305,7 @@ impl Gpu {
         let make = |variant: &Variant| self.pipeline(variant);
         let submit = || {
             for dispatches in submissions {
+                go_on()?;
                 for dispatch in dispatches {
                     let variant = self.variant(dispatch);
                     if let Entry::Vacant(place) = pipelines.entry(variant) {
@@ -319,9 +342,9 @@ impl Gpu {
         encoder.copy_buffer_to_buffer(source, begin * 4, staging, 0, words * 4);
         let stamps = timing.as_ref().map(|timing| timing.copy(device, &mut encoder));
         submitted.push(queue.submit([encoder.finish()]));
-        let result = self.read(staging, words, &submitted)?;
+        let result = self.read(staging, words, &submitted, go_on)?;
         if let (Some(timing), Some((stamps, words))) = (timing, stamps) {
-            timing.add(&self.read(&stamps, words, &submitted)?);
+            timing.add(&self.read(&stamps, words, &submitted, go_on)?);
         }
         Ok(result)
     }
@@ -386,6 +409,7 @@ impl Gpu {
         staging: &wgpu::Buffer,
         words: u64,
         submitted: &[wgpu::SubmissionIndex],
+        go_on: &dyn Fn() -> Result<(), Error>,
     ) -> Result<Vec<u32>, Error> {
         let slice = staging.slice(..words * 4);
         let (send, receive) = std::sync::mpsc::channel();
@@ -395,6 +419,7 @@ impl Gpu {
         });
         // One after the other: a device is hung where it does not get on, however long the whole takes.
         for submission in submitted {
+            go_on()?;
             self.wait(submission)?;
         }
         let lost = |reason: String| {

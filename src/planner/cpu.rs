@@ -1,5 +1,6 @@
 //! The pipeline on the CPU backend: the mirrors, layer by layer, over all cores.
 
+use crate::error::Error;
 use crate::mirror::candidate::{Candidate, End, Outcome};
 use crate::mirror::s2_groups_to_nodes::{self, Assignment};
 use crate::mirror::s5_search::Search;
@@ -8,6 +9,7 @@ use crate::mirror::{rng, s1_group_loads, s3_replicate, s4_pack, s5_counts, s5_de
 use crate::options::GroupRule;
 use crate::params::{Params, enumerate_assignments};
 use crate::threads;
+use crate::watch::Attempt;
 
 /// Logical expert of each slot and the end of the search, layer after layer.
 pub struct Planned {
@@ -26,19 +28,30 @@ impl Planned {
 }
 
 /// Plans all layers. `windows` is `[windows][layers][experts]`, and `combined` its sum.
-pub fn plan(params: &Params, combined: &[u32], windows: &[u32]) -> Planned {
+///
+/// # Errors
+/// [`Error::Cancelled`] where the call was stopped.
+pub fn plan(
+    params: &Params,
+    combined: &[u32],
+    windows: &[u32],
+    attempt: &Attempt<'_>,
+) -> Result<Planned, Error> {
     let table = match params.group_rule {
         GroupRule::BestFirst => enumerate_assignments(params.groups, params.nodes),
         GroupRule::Lpt | GroupRule::LptVariance => Vec::new(),
     };
     let experts = params.experts as usize;
     let layers = threads::each(combined.len() / experts, |layer, scratch: &mut Scratch| {
+        attempt.go_on()?;
         let row = layer * experts..(layer + 1) * experts;
         let windows = windows.chunks_exact(combined.len()).map(|window| &window[row.clone()]).collect();
-        Layer { params, table: &table, combined: &combined[row.clone()], windows, bound: 0, solved: vec![] }
-            .plan(scratch)
+        let combined = &combined[row];
+        let best = Layer { params, table: &table, combined, windows, bound: 0, solved: vec![] }.plan(scratch);
+        attempt.finish(1);
+        Ok(best)
     });
-    Planned::of(&layers)
+    Ok(Planned::of(&layers.into_iter().collect::<Result<Vec<_>, Error>>()?))
 }
 
 /// What a thread reuses from layer to layer.

@@ -12,6 +12,7 @@ use crate::stages::{
     self, Batch, STAGES, queue, s1_group_loads, s2_groups_to_nodes, s3_replicate, s4_pack, s5_descend,
     s5_search, s6_select,
 };
+use crate::watch::Attempt;
 
 /// The arena of a batch may take this many words (64 MiB) at most, if one start of one layer fits.
 pub const ARENA_WORDS: u64 = 16 << 20;
@@ -33,8 +34,14 @@ pub fn shaders() -> Vec<ShaderSource> {
 /// `[windows][layers][experts]`, and `loads` its sum.
 ///
 /// # Errors
-/// [`Error::Device`] where the device fails.
-pub fn plan(gpu: &Gpu, params: &Params, loads: &[u32], windows: &[u32]) -> Result<Planned, Error> {
+/// [`Error::Device`] where the device fails, [`Error::Cancelled`] where the call was stopped.
+pub fn plan(
+    gpu: &Gpu,
+    params: &Params,
+    loads: &[u32],
+    windows: &[u32],
+    attempt: &Attempt<'_>,
+) -> Result<Planned, Error> {
     let table = enumerate_assignments(params.groups, params.nodes);
     let most = gpu.max_buffer_words();
     let mut planned = Planned { slots: Vec::new(), ends: Vec::new() };
@@ -58,7 +65,9 @@ pub fn plan(gpu: &Gpu, params: &Params, loads: &[u32], windows: &[u32]) -> Resul
     for loads in loads.chunks(each) {
         let layers = loads.len() as u32 / params.experts;
         let quads = quads.next().unwrap_or_default();
-        plan_layers(gpu, &Params { layers, ..params.clone() }, &table, (loads, quads), &mut planned)?;
+        let params = Params { layers, ..params.clone() };
+        plan_layers(gpu, &params, &table, (loads, quads), &mut planned, attempt)?;
+        attempt.finish(layers as usize);
     }
     Ok(planned)
 }
@@ -79,6 +88,7 @@ fn plan_layers(
     table: &[Vec<u32>],
     (loads, quads): (&[u32], &[u32]),
     planned: &mut Planned,
+    attempt: &Attempt<'_>,
 ) -> Result<(), Error> {
     let layout = Layout::new(params, table.len() as u32);
     let arena = ARENA_WORDS.min(gpu.max_buffer_words());
@@ -90,7 +100,7 @@ fn plan_layers(
     let mut share = Share { assignments: params.assignments.min(1), haste: HASTE[0] };
     loop {
         let (recording, arena_words) = record(params, &layout, arena, share);
-        let result = gpu.run(&recording, &layout, &problem, arena_words, part)?;
+        let result = gpu.run_while(&|| attempt.go_on(), &recording, &layout, &problem, arena_words, part)?;
         let (states, plan) = result.split_at((params.layers * LAYER_WORDS) as usize);
         let states = states.chunks_exact(LAYER_WORDS as usize);
         let is_cut = states.clone().any(|state| state[LAYER_CUT] != 0);

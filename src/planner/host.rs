@@ -4,11 +4,13 @@
 use std::borrow::Cow;
 
 use super::cpu::Planned;
+use crate::error::Error;
 use crate::exact;
 use crate::loads::FIXED_TOTAL;
 use crate::mirror::candidate::End;
 use crate::params::{FREE, Params};
 use crate::threads;
+use crate::watch::Attempt;
 
 /// Loads in which a layer without load has even ones, so that no expert is favoured: `[windows][layers][experts]`.
 pub fn even_where_cold<'a>(params: &Params, windows: &'a [u32]) -> Cow<'a, [u32]> {
@@ -41,15 +43,26 @@ pub fn combine(params: &Params, windows: &[u32]) -> Vec<u32> {
 }
 
 /// The plan of layers so small that all their plans can be searched; `None` where they are not.
-pub fn plan_small(params: &Params, combined: &[u32]) -> Option<Planned> {
+///
+/// # Errors
+/// [`Error::Cancelled`] where the call was stopped.
+pub fn plan_small(
+    params: &Params,
+    combined: &[u32],
+    attempt: &Attempt<'_>,
+) -> Result<Option<Planned>, Error> {
     if !params.trajectory || !exact::is_small(params) {
-        return None;
+        return Ok(None);
     }
     let experts = params.experts as usize;
     let layers = threads::each(params.layers as usize, |layer, (): &mut ()| {
-        exact::plan_layer(params, &combined[layer * experts..(layer + 1) * experts])
+        attempt.go_on()?;
+        let slots = exact::plan_layer(params, &combined[layer * experts..(layer + 1) * experts]);
+        attempt.finish(1);
+        Ok(slots)
     });
-    Some(Planned { slots: layers.concat(), ends: vec![End::Optimal; layers.len()] })
+    let layers = layers.into_iter().collect::<Result<Vec<_>, Error>>()?;
+    Ok(Some(Planned { slots: layers.concat(), ends: vec![End::Optimal; layers.len()] }))
 }
 
 /// Takes the trivial placement (expert after expert, then the first ones again) in each layer in which no GPU is heavier

@@ -12,13 +12,13 @@ fn every_adapter_is_listed() {
     // The harness may have printed the name of the test without ending the line.
     println!();
     for (index, info) in adapters.iter().enumerate() {
-        let remark = match &info.why_not {
+        let remark = match &info.unusable_because {
             None => format!("{}, {} {}", info.kind, info.driver, info.driver_info),
             Some(reason) => format!("unusable: {reason}"),
         };
         println!("adapter\t{index}\t{}\t{}\t{remark}", info.backend, info.name);
     }
-    let usable = adapters.iter().any(|info| info.why_not.is_none());
+    let usable = adapters.iter().any(|info| info.unusable_because.is_none());
     assert!(usable || common::may_lack_adapter(), "{}", common::no_adapter("no adapter is usable"));
 }
 

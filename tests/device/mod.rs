@@ -31,6 +31,7 @@ use crate::params::{Params, enumerate_assignments};
 use crate::planner::cpu;
 use crate::planner::gpu::shaders;
 use crate::stages::{self, Batch};
+use crate::watch::Watch;
 use crate::{Descent, DeviceChoice, GroupRule, PlanOptions, Planner, Search};
 
 pub use common::{is_short, planner};

@@ -21,9 +21,11 @@ fn assert_equal_plans(device: &Gpu, bench: &Bench, budgets: &[u32]) {
     for &starts in budgets {
         let params = Params { starts, iterations: bench.params.iterations.min(100), ..bench.params.clone() };
         let loads = &bench.case.loads;
-        let expected = cpu::plan(&params, loads.fixed(), loads.fixed_windows());
-        let found =
-            gpu::plan(device, &params, loads.fixed(), loads.fixed_windows()).expect("the device works");
+        let watch = Watch::default();
+        let attempt = watch.attempt(loads.layers());
+        let (fixed, windows) = (loads.fixed(), loads.fixed_windows());
+        let expected = cpu::plan(&params, fixed, windows, &attempt).expect("nobody stops it");
+        let found = gpu::plan(device, &params, fixed, windows, &attempt).expect("the device works");
         assert_same("plan", bench.case.seed, &expected.slots, &found.slots);
         assert_eq!(expected.ends, found.ends, "ends, seed {}", bench.case.seed);
     }

@@ -80,7 +80,7 @@ pub fn run(choice: Option<DeviceChoice>) -> Result<(Record, bool), Error> {
 
 /// An adapter that was known to lack what every plan needs has not failed.
 fn has_failed(device: &Device, info: Option<&DeviceInfo>) -> bool {
-    device.error.is_some() && info.is_none_or(|info| info.why_not.is_none())
+    device.error.is_some() && info.is_none_or(|info| info.unusable_because.is_none())
 }
 
 fn problems() -> Result<Vec<Problem>, Error> {
@@ -214,7 +214,7 @@ fn described(info: &DeviceInfo) -> Device {
         driver_info: info.driver_info.clone(),
         features: info.features.clone(),
         limits: info.limits.iter().map(|(name, value)| (name.to_string(), *value)).collect(),
-        error: info.why_not.clone(),
+        error: info.unusable_because.clone(),
         open_ms: None,
         cases: Vec::new(),
         batch: None,
@@ -238,8 +238,8 @@ mod tests {
     #[test]
     fn a_device_that_fails_is_told_from_one_that_cannot_be_used() {
         let usable = crate::auto_device();
-        let usable = DeviceInfo { why_not: None, ..usable };
-        let unusable = DeviceInfo { why_not: Some("no compute shaders".into()), ..usable.clone() };
+        let usable = DeviceInfo { unusable_because: None, ..usable };
+        let unusable = DeviceInfo { unusable_because: Some("no compute shaders".into()), ..usable.clone() };
         let broken = Device { error: Some("device lost".into()), ..described(&usable) };
         assert!(!has_failed(&described(&usable), Some(&usable)));
         assert!(has_failed(&broken, Some(&usable)));

@@ -1,0 +1,180 @@
+//! What a caller may see of a call while it runs, and how to stop it.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::error::Error;
+
+/// Stops calls of the planners that were given it ([`crate::Planner::with_cancel`]); clones stop the same ones.
+///
+/// A call that is stopped ends with [`Error::Cancelled`] once the layers in work are done, or on a device once what was
+/// submitted last is. A handle stays as it is: later calls of the same planners end at once.
+///
+/// ```
+/// use eplb_wgpu::{Cancel, Cluster, DeviceChoice, Error, Loads, PlanOptions, Planner};
+/// let cancel = Cancel::new();
+/// let planner = Planner::new(DeviceChoice::Cpu)?.with_cancel(&cancel);
+/// let (loads, cluster) = (Loads::from_counts(1, 2, &[3, 1])?, Cluster::new(4, 1, 1, 2)?);
+/// assert!(planner.plan(&loads, &cluster, &PlanOptions::default()).is_ok());
+/// cancel.cancel(); // from any thread
+/// assert_eq!(planner.plan(&loads, &cluster, &PlanOptions::default()).err(), Some(Error::Cancelled));
+/// # Ok::<(), Error>(())
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Cancel(Arc<AtomicBool>);
+
+impl Cancel {
+    /// A handle that stops nothing yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Stops the calls.
+    pub fn cancel(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the calls were stopped.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// How far a call is, as [`crate::Planner::with_progress`] tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Progress {
+    /// Layers that are planned.
+    pub layers_done: usize,
+    /// Layers of the call.
+    pub layers: usize,
+}
+
+/// What is told of a call's progress.
+type Listener = Arc<dyn Fn(Progress) + Send + Sync>;
+
+/// A planner's handles.
+#[derive(Clone, Default)]
+pub struct Watch {
+    pub cancel: Option<Cancel>,
+    pub progress: Option<Listener>,
+}
+
+impl fmt::Debug for Watch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Watch")
+            .field("cancel", &self.cancel)
+            .field("progress", &self.progress.is_some())
+            .finish()
+    }
+}
+
+/// One attempt of a call, as its threads share it.
+#[derive(Debug)]
+pub struct Attempt<'a> {
+    watch: &'a Watch,
+    layers: usize,
+    done: Mutex<usize>,
+}
+
+impl Watch {
+    /// An attempt to plan this many layers.
+    pub fn attempt(&self, layers: usize) -> Attempt<'_> {
+        Attempt { watch: self, layers, done: Mutex::new(0) }
+    }
+}
+
+impl Attempt<'_> {
+    /// # Errors
+    /// [`Error::Cancelled`] where the call was stopped.
+    pub fn go_on(&self) -> Result<(), Error> {
+        match &self.watch.cancel {
+            Some(cancel) if cancel.is_cancelled() => Err(Error::Cancelled),
+            _ => Ok(()),
+        }
+    }
+
+    /// Tells that more layers are planned. Listeners are told by one thread at a time, in order.
+    pub fn finish(&self, layers: usize) {
+        if let Some(tell) = &self.watch.progress {
+            let mut done = self.done.lock().unwrap_or_else(PoisonError::into_inner);
+            *done += layers;
+            tell(Progress { layers_done: *done, layers: self.layers });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Cluster, DeviceChoice, Loads, PlanOptions, Planner, Preset};
+
+    /// 6 layers too large for the exact search, and their cluster.
+    fn call() -> (Loads, Cluster) {
+        let counts: Vec<u64> = (0..6 * 32).map(|i| (i * 7919) % 101 + 1).collect();
+        (Loads::from_counts(6, 32, &counts).unwrap(), Cluster::new(40, 1, 1, 8).unwrap())
+    }
+
+    /// What a listener of a planner heard.
+    fn heard(planner: &Planner, call: impl FnOnce(&Planner)) -> Vec<(usize, usize)> {
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let log = heard.clone();
+        let planner = planner
+            .clone()
+            .with_progress(move |progress| log.lock().unwrap().push((progress.layers_done, progress.layers)));
+        call(&planner);
+        heard.lock().unwrap().clone()
+    }
+
+    #[test]
+    fn every_layer_is_told_once_in_order() {
+        let planner = Planner::new(DeviceChoice::Cpu).unwrap();
+        let (loads, cluster) = call();
+        let small =
+            (Loads::from_counts(3, 2, &[3, 1, 2, 2, 1, 3]).unwrap(), Cluster::new(4, 1, 1, 2).unwrap());
+        for ((loads, cluster), layers) in [((loads, cluster), 6), (small, 3)] {
+            let told = heard(&planner, |planner| {
+                planner.plan(&loads, &cluster, &PlanOptions::default()).unwrap();
+            });
+            assert_eq!(told, (1..=layers).map(|done| (done, layers)).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn a_call_ends_between_two_layers_and_the_planner_stays_usable() {
+        let (loads, cluster) = call();
+        let options = Preset::FAST.options();
+        let planner = Planner::new(DeviceChoice::Cpu).unwrap().with_threads(1).unwrap();
+        let cancel = Cancel::new();
+        let (handle, done) = (cancel.clone(), Arc::new(Mutex::new(0)));
+        let log = done.clone();
+        let watched = planner.clone().with_cancel(&cancel).with_progress(move |progress| {
+            *log.lock().unwrap() = progress.layers_done;
+            if progress.layers_done == 2 {
+                handle.cancel();
+            }
+        });
+        assert_eq!(watched.plan(&loads, &cluster, &options).err(), Some(Error::Cancelled));
+        assert_eq!(*done.lock().unwrap(), 2);
+        assert!(cancel.is_cancelled());
+        let plan = planner.plan(&loads, &cluster, &options).unwrap();
+        let again = watched.clone().with_cancel(&Cancel::new()).plan(&loads, &cluster, &options);
+        assert_eq!(again.unwrap().fingerprint(), plan.fingerprint());
+    }
+
+    #[test]
+    fn a_replan_can_be_stopped() {
+        let (loads, cluster) = call();
+        let options = Preset::FAST.options();
+        let cancel = Cancel::new();
+        let planner = Planner::new(DeviceChoice::Cpu).unwrap().with_cancel(&cancel);
+        let plan = planner.plan(&loads, &cluster, &options).unwrap();
+        cancel.cancel();
+        let limits = crate::MoveLimits::default();
+        let replan = planner.replan(&loads, &cluster, plan.placement(), &options, &limits);
+        assert_eq!(replan.err(), Some(Error::Cancelled));
+    }
+}
