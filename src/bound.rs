@@ -39,22 +39,23 @@ pub enum BoundEffort {
 
 /// What a bound is to hold for, and how much work goes into it.
 ///
+/// A minor version may add fields, each with a default that changes nothing: construct it with
+/// `..BoundOptions::default()`, and later versions compile.
+///
 /// ```
 /// use eplb_wgpu::bound::{BoundEffort, BoundOptions, lower_bounds, lower_bounds_with};
 /// use eplb_wgpu::{Cluster, Loads};
 ///
 /// let loads = Loads::from_counts(1, 4, &[90, 30, 20, 10])?;
 /// let cluster = Cluster::new(8, 1, 1, 4)?;
-/// let mut options = BoundOptions::default();
-/// options.effort = BoundEffort::Tight;
+/// let options = BoundOptions { effort: BoundEffort::Tight, ..BoundOptions::default() };
 /// assert!(lower_bounds_with(&loads, &cluster, &options) >= lower_bounds(&loads, &cluster));
 /// // Two replicas of the 90 weigh 45 each, whatever the mean of 37.5 says.
-/// options.max_replicas_per_expert = Some(2);
+/// let options = BoundOptions { max_replicas_per_expert: Some(2), ..options };
 /// assert!(lower_bounds_with(&loads, &cluster, &options)[0] > 44.9);
 /// # Ok::<(), eplb_wgpu::Error>(())
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct BoundOptions {
     /// How much work goes into it.
     pub effort: BoundEffort,

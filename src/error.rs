@@ -5,9 +5,6 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// What another error was caused by; clones share it.
-type Cause = Arc<dyn std::error::Error + Send + Sync>;
-
 /// What can go wrong between a user's input and a plan.
 ///
 /// Two errors are equal where they are of one variant and say the same. Variants and their fields may become more in a
@@ -95,7 +92,7 @@ pub enum ParseError {
         /// What is wrong, and where.
         reason: String,
         /// What the parser said, where another one read the bytes.
-        source: Option<Cause>,
+        source: Option<Arc<dyn std::error::Error + Send + Sync>>,
     },
     /// The bytes are of the format, but cut off or changed.
     #[non_exhaustive]
@@ -103,7 +100,7 @@ pub enum ParseError {
         /// What shows it.
         reason: String,
         /// What the parser said, where another one read the bytes.
-        source: Option<Cause>,
+        source: Option<Arc<dyn std::error::Error + Send + Sync>>,
     },
     /// The file is sound, but does not hold what is wanted of it.
     #[non_exhaustive]
@@ -196,7 +193,7 @@ impl Error {
 mod of_files {
     use std::path::Path;
 
-    use super::{Arc, Cause, Error, ParseError};
+    use super::{Arc, Error, ParseError};
 
     impl Error {
         /// An [`Error::Read`].
@@ -231,7 +228,7 @@ mod of_files {
 
         /// A [`ParseError::Syntax`] that another parser found: `not JSON: …`.
         pub(crate) fn not(what: &str, source: impl std::error::Error + Send + Sync + 'static) -> Self {
-            ParseError::Syntax { reason: format!("not {what}: {source}"), source: Some(cause(source)) }
+            ParseError::Syntax { reason: format!("not {what}: {source}"), source: Some(Arc::new(source)) }
         }
 
         /// A [`ParseError::Damaged`] found here.
@@ -241,17 +238,13 @@ mod of_files {
 
         /// A [`ParseError::Damaged`] that another parser found.
         pub(crate) fn damaged_by(what: &str, source: impl std::error::Error + Send + Sync + 'static) -> Self {
-            ParseError::Damaged { reason: format!("{what}: {source}"), source: Some(cause(source)) }
+            ParseError::Damaged { reason: format!("{what}: {source}"), source: Some(Arc::new(source)) }
         }
 
         /// A [`ParseError::Content`].
         pub(crate) fn content(reason: impl Into<String>) -> Self {
             ParseError::Content { reason: reason.into() }
         }
-    }
-
-    fn cause(source: impl std::error::Error + Send + Sync + 'static) -> Cause {
-        Arc::new(source)
     }
 }
 

@@ -30,6 +30,15 @@
 #![doc = include_str!("guide/theory/bytes.md")]
 //!
 #![doc = include_str!("guide/theory/device.md")]
+//!
+//! # Features
+//!
+//! All but the last are on by default; `default-features = false` leaves them out.
+//!
+//! - `gpu`: devices, by wgpu. Without it the CPU backend makes every plan, the same ones.
+//! - `files`: readers and writers of load and plan files, and a generator of loads: the module `trace`.
+//! - `cli`: the `eplb` command, and `files`.
+//! - `test-support`: what this project's own tests see of the inside. No part of the API.
 #![warn(missing_docs)]
 // But for `engine::trusted`.
 #![deny(unsafe_code)]
@@ -104,6 +113,8 @@ struct Readme;
 #[cfg(test)]
 extern crate self as eplb_wgpu;
 #[cfg(test)]
+// The device suite reads all of it.
+#[cfg_attr(not(feature = "gpu"), allow(dead_code))]
 #[path = "../tests/support/cases.rs"]
 mod cases;
 #[cfg(all(test, feature = "gpu"))]

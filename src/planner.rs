@@ -391,7 +391,6 @@ fn from_map(map: &[i32]) -> Vec<u32> {
 
 /// A plan made from a previous one, and what it moves.
 #[derive(Clone, Debug)]
-#[non_exhaustive]
 pub struct Replan {
     plan: Plan,
     moves: Moves,

@@ -88,6 +88,21 @@ impl PreviousMap {
         self.layer_ids.as_deref()
     }
 
+    /// A placement whose layers have these numbers, one each.
+    #[cfg(feature = "files")]
+    pub(crate) fn of_layers(placement: &Placement, ids: &[u32]) -> Self {
+        Self { layer_ids: Some(ids.into()), ..Self::from(placement) }
+    }
+
+    /// The placement that the map is, where nothing tells of the loads yet.
+    pub(crate) fn placement_alone(&self) -> Result<Placement, Error> {
+        let Some(experts) = self.experts else {
+            let rule = "is not at least 1: a window tells how many experts the map is of";
+            return Err(Error::invalid("windows observed", 0, rule));
+        };
+        Placement::new(experts, self.slots, self.physical_to_logical.to_vec())
+    }
+
     /// The placement of these loads' layers and experts on this cluster that the map is.
     pub(crate) fn placement(&self, loads: &Loads, cluster: &Cluster) -> Result<Placement, Error> {
         let fields = [

@@ -91,12 +91,20 @@ fn plans() -> Vec<GpuParams> {
     for (experts, groups, nodes, gpus, replicas, windows) in
         [(256, 8, 4, 32, 288, 1), (256, 1, 1, 128, 256, 16), (64, 1, 1, 2, 80, 5)]
     {
-        for preset in ["default", "gen00", "gen14", "gen17", "gen18", "rec2", "rec5"] {
+        for preset in [
+            Preset::DEFAULT,
+            Preset::GREEDY,
+            Preset::GEN14,
+            Preset::GEN17,
+            Preset::GEN18,
+            Preset::REC2,
+            Preset::REC5,
+        ] {
             let plan = || {
                 let loads = Loads::from_counts(1, experts, &vec![1; experts])?;
                 let loads = Loads::from_windows(&vec![loads; windows], &vec![1.0; windows])?;
                 let cluster = Cluster::new(replicas, groups, nodes, gpus)?;
-                let params = Params::new(&loads, &cluster, &preset.parse::<Preset>()?.options())?;
+                let params = Params::new(&loads, &cluster, &preset.options())?;
                 Ok::<_, Error>(Layout::new(&params, 1).base)
             };
             plans.extend(plan());

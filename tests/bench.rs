@@ -56,8 +56,8 @@ fn elsewhere(record: &Value) -> Value {
 fn a_record_tells_the_device_and_what_it_did() {
     let record = record();
     assert_eq!(
-        (&record["format"], &record["version"]),
-        (&"eplb-bench/1".into(), &env!("CARGO_PKG_VERSION").into())
+        (&record["format"], &record["version"], &record["plan_version"]),
+        (&"eplb-bench/1".into(), &env!("CARGO_PKG_VERSION").into(), &eplb_wgpu::PLAN_VERSION.into())
     );
     let [device] = &record["devices"].as_array().unwrap()[..] else { panic!("{record}") };
     assert_eq!(
@@ -130,14 +130,14 @@ fn a_plan_that_differs_is_marked_and_fails() {
 }
 
 #[test]
-fn plans_of_different_versions_are_not_compared() {
+fn plans_of_different_plan_versions_are_not_compared() {
     let record = record();
     let mut other = elsewhere(&record);
-    other["version"] = "99.0.0".into();
+    other["plan_version"] = 99.into();
     other["devices"][0]["cases"][1]["fingerprint"] = "0123456789abcdef".into();
     let output = collate(&[record.to_string(), other.to_string()], false);
     assert_eq!(output.status.code(), Some(0));
-    assert!(stdout(&output).contains("| 99.0.0: "));
+    assert!(stdout(&output).contains("| plan version 99: "));
 }
 
 #[test]

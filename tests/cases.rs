@@ -134,8 +134,7 @@ fn replicas_of_an_expert_are_limited() {
             // The bound knows of the limit, so that the plan is not far from it.
             let gap = plan.quality().worst_gap();
             assert!(gap < 0.01 || most > 64, "{name}, {most}: {gap}");
-            let mut limited = BoundOptions::default();
-            limited.max_replicas_per_expert = Some(most);
+            let limited = BoundOptions { max_replicas_per_expert: Some(most), ..BoundOptions::default() };
             let bound = bound::lower_bounds_with(&hot, &cluster, &limited)[0];
             assert_eq!(plan.quality().layers[0].lower_bound, bound, "{name}, {most}");
             if most <= 16 {

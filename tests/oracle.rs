@@ -72,9 +72,7 @@ fn few_slots_have_a_tight_bound() {
 }
 
 fn bound_by(instance: &Instance, effort: BoundEffort, most: Option<u32>) -> f64 {
-    let mut options = BoundOptions::default();
-    options.effort = effort;
-    options.max_replicas_per_expert = most;
+    let options = BoundOptions { effort, max_replicas_per_expert: most };
     bound::lower_bounds_with(&instance.loads(), &instance.cluster, &options)[0]
 }
 

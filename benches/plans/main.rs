@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use eplb_wgpu::profile::Profiler;
-use eplb_wgpu::trace::{LoadHistory, Window, write_whole};
+use eplb_wgpu::trace::{LoadHistory, Window};
 use eplb_wgpu::{DeviceChoice, Error, Loads, Planner, devices};
 use serde_json::json;
 
@@ -103,7 +103,10 @@ fn main() -> Result<(), Error> {
         }
     }
     match &arguments.table {
-        Some(path) => write_whole(path, (report.lines.join("\n") + "\n").as_bytes()),
+        Some(path) => std::fs::write(path, report.lines.join("\n") + "\n").map_err(|error| {
+            eprintln!("cannot write {}: {error}", path.display());
+            std::process::exit(2)
+        }),
         None => Ok(()),
     }
 }

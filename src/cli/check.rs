@@ -10,7 +10,7 @@ use serde_json::json;
 use super::{Part, bound_effort, fingerprints, milliseconds, percent, print, table};
 use crate::bound::BoundOptions;
 use crate::trace::PlanFile;
-use crate::{DeviceChoice, Error, bound, check};
+use crate::{DeviceChoice, Error, bound};
 
 #[derive(Args)]
 pub struct Check {
@@ -44,16 +44,16 @@ impl Check {
             return Ok(if equal { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         };
         let loads = self.part.read(loads)?;
-        let PlanFile { cluster, placement } = PlanFile::read(plan)?;
-        let (quality, bound_time) = match check::score(&loads, &cluster, placement.physical_to_logical()) {
+        let file = PlanFile::read(plan)?;
+        let (quality, bound_time) = match file.score(&loads) {
             Ok(quality) => {
                 let start = Instant::now();
                 let effort = bound_effort(self.tight_bound);
                 let options = BoundOptions { effort, ..BoundOptions::default() };
-                let bounds = bound::lower_bounds_with(&loads, &cluster, &options);
+                let bounds = bound::lower_bounds_with(&loads, &file.cluster, &options);
                 (quality.with_bounds(&bounds), start.elapsed())
             }
-            Err(Error::InvalidPlan { layer, rule }) => {
+            Err(Error::InvalidPlan { layer, rule, .. }) => {
                 print(&if self.json {
                     json!({ "valid": false, "layer": layer, "rule": rule }).to_string()
                 } else {
@@ -63,7 +63,7 @@ impl Check {
             }
             Err(error) => return Err(error),
         };
-        let fingerprint = format!("{:016x}", placement.fingerprint());
+        let fingerprint = format!("{:016x}", file.placement.fingerprint());
         print(&if self.json {
             json!({
                 "valid": true,
@@ -76,6 +76,7 @@ impl Check {
                 "layers_without_load": quality.layers_without_load(),
                 "layers": quality.layers.len(),
                 "fingerprint": fingerprint,
+                "plan_version": file.plan_version,
                 "bound_ms": bound_time.as_secs_f64() * 1e3,
             })
             .to_string()
@@ -94,7 +95,13 @@ impl Check {
                     ),
                 ),
                 ("duplicates on a GPU", quality.same_gpu_duplicates().to_string()),
-                ("fingerprint", fingerprint),
+                (
+                    "fingerprint",
+                    match file.plan_version {
+                        Some(version) => format!("{fingerprint}   (plan version {version})"),
+                        None => fingerprint,
+                    },
+                ),
                 ("time of the bound", milliseconds(bound_time)),
             ])
         });

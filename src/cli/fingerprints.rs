@@ -2,7 +2,8 @@
 //! committed in `tests/fingerprints.json`. They are the same on every machine.
 //!
 //! A change of the planner that is meant to change plans remakes the file, on the CPU:
-//! `cargo run --release -- check --fingerprints --device cpu --json | jq .fingerprints > tests/fingerprints.json`
+//! `cargo run --release -- check --fingerprints --device cpu --json | jq '{plan_version, fingerprints}' >
+//! tests/fingerprints.json`, and raises [`PLAN_VERSION`]: `tests/plan_versions.txt` holds it to that.
 
 use std::collections::BTreeMap;
 
@@ -10,13 +11,21 @@ use serde_json::json;
 
 use super::{print, table};
 use crate::trace::{Family, Generate, Window};
-use crate::{Cluster, DeviceChoice, Duplicates, Error, Loads, PlanOptions, Planner, Preset};
+use crate::{Cluster, DeviceChoice, Duplicates, Error, Loads, PLAN_VERSION, PlanOptions, Planner, Preset};
 
 /// Fingerprints by the name of their case.
 type Fingerprints = BTreeMap<String, String>;
 
 /// The entry that is a hash of the generated loads, so that a generator that differs is not taken for a planner.
 const LOADS: &str = "loads";
+
+/// What is committed.
+#[derive(serde::Deserialize)]
+struct Committed {
+    /// Of the library that made them.
+    plan_version: u32,
+    fingerprints: Fingerprints,
+}
 
 /// One call of the planner.
 struct Case {
@@ -28,8 +37,9 @@ struct Case {
 
 /// Plans every case on the device and prints what came out. True where all is as committed, on this device.
 pub fn run(device: DeviceChoice, as_json: bool) -> Result<bool, Error> {
-    let committed: Fingerprints = serde_json::from_str(include_str!("../../tests/fingerprints.json"))
-        .map_err(|error| Error::invalid("tests/fingerprints.json", "", error.to_string()))?;
+    let Committed { plan_version, fingerprints: committed } =
+        serde_json::from_str(include_str!("../../tests/fingerprints.json"))
+            .map_err(|error| Error::invalid("tests/fingerprints.json", "", error.to_string()))?;
     let planner = Planner::new(device)?;
     let cases = cases()?;
     let mut found = Fingerprints::from([(LOADS.to_string(), hash_of_loads(&cases))]);
@@ -41,12 +51,13 @@ pub fn run(device: DeviceChoice, as_json: bool) -> Result<bool, Error> {
         found.insert(case.name.clone(), format!("{:016x}", plan.fingerprint()));
     }
     let differing = differing(&committed, &found);
-    let equal = differing.is_empty() && warnings.is_empty();
+    let equal = differing.is_empty() && warnings.is_empty() && plan_version == PLAN_VERSION;
     let device = planner.device().label();
     print(&if as_json {
         json!({
             "equal": equal,
             "version": env!("CARGO_PKG_VERSION"),
+            "plan_version": PLAN_VERSION,
             "device": device,
             "cases": cases.len(),
             "differing": differing,
@@ -56,7 +67,14 @@ pub fn run(device: DeviceChoice, as_json: bool) -> Result<bool, Error> {
         .to_string()
     } else {
         let none = || "none".to_string();
-        let mut rows = vec![("device", device), ("cases", cases.len().to_string())];
+        let mut rows = vec![
+            ("device", device),
+            ("plan version", PLAN_VERSION.to_string()),
+            ("cases", cases.len().to_string()),
+        ];
+        if plan_version != PLAN_VERSION {
+            rows.push(("committed for", format!("plan version {plan_version}")));
+        }
         rows.extend(differing.iter().map(|name| {
             let of = |all: &Fingerprints| all.get(name).cloned().unwrap_or_else(none);
             ("differs", format!("{name}: {}, not {}", of(&found), of(&committed)))

@@ -12,6 +12,7 @@ mod replay;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
@@ -19,13 +20,17 @@ use clap::{Args, Parser, Subcommand};
 use crate::bound::BoundEffort;
 use crate::rebalance::RebalanceOptions;
 use crate::trace::{LoadHistory, Window};
-use crate::{Error, MaxMoves, MoveLimits};
+use crate::{Error, MaxMoves, MoveLimits, PLAN_VERSION};
+
+/// What `eplb --version` tells: ranks compare the version of plans during a rolling upgrade.
+static VERSION: LazyLock<String> =
+    LazyLock::new(|| format!("{} (plan version {PLAN_VERSION})", env!("CARGO_PKG_VERSION")));
 
 /// Exit code of bad input.
 const BAD_INPUT: u8 = 2;
 
 #[derive(Parser)]
-#[command(name = "eplb", version, about = "Plans where the experts of a Mixture-of-Experts model live")]
+#[command(name = "eplb", version = VERSION.as_str(), about = "Plans where the experts of a Mixture-of-Experts model live")]
 struct Command {
     #[command(subcommand)]
     verb: Verb,

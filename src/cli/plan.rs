@@ -9,10 +9,10 @@ use serde_json::{Value, json};
 use super::{Limits, Outlook, Part, bound_effort, check_writable, milliseconds, percent, print, table};
 use crate::check::{self, Quality};
 use crate::rebalance::{Backtest, Proposal, RebalanceOptions, Rebalancer, Strategy};
-use crate::trace::{PlanFile, Window, plan_json, write_whole};
+use crate::trace::{PlanFile, PlanFormat, Window, write_plan};
 use crate::{
-    Cluster, DeviceChoice, Duplicates, Error, Fallback, Loads, MoveLimits, ParseError, Placement,
-    PlanOptions, Planner, Preset, Replan,
+    Cluster, DeviceChoice, Duplicates, Error, Fallback, Loads, MoveLimits, PLAN_VERSION, ParseError,
+    PlanOptions, Planner, Preset, PreviousMap, Replan,
 };
 
 #[derive(Args)]
@@ -131,9 +131,7 @@ impl Plan {
         // Without a bound of its own, which nothing here tells.
         let greedy = check::score(&mean, &cluster, greedy.physical_to_logical())?;
         if let Some(out) = &self.out {
-            let mut bytes = plan_json(plan).to_string().into_bytes();
-            bytes.push(b'\n');
-            write_whole(out, &bytes)?;
+            write_plan(plan, PlanFormat::Eplb, out)?;
         }
         for warning in plan.warnings() {
             eprintln!("eplb: warning: {warning}");
@@ -147,7 +145,7 @@ impl Plan {
     }
 
     /// The plan, from the previous one if there is one.
-    fn make(&self, cluster: &Cluster, previous: Option<&Placement>) -> Result<Made, Error> {
+    fn make(&self, cluster: &Cluster, previous: Option<&PreviousMap>) -> Result<Made, Error> {
         let mut planner = Planner::new(self.device.clone())?.with_fallback(self.fallback);
         if let Some(threads) = self.threads {
             planner = planner.with_threads(threads)?;
@@ -183,7 +181,7 @@ impl Plan {
         let replan = match previous {
             Some(previous) => {
                 let limits = self.limits.limits(&MoveLimits::default());
-                planner.replan(&loads, cluster, previous, &options, &limits)?
+                planner.replan(&loads, cluster, previous.clone(), &options, &limits)?
             }
             None => Replan::from(planner.plan(&loads, cluster, &options)?),
         };
@@ -294,14 +292,14 @@ impl Plan {
     }
 }
 
-/// The placement of a plan file, which must be of this cluster.
-fn read_previous(path: &Path, cluster: &Cluster) -> Result<Placement, Error> {
+/// The map of a plan file, which must be of this cluster.
+fn read_previous(path: &Path, cluster: &Cluster) -> Result<PreviousMap, Error> {
     let file = PlanFile::read(path)?;
     if file.cluster != *cluster {
         let reason = format!("its cluster {:?} is not the one asked for, {cluster:?}", file.cluster);
         return Err(Error::parse(path, ParseError::content(reason)));
     }
-    Ok(file.placement)
+    Ok(file.previous_map())
 }
 
 /// The quality on each window where there are several: that on a single one is the plan's own, bound and all.
@@ -344,6 +342,7 @@ fn json_report(plan: &crate::Plan, greedy: &Quality) -> Value {
         "replica_balancedness": quality.replica_balancedness(),
         "same_gpu_duplicates": quality.same_gpu_duplicates(),
         "fingerprint": format!("{:016x}", plan.fingerprint()),
+        "plan_version": PLAN_VERSION,
         "device": plan.device(),
         "backend": plan.backend(),
         "plan_ms": plan.elapsed().as_secs_f64() * 1e3,
@@ -385,7 +384,7 @@ fn report(plan: &crate::Plan, greedy: &Quality) -> Vec<(&'static str, String)> {
             format!("{}   (greedy: {})", quality.same_gpu_duplicates(), greedy.same_gpu_duplicates()),
         ),
         ("layers without load", quality.layers_without_load().to_string()),
-        ("fingerprint", format!("{:016x}", plan.fingerprint())),
+        ("fingerprint", format!("{:016x}   (plan version {PLAN_VERSION})", plan.fingerprint())),
     ];
     for (layer, greedy, max) in where_duplicates_win(plan, greedy) {
         let text = format!(

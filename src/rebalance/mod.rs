@@ -38,7 +38,8 @@ pub enum Strategy {
 
 impl Strategy {
     /// All of them, `Auto` last.
-    pub const ALL: [Strategy; 4] = [Strategy::Last, Strategy::Scenarios, Strategy::Forecast, Strategy::Auto];
+    pub const ALL: &'static [Strategy] =
+        &[Strategy::Last, Strategy::Scenarios, Strategy::Forecast, Strategy::Auto];
 
     /// `last`, `scenarios`, `forecast` or `auto`.
     #[must_use]
@@ -62,7 +63,7 @@ impl FromStr for Strategy {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        let found = Self::ALL.into_iter().find(|s| s.name() == text);
+        let found = Self::ALL.iter().copied().find(|s| s.name() == text);
         found.ok_or_else(|| Error::invalid("strategy", text, "is not last, scenarios, forecast or auto"))
     }
 }

@@ -9,6 +9,7 @@ use crate::error::Error;
 use crate::loads::{Loads, check_same_layers};
 use crate::plan::{Placement, Plan};
 use crate::planner::{Planner, Replan};
+use crate::previous::PreviousMap;
 
 /// The strategies `auto` chooses from; of equal ones the first.
 const TRIED: [Strategy; 3] = [Strategy::Scenarios, Strategy::Forecast, Strategy::Last];
@@ -145,12 +146,18 @@ impl Rebalancer {
     /// Tells that a plan runs now: the one proposed, or any other.
     ///
     /// # Errors
-    /// [`Error::Invalid`] or [`Error::InvalidPlan`] where it does not fit the cluster and the windows observed.
-    pub fn apply(&mut self, placement: Placement) -> Result<(), Error> {
-        if let Some(window) = self.history.back() {
-            crate::moves::check_same_shape(&self.cluster, &placement, window.layers(), window.experts())?;
-            check::score(window, &self.cluster, placement.physical_to_logical())?;
-        }
+    /// [`Error::Invalid`] or [`Error::InvalidPlan`] where it does not fit the cluster and the windows observed, or is no
+    /// [`Placement`] and no window was observed.
+    pub fn apply(&mut self, running: impl Into<PreviousMap>) -> Result<(), Error> {
+        let running = running.into();
+        let placement = match self.history.back() {
+            Some(window) => {
+                let placement = running.placement(window, &self.cluster)?;
+                check::score(window, &self.cluster, placement.physical_to_logical())?;
+                placement
+            }
+            None => running.placement_alone()?,
+        };
         self.running = Some(placement);
         Ok(())
     }

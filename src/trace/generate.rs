@@ -41,6 +41,9 @@ impl std::str::FromStr for Family {
 
 /// What to generate.
 ///
+/// A minor version may add fields, each with a default that changes nothing: construct it with
+/// `..Generate::default()`, and later versions compile.
+///
 /// ```
 /// use eplb_wgpu::trace::{Family, Generate};
 /// let history = Generate { layers: 2, experts: 8, ..Generate::default() }.history()?;

@@ -1,4 +1,4 @@
-//! Readers and writers of load and plan files, and a generator of loads. Feature `cli`.
+//! Readers and writers of load and plan files, and a generator of loads. Feature `files`.
 
 mod csv;
 mod generate;
@@ -14,7 +14,7 @@ use crate::error::{Error, ParseError};
 use crate::loads::{Loads, MAX_EXPERTS, MAX_LAYERS};
 
 pub use generate::{Family, Generate};
-pub use plan_file::{FORMAT, PlanFile, plan_json};
+pub use plan_file::{PlanFile, PlanFormat, plan_bytes, write_plan};
 
 /// The most numbers a load file may hold: 2 GiB of `f64`.
 const MAX_VALUES: usize = 1 << 28;
@@ -24,7 +24,8 @@ const MAX_FILE: u64 = 1 << 32;
 
 /// The formats of load files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
+#[non_exhaustive]
+pub enum LoadFormat {
     /// `{"logical_count": …}`, `{"load_history": [{"logical_expert_load": …}, …]}`, or a bare array.
     Json,
     /// A NumPy array of 2 or 3 dimensions.
@@ -33,7 +34,7 @@ pub enum Format {
     Csv,
 }
 
-impl Format {
+impl LoadFormat {
     /// The format that a file's extension says.
     fn of(path: &Path) -> Option<Self> {
         let extension = path.extension().and_then(|e| e.to_str()).unwrap_or("").to_lowercase();
@@ -45,7 +46,7 @@ impl Format {
         }
     }
 
-    /// Why [`Format::of`] has none for a path.
+    /// Why [`LoadFormat::of`] has none for a path.
     fn none_of(path: &Path) -> String {
         let extension = path.extension().and_then(|e| e.to_str()).unwrap_or("").to_lowercase();
         format!("extension {extension:?} is not json, npy or csv")
@@ -54,6 +55,7 @@ impl Format {
 
 /// Which windows of a history a plan is made from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Window {
     /// All, added up.
     #[default]
@@ -88,6 +90,8 @@ pub struct LoadHistory {
     values: Vec<f64>,
     /// The same as whole numbers, where the file has nothing else.
     counts: Option<Vec<u64>>,
+    /// The number of the first layer: the others follow it.
+    first_layer: usize,
 }
 
 impl LoadHistory {
@@ -103,7 +107,7 @@ impl LoadHistory {
     ) -> Result<Self, Error> {
         check_shape(windows, layers, experts, counts.len())?;
         let values = counts.iter().map(|&c| c as f64).collect();
-        Ok(Self { windows, layers, experts, values, counts: Some(counts) })
+        Ok(Self { windows, layers, experts, values, counts: Some(counts), first_layer: 0 })
     }
 
     /// A history of floats; whether they are valid loads is checked by [`LoadHistory::loads`].
@@ -117,7 +121,7 @@ impl LoadHistory {
         values: Vec<f64>,
     ) -> Result<Self, Error> {
         check_shape(windows, layers, experts, values.len())?;
-        Ok(Self { windows, layers, experts, values, counts: None })
+        Ok(Self { windows, layers, experts, values, counts: None, first_layer: 0 })
     }
 
     /// Reads a file by its extension: `.json`, `.npy` or `.csv` (see the design's list of formats).
@@ -126,7 +130,8 @@ impl LoadHistory {
     /// [`Error::Read`] where the file cannot be read, [`Error::Parse`] with what is wrong in it.
     pub fn read(path: &Path) -> Result<Self, Error> {
         let refuse = |source: ParseError| Error::parse(path, source);
-        let format = Format::of(path).ok_or_else(|| refuse(ParseError::content(Format::none_of(path))))?;
+        let format =
+            LoadFormat::of(path).ok_or_else(|| refuse(ParseError::content(LoadFormat::none_of(path))))?;
         Self::parse(format, &read_file(path)?).map_err(refuse)
     }
 
@@ -135,14 +140,14 @@ impl LoadHistory {
     ///
     /// # Errors
     /// What is wrong in them, and where.
-    pub fn parse(format: Format, bytes: &[u8]) -> Result<Self, ParseError> {
+    pub fn parse(format: LoadFormat, bytes: &[u8]) -> Result<Self, ParseError> {
         if bytes.is_empty() {
             return Err(ParseError::content("the file is empty"));
         }
         let history = match format {
-            Format::Json => json::read(bytes),
-            Format::Npy => npy::read(bytes),
-            Format::Csv => csv::read(bytes),
+            LoadFormat::Json => json::read(bytes),
+            LoadFormat::Npy => npy::read(bytes),
+            LoadFormat::Csv => csv::read(bytes),
         }?;
         // Bad values are the file's fault, and are named with the file.
         for window in 0..history.windows {
@@ -175,7 +180,7 @@ impl LoadHistory {
         &self.values
     }
 
-    /// The history of some layers alone.
+    /// The history of some layers alone. They keep their numbers: see [`Loads::layer_ids`].
     ///
     /// # Errors
     /// [`Error::Invalid`] where the range is empty or passes the last layer.
@@ -195,6 +200,7 @@ impl LoadHistory {
             experts: e,
             values: cut(&self.values, per_window, rows.clone()),
             counts: self.counts.as_ref().map(|counts| cut(counts, per_window, rows)),
+            first_layer: self.first_layer + layers.start,
         })
     }
 
@@ -214,12 +220,20 @@ impl LoadHistory {
                 return Err(Error::invalid("window", index, rule));
             }
         };
-        match &self.counts {
+        let loads = match &self.counts {
             Some(counts) => {
                 Loads::from_counts(self.layers, self.experts, &counts[index * n..(index + 1) * n])
             }
             None => Loads::from_f64(self.layers, self.experts, &self.values[index * n..(index + 1) * n]),
-        }
+        };
+        self.numbered(loads?)
+    }
+
+    /// The loads with the numbers of the history's layers.
+    fn numbered(&self, loads: Loads) -> Result<Loads, Error> {
+        // A history has at most 2^16 layers.
+        let ids: Vec<u32> = (0..self.layers).map(|layer| (self.first_layer + layer) as u32).collect();
+        loads.with_layer_ids(&ids)
     }
 
     fn summed(&self) -> Result<Loads, Error> {
@@ -230,11 +244,11 @@ impl LoadHistory {
         if let Some(counts) = &self.counts {
             let sum = |at: usize| counts.iter().skip(at).step_by(n).try_fold(0u64, |a, &b| a.checked_add(b));
             if let Some(sums) = (0..n).map(sum).collect::<Option<Vec<u64>>>() {
-                return Loads::from_counts(self.layers, self.experts, &sums);
+                return self.numbered(Loads::from_counts(self.layers, self.experts, &sums)?);
             }
         }
         let sum = |at: usize| self.values.iter().skip(at).step_by(n).sum();
-        Loads::from_f64(self.layers, self.experts, &(0..n).map(sum).collect::<Vec<f64>>())
+        self.numbered(Loads::from_f64(self.layers, self.experts, &(0..n).map(sum).collect::<Vec<f64>>())?)
     }
 
     /// Writes the history by the extension: `.json` (`logical_count`), `.npy` (f64 or u64) or `.csv` (one
@@ -243,7 +257,8 @@ impl LoadHistory {
     /// # Errors
     /// [`Error::Write`] where it cannot be written.
     pub fn write(&self, path: &Path) -> Result<(), Error> {
-        let format = Format::of(path).ok_or_else(|| Error::unwritable(path, Format::none_of(path)))?;
+        let format =
+            LoadFormat::of(path).ok_or_else(|| Error::unwritable(path, LoadFormat::none_of(path)))?;
         let bytes = self.bytes(format).map_err(|error| Error::unwritable(path, error))?;
         write_whole(path, &bytes)
     }
@@ -252,14 +267,14 @@ impl LoadHistory {
     ///
     /// # Errors
     /// [`Error::Invalid`] where the format cannot hold it.
-    pub fn bytes(&self, format: Format) -> Result<Vec<u8>, Error> {
+    pub fn bytes(&self, format: LoadFormat) -> Result<Vec<u8>, Error> {
         match format {
-            Format::Json => Ok(json::write(self)),
-            Format::Npy => {
+            LoadFormat::Json => Ok(json::write(self)),
+            LoadFormat::Npy => {
                 npy::write(self).map_err(|error| Error::invalid("npy file", "", error.to_string()))
             }
-            Format::Csv if self.windows == 1 => Ok(csv::write(self)),
-            Format::Csv => {
+            LoadFormat::Csv if self.windows == 1 => Ok(csv::write(self)),
+            LoadFormat::Csv => {
                 Err(Error::invalid("number of windows", self.windows, "is not 1, all that a csv file holds"))
             }
         }
@@ -324,7 +339,7 @@ fn brief(text: &str) -> String {
 ///
 /// # Errors
 /// [`Error::Write`] with what the operating system said.
-pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     let refuse = |error: std::io::Error| Error::write(path, error);
     if path.metadata().is_ok_and(|file| !file.is_file()) {
         // A device or a pipe would be replaced by a file, not written to.

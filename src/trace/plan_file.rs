@@ -4,22 +4,60 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::{brief, read_file};
-use crate::check;
+use super::{brief, read_file, write_whole};
+use crate::check::{self, Quality};
 use crate::cluster::Cluster;
 use crate::error::{Error, ParseError};
-use crate::plan::{Placement, Plan};
+use crate::loads::{self, Loads};
+use crate::plan::{PLAN_VERSION, Placement, Plan};
+use crate::previous::PreviousMap;
+
+/// The formats of plan files.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PlanFormat {
+    /// This project's own, JSON: `eplb-plan/1`.
+    #[default]
+    Eplb,
+}
+
+/// A plan as the bytes of a file.
+///
+/// # Errors
+/// [`Error::Invalid`] where the format cannot hold the plan; `eplb-plan/1` holds every one.
+///
+/// ```
+/// use eplb_wgpu::trace::{PlanFile, PlanFormat, plan_bytes};
+/// use eplb_wgpu::{Cluster, DeviceChoice, Loads, PlanOptions, Planner};
+/// let (loads, cluster) = (Loads::from_counts(1, 2, &[3, 1])?, Cluster::new(4, 1, 1, 2)?);
+/// let plan = Planner::new(DeviceChoice::Cpu)?.plan(&loads, &cluster, &PlanOptions::default())?;
+/// let file = PlanFile::parse(PlanFormat::Eplb, &plan_bytes(&plan, PlanFormat::Eplb)?).unwrap();
+/// assert_eq!(&file.placement, plan.placement());
+/// # Ok::<(), eplb_wgpu::Error>(())
+/// ```
+pub fn plan_bytes(plan: &Plan, format: PlanFormat) -> Result<Vec<u8>, Error> {
+    match format {
+        PlanFormat::Eplb => Ok((plan_json(plan).to_string() + "\n").into_bytes()),
+    }
+}
+
+/// Writes a plan file, whole or not at all.
+///
+/// # Errors
+/// As for [`plan_bytes`], and [`Error::Write`] where the file cannot be written.
+pub fn write_plan(plan: &Plan, format: PlanFormat, path: &Path) -> Result<(), Error> {
+    write_whole(path, &plan_bytes(plan, format)?)
+}
 
 /// The format's name and version.
-pub const FORMAT: &str = "eplb-plan/1";
+const FORMAT: &str = "eplb-plan/1";
 
 /// The field that holds the checksum.
 const CHECKSUM: &str = "checksum";
 
 /// A plan as a plan file holds it, its checksum included: xxHash64 (seed 0) over the compact JSON of all other
 /// fields, keys in order, in hexadecimal. White space and the order of fields are free.
-#[must_use]
-pub fn plan_json(plan: &Plan) -> Value {
+fn plan_json(plan: &Plan) -> Value {
     let cluster = plan.cluster();
     let quality = plan.quality();
     let layers: Vec<Value> = quality
@@ -37,6 +75,8 @@ pub fn plan_json(plan: &Plan) -> Value {
     let options = plan.options();
     let mut root = json!({
         "format": FORMAT,
+        "plan_version": PLAN_VERSION,
+        "layer_ids": plan.layer_ids(),
         "num_replicas": cluster.num_replicas(),
         "num_groups": cluster.num_groups(),
         "num_nodes": cluster.num_nodes(),
@@ -74,11 +114,16 @@ fn checksum(root: &mut Value) -> String {
 
 /// A plan read from a file: its cluster and placement.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct PlanFile {
     /// The cluster it is for.
     pub cluster: Cluster,
     /// Where every replica sits.
     pub placement: Placement,
+    /// The numbers of its layers, `[layers]`: see [`Loads::with_layer_ids`]. From 0 on in files that do not say.
+    pub layer_ids: Vec<u32>,
+    /// The [`PLAN_VERSION`] of the library that made it; `None` in files that do not say.
+    pub plan_version: Option<u32>,
 }
 
 impl PlanFile {
@@ -87,14 +132,15 @@ impl PlanFile {
     /// # Errors
     /// [`Error::Read`] where the file cannot be read, [`Error::Parse`] with what is missing, damaged or inconsistent.
     pub fn read(path: &Path) -> Result<Self, Error> {
-        Self::parse(&read_file(path)?).map_err(|source| Error::parse(path, source))
+        Self::parse(PlanFormat::Eplb, &read_file(path)?).map_err(|source| Error::parse(path, source))
     }
 
     /// Reads the bytes of a plan file. It takes at most 128 times their memory, and 64 KiB.
     ///
     /// # Errors
     /// What is missing, damaged or inconsistent.
-    pub fn parse(bytes: &[u8]) -> Result<Self, ParseError> {
+    pub fn parse(format: PlanFormat, bytes: &[u8]) -> Result<Self, ParseError> {
+        let PlanFormat::Eplb = format;
         let not_an_object = || ParseError::content("not a plan file: not an object");
         let mut root: Value =
             serde_json::from_slice(bytes).map_err(|error| ParseError::not("a plan file", error))?;
@@ -147,7 +193,36 @@ impl PlanFile {
             let reason = format!("damaged: fingerprint {written} is not that of its maps, {computed}");
             return Err(ParseError::damaged(reason));
         }
-        Ok(Self { cluster, placement })
+        let layer_ids: Vec<u32> = match root.get("layer_ids") {
+            Some(ids) => serde_json::from_value(ids.clone())
+                .map_err(|_| ParseError::content("layer_ids is not an array of whole numbers"))?,
+            None => (0..placement.layers() as u32).collect(),
+        };
+        loads::check_layer_ids(placement.layers(), &layer_ids)?;
+        let plan_version = match root.get("plan_version") {
+            Some(_) => Some(u32::try_from(number("plan_version")?).unwrap_or(u32::MAX)),
+            None => None,
+        };
+        Ok(Self { cluster, placement, layer_ids, plan_version })
+    }
+
+    /// The plan as the one that runs before another is made, for loads of the same layers: see
+    /// [`crate::Planner::replan`].
+    #[must_use]
+    pub fn previous_map(&self) -> PreviousMap {
+        PreviousMap::of_layers(&self.placement, &self.layer_ids)
+    }
+
+    /// The plan's quality on these loads, as [`check::score`] has it.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] where the loads are of other layers than the plan is, and as for [`check::score`].
+    pub fn score(&self, loads: &Loads) -> Result<Quality, Error> {
+        // Of other shapes the judge tells more.
+        if loads.layers() == self.layer_ids.len() {
+            loads::check_same_layers("layers of the plan", &self.layer_ids, loads.layer_ids())?;
+        }
+        check::score(loads, &self.cluster, self.placement.physical_to_logical())
     }
 }
 

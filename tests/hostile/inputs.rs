@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use eplb_wgpu::trace::{Format, LoadHistory, plan_json};
+use eplb_wgpu::trace::{LoadFormat, LoadHistory, PlanFormat, plan_bytes};
 use eplb_wgpu::{Cluster, DeviceChoice, Loads, PlanOptions, Planner};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -64,19 +64,19 @@ pub fn inputs(target: &str) -> BoxedStrategy<Vec<u8>> {
         "json" => prop_oneof![
             1 => any_bytes,
             3 => words(&JSON),
-            4 => changed(file(Format::Json)),
+            4 => changed(file(LoadFormat::Json)),
         ]
         .boxed(),
         "csv" => prop_oneof![
             1 => any_bytes,
             3 => words(&CSV),
-            4 => changed(file(Format::Csv)),
+            4 => changed(file(LoadFormat::Csv)),
         ]
         .boxed(),
         "npy" => prop_oneof![
             1 => any_bytes.prop_map(|bytes| [b"\x93NUMPY\x01\x00".as_slice(), &bytes].concat()),
             4 => npy(),
-            3 => changed(file(Format::Npy)),
+            3 => changed(file(LoadFormat::Npy)),
         ]
         .boxed(),
         "plan_file" => prop_oneof![
@@ -95,8 +95,8 @@ fn words(words: &'static [&'static str]) -> impl Strategy<Value = Vec<u8>> {
 }
 
 /// A file that is written by the library.
-fn file(format: Format) -> impl Strategy<Value = Vec<u8>> {
-    let most_windows: usize = if format == Format::Csv { 1 } else { 3 };
+fn file(format: LoadFormat) -> impl Strategy<Value = Vec<u8>> {
+    let most_windows: usize = if format == LoadFormat::Csv { 1 } else { 3 };
     (1..=most_windows, 1..4usize, 1..6usize, vec(any::<u64>(), 64), 0..64u32, any::<bool>()).prop_map(
         move |(windows, layers, experts, counts, shift, whole)| {
             let counts = counts.iter().take(windows * layers * experts).map(|count| count >> shift);
@@ -177,7 +177,7 @@ static PLANS: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
     let plan = |counts: &[u64], layers: usize, cluster: Cluster| {
         let loads = Loads::from_counts(layers, counts.len() / layers, counts).expect("a shape");
         let plan = planner.plan(&loads, &cluster, &options).expect("a plan");
-        plan_json(&plan).to_string().into_bytes()
+        plan_bytes(&plan, PlanFormat::Eplb).expect("it holds every plan")
     };
     vec![
         plan(&[9, 5, 3, 1, 0, 0, 0, 0], 2, Cluster::new(6, 2, 2, 2).expect("a cluster")),

@@ -4,7 +4,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
-use eplb_wgpu::trace::{Format, LoadHistory, PlanFile, Window, plan_json};
+use eplb_wgpu::trace::{LoadFormat, LoadHistory, PlanFile, PlanFormat, Window, plan_bytes};
 use eplb_wgpu::{
     Cluster, Descent, DeviceChoice, Duplicates, GroupRule, Loads, Objective, Placement, PlanOptions, Planner,
     Policy, Search, bound, check,
@@ -30,19 +30,19 @@ const BASE: u64 = 64 << 10;
 const LIMIT: Duration = Duration::from_secs(10);
 
 pub fn json(bytes: &[u8]) {
-    loads(Format::Json, bytes);
+    loads(LoadFormat::Json, bytes);
 }
 
 pub fn npy(bytes: &[u8]) {
-    loads(Format::Npy, bytes);
+    loads(LoadFormat::Npy, bytes);
 }
 
 pub fn csv(bytes: &[u8]) {
-    loads(Format::Csv, bytes);
+    loads(LoadFormat::Csv, bytes);
 }
 
 /// What is read is within the rules, and is read again as it is written, in any format that can hold it.
-fn loads(format: Format, bytes: &[u8]) {
+fn loads(format: LoadFormat, bytes: &[u8]) {
     let Ok(history) = within(bytes, LOADS_FACTOR, || LoadHistory::parse(format, bytes)) else { return };
     let shape = (history.windows(), history.layers(), history.experts());
     assert_eq!(history.values().len(), shape.0 * shape.1 * shape.2);
@@ -50,13 +50,13 @@ fn loads(format: Format, bytes: &[u8]) {
     // The sum may pass the largest load.
     let _ = history.loads(Window::Sum);
     history.loads(Window::Last).expect("the reader has seen every window");
-    for format in [Format::Json, Format::Npy, Format::Csv] {
+    for format in [LoadFormat::Json, LoadFormat::Npy, LoadFormat::Csv] {
         match history.bytes(format) {
             Ok(bytes) => {
                 let again = LoadHistory::parse(format, &bytes).expect("what is written is read");
                 assert_eq!(again, history, "{format:?}");
             }
-            Err(_) => assert!(format == Format::Csv && shape.0 > 1),
+            Err(_) => assert!(format == LoadFormat::Csv && shape.0 > 1),
         }
     }
 }
@@ -70,8 +70,8 @@ pub fn plan_file(bytes: &[u8]) {
 }
 
 fn read_plan(bytes: &[u8]) {
-    let Ok(file) = within(bytes, PLAN_FACTOR, || PlanFile::parse(bytes)) else { return };
-    let PlanFile { cluster, placement } = file;
+    let Ok(file) = within(bytes, PLAN_FACTOR, || PlanFile::parse(PlanFormat::Eplb, bytes)) else { return };
+    let PlanFile { cluster, placement, .. } = file;
     let maps = (placement.physical_to_logical(), placement.logical_to_physical(), placement.replica_counts());
     assert_eq!(placement.slots(), cluster.num_slots());
     check::check_maps(placement.experts(), placement.slots(), maps.0, maps.1, maps.2).unwrap();
@@ -122,7 +122,8 @@ pub fn plan(bytes: &[u8]) {
     for layer in &quality.layers {
         assert!(layer.lower_bound <= layer.max_gpu_load, "{layer:?}");
     }
-    let file = PlanFile::parse(plan_json(&plan).to_string().as_bytes()).expect("what is written is read");
+    let bytes = plan_bytes(&plan, PlanFormat::Eplb).expect("it holds every plan");
+    let file = PlanFile::parse(PlanFormat::Eplb, &bytes).expect("what is written is read");
     assert_eq!((&file.placement, &file.cluster), (plan.placement(), &cluster));
 }
 

@@ -1,6 +1,6 @@
 //! Records of one or more machines as one table.
 //!
-//! Plans are compared where version, case and preset are the same. The reference is the CPU backend's plan,
+//! Plans are compared where plan version, case and preset are the same. The reference is the CPU backend's plan,
 //! where a record has one, else the first; a device whose plan is another is marked.
 
 use std::process::ExitCode;
@@ -12,14 +12,21 @@ use super::record::{Case, Device, Record};
 
 /// Devices and the cases they ran.
 pub struct Table {
-    /// With the version and the platform of their records.
-    devices: Vec<(String, String, Device)>,
+    devices: Vec<(Source, Device)>,
     rows: Vec<Row>,
 }
 
-/// One case of one version.
-struct Row {
+/// The record that a device is from.
+#[derive(Clone)]
+struct Source {
     version: String,
+    plan_version: Option<u32>,
+    platform: String,
+}
+
+/// One case of one plan version.
+struct Row {
+    plan_version: Option<u32>,
     case: String,
     preset: String,
     reference: String,
@@ -28,20 +35,21 @@ struct Row {
 impl Table {
     /// The table of these records.
     pub fn of(records: Vec<Record>) -> Self {
-        let devices: Vec<(String, String, Device)> = records
+        let devices: Vec<(Source, Device)> = records
             .into_iter()
-            .flat_map(|Record { version, platform, devices, .. }| {
-                devices.into_iter().map(move |device| (version.clone(), platform.clone(), device))
+            .flat_map(|Record { version, plan_version, platform, devices, .. }| {
+                let source = Source { version, plan_version, platform };
+                devices.into_iter().map(move |device| (source.clone(), device))
             })
             .collect();
         let mut rows: Vec<Row> = Vec::new();
         // The CPU backends first: the first plan of a row is its reference.
-        let cpu_first = |cpu: bool| devices.iter().filter(move |(_, _, d)| (d.kind == "cpu") == cpu);
-        for (version, _, device) in cpu_first(true).chain(cpu_first(false)) {
+        let cpu_first = |cpu: bool| devices.iter().filter(move |(_, d)| (d.kind == "cpu") == cpu);
+        for (source, device) in cpu_first(true).chain(cpu_first(false)) {
             for case in &device.cases {
-                if !rows.iter().any(|row| row.version == *version && row.is_of(case)) {
+                if !rows.iter().any(|row| row.is_of(source, case)) {
                     rows.push(Row {
-                        version: version.clone(),
+                        plan_version: source.plan_version,
                         case: case.case.clone(),
                         preset: case.preset.clone(),
                         reference: case.fingerprint.clone(),
@@ -63,9 +71,9 @@ impl Table {
 
     /// What each device has for a row.
     fn cells<'a>(&'a self, row: &'a Row) -> impl Iterator<Item = Option<&'a Case>> {
-        self.devices.iter().map(|(version, _, device)| {
-            device.cases.iter().find(|case| *version == row.version && row.is_of(case))
-        })
+        let find =
+            |(source, device): &'a (Source, Device)| device.cases.iter().find(|case| row.is_of(source, case));
+        self.devices.iter().map(find)
     }
 
     fn equal(&self, row: &Row) -> bool {
@@ -75,11 +83,13 @@ impl Table {
     /// Markdown, for people.
     pub fn markdown(&self) -> String {
         let mut lines = vec!["Devices:".to_string()];
-        for (at, (version, platform, device)) in self.devices.iter().enumerate() {
+        for (at, (source, device)) in self.devices.iter().enumerate() {
             let error = device.error.as_ref().map_or(String::new(), |error| format!("; failed: {error}"));
-            lines.push(format!("{}. {}; eplb {version}, {platform}{error}", at + 1, device.label()));
+            let Source { version, platform, .. } = source;
+            let plans = source.plan_version.map_or(String::new(), |plans| format!(" (plan version {plans})"));
+            lines.push(format!("{}. {}; eplb {version}{plans}, {platform}{error}", at + 1, device.label()));
         }
-        let versions = self.rows.iter().any(|row| row.version != self.rows[0].version);
+        let versions = self.rows.iter().any(|row| row.plan_version != self.rows[0].plan_version);
         let numbers = || (1..=self.devices.len()).map(|n| n.to_string());
         lines.extend([
             "".to_string(),
@@ -89,7 +99,11 @@ impl Table {
         lines
             .extend(header(["case", "preset", "fingerprint"].map(String::from).into_iter().chain(numbers())));
         for row in &self.rows {
-            let case = if versions { format!("{}: {}", row.version, row.case) } else { row.case.clone() };
+            let case = match row.plan_version {
+                Some(version) if versions => format!("plan version {version}: {}", row.case),
+                None if versions => format!("no plan version: {}", row.case),
+                _ => row.case.clone(),
+            };
             let mut cells = vec![case, format!("`{}`", row.preset)];
             let equal = self.cells(row).flatten().filter(|case| case.fingerprint == row.reference).count();
             let all = self.cells(row).flatten().count();
@@ -110,7 +124,7 @@ impl Table {
         lines.extend(["", "A fixed batch, ms; stages by the device's own clock."].map(String::from));
         lines.push(String::new());
         lines.extend(header(std::iter::once("stage".to_string()).chain(numbers())));
-        let batches: Vec<_> = self.devices.iter().map(|(_, _, device)| device.batch.as_ref()).collect();
+        let batches: Vec<_> = self.devices.iter().map(|(_, device)| device.batch.as_ref()).collect();
         let mut stems: Vec<&String> = batches
             .iter()
             .flatten()
@@ -144,8 +158,11 @@ impl Table {
         let devices: Vec<_> = self
             .devices
             .iter()
-            .map(|(version, platform, device)| {
-                json!({ "version": version, "platform": platform, "device": device })
+            .map(|(source, device)| {
+                json!({
+                    "version": source.version, "plan_version": source.plan_version,
+                    "platform": source.platform, "device": device,
+                })
             })
             .collect();
         let rows: Vec<_> = self
@@ -165,7 +182,7 @@ impl Table {
                     })
                     .collect();
                 json!({
-                    "version": row.version, "case": row.case, "preset": row.preset,
+                    "plan_version": row.plan_version, "case": row.case, "preset": row.preset,
                     "fingerprint": row.reference, "equal": self.equal(row), "plans": plans,
                 })
             })
@@ -176,8 +193,8 @@ impl Table {
 }
 
 impl Row {
-    fn is_of(&self, case: &Case) -> bool {
-        self.case == case.case && self.preset == case.preset
+    fn is_of(&self, source: &Source, case: &Case) -> bool {
+        self.plan_version == source.plan_version && self.case == case.case && self.preset == case.preset
     }
 }
 

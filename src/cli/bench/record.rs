@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, ParseError};
+use crate::{Error, PLAN_VERSION, ParseError};
 
 /// The format's name and version.
 const FORMAT: &str = "eplb-bench/1";
@@ -14,8 +14,11 @@ const FORMAT: &str = "eplb-bench/1";
 #[derive(Debug, Deserialize, Serialize)]
 pub struct Record {
     pub format: String,
-    /// Of the crate: plans of different versions may differ.
+    /// Of the crate.
     pub version: String,
+    /// Plans of different plan versions may differ. Records from before there were any have none.
+    #[serde(default)]
+    pub plan_version: Option<u32>,
     /// Operating system and processor family it was built for.
     pub platform: String,
     pub devices: Vec<Device>,
@@ -74,6 +77,7 @@ impl Record {
         Self {
             format: FORMAT.to_string(),
             version: env!("CARGO_PKG_VERSION").to_string(),
+            plan_version: Some(PLAN_VERSION),
             platform: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
             devices,
         }

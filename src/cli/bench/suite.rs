@@ -12,15 +12,15 @@ use crate::trace::{Family, Generate, Window};
 use crate::{Cluster, DeviceChoice, DeviceInfo, Error, Loads, PlanOptions, Planner, Preset, devices};
 
 /// Layers, experts, replicas, groups, nodes, GPUs; presets.
-type Shape = (usize, usize, [usize; 4], &'static [&'static str]);
+type Shape = (usize, usize, [usize; 4], &'static [Preset]);
 
 /// Few layers each: software drivers must come to an end.
 const SHAPES: [Shape; 5] = [
-    (16, 256, [288, 8, 4, 32], &["gen00", "fast", "default", "rec2"]),
-    (4, 256, [288, 1, 1, 32], &["gen00", "fast"]),
-    (4, 256, [288, 1, 1, 72], &["fast"]),
-    (24, 32, [40, 1, 1, 8], &["fast", "default"]),
-    (2, 1024, [1152, 1, 1, 128], &["gen00", "fast"]),
+    (16, 256, [288, 8, 4, 32], &[Preset::GREEDY, Preset::FAST, Preset::DEFAULT, Preset::REC2]),
+    (4, 256, [288, 1, 1, 32], &[Preset::GREEDY, Preset::FAST]),
+    (4, 256, [288, 1, 1, 72], &[Preset::FAST]),
+    (24, 32, [40, 1, 1, 8], &[Preset::FAST, Preset::DEFAULT]),
+    (2, 1024, [1152, 1, 1, 128], &[Preset::GREEDY, Preset::FAST]),
 ];
 
 /// Plans of a case after the first.
@@ -32,7 +32,7 @@ const BATCH_STARTS: u32 = 4;
 /// One case: what is planned.
 struct Problem {
     name: String,
-    preset: &'static str,
+    preset: Preset,
     loads: Loads,
     cluster: Cluster,
     options: PlanOptions,
@@ -92,13 +92,13 @@ fn problems() -> Result<Vec<Problem>, Error> {
         let cluster = Cluster::new(replicas, groups, nodes, gpus)?;
         let name =
             format!("{layers} x {experts}, {replicas} replicas, {gpus} GPUs, {}", cluster.policy().name());
-        for preset in presets {
+        for &preset in presets {
             problems.push(Problem {
                 name: name.clone(),
                 preset,
                 loads: loads.clone(),
                 cluster: cluster.clone(),
-                options: preset.parse::<Preset>()?.options(),
+                options: preset.options(),
             });
         }
     }
@@ -178,7 +178,7 @@ fn plans(planner: &Planner, problem: &Problem) -> Result<Case, Error> {
     times[1..].sort_by(f64::total_cmp);
     Ok(Case {
         case: problem.name.clone(),
-        preset: problem.preset.to_string(),
+        preset: problem.preset.name().to_string(),
         fingerprint,
         first_ms: rounded(times[0]),
         later_ms: rounded(times[1 + LATER / 2]),
