@@ -266,7 +266,7 @@ mod tests {
         assert_ne!(read, Error::write(path, io::Error::from(ErrorKind::NotFound)));
         assert_ne!(read, Error::read(path, io::Error::from(ErrorKind::PermissionDenied)));
 
-        let json = serde_json::from_str::<u32>("{").unwrap_err();
+        let json = serde_json::from_str::<Vec<u32>>("[1").unwrap_err();
         let parse = Error::parse(path, ParseError::not("JSON", json));
         assert!(parse.to_string().starts_with("loads.json: not JSON: EOF"), "{parse}");
         let json = parse.source().and_then(|parse| parse.source()).unwrap();
