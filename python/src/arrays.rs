@@ -1,0 +1,21 @@
+//! Arrays cross as bytes in native order: numpy makes and reads them without a copy of its own, and no version of
+//! numpy's C interface is built in.
+
+use pyo3::prelude::*;
+use pyo3::types::PyByteArray;
+
+/// The words of `bytes`; what is left over at the end is left out.
+pub fn words<const N: usize, T>(bytes: &[u8], read: fn([u8; N]) -> T) -> Vec<T> {
+    let (words, _) = bytes.as_chunks::<N>();
+    words.iter().map(|&word| read(word)).collect()
+}
+
+/// An array of i64, to be written to by its owner.
+pub fn i64s(py: Python<'_>, values: impl Iterator<Item = i64>) -> Bound<'_, PyByteArray> {
+    PyByteArray::new(py, &values.flat_map(i64::to_ne_bytes).collect::<Vec<u8>>())
+}
+
+/// An array of f64.
+pub fn f64s(py: Python<'_>, values: impl Iterator<Item = f64>) -> Bound<'_, PyByteArray> {
+    PyByteArray::new(py, &values.flat_map(f64::to_ne_bytes).collect::<Vec<u8>>())
+}
