@@ -6,7 +6,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from . import _core
-from ._arrays import ints, is_tensor, loads_of, map_of, to_tensor, whole
+from ._arrays import ints, is_tensor, loads_of, map_of, to_tensor
 from ._options import device_of, split, threads_of
 from ._plan import Plan, Quality, running_map
 
@@ -172,13 +172,7 @@ def rebalance_experts(
     >>> phy2log.shape, log2phy.shape, int(logcnt.sum())
     ((1, 6), (1, 4, 3), 6)
     """
-    numbers = {
-        "num_replicas": num_replicas,
-        "num_groups": num_groups,
-        "num_nodes": num_nodes,
-        "num_gpus": num_gpus,
-    }
-    cluster = _core.Cluster(**{field: whole(field, value) for field, value in numbers.items()})
+    cluster = _core.Cluster(num_replicas, num_groups, num_nodes, num_gpus)
     plan = shared_planner(device, threads)._inner.plan(loads_of(weight), cluster, dict(options))
     layers, experts, slots, width = plan.shape
     maps = (

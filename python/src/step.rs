@@ -1,6 +1,8 @@
 //! A step of a serving loop from whatever map runs: few moves, bounded.
 
-use eplb_wgpu::{Cluster, Error, Loads, MoveLimits, Placement, PlanOptions, Planner, check};
+use std::cmp::Reverse;
+
+use eplb_wgpu::{Cluster, Duplicates, Error, Loads, MoveLimits, Placement, PlanOptions, Planner, check};
 
 use crate::loads::select;
 use crate::options::most_moves;
@@ -26,9 +28,9 @@ pub struct Step {
 /// Plans from `map`, `[layers][columns]` of any ids.
 ///
 /// Slots that are new or hold no expert, and experts without a replica, are filled whatever that moves. Layers with
-/// groups across nodes are brought together one after the other, the least balanced first: as many as the limits
-/// allow, and at least one. The others wait as they are, which every engine serves. What the limits leave goes to
-/// balance.
+/// groups across nodes are brought together one after the other, the least balanced first: as many as half of the
+/// allowed moves bring together, and at least one. The others wait, balanced as they are, which every engine serves.
+/// The rest of the moves goes to balance, to layers that wait and layers that do not by their number.
 pub fn step(
     planner: &Planner,
     loads: &Loads,
@@ -37,8 +39,7 @@ pub fn step(
     options: &PlanOptions,
     limits: &MoveLimits,
 ) -> Result<Step, Error> {
-    let avoid = options.duplicates == eplb_wgpu::Duplicates::Avoid;
-    let mut layers = fit(loads, cluster, map, columns, avoid);
+    let slots = cluster.num_slots();
     let flat = Cluster::with_slots_per_gpu(
         cluster.num_replicas(),
         1,
@@ -46,67 +47,90 @@ pub fn step(
         cluster.num_gpus(),
         cluster.slots_per_gpu(),
     )?;
-    let slots = cluster.num_slots();
-    let budget = most_moves(limits, slots * loads.layers());
-    let mut spent = 0;
-    let mut waiting = Vec::new();
-    let mut balance = vec![0u64; layers.len()];
-    if layers.iter().any(|layer| layer.apart) {
+    let avoid = options.duplicates == Duplicates::Avoid;
+    let mut layers = fit(loads, cluster, map, columns, avoid);
+    let mut budget = most_moves(limits, slots * loads.layers());
+    let waiting = if layers.iter().any(|layer| layer.apart) {
         let as_is = fit(loads, &flat, map, columns, avoid);
-        let heaviest = |at: usize| heaviest(&as_is[at].row, loads, at, cluster);
-        let mut apart: Vec<usize> = (0..layers.len()).filter(|&at| layers[at].apart).collect();
-        for &at in &apart {
-            balance[at] = heaviest(at);
-        }
-        apart.sort_by_key(|&at| (std::cmp::Reverse(balance[at]), at));
-        let mut taken = 0;
-        for (at, kept) in apart.iter().map(|&at| (at, &as_is[at])) {
-            let cost = layers[at].repairs(cluster).saturating_sub(kept.repairs(cluster));
-            let fits = budget.is_none_or(|budget| spent + cost <= budget || (taken == 0 && budget > 0));
-            if balance[at] > 0 && fits {
-                spent += cost;
-                taken += 1;
-            } else {
-                waiting.push(at);
-            }
-        }
-        for &at in &waiting {
-            layers[at].row.clone_from(&as_is[at].row);
-        }
-    }
-    let mut rows: Vec<i32> = layers.iter().flat_map(|layer| &layer.row).copied().collect();
-    let before = check::score(loads, &flat, &rows)?.balancedness();
-    let repairs = layers.iter().map(|layer| layer.repairs(cluster)).collect();
+        bring_together(loads, cluster, &mut layers, as_is, &mut budget)
+    } else {
+        Vec::new()
+    };
     let ready: Vec<usize> = (0..layers.len()).filter(|at| !waiting.contains(at)).collect();
-    let mut moved = Moved { repairs, lost: lost(&layers), ..Moved::default() };
-    let (mut device, mut warnings) = (planner.device().name.clone(), Vec::new());
-    if !ready.is_empty() {
-        let chosen = select(loads, &ready)?;
-        let rest = MoveLimits {
-            max_moves: budget.map(|budget| budget.saturating_sub(spent)),
-            max_moves_ppm: None,
-            ..limits.clone()
-        };
-        let start = ready.iter().flat_map(|&at| &layers[at].row).copied().collect();
-        let start = Placement::new(loads.experts(), slots, start)?;
-        let replan = planner.replan(&chosen, cluster, &start, options, &rest)?;
-        let new = replan.plan().placement().physical_to_logical().chunks_exact(slots);
-        for (&at, new) in ready.iter().zip(new) {
+    let rows: Vec<i32> = layers.iter().flat_map(|layer| &layer.row).copied().collect();
+    let mut out = Step {
+        before: check::score(loads, &flat, &rows)?.balancedness(),
+        after: 0.0,
+        placement: Placement::new(loads.experts(), slots, rows)?,
+        moved: Moved {
+            repairs: layers.iter().map(|layer| layer.repairs(cluster)).collect(),
+            lost: lost(&layers),
+            ..Moved::default()
+        },
+        waiting: waiting.len(),
+        device: planner.device().name.clone(),
+        warnings: Vec::new(),
+    };
+    let share = budget.map(|budget| budget * waiting.len() / layers.len().max(1));
+    let start = out.placement.clone();
+    let mut rows = start.physical_to_logical().to_vec();
+    for (cluster, part) in [(&flat, &waiting), (cluster, &ready)] {
+        let allowed = if std::ptr::eq(part, &waiting) { share } else { budget };
+        let limits = MoveLimits { max_moves: allowed, max_moves_ppm: None, ..limits.clone() };
+        if part.is_empty() {
+            continue;
+        }
+        let chosen = select(loads, part)?;
+        let from = part.iter().flat_map(|&at| &rows[at * slots..(at + 1) * slots]).copied().collect();
+        let from = Placement::new(loads.experts(), slots, from)?;
+        let replan = planner.replan(&chosen, cluster, &from, options, &limits)?;
+        budget = budget.map(|budget| budget.saturating_sub(replan.moves().received));
+        for (&at, new) in part.iter().zip(replan.plan().placement().physical_to_logical().chunks_exact(slots))
+        {
             let row = in_place(&layers[at].old, new, cluster.slots_per_gpu());
             rows[at * slots..(at + 1) * slots].copy_from_slice(&row);
         }
-        moved.order = replan.layers_to_move().into_iter().map(|at| ready[at]).collect();
-        device = replan.plan().device().to_string();
-        warnings = replan.plan().warnings().to_vec();
+        out.moved.order.extend(replan.layers_to_move().into_iter().map(|at| part[at]));
+        out.device = replan.plan().device().to_string();
+        out.warnings.extend_from_slice(replan.plan().warnings());
     }
-    moved.received = layers
-        .iter()
-        .zip(rows.chunks_exact(slots))
-        .map(|(layer, row)| received(cluster, &layer.old, row))
+    let moved = layers.iter().zip(rows.chunks_exact(slots));
+    out.moved.received = moved.map(|(layer, row)| received(cluster, &layer.old, row)).collect();
+    out.after = check::score(loads, &flat, &rows)?.balancedness();
+    out.placement = Placement::new(loads.experts(), slots, rows)?;
+    Ok(out)
+}
+
+/// Brings groups together in as many layers as half of the budget allows, and takes from it what that moves. The
+/// layers that wait get the row of `as_is`, mended but for their groups.
+fn bring_together(
+    loads: &Loads,
+    cluster: &Cluster,
+    layers: &mut [Layer],
+    as_is: Vec<Layer>,
+    budget: &mut Option<usize>,
+) -> Vec<usize> {
+    let mut apart: Vec<(u64, usize)> = (0..layers.len())
+        .filter(|&at| layers[at].apart)
+        .map(|at| (heaviest(&as_is[at].row, loads, at, cluster), at))
         .collect();
-    let after = check::score(loads, &flat, &rows)?.balancedness();
-    let placement = Placement::new(loads.experts(), slots, rows)?;
-    Ok(Step { placement, moved, waiting: waiting.len(), before, after, device, warnings })
+    apart.sort_by_key(|&(load, at)| (Reverse(load), at));
+    let most = budget.map(|budget| budget / 2);
+    let (mut spent, mut waiting) = (0, Vec::new());
+    for (load, at) in apart {
+        let cost = layers[at].repairs(cluster).saturating_sub(as_is[at].repairs(cluster));
+        let fits = most.is_none_or(|most| spent + cost <= most || (spent == 0 && most > 0));
+        // A layer without load has no need to move, as in a server's first, dry run.
+        if load > 0 && fits {
+            spent += cost;
+        } else {
+            waiting.push(at);
+            layers[at].row.clone_from(&as_is[at].row);
+        }
+    }
+    *budget = budget.map(|budget| budget.saturating_sub(spent));
+    waiting.sort_unstable();
+    waiting
 }
 
 /// Layer and expert of each expert that the map does not hold.
