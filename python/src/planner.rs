@@ -14,7 +14,7 @@ use crate::loads::Loads;
 use crate::options;
 use crate::plan::{Moved, Plan, fingerprint, quality_dict};
 use crate::previous::{fit, received};
-use crate::step::{in_place, lost, step};
+use crate::step::{lost, step};
 
 /// The planner on its device, and the threads on which everything runs: no other pool is ever started.
 pub struct Workers {
@@ -196,15 +196,5 @@ impl Planner {
             Ok(quality.with_bounds(&bound::lower_bounds(&loads.0, &cluster.0)))
         })?;
         quality_dict(py, &quality)
-    }
-
-    /// The rows of `new` with every replica that its GPU holds in `old` in the slot it has there; both
-    /// [layers][slots] of i64.
-    #[staticmethod]
-    fn in_place<'py>(py: Python<'py>, old: &[u8], new: &[u8], per_gpu: usize) -> Bound<'py, PyByteArray> {
-        let row = |data: &[u8]| -> Vec<i32> {
-            words(data, i64::from_ne_bytes).into_iter().map(|e| i32::try_from(e).unwrap_or(-1)).collect()
-        };
-        i64s(py, in_place(&row(old), &row(new), per_gpu.max(1)).into_iter().map(i64::from))
     }
 }

@@ -66,6 +66,22 @@ pub fn received(cluster: &Cluster, old: &[i32], new: &[i32]) -> usize {
     .sum()
 }
 
+/// `new` with every replica that its GPU held before in the slot it had.
+pub fn in_place(old: &[i32], new: &[i32], per_gpu: usize) -> Vec<i32> {
+    let mut out = Vec::with_capacity(new.len());
+    for (old, new) in old.chunks_exact(per_gpu).zip(new.chunks_exact(per_gpu)) {
+        let mut rest = new.to_vec();
+        let mut take = |held: &i32| {
+            let at = rest.iter().position(|e| e == held && *e >= 0)?;
+            Some(rest.remove(at))
+        };
+        let kept: Vec<Option<i32>> = old.iter().map(&mut take).collect();
+        let mut rest = rest.into_iter();
+        out.extend(kept.into_iter().map(|slot| slot.or_else(|| rest.next()).unwrap_or(-1)));
+    }
+    out
+}
+
 /// A valid row from an old one, and whether groups were across nodes.
 fn mend(loads: &[u32], cluster: &Cluster, old: &[i32], avoid_duplicates: bool) -> (Vec<i32>, bool) {
     let nodes = cluster.planned_nodes();
@@ -94,7 +110,8 @@ fn mend(loads: &[u32], cluster: &Cluster, old: &[i32], avoid_duplicates: bool) -
         node.count();
         node.fill(&experts, wanted);
     }
-    (row, apart)
+    // What was given up and came back takes the slot it had.
+    (in_place(old, &row, cluster.slots_per_gpu()), apart)
 }
 
 /// The node of each group: the one that holds most of it, largest holdings first, while there is room.

@@ -7,7 +7,7 @@ use eplb_wgpu::{Cluster, Duplicates, Error, Loads, MoveLimits, Placement, PlanOp
 use crate::loads::select;
 use crate::options::most_moves;
 use crate::plan::Moved;
-use crate::previous::{Layer, fit, received};
+use crate::previous::{Layer, fit, in_place, received};
 
 /// What a step comes to.
 pub struct Step {
@@ -149,20 +149,4 @@ fn heaviest(row: &[i32], loads: &Loads, layer: usize, cluster: &Cluster) -> u64 
     }
     let gpu = |gpu: &[i32]| experts(gpu).iter().map(|&e| u64::from(loads[e] / counts[e])).sum();
     row.chunks_exact(cluster.slots_per_gpu()).map(gpu).max().unwrap_or(0)
-}
-
-/// `new` with every replica that its GPU held before in the slot it had.
-pub fn in_place(old: &[i32], new: &[i32], per_gpu: usize) -> Vec<i32> {
-    let mut out = Vec::with_capacity(new.len());
-    for (old, new) in old.chunks_exact(per_gpu).zip(new.chunks_exact(per_gpu)) {
-        let mut rest = new.to_vec();
-        let mut take = |held: &i32| {
-            let at = rest.iter().position(|e| e == held && *e >= 0)?;
-            Some(rest.remove(at))
-        };
-        let kept: Vec<Option<i32>> = old.iter().map(&mut take).collect();
-        let mut rest = rest.into_iter();
-        out.extend(kept.into_iter().map(|slot| slot.or_else(|| rest.next()).unwrap_or(-1)));
-    }
-    out
 }
