@@ -1,5 +1,7 @@
 from typing import Any, final
 
+__all__ = ["VERSION", "Cluster", "Loads", "Plan", "Planner", "Rebalancer", "devices", "presets", "replay"]
+
 VERSION: str
 
 @final

@@ -65,6 +65,7 @@ def step(
     planner = shared_planner()._inner
     loads = loads_of(weight, window_weights)
     layers = loads.layers
+    told: dict[str, Any]
     if running is None or running.shape[0] != layers or not running.shape[1]:
         plan = planner.plan(loads, cluster, options())
         new = ints(plan.physical_to_logical(), layers, cluster.num_slots)

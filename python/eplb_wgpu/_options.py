@@ -51,7 +51,7 @@ class MoveLimits(TypedDict, total=False):
 class RebalanceOptions(MoveLimits, total=False):
     """Options of a rebalancer and a replay; all may be left out."""
 
-    windows: int
+    scenario_windows: int
     """Windows of ``scenarios``, 1 to 16; 8 by default."""
     decay: float
     """Each window of ``scenarios`` weighs this much of the one after it; 0.7 by default."""

@@ -145,5 +145,14 @@ def replay(
     inner = (planner or shared_planner())._inner
     loads = windows_of(windows)
     rows = _core.replay(inner, loads, cluster, list(strategies), whole("interval", interval), chosen, limits)
-    arrays = ("balancedness", "replica_balancedness", "moved", "milliseconds")
-    return [ReplayRow(row["name"], *(np.array(row[a]) for a in arrays), row["taken"]) for row in rows]
+    return [
+        ReplayRow(
+            name=row["name"],
+            balancedness=np.array(row["balancedness"]),
+            replica_balancedness=np.array(row["replica_balancedness"]),
+            moved=np.array(row["moved"]),
+            milliseconds=np.array(row["milliseconds"]),
+            taken=row["taken"],
+        )
+        for row in rows
+    ]

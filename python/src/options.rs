@@ -104,7 +104,7 @@ pub fn most_moves(limits: &MoveLimits, slots: usize) -> Option<usize> {
 }
 
 /// Names of the options of a rebalancer.
-const REBALANCE: [&str; 6] = ["strategy", "windows", "decay", "forecast_windows", "backtest", "fresh"];
+const REBALANCE: [&str; 6] = ["strategy", "scenario_windows", "decay", "forecast_windows", "backtest", "fresh"];
 
 /// Options of a rebalancer.
 pub fn rebalance(options: Dict, move_limits: Dict) -> PyResult<RebalanceOptions> {
@@ -115,7 +115,7 @@ pub fn rebalance(options: Dict, move_limits: Dict) -> PyResult<RebalanceOptions>
         let field = name.as_str();
         match field {
             "strategy" => out.strategy = strategy(&given.str()?.to_string())?,
-            "windows" => out.windows = value(field, &given, WHOLE)?,
+            "scenario_windows" => out.windows = value(field, &given, WHOLE)?,
             "decay" => out.decay = value(field, &given, "is not a number")?,
             "forecast_windows" => out.forecast_windows = value(field, &given, WHOLE)?,
             "backtest" => out.backtest = value(field, &given, WHOLE)?,

@@ -160,7 +160,7 @@ def test_a_loop_of_windows() -> None:
         rebalancer.observe(loads(3, 32))
     with pytest.raises(InvalidError, match="strategy best is not last, scenarios, forecast or auto"):
         Rebalancer(cluster, "best")
-    with pytest.raises(InvalidError, match="option window is not one of strategy, windows"):
+    with pytest.raises(InvalidError, match="option window is not one of strategy, scenario_windows"):
         Rebalancer(cluster, window=3)
 
 
@@ -168,7 +168,7 @@ def test_a_replay_scores_every_strategy() -> None:
     windows = [loads(2, 32)]
     for seed in range(5):
         windows.append(drifted(windows[-1], seed))
-    rows = replay(np.stack(windows), Cluster(40, 1, 1, 8), strategies=["last", "auto"], max_moves=4)
+    rows = replay(np.stack(windows), Cluster(40, 1, 1, 8), strategies=["last", "auto"], max_moves=4, scenario_windows=3)
     assert [row.name for row in rows] == ["last", "auto", "oracle", "greedy", "never move"]
     by_name = {row.name: row for row in rows}
     assert all(row.balancedness.shape == row.replica_balancedness.shape == (5,) for row in rows)

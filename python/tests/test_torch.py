@@ -26,7 +26,8 @@ def test_tensors_of_any_kind_give_tensors() -> None:
     assert (rebalance_experts(with_gradient, 24, 1, 1, 4)[0].numpy() == wanted).all()
 
 
-def test_the_engines_get_tensors() -> None:
+def test_the_engines_get_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EPLB_WGPU_MAX_MOVES", "100%")
     weight = torch.from_numpy(loads(2, 16))
     old = torch.from_numpy(start_map(2, 16, 24))
     new = vllm.rebalance_experts(weight, 24, 1, 1, 4, old)
