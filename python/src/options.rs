@@ -104,7 +104,8 @@ pub fn most_moves(limits: &MoveLimits, slots: usize) -> Option<usize> {
 }
 
 /// Names of the options of a rebalancer.
-const REBALANCE: [&str; 6] = ["strategy", "scenario_windows", "decay", "forecast_windows", "backtest", "fresh"];
+const REBALANCE: [&str; 6] =
+    ["strategy", "scenario_windows", "decay", "forecast_windows", "backtest", "fresh"];
 
 /// Options of a rebalancer.
 pub fn rebalance(options: Dict, move_limits: Dict) -> PyResult<RebalanceOptions> {

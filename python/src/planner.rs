@@ -9,7 +9,7 @@ use pyo3::types::{PyByteArray, PyDict};
 
 use crate::arrays::{i64s, words};
 use crate::cluster::Cluster;
-use crate::errors::{invalid, raise};
+use crate::errors::{Failure, invalid, raise};
 use crate::loads::Loads;
 use crate::options;
 use crate::plan::{Moved, Plan, fingerprint, quality_dict};
@@ -24,17 +24,15 @@ pub struct Workers {
 }
 
 impl Workers {
-    fn new(choice: &core::DeviceChoice, threads: usize) -> Result<Arc<Self>, core::Error> {
-        let failed =
-            |rule: String| core::Error::Invalid { field: "threads".into(), value: threads.to_string(), rule };
+    fn new(choice: &core::DeviceChoice, threads: usize) -> Result<Arc<Self>, Failure> {
         if !(1..=1024).contains(&threads) {
-            return Err(failed("is not between 1 and 1024".into()));
+            return Err(Failure::invalid("threads", threads, "is not between 1 and 1024"));
         }
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(threads)
             .thread_name(|at| format!("eplb-{at}"))
             .build()
-            .map_err(|error| failed(format!("cannot be started: {error}")))?;
+            .map_err(|error| Failure::invalid("threads", threads, format!("cannot be started: {error}")))?;
         let planner = core::Planner::new(choice.clone())?;
         Ok(Arc::new(Self { process: std::process::id(), threads: pool, planner }))
     }
@@ -50,7 +48,7 @@ pub struct Planner {
 
 impl Planner {
     /// The workers of this process: a fork has none of its parent's threads, and not its device.
-    pub fn workers(&self) -> Result<Arc<Workers>, core::Error> {
+    pub fn workers(&self) -> Result<Arc<Workers>, Failure> {
         let mut workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
         if workers.process != std::process::id() {
             let parents = std::mem::replace(&mut *workers, Workers::new(&self.choice, self.threads)?);
@@ -66,11 +64,11 @@ impl Planner {
         py: Python<'_>,
         work: impl FnOnce(&core::Planner) -> Result<T, core::Error> + Send,
     ) -> PyResult<T> {
-        py.detach(|| {
+        let done = py.detach(|| {
             let workers = self.workers()?;
-            workers.threads.install(|| work(&workers.planner))
-        })
-        .map_err(raise)
+            workers.threads.install(|| work(&workers.planner)).map_err(Failure::from)
+        });
+        Ok(done?)
     }
 }
 
@@ -92,7 +90,7 @@ impl Planner {
     #[new]
     fn new(py: Python<'_>, device: &str, threads: usize) -> PyResult<Self> {
         let choice: core::DeviceChoice = device.parse().map_err(raise)?;
-        let workers = py.detach(|| Workers::new(&choice, threads)).map_err(raise)?;
+        let workers = py.detach(|| Workers::new(&choice, threads))?;
         Ok(Self { choice, threads, workers: Mutex::new(workers) })
     }
 
