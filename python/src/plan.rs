@@ -56,22 +56,22 @@ impl Plan {
     }
 
     /// [layers][slots] of i64.
-    fn physical_to_logical<'py>(&self, py: Python<'py>) -> Bytes<'py> {
+    fn physical_to_logical<'py>(&self, py: Python<'py>) -> PyResult<Bytes<'py>> {
         i64s(py, self.plan.placement().physical_to_logical().iter().map(|&e| i64::from(e)))
     }
 
     /// [layers][experts][most replicas] of i64.
-    fn logical_to_physical<'py>(&self, py: Python<'py>) -> Bytes<'py> {
+    fn logical_to_physical<'py>(&self, py: Python<'py>) -> PyResult<Bytes<'py>> {
         i64s(py, self.plan.placement().logical_to_physical().iter().map(|&s| i64::from(s)))
     }
 
     /// [layers][experts] of i64.
-    fn replica_counts<'py>(&self, py: Python<'py>) -> Bytes<'py> {
+    fn replica_counts<'py>(&self, py: Python<'py>) -> PyResult<Bytes<'py>> {
         i64s(py, self.plan.placement().replica_counts().iter().map(|&c| i64::from(c)))
     }
 
     /// [layers][gpus] of f64.
-    fn gpu_loads<'py>(&self, py: Python<'py>) -> Bytes<'py> {
+    fn gpu_loads<'py>(&self, py: Python<'py>) -> PyResult<Bytes<'py>> {
         let loads = gpu_loads(self.plan.loads(), self.plan.cluster(), self.plan.placement());
         f64s(py, loads.into_iter())
     }

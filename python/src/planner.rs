@@ -175,7 +175,7 @@ impl Planner {
         told.set_item("device", step.device)?;
         told.set_item("warnings", step.warnings)?;
         let map = step.placement.physical_to_logical().iter().map(|&e| i64::from(e));
-        Ok((i64s(py, map), told))
+        Ok((i64s(py, map)?, told))
     }
 
     /// The quality of a map [layers][slots] of i64, or the rule that it breaks.
