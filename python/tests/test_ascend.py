@@ -73,11 +73,15 @@ def test_steps_and_slots_that_hold_nothing() -> None:
             Policy().rebalance_experts(*bad)
 
 
-def test_layers_that_cannot_keep_the_rule_stay() -> None:
-    # Three experts in two devices of four slots: one is twice on a device whatever is done.
-    table = np.array([[[0, 1, 2, 0], [0, 1, 2, 1]]])
-    changed, _, new = Policy().rebalance_experts(table, np.arange(8).reshape(1, 2, 4))
+def test_layers_that_cannot_keep_the_rule_stay(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("EPLB_WGPU_MAX_MOVES", "100%")
+    # Three experts in two devices of four slots: one is twice on a device whatever is done, and 2 is the busy one.
+    table = np.array([[[0, 1, 2, 0], [0, 1, 0, 1]]])
+    changed, _, new = Policy().rebalance_experts(table, np.where(table == 2, 900, 1))
     assert (changed, new) == (0, table.tolist())
+    assert "layers [0] stay as they are" in caplog.text
 
 
 def test_the_rule_is_theirs() -> None:

@@ -155,12 +155,13 @@ def test_a_fork_plans_on_threads_of_its_own() -> None:
     wanted = eplb_wgpu.Planner().plan(EXAMPLE, eplb_wgpu.Cluster(16, 4, 2, 8)).fingerprint
     # In a process of its own, which no other test's threads can hang.
     program = f"""
-import os, sys, eplb_wgpu
+import os, signal, sys, eplb_wgpu
 weight = {EXAMPLE.tolist()}
 planner, cluster = eplb_wgpu.Planner(threads=2), eplb_wgpu.Cluster(16, 4, 2, 8)
 assert planner.plan(weight, cluster).fingerprint == "{wanted}"
 child = os.fork()
 if not child:
+    signal.alarm(30)
     os._exit(0 if planner.plan(weight, cluster).fingerprint == "{wanted}" else 1)
 sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
