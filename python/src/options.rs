@@ -103,6 +103,11 @@ pub fn most_moves(limits: &MoveLimits, slots: usize) -> Option<usize> {
     limits.max_moves.into_iter().chain(share).min()
 }
 
+/// The same limits with another on the number of moves.
+pub fn with_most_moves(limits: &MoveLimits, most: Option<usize>) -> MoveLimits {
+    MoveLimits { max_moves: most, max_moves_ppm: None, ..limits.clone() }
+}
+
 /// Names of the options of a rebalancer.
 const REBALANCE: [&str; 6] =
     ["strategy", "scenario_windows", "decay", "forecast_windows", "backtest", "fresh"];

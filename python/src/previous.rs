@@ -6,6 +6,8 @@ use std::cmp::Reverse;
 
 use eplb_wgpu::{Cluster, Loads};
 
+use crate::loads::fixed;
+
 /// A layer of a map, mended.
 pub struct Layer {
     /// The map as given, in the cluster's slots: -1 where it has no slot or no expert of this model there.
@@ -35,16 +37,15 @@ pub fn fit(
     avoid_duplicates: bool,
 ) -> Vec<Layer> {
     let (slots, experts) = (cluster.num_slots(), loads.experts());
-    let layers = map.chunks_exact(columns.max(1)).zip(loads.fixed().chunks_exact(experts));
-    let layer = |(given, loads): (&[i64], &[u32])| {
+    let layer = |(layer, given): (usize, &[i64])| {
         let expert = |id: i64| i32::try_from(id).ok().filter(|&e| e >= 0 && (e as usize) < experts);
         let held = given.iter().map(|&id| expert(id).unwrap_or(-1));
         let old: Vec<i32> = held.chain(std::iter::repeat(-1)).take(slots).collect();
         let lost = (0..experts).filter(|&e| !old.contains(&(e as i32))).collect();
-        let (row, apart) = mend(loads, cluster, &old, avoid_duplicates);
+        let (row, apart) = mend(&fixed(loads, layer), cluster, &old, avoid_duplicates);
         Layer { old, row, lost, apart }
     };
-    layers.map(layer).collect()
+    map.chunks_exact(columns.max(1)).take(loads.layers()).enumerate().map(layer).collect()
 }
 
 /// Slots whose GPU receives an expert that it did not hold.

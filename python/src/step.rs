@@ -4,8 +4,8 @@ use std::cmp::Reverse;
 
 use eplb_wgpu::{Cluster, Duplicates, Error, Loads, MoveLimits, Placement, PlanOptions, Planner, check};
 
-use crate::loads::select;
-use crate::options::most_moves;
+use crate::loads::{fixed, select};
+use crate::options::{most_moves, with_most_moves};
 use crate::plan::Moved;
 use crate::previous::{Layer, fit, in_place, received};
 
@@ -76,7 +76,7 @@ pub fn step(
     let mut rows = start.physical_to_logical().to_vec();
     for (cluster, part) in [(&flat, &waiting), (cluster, &ready)] {
         let allowed = if std::ptr::eq(part, &waiting) { share } else { budget };
-        let limits = MoveLimits { max_moves: allowed, max_moves_ppm: None, ..limits.clone() };
+        let limits = with_most_moves(limits, allowed);
         if part.is_empty() {
             continue;
         }
@@ -141,7 +141,7 @@ pub fn lost(layers: &[Layer]) -> Vec<(usize, usize)> {
 
 /// The heaviest GPU of a row, in the fixed point in which every layer has the same sum.
 fn heaviest(row: &[i32], loads: &Loads, layer: usize, cluster: &Cluster) -> u64 {
-    let loads = &loads.fixed()[layer * loads.experts()..(layer + 1) * loads.experts()];
+    let loads = fixed(loads, layer);
     let mut counts = vec![0u32; loads.len()];
     let experts = |row: &[i32]| row.iter().filter_map(|&e| usize::try_from(e).ok()).collect::<Vec<usize>>();
     for e in experts(row) {
