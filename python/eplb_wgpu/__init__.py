@@ -4,7 +4,7 @@
 a serving loop. :mod:`eplb_wgpu.vllm`, :mod:`eplb_wgpu.sglang` and :mod:`eplb_wgpu.ascend` are the doors of the engines.
 """
 
-from ._core import Cluster, devices
+from ._core import PLAN_VERSION, Cluster, devices
 from ._core import VERSION as __version__
 from ._errors import InvalidError
 from ._options import MoveLimits, PlanOptions, RebalanceOptions, presets
@@ -13,6 +13,7 @@ from ._planner import Planner, check, rebalance_experts
 from ._rebalance import Proposal, Rebalancer, ReplayRow, replay
 
 __all__ = [
+    "PLAN_VERSION",
     "Cluster",
     "InvalidError",
     "MoveLimits",

@@ -1,8 +1,20 @@
 from typing import Any, final
 
-__all__ = ["VERSION", "Cluster", "Loads", "Plan", "Planner", "Rebalancer", "devices", "presets", "replay"]
+__all__ = [
+    "VERSION",
+    "PLAN_VERSION",
+    "Cluster",
+    "Loads",
+    "Plan",
+    "Planner",
+    "Rebalancer",
+    "devices",
+    "presets",
+    "replay",
+]
 
 VERSION: str
+PLAN_VERSION: int
 
 @final
 class Cluster:

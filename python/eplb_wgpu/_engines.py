@@ -1,7 +1,7 @@
 """What the doors of the engines have in common: settings from the environment, one step, one line of log.
 
 Every rank plans for itself from the same loads and the same map, and nothing is sent around: the ranks agree since a
-plan depends on nothing else. Whoever runs two releases side by side sees it in the log, by version and fingerprint.
+plan depends on nothing else. Whoever runs two releases side by side sees it in the log, by plan version and fingerprint.
 """
 
 from __future__ import annotations
@@ -83,16 +83,17 @@ def step(
         }
     else:
         data = np.ascontiguousarray(running, dtype=np.int64).tobytes()
-        limits = {"min_gain": MIN_GAIN, "max_moves_share": None, **max_moves()}
+        limits = {"min_gain": MIN_GAIN, **max_moves()}
         flat, told = planner.step(loads, cluster, data, running.shape[1], options(), limits)
         new = ints(flat, layers, cluster.num_slots)
     for warning in told["warnings"]:
         logger.warning("eplb-wgpu: %s", warning)
     waiting = f", {told['waiting']} layers wait with groups across nodes" if told["waiting"] else ""
     logger.info(
-        "eplb-wgpu %s: plan %s of %d layers x %d experts on %d GPUs: balancedness %.4f -> %.4f, "
+        "eplb-wgpu %s, plan version %d: plan %s of %d layers x %d experts on %d GPUs: balancedness %.4f -> %.4f, "
         "%d of %d slots move, %d of them repairs%s; %.0f ms on %s",
         _core.VERSION,
+        _core.PLAN_VERSION,
         told["fingerprint"],
         layers,
         loads.experts,

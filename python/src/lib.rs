@@ -15,7 +15,7 @@ mod step;
 
 use pyo3::prelude::*;
 
-/// The core's version, by which ranks on different releases are told apart.
+/// The version of this package.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// The labels of all adapters found, as `EPLB_WGPU_DEVICE` may name them; the CPU backend is not among them.
@@ -33,6 +33,8 @@ fn presets() -> Vec<&'static str> {
 #[pymodule(gil_used = false)]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("VERSION", VERSION)?;
+    // By which ranks that plan differently are told apart.
+    module.add("PLAN_VERSION", eplb_wgpu::PLAN_VERSION)?;
     module.add_class::<cluster::Cluster>()?;
     module.add_class::<loads::Loads>()?;
     module.add_class::<plan::Plan>()?;

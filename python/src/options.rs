@@ -1,7 +1,7 @@
 //! What a caller may choose, by name.
 
 use eplb_wgpu::rebalance::{RebalanceOptions, Strategy};
-use eplb_wgpu::{Duplicates, MoveLimits, PlanOptions, Preset};
+use eplb_wgpu::{Duplicates, MaxMoves, MoveLimits, PlanOptions, Preset};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
@@ -49,8 +49,8 @@ const PLAN: [&str; 8] = [
 pub fn plan(options: Dict, several_windows: bool) -> PyResult<PlanOptions> {
     let preset = match options.get_item("preset")? {
         Some(name) => name.str()?.to_string().parse().map_err(raise)?,
-        None if several_windows => Preset::scenarios(),
-        None => "default".parse::<Preset>().map_err(raise)?,
+        None if several_windows => Preset::SCENARIOS,
+        None => Preset::DEFAULT,
     };
     let mut out = preset.options();
     for (name, given) in options {
@@ -78,16 +78,17 @@ pub fn plan(options: Dict, several_windows: bool) -> PyResult<PlanOptions> {
 const LIMITS: [&str; 6] =
     ["max_moves", "max_moves_share", "max_moves_per_layer", "min_gain", "max_loss", "skip_if_balanced"];
 
-/// `limits` with what is given.
+/// `limits` with what is given; of a number and a share of moves, the share.
 pub fn limits(given: Dict, mut limits: MoveLimits) -> PyResult<MoveLimits> {
     for (name, given) in given {
         let name: String = name.extract()?;
         let field = name.as_str();
         let share = || if given.is_none() { Ok(None) } else { ppm(field, &given).map(Some) };
+        let slots = || value::<Option<usize>>(field, &given, WHOLE).map(|most| most.map(MaxMoves::Slots));
         match field {
-            "max_moves" => limits.max_moves = value(field, &given, WHOLE)?,
-            "max_moves_share" => limits.max_moves_ppm = share()?,
-            "max_moves_per_layer" => limits.max_moves_per_layer = value(field, &given, WHOLE)?,
+            "max_moves" => limits.max_moves = slots()?,
+            "max_moves_share" => limits.max_moves = share()?.map(MaxMoves::Ppm),
+            "max_moves_per_layer" => limits.max_moves_per_layer = slots()?,
             "min_gain" => limits.min_gain_ppm = ppm(field, &given)?,
             "max_loss" => limits.max_loss_ppm = ppm(field, &given)?,
             "skip_if_balanced" => limits.skip_if_balanced_ppm = share()?,
@@ -99,13 +100,12 @@ pub fn limits(given: Dict, mut limits: MoveLimits) -> PyResult<MoveLimits> {
 
 /// The most slots of `slots` that may move; `None` without a bound.
 pub fn most_moves(limits: &MoveLimits, slots: usize) -> Option<usize> {
-    let share = limits.max_moves_ppm.map(|ppm| (slots as u128 * u128::from(ppm) / 1_000_000) as usize);
-    limits.max_moves.into_iter().chain(share).min()
+    limits.max_moves.map(|most| most.of(slots))
 }
 
 /// The same limits with another on the number of moves.
 pub fn with_most_moves(limits: &MoveLimits, most: Option<usize>) -> MoveLimits {
-    MoveLimits { max_moves: most, max_moves_ppm: None, ..limits.clone() }
+    MoveLimits { max_moves: most.map(MaxMoves::Slots), ..limits.clone() }
 }
 
 /// Names of the options of a rebalancer.

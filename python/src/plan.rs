@@ -72,8 +72,7 @@ impl Plan {
 
     /// [layers][gpus] of f64.
     fn gpu_loads<'py>(&self, py: Python<'py>) -> PyResult<Bytes<'py>> {
-        let loads = gpu_loads(self.plan.loads(), self.plan.cluster(), self.plan.placement());
-        f64s(py, loads.into_iter())
+        f64s(py, self.plan.gpu_loads().into_iter())
     }
 
     #[getter]
@@ -113,20 +112,6 @@ impl Plan {
 /// A placement's fingerprint, in hexadecimal.
 pub fn fingerprint(placement: &core::Placement) -> String {
     format!("{:016x}", placement.fingerprint())
-}
-
-/// The load of each GPU, [layers][gpus], each replica carrying an equal part of its expert's load.
-fn gpu_loads(loads: &core::Loads, cluster: &core::Cluster, placement: &core::Placement) -> Vec<f64> {
-    let (slots, experts) = (placement.slots(), placement.experts());
-    let rows = placement.physical_to_logical().chunks_exact(slots);
-    let counts = placement.replica_counts().chunks_exact(experts);
-    let mut out = Vec::with_capacity(placement.layers() * cluster.num_gpus());
-    for (layer, (row, counts)) in rows.zip(counts).enumerate() {
-        let loads = loads.layer(layer);
-        let share = |&e: &i32| usize::try_from(e).map_or(0.0, |e| loads[e] / f64::from(counts[e]));
-        out.extend(row.chunks_exact(cluster.slots_per_gpu()).map(|gpu| gpu.iter().map(share).sum::<f64>()));
-    }
-    out
 }
 
 /// A quality, layer by layer and summed up.

@@ -4,7 +4,7 @@ use std::sync::Mutex;
 
 use eplb_wgpu as core;
 use eplb_wgpu::Placement;
-use eplb_wgpu::rebalance::{self, Replay, Row};
+use eplb_wgpu::rebalance::{self, ReplayOptions, ReplayRow};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
@@ -132,14 +132,14 @@ pub fn replay<'py>(
 ) -> PyResult<Vec<Bound<'py, PyDict>>> {
     let py = planner.py();
     let strategies = strategies.iter().map(|name| options::strategy(name)).collect::<PyResult<Vec<_>>>()?;
-    let replay = Replay { strategies, interval, options: options::rebalance(options, limits)? };
+    let replay = ReplayOptions { strategies, interval, options: options::rebalance(options, limits)? };
     let windows: Vec<core::Loads> = windows.into_iter().map(|loads| loads.0).collect();
     let rows =
         planner.get().run(py, |planner| rebalance::replay(planner, &windows, &cluster.0, &replay, || ()))?;
     rows.iter().map(|row| row_dict(py, row)).collect()
 }
 
-fn row_dict<'py>(py: Python<'py>, row: &Row) -> PyResult<Bound<'py, PyDict>> {
+fn row_dict<'py>(py: Python<'py>, row: &ReplayRow) -> PyResult<Bound<'py, PyDict>> {
     let dict = PyDict::new(py);
     dict.set_item("name", &row.name)?;
     dict.set_item("balancedness", &row.balancedness.scores)?;
