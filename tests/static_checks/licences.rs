@@ -52,7 +52,7 @@ fn cargo(arguments: &[&str]) -> Vec<u8> {
 }
 
 fn packages() -> Vec<Value> {
-    let mut arguments = vec!["metadata", "--format-version=1", "--locked", "--offline", "--all-features"];
+    let mut arguments = vec!["metadata", "--format-version=1", "--locked", "--all-features"];
     let version = String::from_utf8(cargo(&["-vV"])).unwrap();
     let host = version.lines().find_map(|line| line.strip_prefix("host: ")).unwrap();
     if std::env::var_os("EPLB_ALL_PLATFORMS").is_none() {

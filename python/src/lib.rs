@@ -1,0 +1,47 @@
+//! `eplb_wgpu._core`: the planner for Python. The package beside this crate turns arrays into bytes and back and is
+//! what users see; here is what needs the core, as thin as it can be.
+#![deny(unsafe_code)]
+
+mod arrays;
+mod cluster;
+mod errors;
+mod loads;
+mod options;
+mod plan;
+mod planner;
+mod previous;
+mod rebalance;
+mod step;
+
+use pyo3::prelude::*;
+
+/// The version of this package.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The labels of all adapters found, as `EPLB_WGPU_DEVICE` may name them; the CPU backend is not among them.
+#[pyfunction]
+fn devices(py: Python<'_>) -> Vec<String> {
+    py.detach(|| eplb_wgpu::devices().iter().map(eplb_wgpu::DeviceInfo::label).collect())
+}
+
+/// The names of all presets.
+#[pyfunction]
+fn presets() -> Vec<&'static str> {
+    eplb_wgpu::Preset::all().map(eplb_wgpu::Preset::name).collect()
+}
+
+#[pymodule(gil_used = false)]
+fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add("VERSION", VERSION)?;
+    // By which ranks that plan differently are told apart.
+    module.add("PLAN_VERSION", eplb_wgpu::PLAN_VERSION)?;
+    module.add_class::<cluster::Cluster>()?;
+    module.add_class::<loads::Loads>()?;
+    module.add_class::<plan::Plan>()?;
+    module.add_class::<planner::Planner>()?;
+    module.add_class::<rebalance::Rebalancer>()?;
+    module.add_function(wrap_pyfunction!(devices, module)?)?;
+    module.add_function(wrap_pyfunction!(rebalance::replay, module)?)?;
+    module.add_function(wrap_pyfunction!(presets, module)?)?;
+    Ok(())
+}

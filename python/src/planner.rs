@@ -1,0 +1,198 @@
+//! `Planner`.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use eplb_wgpu as core;
+use eplb_wgpu::{MoveLimits, Placement, bound, check};
+use pyo3::prelude::*;
+use pyo3::types::{PyByteArray, PyDict};
+
+use crate::arrays::{i64s, words};
+use crate::cluster::Cluster;
+use crate::errors::{Failure, invalid, raise};
+use crate::loads::Loads;
+use crate::options;
+use crate::plan::{Moved, Plan, fingerprint, quality_dict};
+use crate::previous::{fit, received};
+use crate::step::{lost, step};
+
+/// The planner on its device, and the threads on which everything runs: no other pool is ever started.
+pub struct Workers {
+    process: u32,
+    threads: rayon::ThreadPool,
+    pub planner: core::Planner,
+}
+
+impl Workers {
+    fn new(choice: &core::DeviceChoice, threads: usize) -> Result<Arc<Self>, Failure> {
+        if !(1..=1024).contains(&threads) {
+            return Err(Failure::invalid("threads", threads, "is not between 1 and 1024"));
+        }
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .thread_name(|at| format!("eplb-{at}"))
+            .build()
+            .map_err(|error| Failure::invalid("threads", threads, format!("cannot be started: {error}")))?;
+        let planner = core::Planner::new(choice.clone())?;
+        Ok(Arc::new(Self { process: std::process::id(), threads: pool, planner }))
+    }
+}
+
+/// Makes plans on one device, from any thread and, after a fork, in any process.
+#[pyclass(frozen, module = "eplb_wgpu._core")]
+pub struct Planner {
+    choice: core::DeviceChoice,
+    threads: usize,
+    workers: Mutex<Arc<Workers>>,
+}
+
+impl Planner {
+    /// The workers of this process: a fork has none of its parent's threads, and not its device.
+    pub fn workers(&self) -> Result<Arc<Workers>, Failure> {
+        let mut workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
+        if workers.process != std::process::id() {
+            let parents = std::mem::replace(&mut *workers, Workers::new(&self.choice, self.threads)?);
+            // To drop them would be to wait for threads that are not here.
+            std::mem::forget(parents);
+        }
+        Ok(workers.clone())
+    }
+
+    /// Runs work on the planner's own threads, without the interpreter's lock.
+    pub fn run<T: Send>(
+        &self,
+        py: Python<'_>,
+        work: impl FnOnce(&core::Planner) -> Result<T, core::Error> + Send,
+    ) -> PyResult<T> {
+        let done = py.detach(|| {
+            let workers = self.workers()?;
+            workers.threads.install(|| work(&workers.planner)).map_err(Failure::from)
+        });
+        Ok(done?)
+    }
+}
+
+/// A map `[layers][columns]` as i64; `columns` is not 0.
+fn map_of(data: &[u8], columns: usize, layers: usize) -> PyResult<Vec<i64>> {
+    let map = words(data, i64::from_ne_bytes);
+    if columns == 0 || map.len() != columns * layers {
+        return Err(invalid(
+            "layers of the map",
+            map.len() / columns.max(1),
+            format!("is not that of the loads, {layers}"),
+        ));
+    }
+    Ok(map)
+}
+
+#[pymethods]
+impl Planner {
+    #[new]
+    fn new(py: Python<'_>, device: &str, threads: usize) -> PyResult<Self> {
+        let choice: core::DeviceChoice = device.parse().map_err(raise)?;
+        let workers = py.detach(|| Workers::new(&choice, threads))?;
+        Ok(Self { choice, threads, workers: Mutex::new(workers) })
+    }
+
+    #[getter]
+    fn device(&self, py: Python<'_>) -> PyResult<String> {
+        self.run(py, |planner| Ok(planner.device().label()))
+    }
+
+    #[getter]
+    fn threads(&self) -> usize {
+        self.threads
+    }
+
+    fn plan(
+        &self,
+        py: Python<'_>,
+        loads: &Loads,
+        cluster: &Cluster,
+        options: &Bound<'_, PyDict>,
+    ) -> PyResult<Plan> {
+        let options = options::plan(options, loads.0.windows().len() > 1)?;
+        let plan = self.run(py, |planner| planner.plan(&loads.0, &cluster.0, &options))?;
+        Ok(Plan { plan, moved: None })
+    }
+
+    /// From a map [layers][columns] of i64, which need not fit.
+    #[allow(clippy::too_many_arguments)]
+    fn replan(
+        &self,
+        py: Python<'_>,
+        loads: &Loads,
+        cluster: &Cluster,
+        map: &[u8],
+        columns: usize,
+        options: &Bound<'_, PyDict>,
+        limits: &Bound<'_, PyDict>,
+    ) -> PyResult<Plan> {
+        let options = options::plan(options, loads.0.windows().len() > 1)?;
+        let limits = options::limits(limits, MoveLimits::default())?;
+        let map = map_of(map, columns, loads.0.layers())?;
+        let (loads, cluster) = (&loads.0, &cluster.0);
+        cluster.check_experts(loads.experts()).map_err(raise)?;
+        self.run(py, |planner| {
+            let layers = fit(loads, cluster, &map, columns, options.duplicates == core::Duplicates::Avoid);
+            let start: Vec<i32> = layers.iter().flat_map(|layer| &layer.row).copied().collect();
+            let start = Placement::new(loads.experts(), cluster.num_slots(), start)?;
+            let replan = planner.replan(loads, cluster, &start, &options, &limits)?;
+            let rows = replan.plan().placement().physical_to_logical().chunks_exact(cluster.num_slots());
+            let moved = Moved {
+                received: layers.iter().zip(rows).map(|(l, row)| received(cluster, &l.old, row)).collect(),
+                repairs: layers.iter().map(|layer| layer.repairs(cluster)).collect(),
+                order: replan.layers_to_move(),
+                lost: lost(&layers),
+            };
+            Ok(Plan { plan: replan.plan().clone(), moved: Some(moved) })
+        })
+    }
+
+    /// A step of a serving loop from a map [layers][columns] of i64: the next one, and what there is to tell.
+    #[allow(clippy::too_many_arguments)]
+    fn step<'py>(
+        &self,
+        py: Python<'py>,
+        loads: &Loads,
+        cluster: &Cluster,
+        map: &[u8],
+        columns: usize,
+        options: &Bound<'py, PyDict>,
+        limits: &Bound<'py, PyDict>,
+    ) -> PyResult<(Bound<'py, PyByteArray>, Bound<'py, PyDict>)> {
+        let options = options::plan(options, loads.0.windows().len() > 1)?;
+        let limits = options::limits(limits, MoveLimits::each_window())?;
+        let map = map_of(map, columns, loads.0.layers())?;
+        cluster.0.check_experts(loads.0.experts()).map_err(raise)?;
+        let step =
+            self.run(py, |planner| step(planner, &loads.0, &cluster.0, (&map, columns), &options, &limits))?;
+        let told = step.moved.dict(py)?;
+        told.set_item("fingerprint", fingerprint(&step.placement))?;
+        told.set_item("waiting", step.waiting)?;
+        told.set_item("before", step.before)?;
+        told.set_item("after", step.after)?;
+        told.set_item("device", step.device)?;
+        told.set_item("warnings", step.warnings)?;
+        let map = step.placement.physical_to_logical().iter().map(|&e| i64::from(e));
+        Ok((i64s(py, map)?, told))
+    }
+
+    /// The quality of a map [layers][slots] of i64, or the rule that it breaks.
+    fn check<'py>(
+        &self,
+        py: Python<'py>,
+        loads: &Loads,
+        cluster: &Cluster,
+        map: &[u8],
+    ) -> PyResult<Bound<'py, PyDict>> {
+        let map = words(map, i64::from_ne_bytes);
+        // Whatever is no expert stays none.
+        let map: Vec<i32> = map.into_iter().map(|e| i32::try_from(e).unwrap_or(i32::MIN)).collect();
+        let quality = self.run(py, |_| {
+            let quality = check::score(&loads.0, &cluster.0, &map)?;
+            Ok(quality.with_bounds(&bound::lower_bounds(&loads.0, &cluster.0)))
+        })?;
+        quality_dict(py, &quality)
+    }
+}
