@@ -15,19 +15,6 @@
 //
 // From `gather` on they are in `s2_groups_to_nodes/gather.wgsl`.
 
-const RULE_LPT: u32 = 0u;
-const RULE_LPT_VARIANCE: u32 = 1u;
-const RULE_BEST_FIRST: u32 = 2u;
-
-// Words of a layer's walk: the last candidate weighed, how many were, how many are kept; then (bound, index).
-const WALK_SHARE: u32 = 0u;
-const WALK_INDEX: u32 = 1u;
-const WALK_WEIGHED: u32 = 2u;
-const WALK_KEPT: u32 = 3u;
-const WALK_DONE: u32 = 4u;
-const WALK_GREEDY: u32 = 5u;      // the bound of DeepSeek's assignment
-const WALK_LIST: u32 = 6u;
-
 @compute @workgroup_size(LANES)
 fn build(invocation: Invocation) {
     let lane = take_lane(invocation);
@@ -41,9 +28,9 @@ fn build(invocation: Invocation) {
         sample = 0u;
         rule = RULE_LPT;
     }
-    let state = params.at_build_state + lane * params.nodes * 3u;
+    let state = params.at_build_state + lane * params.nodes * BUILD_WORDS;
     if params.begin == 0u {
-        for (var i = 0u; i < params.nodes * 3u; i += 1u) {
+        for (var i = 0u; i < params.nodes * BUILD_WORDS; i += 1u) {
             groups[state + i] = 0u;
         }
     }
@@ -53,38 +40,38 @@ fn build(invocation: Invocation) {
     }
 }
 
-// A node's load, groups in use and first group's load lie behind each other, node by node.
+// The next group, in the order of loads, goes to a node.
 fn place_group(lane: u32, layer: u32, item: u32, sample: u32, rule: u32, key: u32) {
-    let state = params.at_build_state + lane * params.nodes * 3u;
+    let state = params.at_build_state + lane * params.nodes * BUILD_WORDS;
     let group = groups[params.at_group_rank + layer * params.groups + item];
     let load = groups[layer * params.groups + group];
     let word = draw(key, item);
     var best = NONE;
     var best_choice = 0u;
     for (var node = 0u; node < params.nodes; node += 1u) {
-        let used = groups[state + node * 3u + 1u];
+        let used = groups[build_at(state, node) + BUILD_GROUPS];
         if used == params.node_groups {
             continue;
         }
-        var choice = groups[state + node * 3u];
+        var choice = groups[build_at(state, node) + BUILD_LOAD];
         if sample > 0u {
             choice += place_noise(word, node, load);
         }
         if rule == RULE_LPT_VARIANCE && used > 0u {
             // A quarter of the spread that the group would make inside the node.
-            choice += (groups[state + node * 3u + 2u] - load) >> 2u;
+            choice += (groups[build_at(state, node) + BUILD_FIRST] - load) >> 2u;
         }
         if best == NONE || choice < best_choice {
             best = node;
             best_choice = choice;
         }
     }
-    let at = state + best * 3u;
-    let used = groups[at + 1u];
-    groups[at] += load;
-    groups[at + 1u] = used + 1u;
+    let at = build_at(state, best);
+    let used = groups[at + BUILD_GROUPS];
+    groups[at + BUILD_LOAD] += load;
+    groups[at + BUILD_GROUPS] = used + 1u;
     if used == 0u {
-        groups[at + 2u] = load;
+        groups[at + BUILD_FIRST] = load;
     }
     groups[params.at_built + lane * params.groups + best * params.node_groups + used] = group;
 }
@@ -96,14 +83,19 @@ fn swap_groups(invocation: Invocation) {
         return;
     }
     let layer = lane / (params.samples + 1u);
-    let state = params.at_build_state + lane * params.nodes * 3u;
+    let state = params.at_build_state + lane * params.nodes * BUILD_WORDS;
     var heavy = 0u;
     for (var node = 1u; node < params.nodes; node += 1u) {
-        if groups[state + node * 3u] > groups[state + heavy * 3u] {
+        if groups[build_at(state, node) + BUILD_LOAD] > groups[build_at(state, heavy) + BUILD_LOAD] {
             heavy = node;
         }
     }
     best_group_swap(layer, params.at_built + lane * params.groups, state, heavy, NONE);
+}
+
+// Where a node's words lie, of the assignment whose state begins at `first`.
+fn build_at(first: u32, node: u32) -> u32 {
+    return first + node * BUILD_WORDS;
 }
 
 // Makes the best swap of a group of node `heavy` with one of another node (of `partner` alone unless NONE), by
@@ -115,7 +107,7 @@ fn best_group_swap(layer: u32, list: u32, state: u32, heavy: u32, partner: u32) 
     var best_moved = 0u;
     for (var to = 0u; to < params.groups; to += 1u) {
         let other = to / params.node_groups;
-        let distance = i32(groups[state + heavy * 3u] - groups[state + other * 3u]);
+        let distance = i32(groups[build_at(state, heavy) + BUILD_LOAD] - groups[build_at(state, other) + BUILD_LOAD]);
         if other == heavy || (partner != NONE && partner != other) || distance / 2 <= best {
             continue;
         }
@@ -138,8 +130,8 @@ fn best_group_swap(layer: u32, list: u32, state: u32, heavy: u32, partner: u32) 
     let group = groups[list + best_from];
     groups[list + best_from] = groups[list + best_to];
     groups[list + best_to] = group;
-    groups[state + heavy * 3u] -= best_moved;
-    groups[state + best_to / params.node_groups * 3u] += best_moved;
+    groups[build_at(state, heavy) + BUILD_LOAD] -= best_moved;
+    groups[build_at(state, best_to / params.node_groups) + BUILD_LOAD] += best_moved;
     return true;
 }
 
@@ -227,9 +219,9 @@ fn walk(invocation: Invocation) {
     if layer >= params.lanes {
         return;
     }
-    let state = params.at_walk + layer * (WALK_LIST + 2u * params.assignments);
+    let state = params.at_walk + layer * (WALK_WORDS + 2u * params.assignments);
     if params.begin == 0u {
-        for (var i = 0u; i < WALK_LIST; i += 1u) {
+        for (var i = 0u; i < WALK_WORDS; i += 1u) {
             groups[state + i] = 0u;
         }
     }
@@ -265,14 +257,14 @@ fn weigh(layer: u32, state: u32, greedy: bool) {
 // Whether the list is full of assignments whose bounds are not above a share.
 fn is_beaten(state: u32, share: u32) -> bool {
     let kept_count = groups[state + WALK_KEPT];
-    return kept_count == params.assignments && groups[state + WALK_LIST + 2u * (kept_count - 1u)] <= share;
+    return kept_count == params.assignments && groups[state + WALK_WORDS + 2u * (kept_count - 1u)] <= share;
 }
 
 fn keep_weighed(state: u32, next: u32, next_share: u32, bound: u32) {
     let kept_count = groups[state + WALK_KEPT];
     let full = kept_count == params.assignments;
-    let list = state + WALK_LIST;
-    groups[state + WALK_SHARE] = next_share;
+    let list = state + WALK_WORDS;
+    groups[state + WALK_AVERAGE] = next_share;
     groups[state + WALK_INDEX] = next;
     groups[state + WALK_WEIGHED] += 1u;
     // Insert behind those with an equal or lower bound; the last falls off a full list.
@@ -295,7 +287,7 @@ fn next_candidate(layer: u32, state: u32) -> u32 {
     let count = candidate_count();
     let shares = params.at_shares + layer * count;
     let any = groups[state + WALK_WEIGHED] > 0u;
-    let last_share = groups[state + WALK_SHARE];
+    let last_share = groups[state + WALK_AVERAGE];
     let last_index = groups[state + WALK_INDEX];
     var next = NONE;
     var next_share = 0u;
@@ -403,16 +395,16 @@ fn choose(invocation: Invocation) {
     }
     let layer = lane / (params.assignments + 1u);
     let assignment = lane % (params.assignments + 1u);
-    let state = params.at_walk + layer * (WALK_LIST + 2u * params.assignments);
+    let state = params.at_walk + layer * (WALK_WORDS + 2u * params.assignments);
     let chosen = chosen_at(layer, assignment);
-    let listed = state + WALK_LIST + 2u * assignment;
+    let listed = state + WALK_WORDS + 2u * assignment;
     var candidate = greedy_candidate();
     var bound = NONE;
     if assignment == 0u || assignment == params.assignments {
         bound = groups[state + WALK_GREEDY];
     }
     // DeepSeek's assignment takes the first place if none is better, and is then not tried again.
-    let first = params.group_rule == RULE_BEST_FIRST && bound <= groups[state + WALK_LIST];
+    let first = params.group_rule == RULE_BEST_FIRST && bound <= groups[state + WALK_WORDS];
     if assignment == params.assignments {
         bound = select(bound, NONE, first);
     } else if assignment >= groups[state + WALK_KEPT] {
@@ -441,7 +433,7 @@ fn repair(invocation: Invocation) {
     // The repaired assignment takes the place of DeepSeek's, which has been chosen and searched.
     let lane = layer * (params.samples + 1u) + params.samples;
     let list = params.at_built + lane * params.groups;
-    let state = params.at_build_state + lane * params.nodes * 3u;
+    let state = params.at_build_state + lane * params.nodes * BUILD_WORDS;
     var heavy = 0u;
     var light = 0u;
     for (var node = 0u; node < params.nodes; node += 1u) {
@@ -451,7 +443,7 @@ fn repair(invocation: Invocation) {
             groups[list + node * params.node_groups + i] = group;
             sum += groups[layer * params.groups + group];
         }
-        groups[state + node * 3u] = sum;
+        groups[build_at(state, node) + BUILD_LOAD] = sum;
         if best_node_max(layer, node) > best_node_max(layer, heavy) {
             heavy = node;
         }
@@ -471,5 +463,5 @@ fn repair(invocation: Invocation) {
 
 // Load of the heaviest GPU of a node of the layer's plan.
 fn best_node_max(layer: u32, node: u32) -> u32 {
-    return kept[node_state_at(layer, node) + NODE_KEPT_MAX];
+    return kept[node_state_at(layer, node) + NODE_PLAN_MAX];
 }

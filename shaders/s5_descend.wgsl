@@ -17,12 +17,7 @@ const PHASE_PAIR: u32 = 6u;            // 2-for-2 swaps: one pair of slots of an
 const PHASE_BEGIN_SPLITS: u32 = 7u;
 const PHASE_SPLIT: u32 = 8u;           // bipartition: some splits
 
-const MOVE_SWAP: u32 = 1u;
-const MOVE_PAIR: u32 = 2u;
-const MOVE_BIPARTITION: u32 = 4u;
 
-const OBJECTIVE_MAX: u32 = 0u;
-const OBJECTIVE_VARIANCE_THEN_MAX: u32 = 2u;
 
 // Control words of this stage.
 const C_PHASE: u32 = C_SEARCH;

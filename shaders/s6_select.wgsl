@@ -103,7 +103,7 @@ fn take(layer: u32, decides: u32) {
     }
     for (var node = 0u; node < params.nodes; node += 1u) {
         let at = node_state_at(layer, node);
-        kept[at + NODE_KEPT_MAX] = kept[at + NODE_MAX];
+        kept[at + NODE_PLAN_MAX] = kept[at + NODE_MAX];
     }
 }
 

@@ -16,12 +16,13 @@ use crate::options::PlanOptions;
 /// Ranks compare it during a rolling upgrade, before they compare fingerprints. Plan files and `eplb --version` tell it.
 pub const PLAN_VERSION: u32 = 1;
 
-/// Why the search of a layer ended.
+/// Why the search of a layer ended. Shaders know it by its number; 0 is a search that has not ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
 #[non_exhaustive]
 pub enum Stop {
     /// The heaviest GPU is within the stop gap of the layer's bound.
-    BoundReached,
+    BoundReached = 1,
     /// No move helps, or none helped for as long as the patience lasts.
     NoMoveLeft,
     /// The iterations of a start, or the steps of a descent, were used up first.
@@ -33,6 +34,14 @@ pub enum Stop {
 }
 
 impl Stop {
+    /// That of a shader's number.
+    pub(crate) fn of_word(word: u32) -> Self {
+        [Stop::BoundReached, Stop::NoMoveLeft]
+            .into_iter()
+            .find(|&s| s as u32 == word)
+            .unwrap_or(Stop::BudgetSpent)
+    }
+
     /// `bound reached`, `no move left`, `budget spent`, `optimal` or `previous plan`.
     #[must_use]
     pub fn name(self) -> &'static str {

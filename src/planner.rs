@@ -19,7 +19,6 @@ use crate::choice::{DeviceChoice, DeviceInfo};
 use crate::cluster::Cluster;
 use crate::error::Error;
 use crate::loads::Loads;
-use crate::mirror::candidate::End;
 use crate::moves::{self, MoveLimits, Moves};
 use crate::options::{Duplicates, PlanOptions};
 use crate::params::{FREE, Params};
@@ -252,7 +251,7 @@ impl Planner {
             loads: loads.clone(),
             cluster: cluster.clone(),
             options: options.clone(),
-            stops: planned.ends.into_iter().map(stop).collect(),
+            stops: planned.ends,
             device: made_by.name,
             backend: made_by.backend,
             elapsed: start.elapsed(),
@@ -459,14 +458,5 @@ impl Replan {
         let mut order: Vec<usize> = (0..self.layers.len()).filter(|&l| self.layers[l].received > 0).collect();
         order.sort_by(|&a, &b| worth(b).total_cmp(&worth(a)).then(a.cmp(&b)));
         order
-    }
-}
-
-fn stop(end: End) -> Stop {
-    match end {
-        End::Reached => Stop::BoundReached,
-        End::Stuck => Stop::NoMoveLeft,
-        End::Spent => Stop::BudgetSpent,
-        End::Optimal => Stop::Optimal,
     }
 }

@@ -3,7 +3,7 @@
 use crate::engine::recording::{
     BINDINGS, FixedValues, Form, GRID_BINDINGS, Kernel, LANES, constants, fixed_values,
 };
-use crate::layout::{GpuParams, LAYER_END, LAYER_WORDS, Layout, window_quads};
+use crate::layout::{GpuParams, Layout, window_quads, words::layer};
 use crate::params::{Params, enumerate_assignments};
 use crate::planner::cpu::Planned;
 use crate::planner::{gpu, host};
@@ -207,17 +207,13 @@ impl Replay {
     /// The plan in a result: expert of each slot, -1 for a free one, and how the search of each layer ended.
     #[must_use]
     pub fn plan(&self, result: &[u32]) -> (Vec<i32>, Vec<Stop>) {
-        let (states, slots) = result.split_at((self.params.layers * LAYER_WORDS) as usize);
-        let stop = |state: &[u32]| match state[LAYER_END] {
-            1 => Stop::BoundReached,
-            2 => Stop::NoMoveLeft,
-            _ => Stop::BudgetSpent,
-        };
+        let (states, slots) = result.split_at((self.params.layers * layer::WORDS) as usize);
+        let stop = |state: &[u32]| Stop::of_word(state[layer::END]);
         let mut planned = Planned { slots: slots.to_vec(), ends: Vec::new() };
         host::prefer_trivial(&self.params, &self.windows, &mut planned);
         (
             planned.slots.iter().map(|&expert| expert as i32).collect(),
-            states.chunks_exact(LAYER_WORDS as usize).map(stop).collect(),
+            states.chunks_exact(layer::WORDS as usize).map(stop).collect(),
         )
     }
 }

@@ -8,27 +8,6 @@ var<private> my_loads: u32;       // where the loads of its node begin in `kept`
 var<private> my_words: u32;       // where its words begin
 var<private> my_order: u32;       // where those begin of the candidate that has its order of packing
 
-// Words of a candidate's control block.
-const CONTROL_WORDS: u32 = 23u;
-const C_END: u32 = 0u;
-const C_BEST_MAX: u32 = 1u;
-// Until all is packed: experts with several replicas, and how far the order has been followed.
-const C_SEVERAL: u32 = 2u;
-const C_SINGLE: u32 = 3u;
-const C_PASSED: u32 = 4u;
-const C_FIRSTS: u32 = 5u;
-const C_FIRSTS_TAKEN: u32 = 6u;
-const C_FURTHERS: u32 = 7u;
-const C_FURTHERS_TAKEN: u32 = 8u;
-// From here on the words of the shader that searches (stage 5). Packing leaves the first two 0.
-const C_SEARCH: u32 = 9u;
-
-// Values of C_END.
-const END_RUNNING: u32 = 0u;
-const END_REACHED: u32 = 1u;
-const END_STUCK: u32 = 2u;
-const END_SPENT: u32 = 3u;
-
 // Sets the private variables for a candidate of this dispatch.
 fn take_candidate(candidate: u32) {
     me = candidate;

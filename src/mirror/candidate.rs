@@ -2,6 +2,7 @@
 
 use crate::mirror::s5_counts;
 use crate::params::Params;
+use crate::plan::Stop;
 
 /// A candidate, and the scratch of the stages. Loads and counts are of the node's experts, in its own numbering.
 #[derive(Default)]
@@ -30,27 +31,13 @@ pub struct Candidate {
     pub two_slots: s5_counts::Tables,
 }
 
-/// Why stage 5 ended; the values are the shaders'.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(u32)]
-pub enum End {
-    /// At most the stop load.
-    Reached = 1,
-    /// No move helps, or none helped for as long as the patience lasts.
-    Stuck = 2,
-    /// The iterations or steps were used up.
-    Spent = 3,
-    /// All plans were searched; by the host alone.
-    Optimal = 4,
-}
-
 /// What stage 5 made of a candidate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Outcome {
     /// Load of the heaviest GPU; with several windows the sum over them.
     pub max: u32,
     /// Why it ended.
-    pub end: End,
+    pub end: Stop,
 }
 
 impl Candidate {

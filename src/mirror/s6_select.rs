@@ -1,8 +1,9 @@
 //! Stage 6, the mirror of `shaders/s6_select.wgsl`: keep the best start of a node, and the best assignment of a
 //! layer.
 
-use crate::mirror::candidate::{End, Outcome};
+use crate::mirror::candidate::Outcome;
 use crate::params::{FREE, Params};
+use crate::plan::Stop;
 
 /// The best placement of one node so far.
 #[derive(Clone, Debug)]
@@ -10,7 +11,7 @@ pub struct NodeBest {
     /// Load of its heaviest GPU; with several windows the sum over them.
     pub max: u32,
     /// Why its start ended.
-    pub end: End,
+    pub end: Stop,
     /// Expert of each slot, in the node's numbering.
     pub slots: Vec<u32>,
     /// Starts made.
@@ -22,7 +23,7 @@ pub struct NodeBest {
 impl NodeBest {
     /// No start yet.
     pub fn none() -> Self {
-        Self { max: u32::MAX, end: End::Spent, slots: Vec::new(), starts: 0, idle: 0 }
+        Self { max: u32::MAX, end: Stop::BudgetSpent, slots: Vec::new(), starts: 0, idle: 0 }
     }
 
     /// Keeps the result of a start if it is better; the earlier wins ties.
@@ -45,7 +46,7 @@ pub struct LayerBest {
     /// Load of its heaviest GPU.
     pub max: u32,
     /// Why the search of the node that decides it ended.
-    pub end: End,
+    pub end: Stop,
     /// The assignment it is for.
     pub groups: Vec<u32>,
     /// Load of each node's heaviest GPU.
@@ -57,7 +58,7 @@ pub struct LayerBest {
 impl LayerBest {
     /// No assignment yet.
     pub fn none() -> Self {
-        Self { max: u32::MAX, end: End::Spent, groups: vec![], node_max: vec![], slots: vec![] }
+        Self { max: u32::MAX, end: Stop::BudgetSpent, groups: vec![], node_max: vec![], slots: vec![] }
     }
 
     /// Keeps an assignment's plan if it is better; the earlier wins ties.

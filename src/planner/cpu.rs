@@ -1,13 +1,14 @@
 //! The pipeline on the CPU backend: the mirrors, layer by layer, over all cores.
 
 use crate::error::Error;
-use crate::mirror::candidate::{Candidate, End, Outcome};
+use crate::mirror::candidate::{Candidate, Outcome};
 use crate::mirror::s2_groups_to_nodes::{self, Assignment};
 use crate::mirror::s5_search::Search;
 use crate::mirror::s6_select::{LayerBest, NodeBest};
 use crate::mirror::{rng, s1_group_loads, s3_replicate, s4_pack, s5_counts, s5_descend, s5_search};
 use crate::options::GroupRule;
 use crate::params::{FULL_ASSIGNMENTS, Params, enumerate_assignments};
+use crate::plan::Stop;
 use crate::threads;
 use crate::watch::Attempt;
 
@@ -16,13 +17,13 @@ pub struct Planned {
     /// `[layers][slots]`, `FREE` for a free slot.
     pub slots: Vec<u32>,
     /// `[layers]`.
-    pub ends: Vec<End>,
+    pub ends: Vec<Stop>,
 }
 
 impl Planned {
     /// Whether a layer's search ended above the gap.
     pub fn is_open(&self) -> bool {
-        self.ends.iter().any(|end| matches!(end, End::Stuck | End::Spent))
+        self.ends.iter().any(|end| matches!(end, Stop::NoMoveLeft | Stop::BudgetSpent))
     }
 
     /// All layers' plans, in order.

@@ -3,10 +3,10 @@
 use crate::engine::gpu::{Gpu, Part, ShaderSource};
 use crate::engine::recording::Recording;
 use crate::error::Error;
-use crate::layout::{CHOSEN, GpuParams, LAYER_CUT, LAYER_END, LAYER_OPEN, LAYER_WORDS, Layout, window_quads};
-use crate::mirror::candidate::End;
+use crate::layout::{CHOSEN, GpuParams, Layout, window_quads, words::layer};
 use crate::mirror::s5_counts;
 use crate::params::{FULL_ASSIGNMENTS, Params, enumerate_assignments};
+use crate::plan::Stop;
 use crate::planner::cpu::Planned;
 use crate::stages::{
     self, Batch, STAGES, queue, s1_group_loads, s2_groups_to_nodes, s3_replicate, s4_pack, s5_descend,
@@ -101,11 +101,11 @@ fn plan_layers(
     loop {
         let (recording, arena_words) = record(params, &layout, arena, share);
         let result = gpu.run_while(&|| attempt.go_on(), &recording, &layout, &problem, arena_words, part)?;
-        let (states, plan) = result.split_at((params.layers * LAYER_WORDS) as usize);
-        let states = states.chunks_exact(LAYER_WORDS as usize);
-        let is_cut = states.clone().any(|state| state[LAYER_CUT] != 0);
+        let (states, plan) = result.split_at((params.layers * layer::WORDS) as usize);
+        let states = states.chunks_exact(layer::WORDS as usize);
+        let is_cut = states.clone().any(|state| state[layer::CUT] != 0);
         let is_open =
-            share.assignments < params.assignments && states.clone().any(|state| state[LAYER_OPEN] != 0);
+            share.assignments < params.assignments && states.clone().any(|state| state[layer::OPEN] != 0);
         match HASTE.into_iter().find(|&haste| haste < share.haste) {
             Some(haste) if is_cut => share.haste = haste,
             None if is_cut => {
@@ -114,11 +114,7 @@ fn plan_layers(
             _ if is_open => share.assignments = params.assignments,
             _ => {
                 planned.slots.extend_from_slice(plan);
-                planned.ends.extend(states.map(|state| match state[LAYER_END] {
-                    1 => End::Reached,
-                    2 => End::Stuck,
-                    _ => End::Spent,
-                }));
+                planned.ends.extend(states.map(|state| Stop::of_word(state[layer::END])));
                 return Ok(());
             }
         }

@@ -7,8 +7,8 @@ use super::cpu::Planned;
 use crate::error::Error;
 use crate::exact;
 use crate::loads::FIXED_TOTAL;
-use crate::mirror::candidate::End;
 use crate::params::{FREE, Params};
+use crate::plan::Stop;
 use crate::threads;
 use crate::watch::Attempt;
 
@@ -62,7 +62,7 @@ pub fn plan_small(
         Ok(slots)
     });
     let layers = layers.into_iter().collect::<Result<Vec<_>, Error>>()?;
-    Ok(Some(Planned { slots: layers.concat(), ends: vec![End::Optimal; layers.len()] }))
+    Ok(Some(Planned { slots: layers.concat(), ends: vec![Stop::Optimal; layers.len()] }))
 }
 
 /// Takes the trivial placement (expert after expert, then the first ones again) in each layer in which no GPU is heavier

@@ -12,7 +12,7 @@ pub mod s5_search;
 pub mod s6_select;
 
 use crate::engine::recording::Fixed;
-use crate::layout::GpuParams;
+use crate::layout::{GpuParams, words};
 use crate::params;
 
 /// A stage: the shader's source in the order it is put together, and its entry points.
@@ -71,6 +71,9 @@ impl Stage {
             ("SPLIT_ITEMS", 2 * params::BIPARTITION_SLOTS),
         ];
         let mut wgsl = self.sources.concat();
+        wgsl.push_str("\n// Of src/layout.\n");
+        wgsl.push_str(&GpuParams::wgsl());
+        wgsl.push_str(&words::wgsl());
         wgsl.push_str("\n// Constants of src/params.rs.\n");
         for (name, value) in constants {
             wgsl.push_str(&format!("const {name}: u32 = {value}u;\n"));

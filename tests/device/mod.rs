@@ -36,10 +36,7 @@ use crate::{Descent, DeviceChoice, GroupRule, PlanOptions, Planner, Search};
 
 pub use common::{is_short, planner};
 
-/// Words of a candidate's control block, `C_END` and `C_BEST_MAX` in `candidate.wgsl`.
-pub const END: usize = 0;
-/// See [`END`].
-pub const BEST_MAX: usize = 1;
+pub use crate::layout::words::control::{BEST_MAX, END};
 
 /// How many of `full` cases to run.
 pub fn cases(full: u64) -> u64 {

@@ -1,8 +1,5 @@
 use super::*;
-use crate::layout::NODE_WORDS;
-
-/// Word of a node's state, `NODE_BOUND` in `problem.wgsl`.
-const BOUND: usize = 1;
+use crate::layout::words::node;
 
 #[test]
 fn chosen_assignments_and_node_loads_equal_the_mirror() {
@@ -18,9 +15,10 @@ fn chosen_assignments_and_node_loads_equal_the_mirror() {
         let chosen = bench.run(gpu, &recording, Part::Groups { begin, words });
         let words = u64::from(base.layers * base.experts);
         let node_loads = bench.run(gpu, &recording, Part::Kept { begin: 0, words });
-        let words = u64::from(base.layers * base.nodes * NODE_WORDS);
+        let words = u64::from(base.layers * base.nodes * node::WORDS);
         let states = bench.run(gpu, &recording, Part::Kept { begin: u64::from(base.at_node_state), words });
-        let bounds: Vec<u32> = states.chunks_exact(NODE_WORDS as usize).map(|state| state[BOUND]).collect();
+        let bounds: Vec<u32> =
+            states.chunks_exact(node::WORDS as usize).map(|state| state[node::BOUND]).collect();
         let (mut expected_loads, mut expected_bounds) = (Vec::new(), Vec::new());
         for layer in 0..base.layers {
             let mut group_loads = Vec::new();

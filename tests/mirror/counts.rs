@@ -1,9 +1,10 @@
 //! The search of counts for GPUs of two slots, against all counts and all pairings of small calls.
 
 use crate::cases::Random;
-use crate::mirror::candidate::{Candidate, End, Outcome};
+use crate::mirror::candidate::{Candidate, Outcome};
 use crate::mirror::{rng, s3_replicate, s4_pack, s5_counts};
 use crate::params::Params;
+use crate::plan::Stop;
 use crate::{Cluster, Duplicates, Loads, PlanOptions};
 
 /// One node of GPUs with two slots, packed.
@@ -61,7 +62,7 @@ impl Call {
         assert!(!params.avoid_duplicates || gpus.iter().all(|[a, b]| a != b), "{:?}", found.snapshot);
         assert_eq!(outcome.max, gpus.iter().map(|gpu| self.load(&counts, gpu)).max().unwrap());
         assert!(outcome.max <= self.packed.max_load());
-        assert_eq!(outcome.end == End::Reached, outcome.max <= stop_load);
+        assert_eq!(outcome.end == Stop::BoundReached, outcome.max <= stop_load);
         (outcome, found)
     }
 
@@ -170,9 +171,9 @@ fn more_iterations_and_more_patience_are_never_worse() {
 #[test]
 fn where_no_count_can_change_the_search_ends_at_once() {
     let call = Call::new(&[5, 4, 3, 2], 2, 0, Duplicates::Avoid);
-    assert_eq!(call.search(1000, 8, 0).0.end, End::Stuck);
+    assert_eq!(call.search(1000, 8, 0).0.end, Stop::NoMoveLeft);
     let idle = Call::new(&[0, 0, 0], 2, 0, Duplicates::Avoid);
-    assert_eq!(idle.search(1000, 8, 0).0.end, End::Reached);
+    assert_eq!(idle.search(1000, 8, 0).0.end, Stop::BoundReached);
 }
 
 /// One expert has nearly all load and so most of the replicas: more than a row of the table has columns for.

@@ -26,9 +26,10 @@
 mod fold;
 mod table;
 
-use crate::mirror::candidate::{Candidate, End, Outcome};
+use crate::mirror::candidate::{Candidate, Outcome};
 use crate::mirror::rng;
 use crate::params::Params;
+use crate::plan::Stop;
 use table::{COLUMNS, Change, merged};
 
 /// An iteration weighs all moves of a replica from the best of these to the best of those.
@@ -115,13 +116,13 @@ impl Run<'_> {
     }
 
     /// Whether the search ends after this many iterations.
-    fn end(&self, iterations: u32) -> Option<End> {
+    fn end(&self, iterations: u32) -> Option<Stop> {
         if self.best <= self.stop_load {
-            Some(End::Reached)
+            Some(Stop::BoundReached)
         } else if self.idle >= patience(self.params) {
-            Some(End::Stuck)
+            Some(Stop::NoMoveLeft)
         } else {
-            (iterations == self.params.iterations).then_some(End::Spent)
+            (iterations == self.params.iterations).then_some(Stop::BudgetSpent)
         }
     }
 }
@@ -239,7 +240,7 @@ impl Tables {
             let gainers = self.list::<true, GAINERS>(run.params, counts, word);
             let losers = self.list::<false, LOSERS>(run.params, counts, word);
             if gainers[0] == u64::MAX || losers[0] == u64::MAX {
-                break End::Stuck;
+                break Stop::NoMoveLeft;
             }
             let best = self.best_move(iteration, word, run.least, &losers, &gainers);
             if best < u64::MAX {

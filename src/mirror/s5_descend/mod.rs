@@ -8,9 +8,10 @@ pub mod bipartition;
 pub mod pair_swap;
 pub mod swap;
 
-use crate::mirror::candidate::{Candidate, End, Outcome};
+use crate::mirror::candidate::{Candidate, Outcome};
 use crate::options::Objective;
 use crate::params::{FREE, Params};
+use crate::plan::Stop;
 
 /// Takes steps from a packed candidate until it is down to `stop_load`, no move helps, or there were as many as
 /// are wanted. Afterwards `candidate.snapshot` is the result.
@@ -21,12 +22,12 @@ pub fn descend(params: &Params, stop_load: u32, candidate: &mut Candidate) -> Ou
     Outcome { max, end }
 }
 
-fn take_steps(params: &Params, stop_load: u32, candidate: &mut Candidate) -> End {
+fn take_steps(params: &Params, stop_load: u32, candidate: &mut Candidate) -> Stop {
     let search = &params.descent;
     let mut by_variance = params.starts_with_variance();
     for _ in 0..search.steps {
         if candidate.max_load() <= stop_load {
-            return End::Reached;
+            return Stop::BoundReached;
         }
         if search.swaps && swap::step(params, by_variance, candidate) {
             continue;
@@ -38,10 +39,10 @@ fn take_steps(params: &Params, stop_load: u32, candidate: &mut Candidate) -> End
         let moved = (search.pair_swaps && pair_swap::step(params, candidate))
             || (search.bipartition && bipartition::step(params, candidate));
         if !moved {
-            return End::Stuck;
+            return Stop::NoMoveLeft;
         }
     }
-    if candidate.max_load() <= stop_load { End::Reached } else { End::Spent }
+    if candidate.max_load() <= stop_load { Stop::BoundReached } else { Stop::BudgetSpent }
 }
 
 /// What giving up a load of `mine` for one of `theirs` takes off the larger of two GPU loads that are `distance`

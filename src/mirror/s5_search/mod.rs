@@ -15,9 +15,10 @@ mod exchange;
 mod tests;
 mod transfer;
 
-use crate::mirror::candidate::{Candidate, End, Outcome};
+use crate::mirror::candidate::{Candidate, Outcome};
 use crate::mirror::rng;
 use crate::params::{BLOCKED, EXPERT_TENURE, FREE, Params, SLOT_TENURE, TRANSFER_WAIT};
+use crate::plan::Stop;
 
 /// GPUs that a loop takes abreast.
 const ABREAST: usize = 16;
@@ -202,13 +203,13 @@ impl Search {
         let patience = if start == 0 { params.patience } else { params.later_patience };
         let end = loop {
             if best <= stop {
-                break End::Reached;
+                break Stop::BoundReached;
             }
             if since > patience || !can_move {
-                break End::Stuck;
+                break Stop::NoMoveLeft;
             }
             if iteration == params.iterations {
-                break End::Spent;
+                break Stop::BudgetSpent;
             }
             iteration += 1;
             let now = Now { params, key, start, iteration, since, value, heavy: self.heavy() };

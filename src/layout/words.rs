@@ -1,0 +1,148 @@
+//! Words of the records in buffers, and the codes in them, under the names that shaders use too: [`wgsl`] writes them.
+
+use crate::options::{GroupRule, Objective};
+use crate::plan::Stop;
+
+macro_rules! record {
+    ($(#[$doc:meta])* $module:ident, $prefix:literal: $($(#[$word_doc:meta])* $word:ident),* $(,)?) => {
+        $(#[$doc])*
+        // Most words are read by shaders alone.
+        #[allow(dead_code)]
+        pub mod $module {
+            #[allow(non_camel_case_types, clippy::upper_case_acronyms)]
+            enum Index { $($word,)* COUNT }
+            $($(#[$word_doc])* pub const $word: usize = Index::$word as usize;)*
+            /// Words of the record.
+            pub const WORDS: u32 = Index::COUNT as u32;
+            /// Names in shaders, with their values.
+            pub const NAMES: &[(&str, u32)] = &[
+                $((concat!($prefix, "_", stringify!($word)), Index::$word as u32),)*
+                (concat!($prefix, "_WORDS"), WORDS),
+            ];
+        }
+    };
+}
+
+record! {
+    /// The state of a node, in `kept`.
+    node, "NODE":
+    /// Load of its heaviest GPU; with several windows the sum over them.
+    MAX,
+    /// The load below which no placement of it goes, nor any plan of the layer.
+    BOUND,
+    /// Why its search ended.
+    END,
+    /// The candidate to copy, or `NONE`.
+    WINNER,
+    /// `NODE_MAX` of the plan of the layer.
+    PLAN_MAX,
+    /// 1: a start was cut off in the middle of its search.
+    CUT,
+    /// 1: its candidates run in this batch.
+    RUNS,
+    /// Starts since the best one.
+    IDLE,
+}
+
+record! {
+    /// The state of a layer, in `kept`.
+    layer, "LAYER":
+    /// Load of the heaviest GPU of the plan.
+    MAX,
+    /// Why the search ended of the node that decides it.
+    END,
+    /// 1: the assignment just searched becomes the plan.
+    TAKE,
+    /// The assignment that the plan is for.
+    CHOSEN,
+    /// 1: `NODE_CUT` was 1 in some assignment, and the plan is worth nothing.
+    CUT,
+    /// 1: the assignment after the last one tried could win.
+    OPEN,
+}
+
+record! {
+    /// The control block of a candidate.
+    control, "C":
+    /// Why its search ended; 0 while it runs.
+    END,
+    /// The best objective so far.
+    BEST_MAX,
+    /// Experts with several replicas.
+    SEVERAL,
+    /// The next rank among experts with one replica: where packing goes on.
+    SINGLE,
+    /// Ranks passed over so far.
+    PASSED,
+    /// The next expert with several replicas, by its first replica.
+    FIRSTS,
+    /// Replicas of it that are packed.
+    FIRSTS_TAKEN,
+    /// The next expert with several replicas, by its further ones.
+    FURTHERS,
+    /// Further replicas of it that are packed.
+    FURTHERS_TAKEN,
+    /// The first word of the shader that searches (stage 5), which names its own. Packing leaves the first two of them 0.
+    SEARCH,
+}
+
+/// Words of the control block of a candidate: the descent's search needs the most, 14.
+pub const CONTROL_WORDS: u32 = control::SEARCH as u32 + 14;
+
+record! {
+    /// What building an assignment needs of a node, in `groups`.
+    build, "BUILD":
+    /// Load of its groups so far.
+    LOAD,
+    /// How many there are.
+    GROUPS,
+    /// Load of the first of them, which is the largest.
+    FIRST,
+}
+
+record! {
+    /// A layer's walk through candidates for assignments, in `groups`: after these words comes the list of those kept, of
+    /// (bound, index).
+    walk, "WALK":
+    /// The average of the last candidate weighed.
+    AVERAGE,
+    /// Its index.
+    INDEX,
+    /// Candidates weighed.
+    WEIGHED,
+    /// Candidates kept.
+    KEPT,
+    /// 1: the walk is over.
+    DONE,
+    /// The bound of DeepSeek's assignment.
+    GREEDY,
+}
+
+/// In the place of an assignment's number: the one that a layer's plan is for.
+pub const CHOSEN: u32 = u32::MAX;
+
+/// The kinds of moves of a descent, a bit each.
+pub const MOVES: [(&str, u32); 3] = [("MOVE_SWAP", 1), ("MOVE_PAIR", 2), ("MOVE_BIPARTITION", 4)];
+
+/// All names and values, as shaders declare them.
+pub fn wgsl() -> String {
+    let codes = [
+        ("CHOSEN", CHOSEN),
+        ("END_RUNNING", 0),
+        ("END_REACHED", Stop::BoundReached as u32),
+        ("END_STUCK", Stop::NoMoveLeft as u32),
+        ("END_SPENT", Stop::BudgetSpent as u32),
+        ("OBJECTIVE_MAX", Objective::Max as u32),
+        ("OBJECTIVE_VARIANCE", Objective::Variance as u32),
+        ("OBJECTIVE_VARIANCE_THEN_MAX", Objective::VarianceThenMax as u32),
+        ("RULE_LPT", GroupRule::Lpt as u32),
+        ("RULE_LPT_VARIANCE", GroupRule::LptVariance as u32),
+        ("RULE_BEST_FIRST", GroupRule::BestFirst as u32),
+    ];
+    let all = [node::NAMES, layer::NAMES, control::NAMES, build::NAMES, walk::NAMES]
+        .into_iter()
+        .flatten()
+        .chain(&codes)
+        .chain(&MOVES);
+    all.map(|(name, value)| format!("const {name}: u32 = {value}u;\n")).collect()
+}
