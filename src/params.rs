@@ -211,7 +211,31 @@ pub struct Params {
     pub gainers: u32,
 }
 
+/// The search of stage 5 that a call gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SearchKind {
+    /// Of replica counts: with two slots a GPU, none of them free, they decide the placement.
+    Counts,
+    /// One trajectory a start.
+    Trajectory,
+    /// A descent of the lineage, which may have no steps.
+    Descent,
+}
+
 impl Params {
+    /// The search of stage 5.
+    pub fn search_kind(&self) -> SearchKind {
+        let counts_decide = self.slots_per_gpu == 2
+            && self.windows == 1
+            && self.node_replicas == self.node_slots
+            && self.node_experts >= 2;
+        match self.trajectory {
+            true if counts_decide => SearchKind::Counts,
+            true => SearchKind::Trajectory,
+            false => SearchKind::Descent,
+        }
+    }
+
     /// The numbers for `loads` on `cluster` with `options`, or the rule they break together.
     pub fn new(loads: &Loads, cluster: &Cluster, options: &PlanOptions) -> Result<Self, Error> {
         cluster.check_experts(loads.experts())?;

@@ -12,11 +12,8 @@ use crate::engine::recording::Recording;
 use crate::error::Error;
 use crate::layout::Layout;
 use crate::loads::Loads;
-use crate::mirror::candidate::Candidate;
 use crate::mirror::s6_select::NodeBest;
-use crate::mirror::{
-    rng, s1_group_loads, s2_groups_to_nodes, s3_replicate, s4_pack, s5_counts, s5_descend, s5_search,
-};
+use crate::mirror::{Starts, s1_group_loads, s2_groups_to_nodes};
 use crate::options::PlanOptions;
 use crate::params::{Params, enumerate_assignments};
 use crate::planner::gpu as pipeline;
@@ -73,6 +70,24 @@ impl Profiler {
     }
 }
 
+/// The time of stages that run one after the other.
+struct Laps {
+    times: StageTimes,
+    at: Instant,
+}
+
+impl Laps {
+    /// The time since the last end was this stage's.
+    fn end(&mut self, stem: &'static str) {
+        let lap = self.at.elapsed();
+        self.at += lap;
+        match self.times.iter_mut().find(|(known, _)| *known == stem) {
+            Some((_, time)) => *time += lap,
+            None => self.times.push((stem, lap)),
+        }
+    }
+}
+
 /// All starts of all nodes of every layer's first assignment, each until its own end: the same work on every
 /// device, unlike a plan's, which stops early.
 ///
@@ -116,56 +131,28 @@ impl Batch {
     #[must_use]
     pub fn on_cpu(&self) -> StageTimes {
         let params = &self.params;
-        let mut times: StageTimes =
-            stages::STAGES[1..7].iter().map(|stage| (stage.stem, Duration::ZERO)).collect();
-        let (mut candidate, mut search) = (Candidate::default(), s5_search::Search::default());
-        let (mut group_loads, mut node_loads) = (Vec::new(), Vec::new());
+        let mut laps = Laps { times: Vec::new(), at: Instant::now() };
+        let (mut starts, mut group_loads) = (Starts::default(), Vec::new());
         for loads in self.loads.chunks_exact(params.experts as usize) {
-            let mut at = Instant::now();
-            let mut lap = |stage: usize| {
-                let now = Instant::now();
-                times[stage].1 += now - at;
-                at = now;
-            };
             s1_group_loads::group_loads(params, loads, &mut group_loads);
-            lap(0);
+            laps.end("s1_group_loads");
             let chosen = s2_groups_to_nodes::choose(params, &self.table, loads, &group_loads);
-            lap(1);
+            laps.end("s2_groups_to_nodes");
             let Some(assignment) = chosen.first() else { continue };
-            let stop_load = params.stop_load(assignment.bound);
+            let stop = (&[0][..], params.stop_load(assignment.bound));
             for groups in assignment.groups.chunks_exact(params.node_groups as usize) {
-                s2_groups_to_nodes::node_loads(params, groups, loads, &mut node_loads);
+                s2_groups_to_nodes::node_loads(params, groups, loads, &mut starts.combined);
+                starts.loads.clone_from(&starts.combined);
                 let mut best = NodeBest::none();
-                lap(1);
+                laps.end("s2_groups_to_nodes");
                 for start in 0..params.starts {
-                    let key = rng::key(params, groups[0], start);
-                    let Candidate { counts, scratch, .. } = &mut candidate;
-                    s3_replicate::replicate(params, key, start, &node_loads, counts, scratch);
-                    lap(2);
-                    s4_pack::pack(params, key, start, &node_loads, &mut candidate);
-                    lap(3);
-                    let outcome = if s5_counts::applies(params) {
-                        s5_counts::search(params, key, &node_loads, stop_load, &mut candidate)
-                    } else if params.trajectory {
-                        let stop = (&[0][..], stop_load);
-                        s5_search::search(
-                            params,
-                            (key, start),
-                            &node_loads,
-                            stop,
-                            &mut candidate,
-                            &mut search,
-                        )
-                    } else {
-                        s5_descend::descend(params, stop_load, &mut candidate)
-                    };
-                    lap(4);
-                    best.offer(outcome, &candidate.snapshot);
-                    lap(5);
+                    let outcome = starts.run(params, (groups[0], start), stop, &mut |stem| laps.end(stem));
+                    best.offer(outcome, &starts.candidate.snapshot);
+                    laps.end("s6_select");
                 }
             }
         }
-        times
+        laps.times
     }
 
     /// Runs on a device: the time of each stage by its clock (empty without one), and of the whole by the
@@ -189,16 +176,7 @@ impl Batch {
         stages::s1_group_loads::record(&mut recording, base);
         stages::s2_groups_to_nodes::record(&mut recording, base);
         stages::s2_groups_to_nodes::record_gather(&mut recording, base, 0);
-        stages::s3_replicate::record(&mut recording, base, &batch);
-        stages::s4_pack::record(&mut recording, base, &batch);
-        if s5_counts::applies(&self.params) {
-            stages::s5_counts::record(&mut recording, base, &batch);
-        } else if self.params.trajectory {
-            stages::s5_search::record(&mut recording, base, &batch);
-        } else {
-            stages::s5_descend::record(&mut recording, base, &batch);
-        }
-        stages::s6_select::record(&mut recording, base, &batch);
+        stages::record_candidates(&mut recording, &self.params, base, &batch);
         let problem = self.layout.problem(&self.loads, &[], &self.table);
         let part = Part::Kept { begin: 0, words: 1 };
         let start = Instant::now();

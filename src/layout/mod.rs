@@ -2,9 +2,8 @@
 //! ([`words`]) are named once, here, and written into the shaders.
 
 use crate::mirror::rng::NORMAL;
-use crate::mirror::s5_counts;
 use crate::options::GroupRule;
-use crate::params::{COUNT_NOISE, Params, SAMPLED_ASSIGNMENTS};
+use crate::params::{COUNT_NOISE, Params, SAMPLED_ASSIGNMENTS, SearchKind};
 
 mod uniform;
 pub mod words;
@@ -184,15 +183,17 @@ fn candidate(params: &Params, base: &mut GpuParams) -> u64 {
     base.at_marks = arena.take(gpus);
     // Replication: 2 an expert and 1 a block of them; the order of packing: 3 an expert; packing: 2 a GPU after them.
     base.at_scratch = arena.take((4 * experts).max(3 * experts + 2 * gpus));
-    if s5_counts::applies(params) {
+    match params.search_kind() {
         // 5 words an expert, and 18 a row of its table.
-        base.at_count_search = arena.take(5 * experts + 18 * (experts + 2));
-    } else if params.trajectory {
-        base.at_tabu = arena.take(slots);
-        base.at_no_gain = arena.take(experts);
-        base.at_no_loss = arena.take(experts);
-        base.at_replicated = arena.take(experts);
-        base.at_peaks = arena.take(experts * (1 + 3 * windows));
+        SearchKind::Counts => base.at_count_search = arena.take(5 * experts + 18 * (experts + 2)),
+        SearchKind::Trajectory => {
+            base.at_tabu = arena.take(slots);
+            base.at_no_gain = arena.take(experts);
+            base.at_no_loss = arena.take(experts);
+            base.at_replicated = arena.take(experts);
+            base.at_peaks = arena.take(experts * (1 + 3 * windows));
+        }
+        SearchKind::Descent => {}
     }
     // Candidates begin at lines of the cache.
     let words = arena.0.next_multiple_of(16);

@@ -1,11 +1,9 @@
 //! The pipeline on the CPU backend: the mirrors, layer by layer, over all cores.
 
 use crate::error::Error;
-use crate::mirror::candidate::{Candidate, Outcome};
 use crate::mirror::s2_groups_to_nodes::{self, Assignment};
-use crate::mirror::s5_search::Search;
 use crate::mirror::s6_select::{LayerBest, NodeBest};
-use crate::mirror::{rng, s1_group_loads, s3_replicate, s4_pack, s5_counts, s5_descend, s5_search};
+use crate::mirror::{Starts, s1_group_loads};
 use crate::options::GroupRule;
 use crate::params::{FULL_ASSIGNMENTS, Params, enumerate_assignments};
 use crate::plan::Stop;
@@ -63,11 +61,8 @@ pub fn plan(
 /// What a thread reuses from layer to layer.
 #[derive(Default)]
 struct Scratch {
-    candidate: Candidate,
-    search: Search,
+    starts: Starts,
     group_loads: Vec<u32>,
-    combined: Vec<u32>,
-    loads: Vec<u32>,
 }
 
 /// One layer, and the nodes solved so far.
@@ -198,16 +193,16 @@ impl Layer<'_> {
         if node.starts >= starts {
             return;
         }
-        s2_groups_to_nodes::node_loads(params, groups, self.combined, &mut scratch.combined);
+        s2_groups_to_nodes::node_loads(params, groups, self.combined, &mut scratch.starts.combined);
         let bound = match params.windows {
-            1 => self.bound.max(s2_groups_to_nodes::node_bound(params, &scratch.combined)),
+            1 => self.bound.max(s2_groups_to_nodes::node_bound(params, &scratch.starts.combined)),
             _ => self.bound,
         };
-        lay_windows(params, groups, &self.windows, &mut scratch.loads);
+        lay_windows(params, groups, &self.windows, &mut scratch.starts.loads);
         while node.starts < starts && node.max > params.enough(bound) && node.idle < params.start_patience {
-            let start = node.starts;
-            let outcome = run_start(params, groups[0], start, floors, params.stop_load(bound), scratch);
-            node.offer(outcome, &scratch.candidate.snapshot);
+            let of_node = (groups[0], node.starts);
+            let outcome = scratch.starts.run(params, of_node, (floors, params.stop_load(bound)), &mut |_| ());
+            node.offer(outcome, &scratch.starts.candidate.snapshot);
         }
     }
 }
@@ -228,26 +223,4 @@ pub fn lay_windows(params: &Params, groups: &[u32], windows: &[&[u32]], out: &mu
 /// What the heaviest GPU of each window cannot go below: the busiest node's average.
 pub fn floors(params: &Params, assignment: &Assignment, windows: &[Vec<u32>]) -> Vec<u32> {
     windows.iter().map(|loads| s2_groups_to_nodes::node_share(params, &assignment.groups, loads)).collect()
-}
-
-/// s3 to s5 for one start of the node whose first group is `group`.
-fn run_start(
-    params: &Params,
-    group: u32,
-    start: u32,
-    floors: &[u32],
-    stop_load: u32,
-    scratch: &mut Scratch,
-) -> Outcome {
-    let Scratch { candidate, search, combined, loads, .. } = scratch;
-    let key = rng::key(params, group, start);
-    s3_replicate::replicate(params, key, start, combined, &mut candidate.counts, &mut candidate.scratch);
-    s4_pack::pack(params, key, start, combined, candidate);
-    if s5_counts::applies(params) {
-        s5_counts::search(params, key, combined, stop_load, candidate)
-    } else if params.trajectory {
-        s5_search::search(params, (key, start), loads, (floors, stop_load), candidate, search)
-    } else {
-        s5_descend::descend(params, stop_load, candidate)
-    }
 }

@@ -3,15 +3,11 @@
 use crate::engine::gpu::{Gpu, Part, ShaderSource};
 use crate::engine::recording::Recording;
 use crate::error::Error;
-use crate::layout::{CHOSEN, GpuParams, Layout, window_quads, words::layer};
-use crate::mirror::s5_counts;
-use crate::params::{FULL_ASSIGNMENTS, Params, enumerate_assignments};
+use crate::layout::{CHOSEN, Layout, window_quads, words::layer};
+use crate::params::{FULL_ASSIGNMENTS, Params, SearchKind, enumerate_assignments};
 use crate::plan::Stop;
 use crate::planner::cpu::Planned;
-use crate::stages::{
-    self, Batch, STAGES, queue, s1_group_loads, s2_groups_to_nodes, s3_replicate, s4_pack, s5_descend,
-    s5_search, s6_select,
-};
+use crate::stages::{self, Batch, STAGES, queue, s1_group_loads, s2_groups_to_nodes, s5_search, s6_select};
 use crate::watch::Attempt;
 
 /// The arena of a batch may take this many words (64 MiB) at most, if one start of one layer fits.
@@ -54,7 +50,7 @@ pub fn plan(
         }
         layers = layers.div_ceil(2);
     }
-    let searches = params.trajectory && !s5_counts::applies(params);
+    let searches = params.search_kind() == SearchKind::Trajectory;
     if params.windows > 1 && searches && gpu.is_software() && !s5_search::fits(&Layout::new(params, 0).base) {
         let reason = "so many windows and slots a node are too much for one dispatch of a software driver";
         return Err(gpu.error(reason));
@@ -141,7 +137,7 @@ pub fn record(params: &Params, layout: &Layout, most_arena: u64, share: Share) -
         for batch in batches(params, layout, most_arena, assignment, rounds) {
             let batch = Batch { haste: share.haste, ..batch };
             arena = arena.max(layout.arena_words(batch.params(base).candidates));
-            record_batch(recording, params, base, &batch);
+            stages::record_candidates(recording, params, base, &batch);
         }
         s6_select::record_settle(recording, base, assignment);
     };
@@ -159,20 +155,6 @@ pub fn record(params: &Params, layout: &Layout, most_arena: u64, share: Share) -
         search(&mut recording, params.assignments + 1, all);
     }
     (recording, arena)
-}
-
-/// s3 to s6 for a batch.
-fn record_batch(recording: &mut Recording, params: &Params, base: &GpuParams, batch: &Batch) {
-    s3_replicate::record(recording, base, batch);
-    s4_pack::record(recording, base, batch);
-    if s5_counts::applies(params) {
-        stages::s5_counts::record(recording, base, batch);
-    } else if params.trajectory {
-        s5_search::record(recording, base, batch);
-    } else {
-        s5_descend::record(recording, base, batch);
-    }
-    s6_select::record(recording, base, batch);
 }
 
 /// The rounds of an assignment, cut into batches whose candidates fit the arena: by layers, and where one

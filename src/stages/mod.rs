@@ -11,9 +11,9 @@ pub mod s5_descend;
 pub mod s5_search;
 pub mod s6_select;
 
-use crate::engine::recording::Fixed;
+use crate::engine::recording::{Fixed, Recording};
 use crate::layout::{GpuParams, words};
-use crate::params;
+use crate::params::{self, Params, SearchKind};
 
 /// A stage: the shader's source in the order it is put together, and its entry points.
 #[derive(Debug, Clone, Copy)]
@@ -94,6 +94,19 @@ pub struct Batch {
     pub starts: (u32, u32),
     /// The search is recorded for this part of the work that a start could come to; 1 is all of it.
     pub haste: u32,
+}
+
+/// The candidates of a batch, from their replica counts to the best of each node: stages 3 to 6, as
+/// [`crate::mirror::Starts::run`] has them.
+pub fn record_candidates(recording: &mut Recording, params: &Params, base: &GpuParams, batch: &Batch) {
+    s3_replicate::record(recording, base, batch);
+    s4_pack::record(recording, base, batch);
+    match params.search_kind() {
+        SearchKind::Counts => s5_counts::record(recording, base, batch),
+        SearchKind::Trajectory => s5_search::record(recording, base, batch),
+        SearchKind::Descent => s5_descend::record(recording, base, batch),
+    }
+    s6_select::record(recording, base, batch);
 }
 
 impl Batch {

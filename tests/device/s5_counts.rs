@@ -1,7 +1,8 @@
 use super::*;
 use crate::cases::Random;
 use crate::engine::recording::Dispatch;
-use crate::mirror::s5_counts::{applies, search};
+use crate::mirror::s5_counts::search;
+use crate::params::SearchKind;
 use crate::{Cluster, Duplicates, Loads, PlanOptions};
 
 /// Calls with two slots a GPU: some layers of some nodes, loads of any kind.
@@ -37,7 +38,7 @@ fn case(seed: u64, most_gpus: usize) -> Case {
 
 fn bench(seed: u64, most_gpus: usize) -> Bench {
     let bench = Bench::of(case(seed, most_gpus));
-    assert!(applies(&bench.params));
+    assert!(bench.params.search_kind() == SearchKind::Counts);
     bench
 }
 

@@ -1,5 +1,6 @@
 use super::*;
-use crate::mirror::{s5_counts, s5_search};
+use crate::mirror::s5_search;
+use crate::params::SearchKind;
 
 fn trajectory(options: &mut PlanOptions) {
     options.search = Search::Trajectory;
@@ -62,7 +63,7 @@ fn a_search_in_dispatches_of_any_length_equals_the_mirror() {
 
 fn assert_equal_searches(gpu: &Gpu, bench: &Bench, change: impl Fn(&mut Recording)) {
     let base = &bench.layout.base;
-    if s5_counts::applies(&bench.params) {
+    if bench.params.search_kind() == SearchKind::Counts {
         return;
     }
     let mut recording = bench.record_to_nodes();

@@ -4,6 +4,7 @@ use crate::cases::Random;
 use crate::mirror::candidate::{Candidate, Outcome};
 use crate::mirror::{rng, s3_replicate, s4_pack, s5_counts};
 use crate::params::Params;
+use crate::params::SearchKind;
 use crate::plan::Stop;
 use crate::{Cluster, Duplicates, Loads, PlanOptions};
 
@@ -33,7 +34,7 @@ impl Call {
         let cluster = Cluster::new(2 * gpus, 1, 1, gpus).unwrap();
         let options = PlanOptions { seed, duplicates, ..PlanOptions::default() };
         let params = Params::new(&loads, &cluster, &options).unwrap();
-        assert!(s5_counts::applies(&params));
+        assert!(params.search_kind() == SearchKind::Counts);
         let start = (seed % 5) as u32;
         let key = rng::key(&params, 0, start);
         let mut packed = Candidate::default();

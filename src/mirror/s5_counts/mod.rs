@@ -54,15 +54,6 @@ fn tenure(experts: usize, word: u32) -> u32 {
 /// This search has an iteration for four of the other.
 pub const PATIENCE_SHARE: u32 = 4;
 
-/// Whether this search is for such calls.
-pub fn applies(params: &Params) -> bool {
-    params.slots_per_gpu == 2
-        && params.windows == 1
-        && params.node_replicas == params.node_slots
-        && params.node_experts >= 2
-        && params.trajectory
-}
-
 /// Iterations without a new best after which the search ends.
 pub fn patience(params: &Params) -> u32 {
     (params.patience / PATIENCE_SHARE).max(1)
