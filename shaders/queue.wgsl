@@ -19,8 +19,8 @@ fn tally() {
     write_grid(0u, count * params.spread);
     write_grid(3u, count * LANES);
     write_grid(6u, count * expert_blocks(params.node_experts));
-    write_grid(9u, count * most_several());
-    write_grid(12u, count * several_blocks());
+    write_grid(9u, count * most_replicated());
+    write_grid(12u, count * replicated_blocks());
     atomicStore(&queue[1u - params.turn], 0u);
 }
 

@@ -1,11 +1,11 @@
-// Stage 2: which groups each node holds. Reads `problem` and `groups`; writes `groups`, and in `gather` `kept`.
+// Stage 2: which groups each node holds. Reads `problem` and `groups`; writes `groups`, and in `gather` `results`.
 //
 // build        one lane a (layer, sample): LPT, the groups of ranks begin..end; the last sample is DeepSeek's
 // swap_groups  one lane a (layer, sample): one swap between the heaviest node and another
-// share        one lane a (layer, candidate): its largest node load per GPU
-// add_share    one lane a (layer, candidate): with several windows, the sum of that over four more
+// average      one lane a (layer, candidate): its largest node load per GPU
+// add_average  one lane a (layer, candidate): with several windows, the sum of that over four more
 // walk         one lane a layer: weigh exactly, the steps begin..end: DeepSeek's assignment, then the next candidates by
-//              share
+//              average
 // choose       one lane a (layer, assignment): write the assignments chosen
 // repair       one lane a layer: the assignment after one swap that relieves the heaviest GPU's node
 // gather       one lane a (layer, some experts): start an assignment: its nodes' loads, and clean states
@@ -154,17 +154,17 @@ fn greedy_candidate() -> u32 {
 }
 
 @compute @workgroup_size(LANES)
-fn share(invocation: Invocation) {
+fn average(invocation: Invocation) {
     let lane = take_lane(invocation);
     if lane >= params.lanes {
         return;
     }
     let count = candidate_count();
-    groups[params.at_shares + lane] = node_share(lane / count, lane % count);
+    groups[params.at_averages + lane] = node_average(lane / count, lane % count);
 }
 
 // The largest node load over GPUs a node, rounded up.
-fn node_share(layer: u32, candidate: u32) -> u32 {
+fn node_average(layer: u32, candidate: u32) -> u32 {
     var largest = 0u;
     var sum = 0u;
     var left = params.node_groups;
@@ -182,18 +182,18 @@ fn node_share(layer: u32, candidate: u32) -> u32 {
 
 // Four windows, of which `params.begin` is the quad.
 @compute @workgroup_size(LANES)
-fn add_share(invocation: Invocation) {
+fn add_average(invocation: Invocation) {
     let lane = take_lane(invocation);
     if lane >= params.lanes {
         return;
     }
     let count = candidate_count();
-    let before = select(groups[params.at_shares + lane], 0u, params.begin == 0u);
-    groups[params.at_shares + lane] = before + quad_share(lane / count, lane % count, params.begin);
+    let before = select(groups[params.at_averages + lane], 0u, params.begin == 0u);
+    groups[params.at_averages + lane] = before + quad_average(lane / count, lane % count, params.begin);
 }
 
 // The sum over four windows of the largest node load over GPUs a node, rounded up.
-fn quad_share(layer: u32, candidate: u32, q: u32) -> u32 {
+fn quad_average(layer: u32, candidate: u32, q: u32) -> u32 {
     var largest = vec4<u32>(0u);
     var sum = vec4<u32>(0u);
     for (var place = 0u; place < params.groups; place += 1u) {
@@ -203,8 +203,8 @@ fn quad_share(layer: u32, candidate: u32, q: u32) -> u32 {
         sum += group_quad(layer, candidate_group(layer, candidate, place), q);
         largest = max(largest, sum);
     }
-    let shares = (largest + params.node_gpus - 1u) / params.node_gpus;
-    return shares.x + shares.y + shares.z + shares.w;
+    let averages = (largest + params.node_gpus - 1u) / params.node_gpus;
+    return averages.x + averages.y + averages.z + averages.w;
 }
 
 // Loads of a group in four windows.
@@ -233,38 +233,38 @@ fn walk(invocation: Invocation) {
 // DeepSeek's assignment, or the next candidate. In one function, so that `exact_bound`, which is long, is compiled once.
 fn weigh(layer: u32, state: u32, greedy: bool) {
     var candidate = greedy_candidate();
-    var share = 0u;
+    var average = 0u;
     if greedy {
-        share = share_of(layer, candidate);
+        average = average_of(layer, candidate);
     } else {
         candidate = next_candidate(layer, state);
         if candidate != NONE {
-            share = groups[params.at_shares + layer * candidate_count() + candidate];
+            average = groups[params.at_averages + layer * candidate_count() + candidate];
         }
-        if candidate == NONE || is_beaten(state, share) {
+        if candidate == NONE || is_beaten(state, average) {
             groups[state + WALK_DONE] = 1u;
             return;
         }
     }
-    let bound = exact_bound(layer, candidate, share);
+    let bound = exact_bound(layer, candidate, average);
     if greedy {
         groups[state + WALK_GREEDY] = bound;
     } else {
-        keep_weighed(state, candidate, share, bound);
+        keep_weighed(state, candidate, average, bound);
     }
 }
 
-// Whether the list is full of assignments whose bounds are not above a share.
-fn is_beaten(state: u32, share: u32) -> bool {
+// Whether the list is full of assignments whose bounds are not above a average.
+fn is_beaten(state: u32, average: u32) -> bool {
     let kept_count = groups[state + WALK_KEPT];
-    return kept_count == params.assignments && groups[state + WALK_WORDS + 2u * (kept_count - 1u)] <= share;
+    return kept_count == params.assignments && groups[state + WALK_WORDS + 2u * (kept_count - 1u)] <= average;
 }
 
-fn keep_weighed(state: u32, next: u32, next_share: u32, bound: u32) {
+fn keep_weighed(state: u32, next: u32, next_average: u32, bound: u32) {
     let kept_count = groups[state + WALK_KEPT];
     let full = kept_count == params.assignments;
     let list = state + WALK_WORDS;
-    groups[state + WALK_AVERAGE] = next_share;
+    groups[state + WALK_AVERAGE] = next_average;
     groups[state + WALK_INDEX] = next;
     groups[state + WALK_WEIGHED] += 1u;
     // Insert behind those with an equal or lower bound; the last falls off a full list.
@@ -282,47 +282,47 @@ fn keep_weighed(state: u32, next: u32, next_share: u32, bound: u32) {
     groups[state + WALK_KEPT] = select(kept_count + 1u, kept_count, full);
 }
 
-// The candidate after the last one weighed, by (share, index).
+// The candidate after the last one weighed, by (average, index).
 fn next_candidate(layer: u32, state: u32) -> u32 {
     let count = candidate_count();
-    let shares = params.at_shares + layer * count;
+    let averages = params.at_averages + layer * count;
     let any = groups[state + WALK_WEIGHED] > 0u;
-    let last_share = groups[state + WALK_AVERAGE];
+    let last_average = groups[state + WALK_AVERAGE];
     let last_index = groups[state + WALK_INDEX];
     var next = NONE;
-    var next_share = 0u;
+    var next_average = 0u;
     for (var i = 0u; i < count; i += 1u) {
-        let s = groups[shares + i];
-        let after = !any || s > last_share || (s == last_share && i > last_index);
-        if after && (next == NONE || s < next_share) {
+        let s = groups[averages + i];
+        let after = !any || s > last_average || (s == last_average && i > last_index);
+        if after && (next == NONE || s < next_average) {
             next = i;
-            next_share = s;
+            next_average = s;
         }
     }
     return next;
 }
 
-// The larger of `share` and the heaviest replica of any node under the counts that keep it lightest; with
-// several windows the share alone, since replicas are heaviest on different GPUs in each.
-fn exact_bound(layer: u32, candidate: u32, share: u32) -> u32 {
+// The larger of `average` and the heaviest replica of any node under the counts that keep it lightest; with
+// several windows the average alone, since replicas are heaviest on different GPUs in each.
+fn exact_bound(layer: u32, candidate: u32, average: u32) -> u32 {
     if params.windows > 1u {
-        return share;
+        return average;
     }
-    var bound = share;
+    var bound = average;
     for (var node = 0u; node < params.nodes; node += 1u) {
         bound = lightest_heaviest(layer, candidate, node, bound);
     }
     return bound;
 }
 
-// The share of a candidate that is not among those walked.
-fn share_of(layer: u32, candidate: u32) -> u32 {
+// The average of a candidate that is not among those walked.
+fn average_of(layer: u32, candidate: u32) -> u32 {
     if params.windows == 1u {
-        return node_share(layer, candidate);
+        return node_average(layer, candidate);
     }
     var sum = 0u;
     for (var q = 0u; q < params.quads; q += 1u) {
-        sum += quad_share(layer, candidate, q);
+        sum += quad_average(layer, candidate, q);
     }
     return sum;
 }
@@ -428,7 +428,7 @@ fn repair(invocation: Invocation) {
     if layer >= params.lanes {
         return;
     }
-    let source = chosen_at(layer, kept[layer_state_at(layer) + LAYER_CHOSEN]);
+    let source = chosen_at(layer, results[layer_state_at(layer) + LAYER_CHOSEN]);
     let to = chosen_at(layer, params.assignments + 1u);
     // The repaired assignment takes the place of DeepSeek's, which has been chosen and searched.
     let lane = layer * (params.samples + 1u) + params.samples;
@@ -454,7 +454,7 @@ fn repair(invocation: Invocation) {
     groups[to] = NONE;
     if best_group_swap(layer, list, state, heavy, light) {
         let candidate = greedy_candidate();
-        groups[to] = exact_bound(layer, candidate, share_of(layer, candidate));
+        groups[to] = exact_bound(layer, candidate, average_of(layer, candidate));
         for (var place = 0u; place < params.groups; place += 1u) {
             groups[to + 1u + place] = groups[list + place];
         }
@@ -463,5 +463,5 @@ fn repair(invocation: Invocation) {
 
 // Load of the heaviest GPU of a node of the layer's plan.
 fn best_node_max(layer: u32, node: u32) -> u32 {
-    return kept[node_state_at(layer, node) + NODE_PLAN_MAX];
+    return results[node_state_at(layer, node) + NODE_PLAN_MAX];
 }

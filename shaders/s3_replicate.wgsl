@@ -1,4 +1,4 @@
-// Stage 3: how many replicas each expert of a node gets. Reads `kept` (node loads and states), `groups` (the
+// Stage 3: how many replicas each expert of a node gets. Reads `results` (node loads and states), `groups` (the
 // bound); writes `arena` (counts, and in scratch the loads that decide) and the queue.
 //
 // start      one lane a (layer, node): whether its candidates run at all
@@ -14,7 +14,7 @@ fn start(invocation: Invocation) {
     let layer = params.layer_begin + lane / params.nodes;
     let node = lane % params.nodes;
     let runs = goes_on(layer, node);
-    kept[node_state_at(layer, node) + NODE_RUNS] = select(0u, 1u, runs);
+    results[node_state_at(layer, node) + NODE_RUNS] = select(0u, 1u, runs);
     if !runs {
         return;
     }
@@ -22,7 +22,7 @@ fn start(invocation: Invocation) {
     for (var start = 0u; start < params.start_count; start += 1u) {
         take_candidate(lane * params.start_count + start);
         set_control(C_END, END_RUNNING);
-        set_control(C_SEVERAL, 0u);
+        set_control(C_REPLICATED, 0u);
     }
 }
 
@@ -42,16 +42,16 @@ fn replicate(invocation: Invocation) {
 // before is good enough and it could win; DeepSeek's own and the repaired one wherever they could win. The nodes of the
 // one that is chosen get further starts where none is good enough, until some bring nothing.
 fn goes_on(layer: u32, node: u32) -> bool {
-    let layer_max = kept[layer_state_at(layer) + LAYER_MAX];
+    let layer_max = results[layer_state_at(layer) + LAYER_MAX];
     let is_open = layer_max > enough(groups[chosen_at(layer, 0u)]);
     if params.start_begin > 0u {
         let state = node_state_at(layer, node);
-        let best = kept[state + NODE_MAX];
+        let best = results[state + NODE_MAX];
         let has_begun = best != NONE;
-        return has_begun && best > enough(node_bound(layer, node)) && kept[state + NODE_IDLE] < params.start_patience;
+        return has_begun && best > enough(node_bound(layer, node)) && results[state + NODE_IDLE] < params.start_patience;
     }
     if params.assignment == CHOSEN {
-        return is_open && kept[layer_state_at(layer) + LAYER_CHOSEN] >= min(FULL_ASSIGNMENTS, params.assignments);
+        return is_open && results[layer_state_at(layer) + LAYER_CHOSEN] >= min(FULL_ASSIGNMENTS, params.assignments);
     }
     return groups[assignment_at(layer)] < layer_max && (params.assignment >= params.assignments || is_open);
 }
@@ -59,7 +59,7 @@ fn goes_on(layer: u32, node: u32) -> bool {
 @compute @workgroup_size(LANES)
 fn perturb(invocation: Invocation) {
     let lane = take_lane(invocation);
-    let share = share_of_lane(lane, expert_blocks(params.node_experts));
+    let share = split_of_lane(lane, expert_blocks(params.node_experts));
     if share.place >= queued() {
         return;
     }
@@ -120,9 +120,9 @@ fn give_replica() {
     let count = count_of(best) + 1u;
     set_count(best, count);
     if count == 2u {
-        let several = control(C_SEVERAL);
+        let several = control(C_REPLICATED);
         set_slot(several, best, 0u);
-        set_control(C_SEVERAL, several + 1u);
+        set_control(C_REPLICATED, several + 1u);
     }
     let share = share_of(scratch(best), count);
     set_scratch(share_at(best), share);

@@ -1,5 +1,5 @@
 // Stage 4: pack a candidate's replicas onto its node's GPUs, heaviest first, each to the least loaded.
-// Reads `kept` (node loads, ranks and order of experts) and counts; writes `arena`.
+// Reads `results` (node loads, ranks and order of experts) and counts; writes `arena`.
 //
 // weigh  one lane a (queued candidate, expert with several replicas): the load of one, in the places of slots
 // sort   one lane a (queued candidate, some of these experts): their lists, see `shared/order.wgsl`
@@ -24,7 +24,7 @@ fn last_at(gpu: u32) -> u32 {
 // Sets the candidate of a lane, and returns the lane's number among those of the candidate, or NONE.
 fn take_share(lane: u32, lanes_each: u32) -> u32 {
     let shares = shares_order();
-    let share = share_of_lane(lane, lanes_each);
+    let share = split_of_lane(lane, lanes_each);
     if share.place >= select(queued(), params.candidates / params.start_count, shares) {
         return NONE;
     }
@@ -33,13 +33,13 @@ fn take_share(lane: u32, lanes_each: u32) -> u32 {
         return share.number;
     }
     take_candidate(share.place * params.start_count);
-    return select(NONE, share.number, kept[node_state_at(my_layer, my_node) + NODE_RUNS] == 1u);
+    return select(NONE, share.number, results[node_state_at(my_layer, my_node) + NODE_RUNS] == 1u);
 }
 
 @compute @workgroup_size(LANES)
 fn weigh(invocation: Invocation) {
-    let index = take_share(take_lane(invocation), most_several());
-    if index == NONE || index >= control(C_SEVERAL) {
+    let index = take_share(take_lane(invocation), most_replicated());
+    if index == NONE || index >= control(C_REPLICATED) {
         return;
     }
     let expert = slot_expert(index);
@@ -48,16 +48,16 @@ fn weigh(invocation: Invocation) {
 
 @compute @workgroup_size(LANES)
 fn sort(invocation: Invocation) {
-    let share = take_share(take_lane(invocation), several_blocks());
+    let share = take_share(take_lane(invocation), replicated_blocks());
     if share == NONE {
         return;
     }
-    let several = control(C_SEVERAL);
-    let first = share * SEVERAL_BLOCK;
+    let several = control(C_REPLICATED);
+    let first = share * REPLICATED_BLOCK;
     if first >= several {
         return;
     }
-    for (var i = 0u; i < SEVERAL_BLOCK; i += 1u) {
+    for (var i = 0u; i < REPLICATED_BLOCK; i += 1u) {
         let index = min(first + i, several - 1u);
         experts[i] = slot_expert(index);
         loads[i] = slot_load(index);
@@ -68,27 +68,27 @@ fn sort(invocation: Invocation) {
     for (var index = 0u; index < several; index += 1u) {
         count_before(slot_expert(index), slot_load(index));
     }
-    for (var i = 0u; i < SEVERAL_BLOCK; i += 1u) {
+    for (var i = 0u; i < REPLICATED_BLOCK; i += 1u) {
         if first + i < several {
-            set_scratch(several_at(heavier[i]), expert_and_count(experts[i], count_of(experts[i])));
-            set_scratch(several_load_at(heavier[i]), loads[i]);
+            set_scratch(replicated_at(heavier[i]), expert_and_count(experts[i], count_of(experts[i])));
+            set_scratch(replicated_load_at(heavier[i]), loads[i]);
             set_scratch(passed_at(earlier[i]), ranks[i]);
         }
     }
 }
 
 // Of the lane's experts: load of a replica, and how many others go before it by that load, and by rank.
-var<private> experts: array<u32, SEVERAL_BLOCK>;
-var<private> loads: array<u32, SEVERAL_BLOCK>;
-var<private> ranks: array<u32, SEVERAL_BLOCK>;
-var<private> heavier: array<u32, SEVERAL_BLOCK>;
-var<private> earlier: array<u32, SEVERAL_BLOCK>;
+var<private> experts: array<u32, REPLICATED_BLOCK>;
+var<private> loads: array<u32, REPLICATED_BLOCK>;
+var<private> ranks: array<u32, REPLICATED_BLOCK>;
+var<private> heavier: array<u32, REPLICATED_BLOCK>;
+var<private> earlier: array<u32, REPLICATED_BLOCK>;
 
 // In a function of its own: naga counts the trips of a loop from where its function begins, so that a compiler that
 // unrolls the loop unrolls the counting away too.
 fn count_before(expert: u32, load: u32) {
     let rank = rank_of(expert);
-    for (var i = 0u; i < SEVERAL_BLOCK; i += 1u) {
+    for (var i = 0u; i < REPLICATED_BLOCK; i += 1u) {
         let before = load > loads[i] || (load == loads[i] && expert < experts[i]);
         heavier[i] += select(0u, 1u, before);
         earlier[i] += select(0u, 1u, rank < ranks[i]);

@@ -1,4 +1,4 @@
-// Stage 5 where GPUs have two slots: search the replica counts alone. Reads `kept` (node loads), `groups` (the bound);
+// Stage 5 where GPUs have two slots: search the replica counts alone. Reads `results` (node loads), `groups` (the bound);
 // writes `arena`. What is computed, and why, is said in `src/mirror/s5_counts/`.
 //
 // search_counts  one workgroup a queued candidate: at first the order of experts and the fold of the counts it has, then
@@ -9,7 +9,6 @@
 // rows.
 
 override DEPTH: u32;             // bits of the number of rows
-const ROLLED_DEPTH: u32 = 11u;
 
 // Control words of this stage.
 const C_ITERATION: u32 = C_SEARCH;
@@ -23,14 +22,6 @@ const C_RENEWED: u32 = C_SEARCH + 6u;  // 1: the target is new, and has no such 
 const COLUMNS: u32 = 16u;        // of a row: what is added to the surplus, from -7 to 8
 const LEAST_ADDED: i32 = -7;
 const MOST_ADDED: i32 = 8;
-const GAINERS: u32 = 16u;
-const LOSERS: u32 = 4u;
-const FIRST_SHIFT: u32 = 6u;
-const LAST_SHIFT: u32 = 16u;
-const HALVED_AFTER: u32 = 2u;
-const PATIENCE_SHARE: u32 = 4u;
-const ABOVE_ALL: u32 = 1u << 28u;    // `FIXED_TOTAL`
-const INDEX: u32 = 0xfffu;           // the bits of a rank that say what it is of
 
 struct Event {
     at: u32,

@@ -250,7 +250,7 @@ fn note_experts(part: u32, gpu: u32) {
 
 // Whether a GPU whose experts are noted may not have what a slot of another holds, because it would be a duplicate.
 // What an earlier GPU or stage left of notes does no harm: an expert is where its note says, or not on the GPU.
-fn is_twin(slot: u32, part: u32, gpu: u32) -> bool {
+fn is_duplicate(slot: u32, part: u32, gpu: u32) -> bool {
     let expert = slot_expert(slot);
     if params.avoid_duplicates == 0u || expert == FREE {
         return false;

@@ -1,4 +1,4 @@
-// Stage 5: one trajectory from each packed candidate. Reads `kept` (loads), `groups`, `problem`; writes `arena`.
+// Stage 5: one trajectory from each packed candidate. Reads `results` (loads), `groups`, `problem`; writes `arena`.
 //
 // search  one workgroup a queued candidate
 //
@@ -17,7 +17,6 @@ override WINDOWS: u32 = 1u;
 const C_ITERATION: u32 = C_SEARCH;
 const C_SINCE: u32 = C_SEARCH + 1u;       // iterations without a new best
 const C_IS_NEW: u32 = C_SEARCH + 2u;      // 1: the placement is the best so far and not kept yet
-const C_REPLICATED: u32 = C_SEARCH + 3u;  // experts with two replicas or more
 
 // What follows an iteration.
 const GO_ON: u32 = 0u;
@@ -154,7 +153,7 @@ fn expert_load(expert: u32, window: u32) -> i32 {
     if WINDOWS == 1u {
         return i32(weight(expert));
     }
-    return i32(kept[params.at_node_windows + (my_loads + expert) * 4u * params.quads + window]);
+    return i32(results[params.at_node_windows + (my_loads + expert) * 4u * params.quads + window]);
 }
 
 // The load of a replica of an expert with this many of them.
@@ -175,7 +174,7 @@ fn floor_of(window: u32) -> i32 {
     if WINDOWS == 1u {
         return 0;
     }
-    return i32(kept[params.at_floors + my_layer * 4u * params.quads + window]);
+    return i32(results[params.at_floors + my_layer * 4u * params.quads + window]);
 }
 
 // Sets the loads of a slot by its expert's count.

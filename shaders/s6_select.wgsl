@@ -1,5 +1,5 @@
 // Stage 6: keep the best start of each node, and the best assignment of each layer. Reads `arena` and
-// `kept`; writes `kept`.
+// `results`; writes `results`.
 //
 // choose_start  one lane a (layer, node) of this dispatch: offer this round's starts in order
 // copy_node       one lane a (layer, node, some slots): the winner's placement
@@ -15,25 +15,25 @@ fn choose_start(invocation: Invocation) {
     let layer = params.layer_begin + lane / params.nodes;
     let state = node_state_at(layer, lane % params.nodes);
     let good = enough(node_bound(layer, lane % params.nodes));
-    kept[state + NODE_WINNER] = NONE;
-    let starts = select(0u, params.start_count, kept[state + NODE_RUNS] == 1u);
+    results[state + NODE_WINNER] = NONE;
+    let starts = select(0u, params.start_count, results[state + NODE_RUNS] == 1u);
     for (var i = 0u; i < starts; i += 1u) {
         take_candidate(lane * params.start_count + i);
         // After the last that could be wanted no start is looked at: the CPU backend does not run them.
-        if kept[state + NODE_MAX] <= good || kept[state + NODE_IDLE] >= params.start_patience {
+        if results[state + NODE_MAX] <= good || results[state + NODE_IDLE] >= params.start_patience {
             return;
         }
         let end = control(C_END);
         let found = control(C_BEST_MAX);
-        kept[state + NODE_IDLE] += 1u;
+        results[state + NODE_IDLE] += 1u;
         if end == END_RUNNING {
-            kept[state + NODE_CUT] = 1u;
+            results[state + NODE_CUT] = 1u;
         }
-        if found < kept[state + NODE_MAX] {
-            kept[state + NODE_MAX] = found;
-            kept[state + NODE_END] = end;
-            kept[state + NODE_WINNER] = me;
-            kept[state + NODE_IDLE] = 0u;
+        if found < results[state + NODE_MAX] {
+            results[state + NODE_MAX] = found;
+            results[state + NODE_END] = end;
+            results[state + NODE_WINNER] = me;
+            results[state + NODE_IDLE] = 0u;
         }
     }
 }
@@ -47,7 +47,7 @@ fn copy_node(invocation: Invocation) {
     let pair = lane / copy_blocks();
     let layer = params.layer_begin + pair / params.nodes;
     let node = pair % params.nodes;
-    let winner = kept[node_state_at(layer, node) + NODE_WINNER];
+    let winner = results[node_state_at(layer, node) + NODE_WINNER];
     if winner == NONE {
         return;
     }
@@ -55,7 +55,7 @@ fn copy_node(invocation: Invocation) {
     let begin = lane % copy_blocks() * COPY_BLOCK;
     let to = params.at_node_slots + (layer * params.nodes + node) * params.node_slots;
     for (var slot = begin; slot < min(begin + COPY_BLOCK, params.node_slots); slot += 1u) {
-        kept[to + slot] = snapshot(slot);
+        results[to + slot] = snapshot(slot);
     }
 }
 
@@ -73,37 +73,37 @@ fn settle_layer(invocation: Invocation) {
     let state = layer_state_at(layer);
     var deciding = 0u;
     for (var node = 0u; node < params.nodes; node += 1u) {
-        kept[state + LAYER_CUT] |= kept[node_state_at(layer, node) + NODE_CUT];
-        if kept[node_state_at(layer, node) + NODE_MAX] > kept[node_state_at(layer, deciding) + NODE_MAX] {
+        results[state + LAYER_CUT] |= results[node_state_at(layer, node) + NODE_CUT];
+        if results[node_state_at(layer, node) + NODE_MAX] > results[node_state_at(layer, deciding) + NODE_MAX] {
             deciding = node;
         }
     }
     let decides = node_state_at(layer, deciding);
-    kept[state + LAYER_TAKE] = 0u;
-    let max = kept[decides + NODE_MAX];
+    results[state + LAYER_TAKE] = 0u;
+    let max = results[decides + NODE_MAX];
     // Further starts of the nodes that the plan has made none of them worse.
-    if max < kept[state + LAYER_MAX] || (params.assignment == CHOSEN && max != NONE) {
+    if max < results[state + LAYER_MAX] || (params.assignment == CHOSEN && max != NONE) {
         take(layer, decides);
     }
     if params.assignment < params.assignments - 1u {
-        let max = kept[state + LAYER_MAX];
+        let max = results[state + LAYER_MAX];
         let next = groups[chosen_at(layer, params.assignment + 1u)];
-        kept[state + LAYER_OPEN] = select(0u, 1u, max > enough(groups[chosen_at(layer, 0u)]) && next < max);
+        results[state + LAYER_OPEN] = select(0u, 1u, max > enough(groups[chosen_at(layer, 0u)]) && next < max);
     }
 }
 
 // The assignment just searched becomes the plan of a layer.
 fn take(layer: u32, decides: u32) {
     let state = layer_state_at(layer);
-    kept[state + LAYER_MAX] = kept[decides + NODE_MAX];
-    kept[state + LAYER_END] = kept[decides + NODE_END];
-    kept[state + LAYER_TAKE] = 1u;
+    results[state + LAYER_MAX] = results[decides + NODE_MAX];
+    results[state + LAYER_END] = results[decides + NODE_END];
+    results[state + LAYER_TAKE] = 1u;
     if params.assignment != CHOSEN {
-        kept[state + LAYER_CHOSEN] = params.assignment;
+        results[state + LAYER_CHOSEN] = params.assignment;
     }
     for (var node = 0u; node < params.nodes; node += 1u) {
         let at = node_state_at(layer, node);
-        kept[at + NODE_PLAN_MAX] = kept[at + NODE_MAX];
+        results[at + NODE_PLAN_MAX] = results[at + NODE_MAX];
     }
 }
 
@@ -115,18 +115,18 @@ fn copy_plan(invocation: Invocation) {
     }
     let pair = lane / copy_blocks();
     let layer = pair / params.nodes;
-    if kept[layer_state_at(layer) + LAYER_TAKE] == 0u {
+    if results[layer_state_at(layer) + LAYER_TAKE] == 0u {
         return;
     }
     let begin = lane % copy_blocks() * COPY_BLOCK;
     let logical = params.at_logical + pair * params.node_experts;
     for (var slot = begin; slot < min(begin + COPY_BLOCK, params.node_slots); slot += 1u) {
         let at = pair * params.node_slots + slot;
-        let expert = kept[params.at_node_slots + at];
+        let expert = results[params.at_node_slots + at];
         if expert == FREE {
-            kept[params.at_plan + at] = FREE;
+            results[params.at_plan + at] = FREE;
         } else {
-            kept[params.at_plan + at] = kept[logical + expert];
+            results[params.at_plan + at] = results[logical + expert];
         }
     }
 }

@@ -120,7 +120,7 @@ pub const REGISTER_GPUS: u32 = 64;
 /// On a device one lane does so many experts of a node.
 pub const EXPERT_BLOCK: u32 = 16;
 /// So many where they have several replicas: a longer kernel, which compilers take long over.
-pub const SEVERAL_BLOCK: u32 = 8;
+pub const REPLICATED_BLOCK: u32 = 8;
 
 /// How many of a word's values a fraction of parts per million is: `x * fraction / 2^32`.
 fn fraction_of_ppm(ppm: u32) -> u32 {

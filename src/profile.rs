@@ -166,7 +166,7 @@ impl Batch {
             assignment: 0,
             layers: (0, self.params.layers),
             starts: (0, self.params.starts),
-            haste: 1,
+            work_divisor: 1,
         };
         let arena = self.layout.arena_words(batch.params(base).candidates);
         if arena > profiler.gpu.max_buffer_words() {
@@ -178,7 +178,7 @@ impl Batch {
         stages::s2_groups_to_nodes::record_gather(&mut recording, base, 0);
         stages::record_candidates(&mut recording, &self.params, base, &batch);
         let problem = self.layout.problem(&self.loads, &[], &self.table);
-        let part = Part::Kept { begin: 0, words: 1 };
+        let part = Part::Results { begin: 0, words: 1 };
         let start = Instant::now();
         profiler.gpu.run(&recording, &self.layout, &problem, arena, part)?;
         Ok((profiler.times(), start.elapsed()))

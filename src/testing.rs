@@ -1,7 +1,7 @@
 //! What the project's own tests need to see of its inside. No part of the API: anything here may change.
 
 use crate::engine::recording::{
-    BINDINGS, FixedValues, Form, GRID_BINDINGS, Kernel, LANES, constants, fixed_values,
+    BINDINGS, GRID_BINDINGS, Kernel, LANES, OverrideValues, Tuning, constants, override_values,
 };
 use crate::layout::{GpuParams, Layout, window_quads, words::layer};
 use crate::params::{Params, enumerate_assignments};
@@ -55,7 +55,7 @@ pub fn shaders() -> Vec<ShaderUnit> {
     for stage in &STAGES {
         for entry in stage.entries {
             let mut variants: Vec<_> =
-                plans.iter().map(|plan| fixed_values(stage.fixed, entry, plan)).collect();
+                plans.iter().map(|plan| override_values(stage.overrides, entry, plan)).collect();
             variants.sort_unstable();
             variants.dedup();
             units.extend(variants.iter().flat_map(|values| units_of(stage, entry, values)));
@@ -64,24 +64,24 @@ pub fn shaders() -> Vec<ShaderUnit> {
     units
 }
 
-/// The pipelines of an entry point with these constants: of the search one for each form.
-fn units_of(stage: &Stage, entry: &'static str, values: &FixedValues) -> Vec<ShaderUnit> {
+/// The pipelines of an entry point with these constants: of the search one for each tuning.
+fn units_of(stage: &Stage, entry: &'static str, values: &OverrideValues) -> Vec<ShaderUnit> {
     let unit = unit(stage, entry, values);
-    let forms: &[Form] = if stage.teams { &[Form::SOFTWARE, Form::GPU] } else { &[Form::SOFTWARE] };
-    let formed = |&form: &Form| {
+    let tunings: &[Tuning] = if stage.teams { &[Tuning::SOFTWARE, Tuning::GPU] } else { &[Tuning::SOFTWARE] };
+    let formed = |&tuning: &Tuning| {
         let mut unit = unit.clone();
         if stage.teams {
-            unit.variant.push_str(&format!("{form:?}"));
+            unit.variant.push_str(&format!("{tuning:?}"));
         }
         if stage.teams {
-            unit.constants.extend(form.constants());
+            unit.constants.extend(tuning.constants());
         }
         if stage.teams {
-            unit.workgroup_size[0] = form.team;
+            unit.workgroup_size[0] = tuning.team;
         }
         unit
     };
-    forms.iter().map(formed).collect()
+    tunings.iter().map(formed).collect()
 }
 
 /// Plans whose pipelines stand for all: every kind of move, of few and many slots, GPUs and windows, with and
@@ -113,12 +113,12 @@ fn plans() -> Vec<GpuParams> {
     plans
 }
 
-fn unit(stage: &Stage, entry_point: &'static str, values: &FixedValues) -> ShaderUnit {
+fn unit(stage: &Stage, entry_point: &'static str, values: &OverrideValues) -> ShaderUnit {
     let sizes_grids = stage.stem == queue::STAGE.stem;
     let bind = |group: u32, kinds: &'static [BindingKind]| {
         (0..).zip(kinds).map(move |(binding, &kind)| Binding { group, binding, kind })
     };
-    let constants = constants(stage.fixed, entry_point, values);
+    let constants = constants(stage.overrides, entry_point, values);
     let grids: &[BindingKind] = if sizes_grids { &GRID_BINDINGS } else { &[] };
     let bindings = bind(0, &BINDINGS).chain(bind(1, grids)).collect();
     ShaderUnit {
@@ -141,9 +141,9 @@ pub struct Replay {
     pub dispatches: Vec<ReplayDispatch>,
     /// What the problem buffer holds.
     pub problem: Vec<u32>,
-    /// Words of the groups buffer, the kept buffer, the arena and the queue.
+    /// Words of the groups buffer, the results buffer, the arena and the queue.
     pub words: [u64; 4],
-    /// Where the result begins in the kept buffer, and its words.
+    /// Where the result begins in the results buffer, and its words.
     pub result: (u64, u64),
     params: Params,
     /// The loads planned from.
@@ -166,10 +166,11 @@ pub struct ReplayDispatch {
 /// The constants of a dispatch's pipeline on a software driver.
 fn constants_of(kernel: Kernel, params: &GpuParams) -> Vec<(&'static str, f64)> {
     let stage = STAGES.iter().find(|stage| stage.stem == kernel.stem);
-    let fixed = stage
-        .map(|stage| constants(stage.fixed, kernel.entry, &fixed_values(stage.fixed, kernel.entry, params)));
-    let form = stage.filter(|stage| stage.teams).map(|_| Form::SOFTWARE.constants());
-    fixed.into_iter().flatten().chain(form.into_iter().flatten()).collect()
+    let fixed = stage.map(|stage| {
+        constants(stage.overrides, kernel.entry, &override_values(stage.overrides, kernel.entry, params))
+    });
+    let tuning = stage.filter(|stage| stage.teams).map(|_| Tuning::SOFTWARE.constants());
+    fixed.into_iter().flatten().chain(tuning.into_iter().flatten()).collect()
 }
 
 impl Replay {
@@ -182,7 +183,7 @@ impl Replay {
         let table = enumerate_assignments(params.groups, params.nodes);
         let layout = Layout::new(&params, table.len() as u32);
         let (recording, arena) = {
-            let share = gpu::Share { assignments: params.assignments, haste: 1 };
+            let share = gpu::Extent { assignments: params.assignments, work_divisor: 1 };
             gpu::record(&params, &layout, gpu::ARENA_WORDS, share)
         };
         let dispatch = |dispatch: &crate::engine::recording::Dispatch| ReplayDispatch {
@@ -197,8 +198,8 @@ impl Replay {
         Ok(Self {
             dispatches: recording.dispatches.iter().map(dispatch).collect(),
             problem: layout.problem(&combined, &window_quads(&params, &windows), &table),
-            words: [layout.groups_words, layout.kept_words, arena, queue],
-            result: (layout.result_begin, layout.kept_words - layout.result_begin),
+            words: [layout.groups_words, layout.results_words, arena, queue],
+            result: (layout.result_begin, layout.results_words - layout.result_begin),
             params,
             windows,
         })

@@ -1,4 +1,4 @@
-// Stage 2: what later stages need of the nodes of an assignment, in `kept`.
+// Stage 2: what later stages need of the nodes of an assignment, in `results`.
 
 @compute @workgroup_size(LANES)
 fn gather(invocation: Invocation) {
@@ -21,30 +21,30 @@ fn gather(invocation: Invocation) {
     }
     for (var node = begin; node < min(begin + COPY_BLOCK, params.nodes); node += 1u) {
         let state = node_state_at(layer, node);
-        kept[state + NODE_MAX] = NONE;
-        kept[state + NODE_END] = END_SPENT;
-        kept[state + NODE_WINNER] = NONE;
-        kept[state + NODE_CUT] = 0u;
-        kept[state + NODE_IDLE] = 0u;
+        results[state + NODE_MAX] = NONE;
+        results[state + NODE_END] = END_SPENT;
+        results[state + NODE_WINNER] = NONE;
+        results[state + NODE_CUT] = 0u;
+        results[state + NODE_IDLE] = 0u;
     }
     if begin == 0u && params.assignment == 0u {
-        kept[layer_state_at(layer) + LAYER_MAX] = NONE;
-        kept[layer_state_at(layer) + LAYER_END] = END_SPENT;
-        kept[layer_state_at(layer) + LAYER_TAKE] = 0u;
-        kept[layer_state_at(layer) + LAYER_CHOSEN] = 0u;
-        kept[layer_state_at(layer) + LAYER_CUT] = 0u;
-        kept[layer_state_at(layer) + LAYER_OPEN] = 0u;
+        results[layer_state_at(layer) + LAYER_MAX] = NONE;
+        results[layer_state_at(layer) + LAYER_END] = END_SPENT;
+        results[layer_state_at(layer) + LAYER_TAKE] = 0u;
+        results[layer_state_at(layer) + LAYER_CHOSEN] = 0u;
+        results[layer_state_at(layer) + LAYER_CUT] = 0u;
+        results[layer_state_at(layer) + LAYER_OPEN] = 0u;
     }
 }
 
 fn gather_expert(layer: u32, expert: u32, logical: u32) {
     let source = layer * params.experts + logical;
     let to = layer * params.experts + expert;
-    kept[to] = problem[source];
-    kept[params.at_logical + to] = logical;
+    results[to] = problem[source];
+    results[params.at_logical + to] = logical;
     let each = select(0u, 4u * params.quads, params.windows > 1u);
     for (var i = 0u; i < each; i += 1u) {
-        kept[params.at_node_windows + to * each + i] = problem[params.at_windows + source * each + i];
+        results[params.at_node_windows + to * each + i] = problem[params.at_windows + source * each + i];
     }
 }
 
@@ -60,11 +60,11 @@ fn bound_nodes(invocation: Invocation) {
         let first = lane * params.node_experts;
         var sum = 0u;
         for (var expert = 0u; expert < params.node_experts; expert += 1u) {
-            sum += kept[first + expert];
+            sum += results[first + expert];
         }
         bound = max(bound, lightest_heaviest_of(first, (sum + params.node_gpus - 1u) / params.node_gpus));
     }
-    kept[params.at_node_state + lane * NODE_WORDS + NODE_BOUND] = bound;
+    results[params.at_node_state + lane * NODE_WORDS + NODE_BOUND] = bound;
 }
 
 // As `lightest_heaviest`, of a node's gathered loads.
@@ -99,7 +99,7 @@ fn gathered_need(first: u32, i: u32, t: u32) -> u32 {
     if i >= params.node_experts {
         return 0u;
     }
-    let load = kept[first + i];
+    let load = results[first + i];
     let need = select((load + t - 1u) / max(t, 1u), 1u, load <= t);
     return select(need, params.node_replicas + 1u, need > params.max_count);
 }
@@ -118,23 +118,23 @@ fn rank_experts(invocation: Invocation) {
         return;
     }
     for (var i = 0u; i < EXPERT_BLOCK; i += 1u) {
-        block_loads[i] = kept[begin + min(first + i, params.node_experts - 1u)];
+        block_loads[i] = results[begin + min(first + i, params.node_experts - 1u)];
         block_ranks[i] = 0u;
     }
     let end = min(first + EXPERT_BLOCK, params.node_experts);
     for (var other = 0u; other < first; other += 1u) {
-        count_heavier(kept[begin + other], 0u);
+        count_heavier(results[begin + other], 0u);
     }
     for (var other = first; other < end; other += 1u) {
-        count_heavier(kept[begin + other], other - first + 1u);
+        count_heavier(results[begin + other], other - first + 1u);
     }
     for (var other = end; other < params.node_experts; other += 1u) {
-        count_heavier(kept[begin + other], EXPERT_BLOCK);
+        count_heavier(results[begin + other], EXPERT_BLOCK);
     }
     for (var i = 0u; i < EXPERT_BLOCK; i += 1u) {
         if first + i < end {
-            kept[params.at_rank + begin + first + i] = block_ranks[i];
-            kept[params.at_order + begin + block_ranks[i]] = first + i;
+            results[params.at_rank + begin + first + i] = block_ranks[i];
+            results[params.at_order + begin + block_ranks[i]] = first + i;
         }
     }
 }
@@ -170,8 +170,8 @@ fn floors(invocation: Invocation) {
     }
     let shares = (largest + params.node_gpus - 1u) / params.node_gpus;
     let to = params.at_floors + lane * 4u;
-    kept[to] = shares.x;
-    kept[to + 1u] = shares.y;
-    kept[to + 2u] = shares.z;
-    kept[to + 3u] = shares.w;
+    results[to] = shares.x;
+    results[to + 1u] = shares.y;
+    results[to + 2u] = shares.z;
+    results[to + 3u] = shares.w;
 }

@@ -19,7 +19,7 @@ fn place_events() {
         arena[surplus_at(row)] = select(0u - count, count, is_heavy);
     }
     if leads {
-        arena[position_at(0u)] = ABOVE_ALL;
+        arena[position_at(0u)] = FIXED_TOTAL;
         arena[surplus_at(0u)] = 0u;
         arena[position_at(experts + 1u)] = half_goal;
         arena[surplus_at(experts + 1u)] = 0u;

@@ -76,8 +76,8 @@ fn keeps_twins_apart(mask: u32) -> bool {
     for (var i = 0u; i < k; i += 1u) {
         let expert = slot_expert(split_slot(i));
         for (var j = k; j < 2u * k; j += 1u) {
-            let twins = slot_expert(split_slot(j)) == expert && expert != FREE;
-            if twins && ((mask >> i) & 1u) == ((mask >> j) & 1u) {
+            let duplicates = slot_expert(split_slot(j)) == expert && expert != FREE;
+            if duplicates && ((mask >> i) & 1u) == ((mask >> j) & 1u) {
                 return false;
             }
         }

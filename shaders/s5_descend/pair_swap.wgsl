@@ -26,7 +26,7 @@ fn weigh_pair_swaps() {
     cursor += 1u;
     let to = gpu * k + first;
     let to_2 = gpu * k + second;
-    if second <= first || is_twin(to, ON_HEAVY, heavy) || is_twin(to_2, ON_HEAVY, heavy) {
+    if second <= first || is_duplicate(to, ON_HEAVY, heavy) || is_duplicate(to_2, ON_HEAVY, heavy) {
         return;
     }
     let theirs = slot_load(to) + slot_load(to_2);
@@ -36,7 +36,7 @@ fn weigh_pair_swaps() {
         for (var j = i + 1u; j < n; j += 1u) {
             let source_2 = heavy * k + j;
             let m = moved(slot_load(source) + slot_load(source_2), theirs, distance);
-            if m > gain.low && !is_twin(source, ON_OTHER, gpu) && !is_twin(source_2, ON_OTHER, gpu) {
+            if m > gain.low && !is_duplicate(source, ON_OTHER, gpu) && !is_duplicate(source_2, ON_OTHER, gpu) {
                 gain.low = m;
                 move_from = source;
                 move_from_2 = source_2;

@@ -67,14 +67,14 @@ fn weigh_swaps() {
     }
     let to = cursor;
     cursor += 1u;
-    if is_twin(to, ON_HEAVY, heavy) {
+    if is_duplicate(to, ON_HEAVY, heavy) {
         return;
     }
     let theirs = slot_load(to);
     spent += k;
     for (var i = 0u; i < k; i += 1u) {
         let found = worth(moved(slot_load(heavy * k + i), theirs, distance), distance);
-        if wide_greater(found, gain) && !is_twin(heavy * k + i, ON_OTHER, gpu) {
+        if wide_greater(found, gain) && !is_duplicate(heavy * k + i, ON_OTHER, gpu) {
             gain = found;
             move_from = heavy * k + i;
             move_to = to;

@@ -7,16 +7,16 @@
 var<workgroup> given_load: array<i32, MOST_OFFERED>;
 var<workgroup> given_open: array<u32, 32>;
 
-// The first slots that an iteration offers, of the heaviest GPU and of the others: 0, unless a GPU has more slots than
-// are offered.
+// The first slot that an iteration offers, of the heaviest GPU and of the others: 0, unless a GPU has more slots than are
+// offered.
 fn first_own(key: u32) -> u32 {
-    return select(below(draw(key, DRAW_OFFERS + iteration), params.slots_per_gpu), 0u,
-        params.exchange_slots == params.slots_per_gpu);
+    let word = draw(key, DRAW_OFFERS + iteration);
+    return select(below(word, params.slots_per_gpu), 0u, params.exchange_slots == params.slots_per_gpu);
 }
 
 fn first_other(key: u32) -> u32 {
-    return select(below(draw(key, DRAW_OFFERS + iteration) * PLACE_STEP, params.slots_per_gpu), 0u,
-        params.exchange_slots == params.slots_per_gpu);
+    let word = draw(key, DRAW_OFFERS + iteration) * PLACE_STEP;
+    return select(below(word, params.slots_per_gpu), 0u, params.exchange_slots == params.slots_per_gpu);
 }
 
 // The slot of the node that is the i-th offered of a GPU.

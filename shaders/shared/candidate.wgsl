@@ -4,7 +4,7 @@ var<private> me: u32;             // candidate of this lane
 var<private> my_layer: u32;
 var<private> my_node: u32;
 var<private> my_start: u32;
-var<private> my_loads: u32;       // where the loads of its node begin in `kept`
+var<private> my_loads: u32;       // where the loads of its node begin in `results`
 var<private> my_words: u32;       // where its words begin
 var<private> my_order: u32;       // where those begin of the candidate that has its order of packing
 
@@ -44,12 +44,12 @@ fn set_control(word: u32, value: u32) {
 
 // Load of an expert, in the node's own numbering.
 fn weight(expert: u32) -> u32 {
-    return kept[my_loads + expert];
+    return results[my_loads + expert];
 }
 
 // Its place in the order of packing if each expert had one replica.
 fn rank_of(expert: u32) -> u32 {
-    return kept[params.at_rank + my_loads + expert];
+    return results[params.at_rank + my_loads + expert];
 }
 
 fn slot_expert(slot: u32) -> u32 {
@@ -118,14 +118,14 @@ fn candidate_of(lane: u32) -> u32 {
 }
 
 // Where several lanes share a candidate: one of `count` places, and the number of the lane among those of the place.
-struct Share {
+struct Split {
     place: u32,
     number: u32,
 }
 
-fn share_of_lane(lane: u32, lanes_each: u32) -> Share {
+fn split_of_lane(lane: u32, lanes_each: u32) -> Split {
     let each = max(lanes_each, 1u);
-    return Share(lane / each, lane % each);
+    return Split(lane / each, lane % each);
 }
 
 // Lets this candidate run again in the next dispatch.

@@ -7,7 +7,7 @@
 override CUT: u32;               // whether items are packed in several dispatches
 
 // An expert with several replicas and their number (at most 4,096 and 16,384), heaviest replica first.
-fn several_at(index: u32) -> u32 {
+fn replicated_at(index: u32) -> u32 {
     return index;
 }
 
@@ -16,7 +16,7 @@ fn expert_and_count(expert: u32, count: u32) -> u32 {
 }
 
 // The load of one of them.
-fn several_load_at(index: u32) -> u32 {
+fn replicated_load_at(index: u32) -> u32 {
     return params.node_experts + index;
 }
 
@@ -57,7 +57,7 @@ var<private> several: u32;
 
 // Begins with the item `params.begin`, at which the dispatch before ended.
 fn begin_order(together: bool) {
-    several = arena[params.at_control + C_SEVERAL + my_order];
+    several = arena[params.at_control + C_REPLICATED + my_order];
     single_rank = 0u;
     passed_index = 0u;
     first = Several();
@@ -91,7 +91,7 @@ fn begun_expert() -> u32 {
     if first.taken == 0u {
         return NONE;
     }
-    return listed(several_at(first.index)) & 0xffffu;
+    return listed(replicated_at(first.index)) & 0xffffu;
 }
 
 // Sets the next item, and looks at what may come after it.
@@ -126,7 +126,7 @@ fn see(together: bool) {
         pass_over();
         pass_over();
     }
-    single_expert = kept[params.at_order + my_loads + min(single_rank, params.node_experts - 1u)];
+    single_expert = results[params.at_order + my_loads + min(single_rank, params.node_experts - 1u)];
     single_load = select(0u, weight(single_expert) + 1u, single_rank < params.node_experts);
     first = seen(first, 0u);
     if !together {
@@ -154,8 +154,8 @@ fn rank_to_pass() -> u32 {
 fn seen(place: Several, without: u32) -> Several {
     let there = place.index < several;
     let index = min(place.index, max(several, 1u) - 1u);
-    let what = listed(several_at(index));
-    let load = listed(several_load_at(index));
+    let what = listed(replicated_at(index));
+    let load = listed(replicated_load_at(index));
     let copies = select(0u, (what >> 16u) - without, there);
     return Several(place.index, place.taken, copies, what & 0xffffu, select(0u, load + 1u, there));
 }

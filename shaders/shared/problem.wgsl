@@ -18,7 +18,7 @@ var<private> params: Params;
 @group(0) @binding(2) var<storage, read_write> groups: array<u32>;
 // what is kept of each node and layer: node loads, their ranks and order, the logical experts, node state and slots, layer state, the plan;
 // of several windows the node loads [layers][experts][4 * quads] and floors [layers][4 * quads]
-@group(0) @binding(3) var<storage, read_write> kept: array<u32>;
+@group(0) @binding(3) var<storage, read_write> results: array<u32>;
 // candidates, see `candidate.wgsl`
 @group(0) @binding(4) var<storage, read_write> arena: array<u32>;
 // which candidates still run
@@ -35,7 +35,7 @@ fn chosen_at(layer: u32, assignment: u32) -> u32 {
 
 // The assignment that this dispatch is about.
 fn assignment_at(layer: u32) -> u32 {
-    let chosen = kept[layer_state_at(layer) + LAYER_CHOSEN];
+    let chosen = results[layer_state_at(layer) + LAYER_CHOSEN];
     return chosen_at(layer, select(params.assignment, chosen, params.assignment == CHOSEN));
 }
 
@@ -48,7 +48,7 @@ fn layer_state_at(layer: u32) -> u32 {
 }
 
 fn node_bound(layer: u32, node: u32) -> u32 {
-    return kept[node_state_at(layer, node) + NODE_BOUND];
+    return results[node_state_at(layer, node) + NODE_BOUND];
 }
 
 // The load at which a start ends, for a bound.
@@ -67,13 +67,13 @@ fn expert_blocks(experts: u32) -> u32 {
 }
 
 // Experts of a node that may have several replicas.
-fn most_several() -> u32 {
+fn most_replicated() -> u32 {
     return min(params.node_replicas - params.node_experts, params.node_experts);
 }
 
 // Blocks of these.
-fn several_blocks() -> u32 {
-    return (most_several() + SEVERAL_BLOCK - 1u) / SEVERAL_BLOCK;
+fn replicated_blocks() -> u32 {
+    return (most_replicated() + REPLICATED_BLOCK - 1u) / REPLICATED_BLOCK;
 }
 
 // Which lane of a dispatch runs.

@@ -73,7 +73,7 @@ fn trips(kernel: Kernel, p: &GpuParams, lanes: u64) -> u64 {
         "build" => of(3 * s.nodes) + of(s.steps) + s.steps * of(s.nodes),
         "swap_groups" => of(s.nodes) + group_swap(&s, s.groups),
         "sum_window_groups" => of(p.group_size.into()),
-        "share" | "add_share" | "floors" => of(s.groups),
+        "average" | "add_average" | "floors" => of(s.groups),
         "bound_nodes" => of(s.experts) + bisection(&s),
         "walk" => {
             let candidates = if p.enumerated > 0 { p.enumerated } else { p.samples };
@@ -332,7 +332,7 @@ fn record(shape: Shape, options: &PlanOptions) -> Recording {
 fn record_params(params: &Params) -> Recording {
     let table = enumerate_assignments(params.groups, params.nodes);
     let layout = Layout::new(params, table.len() as u32);
-    let share = gpu::Share { assignments: params.assignments.min(2), haste: 1 };
+    let share = gpu::Extent { assignments: params.assignments.min(2), work_divisor: 1 };
     gpu::record(params, &layout, gpu::ARENA_WORDS, share).0
 }
 
@@ -450,7 +450,7 @@ fn no_dispatch_of_a_descent_passes_the_limit() {
                 let search = Search::Descent(Descent { lightest, pair_swaps: true, ..descent });
                 let params = params(shape, &PlanOptions { duplicates, search, ..options.clone() });
                 let base = Layout::new(&params, 1).base;
-                let batch = Batch { assignment: 0, layers: (0, 1), starts: (0, 1), haste: 1 };
+                let batch = Batch { assignment: 0, layers: (0, 1), starts: (0, 1), work_divisor: 1 };
                 let mut recording = Recording::default();
                 s5_descend::record(&mut recording, &base, &batch);
                 let fuel = recording.dispatches[1].params.fuel;

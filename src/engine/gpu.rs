@@ -8,10 +8,10 @@ use std::sync::{Mutex, PoisonError};
 
 use super::clock::Clock;
 use super::device::{OpenDevice, one_line};
-use super::missing::{Missing, Variant};
+use super::pending::{Pending, Variant};
 use super::recording::{
-    BINDINGS, BindingKind, Dispatch, Fixed, Form, GRID_BINDINGS, Grid, LANES, Recording, constants,
-    fixed_values,
+    BINDINGS, BindingKind, Dispatch, GRID_BINDINGS, Grid, LANES, Override, Recording, Tuning, constants,
+    override_values,
 };
 use super::trusted::shader_module;
 use crate::error::Error;
@@ -27,7 +27,7 @@ pub const DISPATCHES_PER_SUBMISSION: usize = 256;
 #[derive(Debug, Clone, Copy)]
 #[allow(missing_docs)]
 pub enum Part {
-    Kept {
+    Results {
         begin: u64,
         words: u64,
     },
@@ -46,7 +46,7 @@ pub enum Part {
 impl Part {
     fn words(&self) -> u64 {
         match *self {
-            Part::Kept { words, .. } => words,
+            Part::Results { words, .. } => words,
             #[cfg(test)]
             Part::Groups { words, .. } | Part::Arena { words, .. } => words,
         }
@@ -64,8 +64,8 @@ pub struct ShaderSource {
     /// Whether it sizes the grids of later dispatches.
     pub sizes_grids: bool,
     /// Its `override` constants.
-    pub fixed: &'static [Fixed],
-    /// Whether it has those of a [`Form`] as well.
+    pub overrides: &'static [Override],
+    /// Whether it has those of a [`Tuning`] as well.
     pub teams: bool,
 }
 
@@ -74,14 +74,14 @@ const GRIDS: [(Grid, u64); 5] = [
     (Grid::Queued, 0),
     (Grid::QueuedTeams, 12),
     (Grid::QueuedBlocks, 24),
-    (Grid::QueuedSeveral, 36),
-    (Grid::QueuedSeveralBlocks, 48),
+    (Grid::QueuedReplicated, 36),
+    (Grid::QueuedReplicatedBlocks, 48),
 ];
 
 /// A device with its shaders, and what earlier calls made on it.
 pub struct Gpu {
     open: OpenDevice,
-    form: Form,
+    tuning: Tuning,
     bindings: wgpu::BindGroupLayout,
     modules: HashMap<&'static str, Module>,
     grids: wgpu::Buffer,
@@ -89,7 +89,7 @@ pub struct Gpu {
     /// Where the device was opened for timing.
     clock: Option<Clock>,
     /// One call at a time.
-    made: Mutex<Made>,
+    cache: Mutex<Cache>,
 }
 
 /// A shader on the device.
@@ -97,7 +97,7 @@ struct Module {
     shader: wgpu::ShaderModule,
     layout: wgpu::PipelineLayout,
     entries: &'static [&'static str],
-    fixed: &'static [Fixed],
+    overrides: &'static [Override],
     teams: bool,
 }
 
@@ -106,7 +106,7 @@ type Pipelines = HashMap<Variant, wgpu::ComputePipeline>;
 
 /// What calls make and leave to the next; all of it goes where a call fails, so that no half-made thing stays.
 #[derive(Default)]
-struct Made {
+struct Cache {
     pipelines: Pipelines,
     buffers: Buffers,
 }
@@ -117,7 +117,7 @@ struct Buffers {
     params: Option<wgpu::Buffer>,
     problem: Option<wgpu::Buffer>,
     groups: Option<wgpu::Buffer>,
-    kept: Option<wgpu::Buffer>,
+    results: Option<wgpu::Buffer>,
     arena: Option<wgpu::Buffer>,
     queue: Option<wgpu::Buffer>,
     staging: Option<wgpu::Buffer>,
@@ -159,14 +159,15 @@ impl Gpu {
             let descriptor = wgpu::ShaderModuleDescriptor { label: Some(shader.stem), source };
             let layout = if shader.sizes_grids { &with_grids } else { &plain };
             let module = shader_module(device, descriptor);
-            let ShaderSource { entries, fixed, teams, .. } = *shader;
-            let module = Module { shader: module, layout: layout.clone(), entries, fixed, teams };
+            let ShaderSource { entries, overrides, teams, .. } = *shader;
+            let module = Module { shader: module, layout: layout.clone(), entries, overrides, teams };
             modules.insert(shader.stem, module);
         }
         let clock = Clock::new(device, &open.queue);
         let vector = open.info.limits.iter().find(|(name, _)| *name == "subgroup_max_size");
-        let form = Form::of(open.info.is_software, vector.map_or(0, |(_, lanes)| *lanes));
-        let gpu = Self { open, form, clock, bindings, modules, grids, grids_group, made: Mutex::default() };
+        let tuning = Tuning::of(open.info.is_software, vector.map_or(0, |(_, lanes)| *lanes));
+        let gpu =
+            Self { open, tuning, clock, bindings, modules, grids, grids_group, cache: Mutex::default() };
         gpu.check_fault()?;
         Ok(gpu)
     }
@@ -188,10 +189,10 @@ impl Gpu {
         self.open.fault.lost()
     }
 
-    /// The same with shaders of another form.
+    /// The same with shaders of another tuning.
     #[cfg(test)]
-    pub fn with_form(self, form: Form) -> Self {
-        Self { form, ..self }
+    pub fn with_tuning(self, tuning: Tuning) -> Self {
+        Self { tuning, ..self }
     }
 
     /// The device, to be ill-treated.
@@ -237,16 +238,16 @@ impl Gpu {
         if recording.is_cut() {
             return Err(self.error("the plan takes more dispatches than a recording may have"));
         }
-        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
         self.open.fault.forgive();
         self.check_fault()?;
         let result =
-            self.guarded(|| self.run_with(&mut made, go_on, recording, layout, problem, arena_words, part));
+            self.guarded(|| self.run_with(&mut cache, go_on, recording, layout, problem, arena_words, part));
         match &result {
             Ok(_) => {}
             // The device may still write to them.
-            Err(Error::Cancelled) => made.buffers = Buffers::default(),
-            Err(_) => *made = Made::default(),
+            Err(Error::Cancelled) => cache.buffers = Buffers::default(),
+            Err(_) => *cache = Cache::default(),
         }
         result
     }
@@ -266,7 +267,7 @@ impl Gpu {
     #[allow(clippy::too_many_arguments)]
     fn run_with(
         &self,
-        made: &mut Made,
+        cache: &mut Cache,
         go_on: &dyn Fn() -> Result<(), Error>,
         recording: &Recording,
         layout: &Layout,
@@ -274,7 +275,7 @@ impl Gpu {
         arena_words: u64,
         part: Part,
     ) -> Result<Vec<u32>, Error> {
-        let Made { pipelines, buffers } = made;
+        let Cache { pipelines, buffers } = cache;
         let (device, queue) = (&self.open.device, &self.open.queue);
         let stride = self.params_stride();
         let mut params = vec![0u8; recording.dispatches.len() * stride];
@@ -283,7 +284,7 @@ impl Gpu {
         }
         self.fit(buffers, params.len() as u64 / 4, layout, arena_words, part.words());
         let (source, begin, words) = match part {
-            Part::Kept { begin, words } => (&buffers.kept, begin, words),
+            Part::Results { begin, words } => (&buffers.results, begin, words),
             #[cfg(test)]
             Part::Groups { begin, words } => (&buffers.groups, begin, words),
             #[cfg(test)]
@@ -301,7 +302,7 @@ impl Gpu {
         let missing = self.missing(pipelines, recording);
         let submissions = self.submissions(&missing, recording);
         let mut timing = self.clock.as_ref().map(|clock| clock.start(device, submissions.len()));
-        let missing = Missing::new(missing);
+        let missing = Pending::new(missing);
         let make = |variant: &Variant| self.pipeline(variant);
         let submit = || {
             for dispatches in submissions {
@@ -380,9 +381,10 @@ impl Gpu {
 
     /// Bytes of all buffers that are held.
     pub fn bytes(&self) -> u64 {
-        let made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        let Buffers { params, problem, groups, kept, arena, queue, staging, bind_group: _ } = &made.buffers;
-        let held = [params, problem, groups, kept, arena, queue, staging];
+        let cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        let Buffers { params, problem, groups, results, arena, queue, staging, bind_group: _ } =
+            &cache.buffers;
+        let held = [params, problem, groups, results, arena, queue, staging];
         held.into_iter().flatten().map(wgpu::Buffer::size).sum::<u64>() + self.grids.size()
     }
 
@@ -464,18 +466,18 @@ impl Gpu {
 
     /// Which pipeline a dispatch wants: a kernel and the values of its constants.
     fn variant(&self, dispatch: &Dispatch) -> Variant {
-        let fixed = self.modules.get(dispatch.kernel.stem).map_or(&[][..], |module| module.fixed);
-        (dispatch.kernel, fixed_values(fixed, dispatch.kernel.entry, &dispatch.params))
+        let overrides = self.modules.get(dispatch.kernel.stem).map_or(&[][..], |module| module.overrides);
+        (dispatch.kernel, override_values(overrides, dispatch.kernel.entry, &dispatch.params))
     }
 
     /// Makes a pipeline.
     fn pipeline(&self, (kernel, values): &Variant) -> Result<wgpu::ComputePipeline, Error> {
         let module = self.modules.get(kernel.stem).filter(|module| module.entries.contains(&kernel.entry));
-        let Some(Module { shader, layout, fixed, teams, .. }) = module else {
+        let Some(Module { shader, layout, overrides, teams, .. }) = module else {
             return Err(self.error(&format!("kernel {kernel:?} is missing")));
         };
-        let mut constants = constants(fixed, kernel.entry, values);
-        constants.extend(self.form.constants().into_iter().filter(|_| *teams));
+        let mut constants = constants(overrides, kernel.entry, values);
+        constants.extend(self.tuning.constants().into_iter().filter(|_| *teams));
         Ok(self.open.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
             label: Some(kernel.entry),
             layout: Some(layout),
@@ -510,18 +512,18 @@ impl Gpu {
         fit(&mut buffers.params, params, Usage::UNIFORM | Usage::COPY_DST);
         fit(&mut buffers.problem, layout.problem_words, Usage::STORAGE | Usage::COPY_DST);
         fit(&mut buffers.groups, layout.groups_words, Usage::STORAGE | Usage::COPY_SRC);
-        fit(&mut buffers.kept, layout.kept_words, Usage::STORAGE | Usage::COPY_SRC);
+        fit(&mut buffers.results, layout.results_words, Usage::STORAGE | Usage::COPY_SRC);
         fit(&mut buffers.arena, arena, Usage::STORAGE | Usage::COPY_SRC);
         fit(&mut buffers.queue, layout.queue_words(arena), Usage::STORAGE);
         fit(&mut buffers.staging, result, Usage::COPY_DST | Usage::MAP_READ);
         if !changed {
             return;
         }
-        let (Some(params), Some(problem), Some(groups), Some(kept), Some(arena), Some(queue)) = (
+        let (Some(params), Some(problem), Some(groups), Some(results), Some(arena), Some(queue)) = (
             &buffers.params,
             &buffers.problem,
             &buffers.groups,
-            &buffers.kept,
+            &buffers.results,
             &buffers.arena,
             &buffers.queue,
         ) else {
@@ -536,7 +538,7 @@ impl Gpu {
             wgpu::BindingResource::Buffer(block),
             problem.as_entire_binding(),
             groups.as_entire_binding(),
-            kept.as_entire_binding(),
+            results.as_entire_binding(),
             arena.as_entire_binding(),
             queue.as_entire_binding(),
         ];
@@ -594,7 +596,7 @@ fn layout_of(device: &wgpu::Device, kinds: &[BindingKind]) -> wgpu::BindGroupLay
 mod tests {
     use super::*;
     use crate::engine::device::{DeviceChoice, Opening};
-    use crate::engine::recording::{FixedValues, Kernel};
+    use crate::engine::recording::{Kernel, OverrideValues};
 
     /// The unit tests of `device` fail where no adapter is found.
     fn gpu() -> Option<Gpu> {
@@ -614,7 +616,9 @@ mod tests {
     #[test]
     fn a_kernel_that_is_not_there_is_an_error() {
         let Some(gpu) = gpu() else { return };
-        assert!(gpu.pipeline(&(Kernel { stem: "s9_none", entry: "none" }, FixedValues::default())).is_err());
+        assert!(
+            gpu.pipeline(&(Kernel { stem: "s9_none", entry: "none" }, OverrideValues::default())).is_err()
+        );
         assert_eq!(gpu.lost(), None);
     }
 }

@@ -8,6 +8,6 @@ pub mod clock;
 pub mod device;
 pub mod gpu;
 pub mod keeper;
-pub mod missing;
+pub mod pending;
 pub mod recording;
 pub mod trusted;

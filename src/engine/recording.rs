@@ -13,7 +13,7 @@ pub struct Kernel {
 
 /// A constant of a pipeline.
 #[derive(Debug, Clone, Copy)]
-pub struct Fixed {
+pub struct Override {
     /// Its name in the shader.
     pub name: &'static str,
     /// The entry points that read it; others are not given it, so that their pipelines do not differ by it.
@@ -23,24 +23,26 @@ pub struct Fixed {
 }
 
 /// The most constants of a shader.
-pub const MOST_FIXED: usize = 8;
+pub const MOST_OVERRIDES: usize = 8;
 
 /// The values of a shader's constants, in order.
-pub type FixedValues = [u32; MOST_FIXED];
+pub type OverrideValues = [u32; MOST_OVERRIDES];
 
 /// The values for a dispatch of an entry point; 0 for what it does not read.
-pub fn fixed_values(fixed: &[Fixed], entry: &str, params: &GpuParams) -> FixedValues {
-    let mut values = FixedValues::default();
-    for (value, fixed) in values.iter_mut().zip(fixed).filter(|(_, fixed)| fixed.read_by.contains(&entry)) {
-        *value = (fixed.of)(params);
+pub fn override_values(overrides: &[Override], entry: &str, params: &GpuParams) -> OverrideValues {
+    let mut values = OverrideValues::default();
+    for (value, overrides) in
+        values.iter_mut().zip(overrides).filter(|(_, overrides)| overrides.read_by.contains(&entry))
+    {
+        *value = (overrides.of)(params);
     }
     values
 }
 
 /// The constants that an entry point reads, with their values.
-pub fn constants(fixed: &[Fixed], entry: &str, values: &FixedValues) -> Vec<(&'static str, f64)> {
-    let read = fixed.iter().zip(values).filter(|(fixed, _)| fixed.read_by.contains(&entry));
-    read.map(|(fixed, &value)| (fixed.name, f64::from(value))).collect()
+pub fn constants(overrides: &[Override], entry: &str, values: &OverrideValues) -> Vec<(&'static str, f64)> {
+    let read = overrides.iter().zip(values).filter(|(overrides, _)| overrides.read_by.contains(&entry));
+    read.map(|(overrides, &value)| (overrides.name, f64::from(value))).collect()
 }
 
 /// How a shader may use a buffer.
@@ -72,12 +74,12 @@ pub const LANES: u32 = 64;
 
 /// How shaders are shaped for a device: their constant `TEAM`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Form {
+pub struct Tuning {
     /// Lanes of a workgroup that share one candidate.
     pub team: u32,
 }
 
-impl Form {
+impl Tuning {
     /// On a software driver: as many as its vector has lanes.
     pub const SOFTWARE: Self = Self { team: 8 };
     /// On a GPU: two vectors of 32. Reasoned, not measured.
@@ -112,9 +114,9 @@ pub enum Grid {
     /// One a queued candidate and block of experts.
     QueuedBlocks,
     /// One a queued candidate and expert that may have several replicas.
-    QueuedSeveral,
+    QueuedReplicated,
     /// One a queued candidate and block of these.
-    QueuedSeveralBlocks,
+    QueuedReplicatedBlocks,
 }
 
 /// One dispatch: a kernel over a grid, with its uniform block.

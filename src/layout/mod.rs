@@ -20,11 +20,11 @@ pub struct Layout {
     pub problem_words: u64,
     /// Words of the groups buffer.
     pub groups_words: u64,
-    /// Words of the kept buffer.
-    pub kept_words: u64,
+    /// Words of the results buffer.
+    pub results_words: u64,
     /// Words of one candidate in the arena.
     pub candidate_words: u64,
-    /// Where the result to read back begins in the kept buffer: layer states, then the plan.
+    /// Where the result to read back begins in the results buffer: layer states, then the plan.
     pub result_begin: u64,
 }
 
@@ -69,31 +69,31 @@ impl Layout {
         base.at_group_rank = group.take(layers * groups);
         base.at_built = group.take(layers * wide(samples + 1) * groups);
         base.at_build_state = group.take(layers * wide(samples + 1) * nodes * wide(words::build::WORDS));
-        base.at_shares = group.take(layers * wide(enumerated + samples));
+        base.at_averages = group.take(layers * wide(enumerated + samples));
         base.at_chosen = group.take(layers * (assignments + 2) * (groups + 1));
         base.at_walk = group.take(layers * (wide(words::walk::WORDS) + 2 * assignments));
         base.at_window_groups = group.take(layers * groups * several);
 
         let slots = nodes * wide(params.node_slots);
-        let mut kept = Parts(0);
-        kept.take(layers * experts);
-        base.at_rank = kept.take(layers * experts);
-        base.at_order = kept.take(layers * experts);
-        base.at_logical = kept.take(layers * experts);
-        base.at_node_state = kept.take(layers * nodes * wide(words::node::WORDS));
-        base.at_node_slots = kept.take(layers * slots);
-        base.at_node_windows = kept.take(layers * experts * several);
-        base.at_floors = kept.take(layers * several);
-        let result_begin = kept.0;
-        base.at_layer_state = kept.take(layers * wide(words::layer::WORDS));
-        base.at_plan = kept.take(layers * slots);
+        let mut results = Parts(0);
+        results.take(layers * experts);
+        base.at_rank = results.take(layers * experts);
+        base.at_order = results.take(layers * experts);
+        base.at_logical = results.take(layers * experts);
+        base.at_node_state = results.take(layers * nodes * wide(words::node::WORDS));
+        base.at_node_slots = results.take(layers * slots);
+        base.at_node_windows = results.take(layers * experts * several);
+        base.at_floors = results.take(layers * several);
+        let result_begin = results.0;
+        base.at_layer_state = results.take(layers * wide(words::layer::WORDS));
+        base.at_plan = results.take(layers * slots);
 
         let arena = candidate(params, &mut base);
         Self {
             base,
             problem_words: problem.0,
             groups_words: group.0,
-            kept_words: kept.0,
+            results_words: results.0,
             candidate_words: arena,
             result_begin,
         }

@@ -128,18 +128,18 @@ gpu_params! {
     /// In `groups`: what building needs of each node, `[layers][samples + 1][nodes]` of `BUILD_WORDS`.
     at_build_state,
     /// In `groups`: the busiest node's average for each candidate, `[layers][enumerated + samples]`.
-    at_shares,
+    at_averages,
     /// In `groups`: assignments chosen, `[layers][assignments + 2]` of a bound and `groups` groups.
     at_chosen,
     /// In `groups`: the walk through candidates, `[layers]` of `WALK_WORDS` and a list.
     at_walk,
-    /// In `kept`: states of nodes, `[layers][nodes]` of `NODE_WORDS`.
+    /// In `results`: states of nodes, `[layers][nodes]` of `NODE_WORDS`.
     at_node_state,
-    /// In `kept`: the best placement of each node, `[layers][nodes][node_slots]`.
+    /// In `results`: the best placement of each node, `[layers][nodes][node_slots]`.
     at_node_slots,
-    /// In `kept`: states of layers, `[layers]` of `LAYER_WORDS`.
+    /// In `results`: states of layers, `[layers]` of `LAYER_WORDS`.
     at_layer_state,
-    /// In `kept`: the plan, `[layers][nodes][node_slots]`.
+    /// In `results`: the plan, `[layers][nodes][node_slots]`.
     at_plan,
     /// In a candidate: its control block, of `CONTROL_WORDS`.
     at_control,
@@ -165,9 +165,9 @@ gpu_params! {
     at_windows,
     /// In `groups`: group loads of several windows, `[layers][groups][4 * quads]`.
     at_window_groups,
-    /// In `kept`: node loads of several windows, `[layers][experts][4 * quads]`.
+    /// In `results`: node loads of several windows, `[layers][experts][4 * quads]`.
     at_node_windows,
-    /// In `kept`: what each window's heaviest GPU cannot go below, `[layers][4 * quads]`.
+    /// In `results`: what each window's heaviest GPU cannot go below, `[layers][4 * quads]`.
     at_floors,
     /// In a candidate: the iteration up to which each slot stays.
     at_tabu,
@@ -179,11 +179,11 @@ gpu_params! {
     at_replicated,
     /// In a candidate: the heaviest holders of each expert, see `s5_search/transfer.wgsl`.
     at_peaks,
-    /// In `kept`: ranks of a node's experts by load, `[layers][experts]`.
+    /// In `results`: ranks of a node's experts by load, `[layers][experts]`.
     at_rank,
-    /// In `kept`: a node's experts by falling load, `[layers][experts]`.
+    /// In `results`: a node's experts by falling load, `[layers][experts]`.
     at_order,
-    /// In `kept`: the logical expert of each expert of a node, `[layers][experts]`.
+    /// In `results`: the logical expert of each expert of a node, `[layers][experts]`.
     at_logical,
     /// In a candidate: tables of the search of counts.
     at_count_search,

@@ -24,7 +24,7 @@ macro_rules! record {
 }
 
 record! {
-    /// The state of a node, in `kept`.
+    /// The state of a node, in `results`.
     node, "NODE":
     /// Load of its heaviest GPU; with several windows the sum over them.
     MAX,
@@ -45,7 +45,7 @@ record! {
 }
 
 record! {
-    /// The state of a layer, in `kept`.
+    /// The state of a layer, in `results`.
     layer, "LAYER":
     /// Load of the heaviest GPU of the plan.
     MAX,
@@ -69,7 +69,7 @@ record! {
     /// The best objective so far.
     BEST_MAX,
     /// Experts with several replicas.
-    SEVERAL,
+    REPLICATED,
     /// The next rank among experts with one replica: where packing goes on.
     SINGLE,
     /// Ranks passed over so far.

@@ -27,15 +27,15 @@ pub fn choose(params: &Params, table: &[Vec<u32>], loads: &[u32], group_loads: &
     let candidates = candidates(params, table, group_loads);
     // Cheap scores first; the exact score, which can only be larger, in their order while it can matter.
     let mut order: Vec<(u32, usize)> =
-        (0..candidates.len()).map(|i| (node_share(params, &candidates[i], group_loads), i)).collect();
+        (0..candidates.len()).map(|i| (node_average(params, &candidates[i], group_loads), i)).collect();
     order.sort_unstable();
     let wanted = params.assignments as usize;
     let mut best: Vec<(u32, usize)> = Vec::with_capacity(wanted + 1);
-    for &(share, i) in order.iter().take((ASSIGNMENT_WALK as usize).max(wanted)) {
-        if best.len() == wanted && best[wanted - 1].0 <= share {
+    for &(average, i) in order.iter().take((ASSIGNMENT_WALK as usize).max(wanted)) {
+        if best.len() == wanted && best[wanted - 1].0 <= average {
             break;
         }
-        let bound = exact_bound(params, &candidates[i], share, loads);
+        let bound = exact_bound(params, &candidates[i], average, loads);
         let at = best.partition_point(|b| b.0 <= bound);
         best.insert(at, (bound, i));
         best.truncate(wanted);
@@ -56,7 +56,7 @@ fn prefer(assignment: Assignment, place: &mut Assignment) {
 }
 
 /// The best assignment of one layer for several windows: the least sum over windows of the busiest node's
-/// share, its bound; ties to DeepSeek's assignment (under [`GroupRule::BestFirst`]), then to the first candidate.
+/// average, its bound; ties to DeepSeek's assignment (under [`GroupRule::BestFirst`]), then to the first candidate.
 /// Candidates, DeepSeek's among them, are built from the mean loads.
 ///
 /// `mean_group_loads` is `[groups]`, `group_loads` has a row for each window.
@@ -67,7 +67,7 @@ pub fn choose_windows(
     group_loads: &[Vec<u32>],
 ) -> Assignment {
     let candidates = candidates(params, table, mean_group_loads);
-    let score = |groups: &Vec<u32>| group_loads.iter().map(|loads| node_share(params, groups, loads)).sum();
+    let score = |groups: &Vec<u32>| group_loads.iter().map(|loads| node_average(params, groups, loads)).sum();
     let best = candidates.iter().map(|groups| (score(groups), groups)).min_by_key(|(bound, _)| *bound);
     let mut chosen =
         best.map(|(bound, groups)| Assignment { groups: groups.clone(), bound }).unwrap_or_default();
@@ -92,7 +92,7 @@ fn candidates<'a>(params: &Params, table: &'a [Vec<u32>], group_loads: &[u32]) -
 /// and could still win.
 pub fn greedy(params: &Params, loads: &[u32], group_loads: &[u32]) -> Assignment {
     let groups = build(params, GroupRule::Lpt, group_loads, 0);
-    let bound = exact_bound(params, &groups, node_share(params, &groups, group_loads), loads);
+    let bound = exact_bound(params, &groups, node_average(params, &groups, group_loads), loads);
     Assignment { groups, bound }
 }
 
@@ -106,15 +106,15 @@ pub fn node_loads(params: &Params, groups: &[u32], loads: &[u32], out: &mut Vec<
 }
 
 /// The largest node load over GPUs a node, rounded up.
-pub fn node_share(params: &Params, groups: &[u32], group_loads: &[u32]) -> u32 {
+pub fn node_average(params: &Params, groups: &[u32], group_loads: &[u32]) -> u32 {
     let nodes = groups.chunks_exact(params.node_groups as usize);
     let load = |node: &[u32]| node.iter().map(|&g| group_loads[g as usize]).sum::<u32>();
     nodes.map(load).max().unwrap_or(0).div_ceil(params.node_gpus)
 }
 
-/// The larger of `share` and the heaviest replica of any node under the counts that keep it lightest.
-fn exact_bound(params: &Params, groups: &[u32], share: u32, loads: &[u32]) -> u32 {
-    let mut bound = share;
+/// The larger of `average` and the heaviest replica of any node under the counts that keep it lightest.
+fn exact_bound(params: &Params, groups: &[u32], average: u32, loads: &[u32]) -> u32 {
+    let mut bound = average;
     let mut node = Vec::new();
     for groups in groups.chunks_exact(params.node_groups as usize) {
         node_loads(params, groups, loads, &mut node);
@@ -255,7 +255,7 @@ pub fn repair(
     if !swap_groups(params, group_loads, &mut groups, &mut node_load, heavy, Some(light)) {
         return None;
     }
-    let share = node_share(params, &groups, group_loads);
-    let bound = exact_bound(params, &groups, share, loads);
+    let average = node_average(params, &groups, group_loads);
+    let bound = exact_bound(params, &groups, average, loads);
     Some(Assignment { groups, bound })
 }

@@ -34,12 +34,14 @@ pub fn pack(params: &Params, key: u32, start: u32, loads: &[u32], candidate: &mu
     let of_gpu = |load, used| if used as usize == slots { CLOSED } else { open_load(load) };
     for (item, &packed) in (0..).zip(order.iter()) {
         let (replica, e) = self::item(packed);
-        let twin = if params.avoid_duplicates { e } else { NO_EXPERT };
+        let duplicate = if params.avoid_duplicates { e } else { NO_EXPERT };
         let best = if noisy {
             let (word, shift) = (rng::draw(key, rng::PACKING + item), rng::noise_shift(replica));
-            lightest(open, last, twin, |gpu| word.wrapping_add(gpu.wrapping_mul(rng::PLACE_STEP)) >> shift)
+            lightest(open, last, duplicate, |gpu| {
+                word.wrapping_add(gpu.wrapping_mul(rng::PLACE_STEP)) >> shift
+            })
         } else {
-            lightest(open, last, twin, |_| 0)
+            lightest(open, last, duplicate, |_| 0)
         };
         let (gpu, slot) = match best {
             Some(gpu) => {

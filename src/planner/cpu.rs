@@ -222,5 +222,5 @@ pub fn lay_windows(params: &Params, groups: &[u32], windows: &[&[u32]], out: &mu
 
 /// What the heaviest GPU of each window cannot go below: the busiest node's average.
 pub fn floors(params: &Params, assignment: &Assignment, windows: &[Vec<u32>]) -> Vec<u32> {
-    windows.iter().map(|loads| s2_groups_to_nodes::node_share(params, &assignment.groups, loads)).collect()
+    windows.iter().map(|loads| s2_groups_to_nodes::node_average(params, &assignment.groups, loads)).collect()
 }

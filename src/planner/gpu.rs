@@ -20,7 +20,7 @@ pub fn shaders() -> Vec<ShaderSource> {
         wgsl: stage.wgsl(),
         entries: stage.entries,
         sizes_grids: stage.stem == queue::STAGE.stem,
-        fixed: stage.fixed,
+        overrides: stage.overrides,
         teams: stage.teams,
     };
     STAGES.iter().map(shader).collect()
@@ -44,7 +44,7 @@ pub fn plan(
     let mut layers = params.layers;
     loop {
         let layout = Layout::new(&Params { layers, ..params.clone() }, table.len() as u32);
-        let largest = layout.problem_words.max(layout.groups_words).max(layout.kept_words);
+        let largest = layout.problem_words.max(layout.groups_words).max(layout.results_words);
         if largest <= most || layers == 1 {
             break;
         }
@@ -70,11 +70,11 @@ pub fn plan(
 
 /// How much of the work that a call could come to is recorded.
 #[derive(Clone, Copy, Debug)]
-pub struct Share {
+pub struct Extent {
     /// Of the group assignments, the first ones.
     pub assignments: u32,
     /// Of the turns that a start could need, this part.
-    pub haste: u32,
+    pub work_divisor: u32,
 }
 
 /// s1 to s6 for layers whose buffers fit.
@@ -89,11 +89,12 @@ fn plan_layers(
     let layout = Layout::new(params, table.len() as u32);
     let arena = ARENA_WORDS.min(gpu.max_buffer_words());
     let problem = layout.problem(loads, quads, table);
-    let part = Part::Kept { begin: layout.result_begin, words: layout.kept_words - layout.result_begin };
+    let part =
+        Part::Results { begin: layout.result_begin, words: layout.results_words - layout.result_begin };
     // Most layers are done with the first assignment and few turns, and a turn in which nothing is left to do takes a
     // driver as long as many a turn in which there is. So a plan is made in that share of the work, and again in more of
     // it where that was not enough.
-    let mut share = Share { assignments: params.assignments.min(1), haste: HASTE[0] };
+    let mut share = Extent { assignments: params.assignments.min(1), work_divisor: WORK_DIVISORS[0] };
     loop {
         let (recording, arena_words) = record(params, &layout, arena, share);
         let result = gpu.run_while(&|| attempt.go_on(), &recording, &layout, &problem, arena_words, part)?;
@@ -102,8 +103,8 @@ fn plan_layers(
         let is_cut = states.clone().any(|state| state[layer::CUT] != 0);
         let is_open =
             share.assignments < params.assignments && states.clone().any(|state| state[layer::OPEN] != 0);
-        match HASTE.into_iter().find(|&haste| haste < share.haste) {
-            Some(haste) if is_cut => share.haste = haste,
+        match WORK_DIVISORS.into_iter().find(|&work_divisor| work_divisor < share.work_divisor) {
+            Some(work_divisor) if is_cut => share.work_divisor = work_divisor,
             None if is_cut => {
                 return Err(gpu.error("a search did not come to its end in the turns it could need"));
             }
@@ -118,10 +119,10 @@ fn plan_layers(
 }
 
 /// The parts of the turns of a start that are recorded, one after the other.
-const HASTE: [u32; 3] = [16, 4, 1];
+const WORK_DIVISORS: [u32; 3] = [16, 4, 1];
 
 /// The whole plan as one recording, and the words of the arena it needs.
-pub fn record(params: &Params, layout: &Layout, most_arena: u64, share: Share) -> (Recording, u64) {
+pub fn record(params: &Params, layout: &Layout, most_arena: u64, share: Extent) -> (Recording, u64) {
     let base = &layout.base;
     let first = [(0, 1)];
     let all: &[_] = if params.starts > 1 { &[(0, 1), (1, params.starts)] } else { &first };
@@ -135,7 +136,7 @@ pub fn record(params: &Params, layout: &Layout, most_arena: u64, share: Share) -
     let mut search = |recording: &mut Recording, assignment: u32, rounds: &[(u32, u32)]| {
         s2_groups_to_nodes::record_gather(recording, base, assignment);
         for batch in batches(params, layout, most_arena, assignment, rounds) {
-            let batch = Batch { haste: share.haste, ..batch };
+            let batch = Batch { work_divisor: share.work_divisor, ..batch };
             arena = arena.max(layout.arena_words(batch.params(base).candidates));
             stages::record_candidates(recording, params, base, &batch);
         }
@@ -176,7 +177,7 @@ fn batches(
             let layers = (layer, layers.min(params.layers - layer));
             for start in (begin..end).step_by(starts as usize) {
                 let starts = (start, starts.min(end - start));
-                batches.push(Batch { assignment, layers, starts, haste: 1 });
+                batches.push(Batch { assignment, layers, starts, work_divisor: 1 });
             }
         }
     }

@@ -77,10 +77,10 @@ pub fn prefer_trivial(params: &Params, windows: &[u32], planned: &mut Planned) {
         && (further == 0 || params.max_count > 1)
         && params.trajectory;
     let trivial: Vec<u32> = (0..experts).chain(0..further.min(experts)).collect();
-    let has_twins = trivial
+    let has_duplicates = trivial
         .chunks(params.slots_per_gpu as usize)
         .any(|gpu| (1..gpu.len()).any(|i| gpu[..i].contains(&gpu[i])));
-    if !is_valid || (has_twins && params.avoid_duplicates) {
+    if !is_valid || (has_duplicates && params.avoid_duplicates) {
         return;
     }
     for (layer, row) in planned.slots.chunks_exact_mut(slots as usize).enumerate() {

@@ -11,8 +11,10 @@ pub mod s5_descend;
 pub mod s5_search;
 pub mod s6_select;
 
-use crate::engine::recording::{Fixed, Recording};
+use crate::engine::recording::{Override, Recording};
 use crate::layout::{GpuParams, words};
+use crate::loads::FIXED_TOTAL;
+use crate::mirror::s5_counts as counts;
 use crate::params::{self, Params, SearchKind};
 
 /// A stage: the shader's source in the order it is put together, and its entry points.
@@ -26,7 +28,7 @@ pub struct Stage {
     pub entries: &'static [&'static str],
     /// `override` constants: what is the same in all dispatches of a plan, so that a compiler drops what the plan
     /// does not need. Each set of values costs a compilation.
-    pub fixed: &'static [Fixed],
+    pub overrides: &'static [Override],
     /// Whether a workgroup is a team of lanes that share a candidate, of the size that the device wants.
     pub teams: bool,
 }
@@ -59,10 +61,19 @@ impl Stage {
             ("COPY_BLOCK", params::COPY_BLOCK),
             ("REGISTER_GPUS", params::REGISTER_GPUS),
             ("EXPERT_BLOCK", params::EXPERT_BLOCK),
-            ("SEVERAL_BLOCK", params::SEVERAL_BLOCK),
+            ("REPLICATED_BLOCK", params::REPLICATED_BLOCK),
             ("DESCENT_WALK", params::DESCENT_WALK),
             ("PAIR_SLOTS", params::PAIR_SLOTS),
             ("FULL_ASSIGNMENTS", params::FULL_ASSIGNMENTS),
+            ("FIXED_TOTAL", FIXED_TOTAL),
+            ("ROLLED_DEPTH", s5_counts::ROLLED_DEPTH),
+            ("GAINERS", counts::GAINERS as u32),
+            ("LOSERS", counts::LOSERS as u32),
+            ("FIRST_SHIFT", counts::FIRST_SHIFT),
+            ("LAST_SHIFT", counts::LAST_SHIFT),
+            ("HALVED_AFTER", counts::HALVED_AFTER),
+            ("PATIENCE_SHARE", counts::PATIENCE_SHARE),
+            ("INDEX", counts::INDEX),
             ("SLOT_TENURE", params::SLOT_TENURE),
             ("EXPERT_TENURE", params::EXPERT_TENURE),
             ("TRANSFER_WAIT", params::TRANSFER_WAIT),
@@ -93,7 +104,7 @@ pub struct Batch {
     /// First start and number of starts.
     pub starts: (u32, u32),
     /// The search is recorded for this part of the work that a start could come to; 1 is all of it.
-    pub haste: u32,
+    pub work_divisor: u32,
 }
 
 /// The candidates of a batch, from their replica counts to the best of each node: stages 3 to 6, as

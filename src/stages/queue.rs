@@ -9,7 +9,7 @@ pub const STAGE: Stage = Stage {
     stem: "queue",
     sources: &[include_str!("../../shaders/queue.wgsl"), PROBLEM, WIDE_U64, RNG, CANDIDATE],
     entries: &["open", "tally"],
-    fixed: &[],
+    overrides: &[],
     teams: false,
 };
 
@@ -32,18 +32,14 @@ pub fn record_turns(recording: &mut Recording, kernel: Kernel, grid: Grid, param
     }
 }
 
+/// Iterations that are recorded at least, however small the part of the work: few starts go on for longer.
+const LEAST_ITERATIONS: u32 = 192;
+
 /// A search of stage 5 whose dispatches make this many iterations each: as many dispatches as the iterations of a start
-/// need, and where a plan is recorded in haste those of a part of them, at least `least` iterations. Dispatches after the
-/// last candidate ended are empty.
-pub fn record_search(
-    recording: &mut Recording,
-    kernel: Kernel,
-    base: &GpuParams,
-    batch: &Batch,
-    each: u32,
-    least: u32,
-) {
-    let iterations = base.iterations.min(base.iterations.div_ceil(batch.haste).max(least));
+/// need, or the part of them that the batch asks for. Dispatches after the last candidate ended are empty.
+pub fn record_search(recording: &mut Recording, kernel: Kernel, base: &GpuParams, batch: &Batch, each: u32) {
+    let part = base.iterations.div_ceil(batch.work_divisor).max(LEAST_ITERATIONS);
+    let iterations = base.iterations.min(part);
     // A start that ends after no iteration is looked at once.
     let turns = iterations.div_ceil(each).max(1);
     record_turns(recording, kernel, Grid::QueuedTeams, &GpuParams { end: each, ..batch.params(base) }, turns);

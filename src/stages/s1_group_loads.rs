@@ -9,7 +9,7 @@ pub const STAGE: Stage = Stage {
     stem: "s1_group_loads",
     sources: &[include_str!("../../shaders/s1_group_loads.wgsl"), PROBLEM, WIDE_U64, RNG, CANDIDATE],
     entries: &["sum_groups", "rank_groups", "sum_window_groups"],
-    fixed: &[],
+    overrides: &[],
     teams: false,
 };
 

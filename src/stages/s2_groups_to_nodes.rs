@@ -20,8 +20,8 @@ pub const STAGE: Stage = Stage {
     entries: &[
         "build",
         "swap_groups",
-        "share",
-        "add_share",
+        "average",
+        "add_average",
         "walk",
         "choose",
         "repair",
@@ -30,7 +30,7 @@ pub const STAGE: Stage = Stage {
         "rank_experts",
         "floors",
     ],
-    fixed: &[],
+    overrides: &[],
     teams: false,
 };
 
@@ -57,12 +57,12 @@ pub fn record(recording: &mut Recording, base: &GpuParams) {
     let lanes = Grid::Lanes(base.layers * candidates);
     let mut weighed = ASSIGNMENT_WALK.max(base.assignments).min(candidates);
     if base.windows == 1 {
-        recording.dispatch(kernel("share"), lanes, *base);
+        recording.dispatch(kernel("average"), lanes, *base);
     } else {
         for begin in 0..base.quads {
-            recording.dispatch(kernel("add_share"), lanes, GpuParams { begin, ..*base });
+            recording.dispatch(kernel("add_average"), lanes, GpuParams { begin, ..*base });
         }
-        // The share is all there is to weigh.
+        // The average is all there is to weigh.
         weighed = 1;
     }
     // And DeepSeek's assignment first.

@@ -11,7 +11,7 @@ pub const STAGE: Stage = Stage {
     stem: "s3_replicate",
     sources: &[include_str!("../../shaders/s3_replicate.wgsl"), PROBLEM, WIDE_U64, RNG, CANDIDATE],
     entries: &["start", "perturb", "replicate"],
-    fixed: &[],
+    overrides: &[],
     teams: false,
 };
 

@@ -2,28 +2,28 @@
 
 use super::{Batch, CANDIDATE, ORDER, PROBLEM, RNG, Stage, WIDE_U64};
 use crate::engine::budget;
-use crate::engine::recording::{Fixed, Grid, Kernel, Recording};
+use crate::engine::recording::{Grid, Kernel, Override, Recording};
 use crate::layout::GpuParams;
-use crate::params::{REGISTER_GPUS, SEVERAL_BLOCK, blocks};
+use crate::params::{REGISTER_GPUS, REPLICATED_BLOCK, blocks};
 
 /// The shader.
 pub const STAGE: Stage = Stage {
     stem: "s4_pack",
     sources: &[include_str!("../../shaders/s4_pack.wgsl"), ORDER, PROBLEM, WIDE_U64, RNG, CANDIDATE],
     entries: &["weigh", "sort", "pack"],
-    fixed: &[
-        Fixed { name: "AVOIDS", read_by: &["pack"], of: |p| p.avoid_duplicates },
-        Fixed { name: "NOISY", read_by: &["pack"], of: |p| p.packing_noise },
-        Fixed { name: "FREES", read_by: &["pack"], of: |p| u32::from(p.node_replicas < p.node_slots) },
+    overrides: &[
+        Override { name: "AVOIDS", read_by: &["pack"], of: |p| p.avoid_duplicates },
+        Override { name: "NOISY", read_by: &["pack"], of: |p| p.packing_noise },
+        Override { name: "FREES", read_by: &["pack"], of: |p| u32::from(p.node_replicas < p.node_slots) },
         CUT,
-        Fixed { name: "GPUS", read_by: &["pack"], of: |p| register_gpus(p.node_gpus) },
+        Override { name: "GPUS", read_by: &["pack"], of: |p| register_gpus(p.node_gpus) },
     ],
     teams: false,
 };
 
 /// Whether a dispatch packs some of the items.
-pub const CUT: Fixed =
-    Fixed { name: "CUT", read_by: &["pack"], of: |p| u32::from(p.begin > 0 || p.end < p.node_replicas) };
+pub const CUT: Override =
+    Override { name: "CUT", read_by: &["pack"], of: |p| u32::from(p.begin > 0 || p.end < p.node_replicas) };
 
 /// The GPUs of a node that a lane keeps to itself, rounded up, so that there are few shaders; 0 where there are too
 /// many.
@@ -48,9 +48,9 @@ pub fn record_order(recording: &mut Recording, base: &GpuParams, batch: &Batch) 
     let several = several(base);
     let nodes = batch.layers.1 * base.nodes;
     let [weigh, sort] = if base.count_noise == 0 {
-        [Grid::Lanes(nodes * several), Grid::Lanes(nodes * several.div_ceil(SEVERAL_BLOCK))]
+        [Grid::Lanes(nodes * several), Grid::Lanes(nodes * several.div_ceil(REPLICATED_BLOCK))]
     } else {
-        [Grid::QueuedSeveral, Grid::QueuedSeveralBlocks]
+        [Grid::QueuedReplicated, Grid::QueuedReplicatedBlocks]
     };
     recording.dispatch(kernel("weigh"), weigh, params);
     recording.dispatch(kernel("sort"), sort, params);

@@ -2,7 +2,7 @@
 
 use super::{Batch, CANDIDATE, PROBLEM, RNG, Stage, TEAM, WIDE_U64, queue};
 use crate::engine::budget;
-use crate::engine::recording::{Fixed, Form, Kernel, Recording};
+use crate::engine::recording::{Kernel, Override, Recording, Tuning};
 use crate::layout::GpuParams;
 
 const KERNEL: Kernel = Kernel { stem: "s5_counts", entry: "search_counts" };
@@ -23,7 +23,7 @@ pub const STAGE: Stage = Stage {
         TEAM,
     ],
     entries: &[KERNEL.entry],
-    fixed: &[Fixed { name: "DEPTH", read_by: &[KERNEL.entry], of: |p| depth(p.node_experts) }],
+    overrides: &[Override { name: "DEPTH", read_by: &[KERNEL.entry], of: |p| depth(p.node_experts) }],
     teams: true,
 };
 
@@ -32,35 +32,26 @@ fn depth(experts: u32) -> u32 {
     u32::BITS - (experts + 2).leading_zeros()
 }
 
-/// Iterations that a hasty plan provides for at least: few searches go on for longer.
-const HASTY_ITERATIONS: u32 = 128;
-
-/// The search of all candidates of a batch, for calls to which `mirror::s5_counts` applies.
+/// The search of all candidates of a batch, for calls with [`crate::params::SearchKind::Counts`].
 pub fn record(recording: &mut Recording, base: &GpuParams, batch: &Batch) {
     let each = iterations_per_dispatch(base);
-    queue::record_search(recording, KERNEL, base, batch, each, HASTY_ITERATIONS);
+    queue::record_search(recording, KERNEL, base, batch, each);
 }
 
-/// Loops over a lane's experts that an iteration makes, and searches that it makes for each of them.
-const EXPERT_LOOPS: u32 = 36;
-/// See [`EXPERT_LOOPS`].
-const SEARCHES: u32 = 4;
-/// Its other trips: reports of a team's lanes, and lists.
-const OTHER_TRIPS: u32 = 1000;
-
-/// Where a search among rows takes at most this many steps, drivers on the processor make a loop of them:
-/// `ROLLED_DEPTH` in the shader.
-const ROLLED_DEPTH: u32 = 11;
+/// Where a search among rows takes at most this many steps, drivers on the processor make a loop of them.
+pub const ROLLED_DEPTH: u32 = 11;
 
 /// How many iterations of the search fit the budget of a dispatch that sorts the experts too: one at least, even with
 /// 4,096 experts.
 fn iterations_per_dispatch(base: &GpuParams) -> u32 {
     let depth = depth(base.node_experts);
     let search = if depth <= ROLLED_DEPTH { 1 + depth } else { 0 };
-    let of_lane = 2 + base.node_experts.div_ceil(Form::SOFTWARE.team);
-    let experts = (EXPERT_LOOPS + SEARCHES * search) * of_lane;
-    let slots = (1 + search) * (2 + base.node_slots.div_ceil(Form::SOFTWARE.team));
+    let of_lane = 2 + base.node_experts.div_ceil(Tuning::SOFTWARE.team);
+    // An iteration makes 36 loops over a lane's experts, and four searches for each of them.
+    let experts = (36 + 4 * search) * of_lane;
+    let slots = (1 + search) * (2 + base.node_slots.div_ceil(Tuning::SOFTWARE.team));
     // A sort compares all pairs, half as many as a power of two of experts, in every step.
     let sort = depth * (depth + 1) / 2 * (2 + of_lane) + experts / 4;
-    budget::steps_beside(sort, u64::from(experts + slots + OTHER_TRIPS))
+    // The rest are reports of the lanes, and lists.
+    budget::steps_beside(sort, u64::from(experts + slots + 1000))
 }

@@ -21,11 +21,11 @@ pub const STAGE: Stage = Stage {
         CANDIDATE,
     ],
     entries: &[KERNEL.entry],
-    fixed: &[],
+    overrides: &[],
     teams: false,
 };
 
-/// The descents of all candidates of a batch: as many dispatches as the longest could need, or in haste those of a
+/// The descents of all candidates of a batch: as many dispatches as the longest could need, or in work_divisor those of a
 /// part of its trips, and never more than [`DESCENT_TURNS`]. Those after the last descent ended are empty; a descent
 /// that did not end is seen as cut short.
 pub fn record(recording: &mut Recording, base: &GpuParams, batch: &Batch) {
@@ -34,12 +34,12 @@ pub fn record(recording: &mut Recording, base: &GpuParams, batch: &Batch) {
     let fuel =
         u64::from(budget::TRIPS).saturating_sub(costs.largest_piece + u64::from(base.node_slots)).max(1);
     let all = (u64::from(base.steps) * costs.longest_step).div_ceil(fuel) + 1;
-    let turns = all.div_ceil(u64::from(batch.haste)).max(HASTY_TURNS).min(all).min(DESCENT_TURNS);
+    let turns = all.div_ceil(u64::from(batch.work_divisor)).max(LEAST_TURNS).min(all).min(DESCENT_TURNS);
     record_turns(recording, base, batch, (fuel as u32, turns as u32));
 }
 
-/// Turns that there are in haste, if more could be needed.
-const HASTY_TURNS: u64 = 4;
+/// Turns that there are in work_divisor, if more could be needed.
+const LEAST_TURNS: u64 = 4;
 
 /// So many turns of so much fuel, one after the other, each over what the one before left.
 pub fn record_turns(recording: &mut Recording, base: &GpuParams, batch: &Batch, (fuel, turns): (u32, u32)) {
@@ -83,8 +83,8 @@ impl Costs {
         if has(4) && (2..=BIPARTITION_SLOTS).contains(&base.slots_per_gpu) {
             let splits = (1..k).fold(1, |ways, i| ways * (k + i) / i);
             let chunk = u64::from(BIPARTITION_CHUNK);
-            let twins = if base.avoid_duplicates == 1 { chunk * k * (2 + k) } else { 0 };
-            add(4 * u64::from(BIPARTITION_SLOTS) + 4 * chunk + twins, 4 * k, splits.div_ceil(chunk));
+            let duplicates = if base.avoid_duplicates == 1 { chunk * k * (2 + k) } else { 0 };
+            add(4 * u64::from(BIPARTITION_SLOTS) + 4 * chunk + duplicates, 4 * k, splits.div_ceil(chunk));
         }
         costs
     }

@@ -2,7 +2,7 @@
 
 use super::{Batch, CANDIDATE, PROBLEM, RNG, Stage, TEAM, WIDE_U64, queue};
 use crate::engine::budget;
-use crate::engine::recording::{Fixed, Form, Kernel, Recording};
+use crate::engine::recording::{Kernel, Override, Recording, Tuning};
 use crate::layout::GpuParams;
 use crate::params::pairs;
 
@@ -22,20 +22,17 @@ pub const STAGE: Stage = Stage {
         TEAM,
     ],
     entries: &[KERNEL.entry],
-    fixed: &[Fixed { name: "WINDOWS", read_by: &[KERNEL.entry], of: |p| p.windows }],
+    overrides: &[Override { name: "WINDOWS", read_by: &[KERNEL.entry], of: |p| p.windows }],
     teams: true,
 };
 
 /// Lanes of the smallest workgroup: the fewer lanes, the more trips each makes.
-const LEAST_TEAM: u64 = Form::SOFTWARE.team as u64;
-
-/// Iterations that a hasty plan provides for at least: few starts go on for longer.
-const HASTY_ITERATIONS: u32 = 192;
+const LEAST_TEAM: u64 = Tuning::SOFTWARE.team as u64;
 
 /// The search of all candidates of a batch.
 pub fn record(recording: &mut Recording, base: &GpuParams, batch: &Batch) {
     let each = iterations_per_dispatch(base);
-    queue::record_search(recording, KERNEL, base, batch, each, HASTY_ITERATIONS);
+    queue::record_search(recording, KERNEL, base, batch, each);
 }
 
 /// Iterations that fit the trips of a dispatch.

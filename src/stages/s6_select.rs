@@ -10,7 +10,7 @@ pub const STAGE: Stage = Stage {
     stem: "s6_select",
     sources: &[include_str!("../../shaders/s6_select.wgsl"), PROBLEM, WIDE_U64, RNG, CANDIDATE],
     entries: &["choose_start", "copy_node", "settle_layer", "copy_plan"],
-    fixed: &[],
+    overrides: &[],
     teams: false,
 };
 

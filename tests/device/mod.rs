@@ -19,7 +19,7 @@ use crate::cases::{Case, random_case, random_windows_case};
 use crate::engine::budget;
 use crate::engine::device::Opening;
 use crate::engine::gpu::{Gpu, Part};
-use crate::engine::recording::{Dispatch, Form, Recording};
+use crate::engine::recording::{Dispatch, Recording, Tuning};
 use crate::layout::{GpuParams, Layout, window_quads};
 use crate::mirror::candidate::Candidate;
 use crate::mirror::s2_groups_to_nodes::Assignment;
@@ -43,13 +43,13 @@ pub fn cases(full: u64) -> u64 {
     if is_short() { full.div_ceil(8) } else { full }
 }
 
-/// The device that is tested, opened once more, with shaders of a form that may be meant for another kind.
-pub fn with_form(form: Form) -> Option<Gpu> {
+/// The device that is tested, opened once more, with shaders of a tuning that may be meant for another kind.
+pub fn with_tuning(tuning: Tuning) -> Option<Gpu> {
     let device = planner()?.device();
     let choice = DeviceChoice::Name(format!("{} {}", device.name, device.backend));
     let open = pollster::block_on(Opening::new(choice).open()).expect("it opened before");
     let gpu = Gpu::new(open.expect("it is no CPU backend"), &shaders()).expect("it opened before");
-    Some(gpu.with_form(form))
+    Some(gpu.with_tuning(tuning))
 }
 
 /// One call, prepared for both sides.
@@ -84,7 +84,7 @@ impl Bench {
         let table = enumerate_assignments(params.groups, params.nodes);
         let layout = Layout::new(&params, table.len() as u32);
         let (layers, starts) = ((0, params.layers), (0, params.starts));
-        let batch = Batch { assignment: 0, layers, starts, haste: 1 };
+        let batch = Batch { assignment: 0, layers, starts, work_divisor: 1 };
         Self { case, params, table, layout, batch }
     }
 

@@ -14,9 +14,10 @@ fn chosen_assignments_and_node_loads_equal_the_mirror() {
         let begin = u64::from(base.at_chosen);
         let chosen = bench.run(gpu, &recording, Part::Groups { begin, words });
         let words = u64::from(base.layers * base.experts);
-        let node_loads = bench.run(gpu, &recording, Part::Kept { begin: 0, words });
+        let node_loads = bench.run(gpu, &recording, Part::Results { begin: 0, words });
         let words = u64::from(base.layers * base.nodes * node::WORDS);
-        let states = bench.run(gpu, &recording, Part::Kept { begin: u64::from(base.at_node_state), words });
+        let states =
+            bench.run(gpu, &recording, Part::Results { begin: u64::from(base.at_node_state), words });
         let bounds: Vec<u32> =
             states.chunks_exact(node::WORDS as usize).map(|state| state[node::BOUND]).collect();
         let (mut expected_loads, mut expected_bounds) = (Vec::new(), Vec::new());
@@ -62,9 +63,9 @@ fn assignments_floors_and_node_loads_of_several_windows_equal_the_mirror() {
         let chosen = bench.run(gpu, &recording, Part::Groups { begin: u64::from(base.at_chosen), words });
         let words = u64::from(base.layers * base.experts) * each as u64;
         let node_loads =
-            bench.run(gpu, &recording, Part::Kept { begin: u64::from(base.at_node_windows), words });
+            bench.run(gpu, &recording, Part::Results { begin: u64::from(base.at_node_windows), words });
         let words = u64::from(base.layers) * each as u64;
-        let floors = bench.run(gpu, &recording, Part::Kept { begin: u64::from(base.at_floors), words });
+        let floors = bench.run(gpu, &recording, Part::Results { begin: u64::from(base.at_floors), words });
         let (mut expected_loads, mut expected_floors) = (Vec::new(), Vec::new());
         for layer in 0..base.layers {
             let (assignment, floors) = bench.windows_assignment(layer);

@@ -52,7 +52,7 @@ fn counts_placements_and_ends_equal_the_mirror() {
 
 #[test]
 fn teams_of_the_form_for_gpus_equal_the_mirror() {
-    let Some(gpu) = with_form(Form::GPU) else { return };
+    let Some(gpu) = with_tuning(Tuning::GPU) else { return };
     for seed in 0..cases(12) {
         assert_equal_searches(&gpu, &bench(4400 + seed, 128), |_| ());
     }

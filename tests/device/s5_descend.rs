@@ -28,7 +28,7 @@ fn placements_and_ends_of_every_descent_equal_the_mirror() {
 
 #[test]
 fn shaders_of_the_form_for_gpus_equal_the_mirror() {
-    let Some(gpu) = with_form(Form::GPU) else { return };
+    let Some(gpu) = with_tuning(Tuning::GPU) else { return };
     for seed in 0..cases(16) {
         assert_equal_descents(&gpu, &bench(7200 + seed), |_, _| ());
     }

@@ -27,7 +27,7 @@ fn searches_over_several_windows_equal_the_mirror() {
 
 #[test]
 fn workgroups_for_gpus_equal_the_mirror() {
-    let Some(gpu) = with_form(Form::GPU) else { return };
+    let Some(gpu) = with_tuning(Tuning::GPU) else { return };
     for seed in 0..cases(24) {
         assert_equal_searches(&gpu, &Bench::with(4200 + seed, trajectory), |_| ());
     }

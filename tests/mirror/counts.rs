@@ -123,7 +123,7 @@ fn results_are_valid_and_never_worse_than_the_packing() {
     }
 }
 
-/// The fold, and how it parts twins.
+/// The fold, and how it parts duplicates.
 #[test]
 fn no_placement_of_the_counts_is_better_than_the_fold() {
     for seed in 0..600 {

@@ -160,7 +160,7 @@ fn a_pair_step_makes_the_best_of_all_pair_swaps_of_the_heaviest_gpu() {
         let (k, heavy) = (small.slots(), small.candidate.heaviest());
         let before = small.candidate.gpu_load.clone();
         let two = |gpu: usize| (0..k).flat_map(move |i| (i + 1..k).map(move |j| (gpu * k + i, gpu * k + j)));
-        // The rule is that none of the four may meet a twin, even one that is about to leave.
+        // The rule is that none of the four may meet a duplicate, even one that is about to leave.
         let clear = |slot: usize, gpu: usize| {
             let e = small.candidate.expert[slot];
             e == FREE

@@ -95,8 +95,8 @@ fn described(replay: &Replay) -> Value {
         Grid::Queued => json!("queued"),
         Grid::QueuedTeams => json!("queued_teams"),
         Grid::QueuedBlocks => json!("queued_blocks"),
-        Grid::QueuedSeveral => json!("queued_several"),
-        Grid::QueuedSeveralBlocks => json!("queued_several_blocks"),
+        Grid::QueuedReplicated => json!("queued_several"),
+        Grid::QueuedReplicatedBlocks => json!("queued_several_blocks"),
     };
     let dispatches: Vec<_> = replay
         .dispatches

@@ -7,7 +7,7 @@ use super::Tables;
 use crate::params::Params;
 
 impl Tables {
-    /// What the fold of some counts comes to, twins parted.
+    /// What the fold of some counts comes to, duplicates parted.
     pub fn value(&self, params: &Params, counts: &[u32]) -> u32 {
         let (order, share) = (&self.order, &self.share);
         let (mut heavy, mut light) = (0, order.len() - 1);
@@ -31,7 +31,7 @@ impl Tables {
         if left > 0 {
             most = most.max(2 * share[order[heavy] as usize]);
             if params.avoid_duplicates {
-                let partner = self.twins(params, counts, heavy).last_partner;
+                let partner = self.duplicates(params, counts, heavy).last_partner;
                 most = most.max(share[order[heavy] as usize] + share[self.expert_at(counts, partner)]);
             }
         }
@@ -53,16 +53,16 @@ impl Tables {
     /// Each exchanges a replica with one that has two others: both then have one of the expert and one of these, and
     /// the heavier is the first of these with the expert. It is least for the last GPU without the expert, then for the
     /// one before it, and so on. There are enough, as the expert has at most a replica for each GPU.
-    fn twins(&self, params: &Params, counts: &[u32], place: usize) -> Twins {
+    fn duplicates(&self, params: &Params, counts: &[u32], place: usize) -> FoldDuplicates {
         let count_of = |e: &u32| counts[*e as usize];
         let begin: u32 = self.order[..place].iter().map(count_of).sum();
         let after: u32 = self.order[place + 1..].iter().map(count_of).sum();
         let first = begin.max(after);
         let without = begin.min(after);
-        Twins { first, without, last_partner: without - (params.node_gpus - first).min(without) }
+        FoldDuplicates { first, without, last_partner: without - (params.node_gpus - first).min(without) }
     }
 
-    /// Writes the fold to slots, twins parted.
+    /// Writes the fold to slots, duplicates parted.
     pub fn fold(&self, params: &Params, counts: &[u32], slots: &mut [u32]) {
         let gpus = params.node_gpus as usize;
         let replicas = self.order.iter().flat_map(|&e| std::iter::repeat_n(e, counts[e as usize] as usize));
@@ -72,17 +72,17 @@ impl Tables {
         }
         let last = slots[2 * gpus - 2];
         let place = self.order.iter().position(|&e| e == last).unwrap_or(0);
-        let twins = self.twins(params, counts, place);
+        let duplicates = self.duplicates(params, counts, place);
         if params.avoid_duplicates {
-            for (gpu, other) in (twins.first..params.node_gpus).zip((0..twins.without).rev()) {
+            for (gpu, other) in (duplicates.first..params.node_gpus).zip((0..duplicates.without).rev()) {
                 slots.swap(2 * gpu as usize, 2 * other as usize);
             }
         }
     }
 }
 
-/// See [`Tables::twins`].
-struct Twins {
+/// See [`Tables::duplicates`].
+struct FoldDuplicates {
     /// The first GPU with the expert twice.
     first: u32,
     /// GPUs before the first with the expert.

@@ -3,7 +3,7 @@
 //! With two slots a GPU and none free the counts decide the placement: replicas in falling order, the heaviest with
 //! the lightest, the next with the next lightest, and so on. No other placement of these counts has a lighter heaviest
 //! GPU. This is the fold; what it comes to is its value. A GPU to which the fold gives one expert twice exchanges a
-//! replica with another GPU ([`Tables::twins`]), and the value is the one after that.
+//! replica with another GPU ([`Tables::duplicates`]), and the value is the one after that.
 //!
 //! The search moves one replica from one expert to another, again and again, always by the move that leaves the least
 //! excess over a target a little below the best value so far, even if that is more than there was (tabu search).
@@ -33,17 +33,17 @@ use crate::plan::Stop;
 use table::{COLUMNS, Change, merged};
 
 /// An iteration weighs all moves of a replica from the best of these to the best of those.
-const LOSERS: usize = 4;
+pub const LOSERS: usize = 4;
 /// See [`LOSERS`].
-const GAINERS: usize = 16;
+pub const GAINERS: usize = 16;
 
 /// A target is the best value less a part of it, 1 / 2^6 at first. After 2 iterations without a new best the part is
 /// halved, down to 1 / 2^16: what is easier to reach has less room for a detour.
-const FIRST_SHIFT: u32 = 6;
+pub const FIRST_SHIFT: u32 = 6;
 /// See [`FIRST_SHIFT`].
-const LAST_SHIFT: u32 = 16;
+pub const LAST_SHIFT: u32 = 16;
 /// See [`FIRST_SHIFT`].
-const HALVED_AFTER: u32 = 2;
+pub const HALVED_AFTER: u32 = 2;
 
 /// Until how many iterations later an expert that took part in a move may take part in another: 4 to 11, where there are
 /// enough experts for that.
@@ -125,7 +125,7 @@ fn rank(excess: u32, word: u32, index: u32) -> u64 {
 }
 
 /// The bits of [`rank`] that say what it is for: a node has at most 4,096 experts.
-const INDEX: u32 = 0xfff;
+pub const INDEX: u32 = 0xfff;
 
 fn index_of(rank: u64) -> usize {
     (rank as u32 & INDEX) as usize

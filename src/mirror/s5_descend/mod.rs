@@ -53,7 +53,7 @@ fn moved(mine: u32, theirs: u32, distance: u32) -> u32 {
 }
 
 /// Whether a GPU may not have what a slot of another GPU holds, because it would be a duplicate.
-fn is_twin(params: &Params, candidate: &Candidate, slot: usize, gpu: usize) -> bool {
+fn is_duplicate(params: &Params, candidate: &Candidate, slot: usize, gpu: usize) -> bool {
     let slots = params.slots_per_gpu as usize;
     let expert = candidate.expert[slot];
     params.avoid_duplicates

@@ -2,7 +2,7 @@
 //!
 //! As 1-1 swaps, with the sums of two loads. A free slot is a replica of load 0, so 2-for-1 is among them.
 
-use super::{is_twin, moved};
+use super::{is_duplicate, moved};
 use crate::mirror::candidate::Candidate;
 use crate::params::{PAIR_SLOTS, Params};
 
@@ -26,7 +26,8 @@ pub fn step(params: &Params, candidate: &mut Candidate) -> bool {
         if distance / 2 <= best {
             continue;
         }
-        let is_free = |pair: [usize; 2], of: usize| !pair.iter().any(|&s| is_twin(params, candidate, s, of));
+        let is_free =
+            |pair: [usize; 2], of: usize| !pair.iter().any(|&s| is_duplicate(params, candidate, s, of));
         for to in pairs(gpu) {
             let of = |&mine: &u32| moved(mine, sum(to), distance);
             // As for 1-1 swaps.

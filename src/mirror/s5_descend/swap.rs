@@ -4,7 +4,7 @@
 //! Both objectives want the same swap of two GPUs, the one with the largest m, and differ only between pairs of
 //! GPUs.
 
-use super::{is_twin, moved};
+use super::{is_duplicate, moved};
 use crate::mirror::candidate::Candidate;
 use crate::params::Params;
 
@@ -69,8 +69,8 @@ fn best_swap(
             for (from, mine) in (heavy * slots..).zip(mine) {
                 let gain = worth(by_variance, of(mine), distance);
                 if gain > best.gain
-                    && !is_twin(params, candidate, from, gpu)
-                    && !is_twin(params, candidate, to, heavy)
+                    && !is_duplicate(params, candidate, from, gpu)
+                    && !is_duplicate(params, candidate, to, heavy)
                 {
                     best = Best { gain, from, to };
                 }

@@ -3,16 +3,16 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::recording::{FixedValues, Kernel};
+use super::recording::{Kernel, OverrideValues};
 use crate::error::Error;
 
 /// A pipeline: a kernel and the values of its constants.
-pub type Variant = (Kernel, FixedValues);
+pub type Variant = (Kernel, OverrideValues);
 
-/// Missing pipelines in the order of their use. Each is made once, by whichever thread comes to it first.
-pub struct Missing<T>(Vec<(Variant, OnceLock<Result<T, Error>>)>);
+/// Pending pipelines in the order of their use. Each is made once, by whichever thread comes to it first.
+pub struct Pending<T>(Vec<(Variant, OnceLock<Result<T, Error>>)>);
 
-impl<T: Clone + Send + Sync> Missing<T> {
+impl<T: Clone + Send + Sync> Pending<T> {
     pub fn new(variants: impl IntoIterator<Item = Variant>) -> Self {
         Self(variants.into_iter().map(|variant| (variant, OnceLock::new())).collect())
     }
@@ -70,7 +70,7 @@ mod tests {
     fn each_is_made_once_whoever_comes_first() {
         for n in [0, 1, 2, 40] {
             let variants = variants(n);
-            let (missing, log) = (Missing::new(variants.clone()), Mutex::new(Vec::new()));
+            let (missing, log) = (Pending::new(variants.clone()), Mutex::new(Vec::new()));
             let make = |variant: &Variant| {
                 log.lock().unwrap().push(variant.1[0]);
                 Ok(variant.1[0])
@@ -88,7 +88,7 @@ mod tests {
     #[test]
     fn an_error_is_that_of_its_pipeline_alone() {
         let variants = variants(3);
-        let missing = Missing::new(variants.clone());
+        let missing = Pending::new(variants.clone());
         let make = |variant: &Variant| match variant.1[0] {
             1 => Err(Error::invalid("pipeline", 1, "is refused")),
             n => Ok(n),
