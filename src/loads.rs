@@ -84,7 +84,11 @@ impl Loads {
                 v if v < 0.0 => "is negative".to_string(),
                 _ => "is larger than 2^64".to_string(),
             };
-            return Err(Error::invalid(format!("load of layer {layer}, expert {expert}:"), brief(value), rule));
+            return Err(Error::invalid(
+                format!("load of layer {layer}, expert {expert}:"),
+                brief(value),
+                rule,
+            ));
         }
         let whole = values.iter().all(|v| v.fract() == 0.0 && *v < EXACT_F64);
         if whole {

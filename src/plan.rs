@@ -328,13 +328,15 @@ impl Plan {
 
     /// The quality, and the time of its bound.
     fn measured(&self) -> &(Quality, Duration) {
-        self.quality.get_or_init(|| self.on_threads(|| {
-            let score = check::score(&self.loads, &self.cluster, self.physical_to_logical());
-            let score = score.expect("the planner checks every plan before it returns it");
-            let start = Instant::now();
-            let bounds = bound::lower_bounds_with(&self.loads, &self.cluster, &self.bound_options());
-            (score.with_bounds(&bounds), start.elapsed())
-        }))
+        self.quality.get_or_init(|| {
+            self.on_threads(|| {
+                let score = check::score(&self.loads, &self.cluster, self.physical_to_logical());
+                let score = score.expect("the planner checks every plan before it returns it");
+                let start = Instant::now();
+                let bounds = bound::lower_bounds_with(&self.loads, &self.cluster, &self.bound_options());
+                (score.with_bounds(&bounds), start.elapsed())
+            })
+        })
     }
 
     /// Runs work on the threads of the planner that made the plan.

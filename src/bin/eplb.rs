@@ -13,7 +13,9 @@ fn main() -> std::process::ExitCode {
 fn quiet_device_selection() {
     use std::os::unix::process::CommandExt;
     const OFF: &str = "NODEVICE_SELECT";
-    let said = ["XDG_RUNTIME_DIR", "MESA_VK_DEVICE_SELECT", OFF].into_iter().any(|name| std::env::var_os(name).is_some());
+    let said = ["XDG_RUNTIME_DIR", "MESA_VK_DEVICE_SELECT", OFF]
+        .into_iter()
+        .any(|name| std::env::var_os(name).is_some());
     if said {
         return;
     }

@@ -7,7 +7,9 @@ use std::time::Instant;
 use clap::Args;
 use serde_json::json;
 
-use super::{Part, bound_effort, fingerprints, io, milliseconds, parse_format, percent, print, table, words, worst_gap};
+use super::{
+    Part, bound_effort, fingerprints, io, milliseconds, parse_format, percent, print, table, words, worst_gap,
+};
 use crate::bound::BoundOptions;
 use crate::check::Quality;
 use crate::maps::{MapFile, PlanFormat};
@@ -80,7 +82,8 @@ impl Check {
         let start = Instant::now();
         let quality = match map.score(&loads, &cluster) {
             Ok(quality) => {
-                let options = BoundOptions { effort: bound_effort(self.tight_bound), ..BoundOptions::default() };
+                let options =
+                    BoundOptions { effort: bound_effort(self.tight_bound), ..BoundOptions::default() };
                 quality.with_bounds(&bound::lower_bounds_with(&loads, &cluster, &options))
             }
             Err(Error::InvalidPlan { layer, rule, .. }) => {
@@ -156,7 +159,9 @@ impl Check {
             ("duplicates on a GPU", quality.same_gpu_duplicates().to_string()),
         ];
         match (fingerprint, version) {
-            (Some(print), Some(version)) => rows.push(("fingerprint", format!("{print}   (plan version {version})"))),
+            (Some(print), Some(version)) => {
+                rows.push(("fingerprint", format!("{print}   (plan version {version})")))
+            }
             (Some(print), None) => rows.push(("fingerprint", print)),
             (None, _) => rows.push(("format", map.format().to_string())),
         }

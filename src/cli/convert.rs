@@ -43,7 +43,9 @@ impl Convert {
     pub fn run(self) -> Result<ExitCode, Error> {
         io::check_writable(&self.out, [&self.map])?;
         let format = match self.format {
-            None if self.out.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("json")) => PlanFormat::Sglang,
+            None if self.out.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("json")) => {
+                PlanFormat::Sglang
+            }
             format => format_of(format, &self.out)?,
         };
         let map = io::read_map(&self.map, self.from)?;

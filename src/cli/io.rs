@@ -95,7 +95,8 @@ pub fn failure() -> Option<&'static std::io::Error> {
 pub fn plain(text: &str) -> String {
     let steers = |c: char| {
         // Marks that change the direction of writing reorder what is read.
-        let directs = matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        let directs =
+            matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
         (c.is_control() && !matches!(c, '\n' | '\t')) || directs || matches!(c, '\u{2028}' | '\u{2029}')
     };
     let mut shown = String::with_capacity(text.len());

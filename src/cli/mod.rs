@@ -154,7 +154,9 @@ fn format_of(format: Option<PlanFormat>, out: &Path) -> Result<PlanFormat, Error
     if io::is_standard(out) {
         return Ok(format.unwrap_or_default());
     }
-    format.ok_or_else(|| Error::unwritable(out, "its ending is not json, yaml or npy; --format says what it is"))
+    format.ok_or_else(|| {
+        Error::unwritable(out, "its ending is not json, yaml or npy; --format says what it is")
+    })
 }
 
 /// The bound of `plan` and `check`.

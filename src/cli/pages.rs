@@ -43,7 +43,9 @@ impl Man {
             None => command,
             Some(verb) => {
                 let found = command.get_subcommands().find(|sub| sub.get_name() == verb).cloned();
-                found.ok_or_else(|| Error::invalid("verb", verb, "is none of this command; eplb --help lists them"))?
+                found.ok_or_else(|| {
+                    Error::invalid("verb", verb, "is none of this command; eplb --help lists them")
+                })?
             }
         };
         let mut text = Vec::new();

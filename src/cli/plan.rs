@@ -12,8 +12,8 @@ use crate::maps::{MapFile, PlanFormat, bytes_of_plan};
 use crate::rebalance::{Backtest, Proposal, RebalanceOptions, Rebalancer, Strategy};
 use crate::trace::Window;
 use crate::{
-    Cluster, DeviceChoice, Duplicates, Error, Fallback, Loads, MoveLimits, PlanOptions, Planner, Policy, Preset,
-    PreviousMap, Replan,
+    Cluster, DeviceChoice, Duplicates, Error, Fallback, Loads, MoveLimits, PlanOptions, Planner, Policy,
+    Preset, PreviousMap, Replan,
 };
 
 #[derive(Args)]
@@ -158,7 +158,10 @@ impl Plan {
         if let Some(out) = &self.out {
             io::write(out, &bytes_of_plan(plan, format)?)?;
             let losses = MapFile::from(plan).losses(format);
-            losses.iter().filter(|_| format != PlanFormat::Eplb).for_each(|l| complain(&format!("warning: {l}")));
+            losses
+                .iter()
+                .filter(|_| format != PlanFormat::Eplb)
+                .for_each(|l| complain(&format!("warning: {l}")));
         }
         for warning in plan.warnings() {
             complain(&format!("warning: {warning}"));
@@ -177,7 +180,9 @@ impl Plan {
 
     /// Refuses options that would do nothing.
     fn check_options(&self, cluster: &Cluster) -> Result<(), Error> {
-        for (other, name, here) in [(&self.restarts, "--restarts", "--starts"), (&self.kicks, "--kicks", "--iterations")] {
+        for (other, name, here) in
+            [(&self.restarts, "--restarts", "--starts"), (&self.kicks, "--kicks", "--iterations")]
+        {
             if let Some(value) = other {
                 return Err(Error::invalid(name, value, format!("is called {here} here")));
             }
@@ -187,7 +192,8 @@ impl Plan {
             words::check_effect(&[(self.expert_bytes > 0, "--expert-bytes")], "what moves: --previous PLAN")?;
         }
         let outlook = &self.outlook;
-        let takes = |strategies: &[Strategy]| self.strategy.is_some_and(|strategy| strategies.contains(&strategy));
+        let takes =
+            |strategies: &[Strategy]| self.strategy.is_some_and(|strategy| strategies.contains(&strategy));
         if !takes(&[Strategy::Scenarios, Strategy::Auto]) {
             let given = [(outlook.windows.is_some(), "--windows"), (outlook.decay.is_some(), "--decay")];
             words::check_effect(&given, "--strategy scenarios or auto")?;
@@ -280,7 +286,6 @@ impl Plan {
         }
         Ok(options)
     }
-
 }
 
 /// `default`, `fast` and so on, and `help`.

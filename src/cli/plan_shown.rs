@@ -42,7 +42,8 @@ impl Plan {
             });
         }
         if self.with_map {
-            report["physical_to_logical"] = json!(plan.physical_to_logical().chunks(plan.slots()).collect::<Vec<_>>());
+            report["physical_to_logical"] =
+                json!(plan.physical_to_logical().chunks(plan.slots()).collect::<Vec<_>>());
         }
         Ok(report)
     }
@@ -82,8 +83,13 @@ impl Plan {
         }
         if self.previous.is_some() {
             let moves = made.replan.moves();
-            let first: Vec<String> =
-                made.replan.layers_to_move().iter().take(5).map(|&l| plan.layer_ids()[l].to_string()).collect();
+            let first: Vec<String> = made
+                .replan
+                .layers_to_move()
+                .iter()
+                .take(5)
+                .map(|&l| plan.layer_ids()[l].to_string())
+                .collect();
             let share = percent(moves.share());
             rows.push(("slots that move", format!("{} of {}, {share}", moves.received, moves.slots)));
             rows.push(("slots that change", moves.changed_slots.to_string()));
@@ -156,7 +162,9 @@ fn report(plan: &crate::Plan, greedy: &Quality) -> Vec<(&'static str, String)> {
     let cluster = plan.cluster();
     let why = match (cluster.policy(), cluster.num_groups(), cluster.num_nodes()) {
         (Policy::Global, groups @ 2.., nodes @ 2..) => {
-            format!(": {groups} groups are not a multiple of {nodes} nodes, so nodes do not hold whole groups")
+            format!(
+                ": {groups} groups are not a multiple of {nodes} nodes, so nodes do not hold whole groups"
+            )
         }
         _ => String::new(),
     };

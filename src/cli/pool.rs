@@ -15,7 +15,9 @@ const STACK: usize = 8 << 20;
 pub fn run<T: Send>(threads: Option<usize>, work: impl FnOnce() -> T + Send) -> Result<T, Error> {
     let wanted = match threads {
         Some(threads) if (1..=MOST).contains(&threads) => threads,
-        Some(threads) => return Err(Error::invalid("threads", threads, format!("is not between 1 and {MOST}"))),
+        Some(threads) => {
+            return Err(Error::invalid("threads", threads, format!("is not between 1 and {MOST}")));
+        }
         None => from_environment(),
     };
     match build(wanted, threads.is_none())? {

@@ -13,6 +13,11 @@ use crate::trace::Window;
 use crate::{DeviceChoice, Error, Loads, MoveLimits, Planner};
 
 #[derive(Args)]
+#[command(after_help = "Examples:
+  eplb replay trace.npy --replicas 288 --gpus 32
+  eplb replay trace.npy --replicas 288 --groups 8 --nodes 4 --gpus 32 --strategy last,scenarios --csv
+
+Exit codes: 0 replayed, 2 bad input or a file that could not be read.")]
 pub struct ReplayTrace {
     /// Load file with several windows: .json or .npy
     trace: PathBuf,

@@ -18,8 +18,22 @@ const OPTIONS: [(&str, &str); 9] = [
 
 /// Options whose fields are words of every day: they are changed where they begin an error alone.
 const FIRST: [&str; 16] = [
-    "starts", "iterations", "assignments", "threads", "seed", "window", "layers", "windows", "decay", "backtest",
-    "preset", "strategy", "device", "family", "drift", "interval",
+    "starts",
+    "iterations",
+    "assignments",
+    "threads",
+    "seed",
+    "window",
+    "layers",
+    "windows",
+    "decay",
+    "backtest",
+    "preset",
+    "strategy",
+    "device",
+    "family",
+    "drift",
+    "interval",
 ];
 
 /// An error in the words of the command line, on one line.
@@ -71,7 +85,9 @@ pub fn needed(option: &str, what: &str) -> Error {
 /// Refuses options that would do nothing, with what they want.
 pub fn check_effect(options: &[(bool, &str)], wanted: &str) -> Result<(), Error> {
     match options.iter().find(|(given, _)| *given) {
-        Some((_, option)) => Err(Error::invalid(*option, "", format!("does nothing here: it is for {wanted}"))),
+        Some((_, option)) => {
+            Err(Error::invalid(*option, "", format!("does nothing here: it is for {wanted}")))
+        }
         None => Ok(()),
     }
 }

@@ -68,7 +68,10 @@ fn entries(row: &Value, layer: u32) -> Result<Vec<i32>, ParseError> {
         let number = value.as_i64().and_then(|number| i32::try_from(number).ok());
         number.ok_or_else(|| {
             let value = value.to_string();
-            ParseError::content(format!("layer {layer}, slot {slot}: {} is not an expert or -1", brief(&value)))
+            ParseError::content(format!(
+                "layer {layer}, slot {slot}: {} is not an expert or -1",
+                brief(&value)
+            ))
         })
     };
     array(row, &format!("layer {layer}"))?.iter().enumerate().map(entry).collect()
@@ -91,7 +94,8 @@ fn sglang(root: &Value) -> Result<MapFile, ParseError> {
 fn vllm(root: &Value) -> Result<MapFile, ParseError> {
     let mut rows = Rows::default();
     if let Some(object) = root.as_object() {
-        let layers = numbered(object).ok_or_else(|| ParseError::content("its fields are not layer numbers"))?;
+        let layers =
+            numbered(object).ok_or_else(|| ParseError::content("its fields are not layer numbers"))?;
         for (layer, row) in layers {
             rows.push(layer, entries(row, layer)?);
         }
@@ -143,7 +147,8 @@ fn ascend(root: &Value) -> Result<MapFile, ParseError> {
         }
         let count = number(layer, "device_count", &of)? as usize;
         if count != devices.len() {
-            let reason = format!("{of}: device_count {count} is not the number of devices, {}", devices.len());
+            let reason =
+                format!("{of}: device_count {count} is not the number of devices, {}", devices.len());
             return Err(ParseError::content(reason));
         }
         devices_of_layers.push((id, devices));

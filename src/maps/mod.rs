@@ -170,7 +170,11 @@ impl MapFile {
     /// [`Error::Invalid`] where its slots are not a multiple of them.
     pub fn with_gpus(mut self, gpus: usize) -> Result<Self, Error> {
         if gpus == 0 || !self.slots.is_multiple_of(gpus) {
-            return Err(Error::invalid("slots of the map", self.slots, format!("is not a multiple of num_gpus {gpus}")));
+            return Err(Error::invalid(
+                "slots of the map",
+                self.slots,
+                format!("is not a multiple of num_gpus {gpus}"),
+            ));
         }
         self.gpus = Some(gpus);
         Ok(self)
@@ -273,13 +277,21 @@ impl MapFile {
         }
         let with_ids = || -> Vec<(u32, &[i32])> { (0..).map(|layer| self.id(layer)).zip(rows()).collect() };
         Ok(match format {
-            PlanFormat::Eplb => return refuse("is that of a plan made here: it needs loads and a cluster (eplb plan)"),
-            PlanFormat::Sglang => json::write_sglang(&self.all_layers()?.iter().map(Vec::as_slice).collect::<Vec<_>>()),
+            PlanFormat::Eplb => {
+                return refuse("is that of a plan made here: it needs loads and a cluster (eplb plan)");
+            }
+            PlanFormat::Sglang => {
+                json::write_sglang(&self.all_layers()?.iter().map(Vec::as_slice).collect::<Vec<_>>())
+            }
             PlanFormat::Vllm => json::write_vllm(&rows().collect::<Vec<_>>()),
             PlanFormat::TensorRtLlm => yaml::write(&with_ids(), self.slots),
             PlanFormat::Ascend => match self.gpus {
                 Some(gpus) => json::write_ascend(&with_ids(), gpus),
-                None => return refuse("tells the experts of each GPU, and the map does not tell how many there are"),
+                None => {
+                    return refuse(
+                        "tells the experts of each GPU, and the map does not tell how many there are",
+                    );
+                }
             },
             PlanFormat::Npy => return trace::npy_of_rows(self.slots, &self.rows),
         }
@@ -320,7 +332,11 @@ impl MapFile {
     fn all_layers(&self) -> Result<Vec<Vec<i32>>, Error> {
         let last = self.last() as usize;
         if last >= MAX_LAYERS {
-            return Err(Error::invalid("layer id", last, format!("is not below {MAX_LAYERS}, the most layers")));
+            return Err(Error::invalid(
+                "layer id",
+                last,
+                format!("is not below {MAX_LAYERS}, the most layers"),
+            ));
         }
         let experts = self.rows.iter().copied().max().unwrap_or(0).max(0) + 1;
         let start: Vec<i32> = (0..self.slots as i32).map(|slot| slot % experts).collect();
@@ -397,10 +413,20 @@ impl Rows {
     fn by_place(self, format: PlanFormat) -> Result<MapFile, ParseError> {
         let slots = self.rows.first().map_or(0, |row| row.1.len());
         if self.rows.is_empty() || self.rows.len() > MAX_LAYERS {
-            return Err(Error::invalid("layers of the map", self.rows.len(), format!("is not between 1 and {MAX_LAYERS}")).into());
+            return Err(Error::invalid(
+                "layers of the map",
+                self.rows.len(),
+                format!("is not between 1 and {MAX_LAYERS}"),
+            )
+            .into());
         }
         if slots == 0 || slots > MAX_SLOTS {
-            return Err(Error::invalid("slots of the map", slots, format!("is not between 1 and {MAX_SLOTS}")).into());
+            return Err(Error::invalid(
+                "slots of the map",
+                slots,
+                format!("is not between 1 and {MAX_SLOTS}"),
+            )
+            .into());
         }
         for (layer, row) in &self.rows {
             if row.len() != slots {

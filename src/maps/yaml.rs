@@ -67,7 +67,8 @@ pub fn read(bytes: &[u8]) -> Result<MapFile, ParseError> {
             SLOTS if slots.is_none() => {
                 let value = events.scalar(SLOTS)?.unwrap_or_default();
                 let number = value.parse::<usize>();
-                let bad = |_| ParseError::content(format!("{SLOTS} {:?} is not a whole number", brief(&value)));
+                let bad =
+                    |_| ParseError::content(format!("{SLOTS} {:?} is not a whole number", brief(&value)));
                 slots = Some(number.map_err(bad)?);
             }
             MAP if rows.is_none() => rows = Some(layers(&mut events)?),

@@ -13,7 +13,8 @@ const ROWS: [&str; 3] = ["layer_id", "expert_id", "count"];
 const EXPERT: &str = "expert_";
 
 /// Said where a first line is neither numbers nor a header.
-const FORMS: &str = "a csv file has a row of loads for each layer, or rows under the header layer_id,expert_id,count";
+const FORMS: &str =
+    "a csv file has a row of loads for each layer, or rows under the header layer_id,expert_id,count";
 
 pub fn read(bytes: &[u8], format: LoadFormat) -> Result<LoadHistory, ParseError> {
     let bytes = bytes.strip_prefix(packed::BYTE_ORDER_MARK).unwrap_or(bytes);
@@ -22,11 +23,14 @@ pub fn read(bytes: &[u8], format: LoadFormat) -> Result<LoadHistory, ParseError>
     let first = lines().next().map_or("", |(_, row)| row);
     let heads: Vec<&str> = first.split(',').take(4).map(str::trim).collect();
     let columns = ROWS.map(|name| heads.iter().position(|head| head.eq_ignore_ascii_case(name)));
-    let titled = first.split(',').enumerate().all(|(at, head)| {
-        head.trim().strip_prefix(EXPERT).is_some_and(|number| number.parse() == Ok(at))
-    });
+    let titled = first
+        .split(',')
+        .enumerate()
+        .all(|(at, head)| head.trim().strip_prefix(EXPERT).is_some_and(|number| number.parse() == Ok(at)));
     match (columns, format) {
-        ([Some(layer), Some(expert), Some(count)], LoadFormat::Csv | LoadFormat::Rows) if heads.len() == 3 => {
+        ([Some(layer), Some(expert), Some(count)], LoadFormat::Csv | LoadFormat::Rows)
+            if heads.len() == 3 =>
+        {
             rows(lines().skip(1), [layer, expert, count], bytes.len())
         }
         (_, LoadFormat::Rows) => rows(lines(), [0, 1, 2], bytes.len()),
@@ -44,7 +48,8 @@ pub fn read(bytes: &[u8], format: LoadFormat) -> Result<LoadHistory, ParseError>
 /// Whether all rows are three whole numbers that can be a layer, an expert and a count.
 fn could_be_rows<'a>(mut lines: impl Iterator<Item = (usize, &'a str)>) -> bool {
     lines.all(|(_, row)| {
-        let fields: Option<Vec<u64>> = row.split(',').take(4).map(|field| field.trim().parse().ok()).collect();
+        let fields: Option<Vec<u64>> =
+            row.split(',').take(4).map(|field| field.trim().parse().ok()).collect();
         let most = [MAX_LAYERS as u64, MAX_EXPERTS as u64];
         fields.is_some_and(|fields| fields.len() == 3 && fields[0] < most[0] && fields[1] < most[1])
     })
@@ -87,7 +92,10 @@ fn rows<'a>(
     for (line, row) in lines {
         let fields: Vec<&str> = row.split(',').take(4).map(str::trim).collect();
         if fields.len() != 3 {
-            return Err(ParseError::content(format!("line {line} does not have the 3 columns {}", ROWS.join(","))));
+            return Err(ParseError::content(format!(
+                "line {line} does not have the 3 columns {}",
+                ROWS.join(",")
+            )));
         }
         let number = |which: usize| {
             let field = fields[columns[which]];

@@ -32,7 +32,9 @@ pub fn read(path: &Path, format: Option<LoadFormat>) -> Result<LoadHistory, Erro
         (None, false, true) => LoadFormat::TensorRtLlm,
         (None, true, false) => LoadFormat::Megatron,
         (None, true, true) => {
-            return Err(refuse("a folder without TensorRT-LLM's rank*.safetensors and without Megatron's *.jsonl"));
+            return Err(refuse(
+                "a folder without TensorRT-LLM's rank*.safetensors and without Megatron's *.jsonl",
+            ));
         }
     };
     let files = match format {
@@ -57,7 +59,10 @@ fn names(path: &Path) -> Result<Vec<PathBuf>, Error> {
     for entry in std::fs::read_dir(path).map_err(refuse)? {
         names.push(entry.map_err(refuse)?.path());
         if names.len() > MOST {
-            return Err(Error::parse(path, ParseError::content(format!("a folder of more than {MOST} files"))));
+            return Err(Error::parse(
+                path,
+                ParseError::content(format!("a folder of more than {MOST} files")),
+            ));
         }
     }
     names.sort();
@@ -80,5 +85,6 @@ fn experts(path: &Path) -> Result<usize, Error> {
     }
     let file = path.join(META);
     let meta: Result<Meta, _> = serde_json::from_slice(&read_file(&file)?);
-    meta.map(|meta| meta.num_experts).map_err(|error| Error::parse(&file, ParseError::not("JSON with num_experts", error)))
+    meta.map(|meta| meta.num_experts)
+        .map_err(|error| Error::parse(&file, ParseError::not("JSON with num_experts", error)))
 }

@@ -43,7 +43,15 @@ struct Nest {
 
 impl Nest {
     fn new() -> Self {
-        Self { numbers: Numbers::new(), dimensions: None, experts: None, layers: None, windows: 0, rows: 0, layer_ids: None }
+        Self {
+            numbers: Numbers::new(),
+            dimensions: None,
+            experts: None,
+            layers: None,
+            windows: 0,
+            rows: 0,
+            layer_ids: None,
+        }
     }
 
     /// Before a load that is `depth` arrays deep.

@@ -25,8 +25,8 @@ pub use format::LoadFormat;
 pub use generate::{Family, Generate};
 pub use plan_file::{PlanFile, plan_bytes, write_plan};
 
-pub(crate) use write::{check_writable, write_whole};
 pub(crate) use npy::{of_rows as npy_of_rows, rows as npy_rows};
+pub(crate) use write::{check_writable, write_whole};
 
 /// The most numbers a load file may hold: 2 GiB of `f64`.
 const MAX_VALUES: usize = 1 << 28;
@@ -245,7 +245,8 @@ impl LoadHistory {
     pub fn select_layers(&self, layers: std::ops::Range<usize>) -> Result<Self, Error> {
         let ids = || self.layer_ids.iter().map(|&id| id as usize);
         let (first, end) = (ids().min().unwrap_or(0), ids().max().unwrap_or(0) + 1);
-        let chosen: Vec<usize> = (0..self.layers).filter(|&at| layers.contains(&(self.layer_ids[at] as usize))).collect();
+        let chosen: Vec<usize> =
+            (0..self.layers).filter(|&at| layers.contains(&(self.layer_ids[at] as usize))).collect();
         if chosen.is_empty() || layers.start < first || layers.end > end {
             let value = format!("{}..{}", layers.start, layers.end);
             return Err(Error::invalid("layers", value, format!("is not a range within {first}..{end}")));
@@ -253,7 +254,8 @@ impl LoadHistory {
         let (per_window, e) = (self.layers * self.experts, self.experts);
         let cut = |at: &usize| at * e..(at + 1) * e;
         fn take<T: Copy>(all: &[T], per_window: usize, rows: &[std::ops::Range<usize>]) -> Vec<T> {
-            let of_window = |window: &[T]| rows.iter().flat_map(|row| window[row.clone()].to_vec()).collect::<Vec<_>>();
+            let of_window =
+                |window: &[T]| rows.iter().flat_map(|row| window[row.clone()].to_vec()).collect::<Vec<_>>();
             all.chunks_exact(per_window).flat_map(of_window).collect()
         }
         let rows: Vec<_> = chosen.iter().map(cut).collect();
@@ -351,7 +353,9 @@ impl LoadHistory {
                 Some(counts) => Ok(csv::write_rows(self, counts)),
                 None => refuse("holds whole numbers, and these are not"),
             },
-            LoadFormat::Npz | LoadFormat::Megatron | LoadFormat::TensorRtLlm => refuse("is read, not written"),
+            LoadFormat::Npz | LoadFormat::Megatron | LoadFormat::TensorRtLlm => {
+                refuse("is read, not written")
+            }
         }
     }
 

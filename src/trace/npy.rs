@@ -63,12 +63,15 @@ pub(crate) fn rows(bytes: &[u8]) -> Result<(usize, Vec<i32>), ParseError> {
     let values: Vec<i64> = match values {
         Values::Signed(values) => values,
         Values::Counts(values) => values.into_iter().map(|v| i64::try_from(v).unwrap_or(i64::MAX)).collect(),
-        Values::Floats(_) => return Err(ParseError::content("a map of floats: its entries are not whole numbers")),
+        Values::Floats(_) => {
+            return Err(ParseError::content("a map of floats: its entries are not whole numbers"));
+        }
     };
     let values = row_major(values, 1, layers, slots, fortran);
     let entry = |(at, &value): (usize, &i64)| {
         let (layer, slot) = (at / slots, at % slots);
-        let bad = |_| ParseError::content(format!("layer {layer}, slot {slot}: {value} is not an expert or -1"));
+        let bad =
+            |_| ParseError::content(format!("layer {layer}, slot {slot}: {value} is not an expert or -1"));
         i32::try_from(value).map_err(bad)
     };
     Ok((slots, values.iter().enumerate().map(entry).collect::<Result<_, _>>()?))

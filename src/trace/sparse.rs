@@ -26,7 +26,8 @@ impl Sparse {
 
     pub fn add(&mut self, window: u64, layer: u64, expert: u64, count: u64) -> Result<(), String> {
         let known = u16::try_from(expert).ok().filter(|&expert| usize::from(expert) < MAX_EXPERTS);
-        let known = known.ok_or_else(|| format!("expert {expert} is not below {MAX_EXPERTS}, the most experts"))?;
+        let known =
+            known.ok_or_else(|| format!("expert {expert} is not below {MAX_EXPERTS}, the most experts"))?;
         self.experts = self.experts.max(usize::from(known) + 1);
         // As a trace comes, equal ones follow each other.
         match self.entries.last_mut() {
@@ -54,7 +55,8 @@ impl Sparse {
         let loads = windows.len().saturating_mul(layers.len()).saturating_mul(self.experts);
         if loads > most {
             let (w, l, e) = (windows.len(), layers.len(), self.experts);
-            let reason = format!("{w} windows x {l} layers x {e} experts are too many loads for {length} bytes");
+            let reason =
+                format!("{w} windows x {l} layers x {e} experts are too many loads for {length} bytes");
             return Err(ParseError::content(reason));
         }
         let mut counts = vec![0u64; loads];

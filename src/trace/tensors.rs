@@ -18,24 +18,37 @@ pub fn read<'a>(
     let mut loads = Sparse::with_experts(experts.unwrap_or(0));
     let mut there = BTreeSet::new();
     for bytes in files {
-        let tensors = SafeTensors::deserialize(bytes).map_err(|error| ParseError::not("safetensors", error))?;
+        let tensors =
+            SafeTensors::deserialize(bytes).map_err(|error| ParseError::not("safetensors", error))?;
         for (name, tensor) in tensors.iter() {
             let shown = brief(name);
             let bad = |what: &str| ParseError::content(format!("tensor {shown:?} {what}"));
-            let numbers = name.split_once('_').and_then(|(a, b)| Some((a.parse::<u32>().ok()?, b.parse::<u32>().ok()?)));
-            let (window, layer) = numbers.ok_or_else(|| bad("is not named iteration_layer, such as 100_3"))?;
+            let numbers = name
+                .split_once('_')
+                .and_then(|(a, b)| Some((a.parse::<u32>().ok()?, b.parse::<u32>().ok()?)));
+            let (window, layer) =
+                numbers.ok_or_else(|| bad("is not named iteration_layer, such as 100_3"))?;
             let size = *wanted.get_or_insert(tensor.shape().iter().product());
             if tensor.shape() != [size] {
                 return Err(bad(&format!("has the shape {:?}, not [{size}]", tensor.shape())));
             }
             let counts: Vec<i64> = match tensor.dtype() {
-                Dtype::I64 => tensor.data().chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().unwrap_or_default())).collect(),
-                Dtype::I32 => tensor.data().chunks_exact(4).map(|b| i32::from_le_bytes(b.try_into().unwrap_or_default()).into()).collect(),
+                Dtype::I64 => tensor
+                    .data()
+                    .chunks_exact(8)
+                    .map(|b| i64::from_le_bytes(b.try_into().unwrap_or_default()))
+                    .collect(),
+                Dtype::I32 => tensor
+                    .data()
+                    .chunks_exact(4)
+                    .map(|b| i32::from_le_bytes(b.try_into().unwrap_or_default()).into())
+                    .collect(),
                 other => return Err(bad(&format!("is of type {other:?}, not I64 or I32"))),
             };
             there.insert((window, layer));
             for (expert, &count) in (0..).zip(&counts) {
-                let count = u64::try_from(count).map_err(|_| bad(&format!("has {count} tokens of expert {expert}")))?;
+                let count = u64::try_from(count)
+                    .map_err(|_| bad(&format!("has {count} tokens of expert {expert}")))?;
                 loads.add(window.into(), layer.into(), expert, count).map_err(|reason| bad(&reason))?;
             }
         }

@@ -22,10 +22,7 @@ fn a_plan_file_survives_reformatting_and_nothing_else() {
     let text = std::fs::read_to_string(&plan).unwrap();
     let root: serde_json::Value = serde_json::from_str(&text).unwrap();
     let pretty = serde_json::to_string_pretty(&root).unwrap();
-    assert_eq!(
-        PlanFile::parse(pretty.as_bytes()).unwrap(),
-        PlanFile::parse(text.as_bytes()).unwrap()
-    );
+    assert_eq!(PlanFile::parse(pretty.as_bytes()).unwrap(), PlanFile::parse(text.as_bytes()).unwrap());
     let refused = |bytes: &[u8], part: &str| {
         let reason = PlanFile::parse(bytes).unwrap_err().to_string();
         assert!(reason.contains(part), "{reason:?} does not hold {part:?}");
@@ -61,11 +58,7 @@ fn every_damaged_digit_of_a_plan_file_is_seen() {
         if bytes[at].is_ascii_digit() {
             bytes[at] ^= 1;
             // The last digit of a float may say the same number.
-            assert_eq!(
-                PlanFile::parse(&bytes).is_ok(),
-                content(&bytes) == whole,
-                "byte {at}"
-            );
+            assert_eq!(PlanFile::parse(&bytes).is_ok(), content(&bytes) == whole, "byte {at}");
             bytes[at] ^= 1;
         }
     }
