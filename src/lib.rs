@@ -36,7 +36,8 @@
 //! All but the last are on by default; `default-features = false` leaves them out.
 //!
 //! - `gpu`: devices, by wgpu. Without it the CPU backend makes every plan, the same ones.
-//! - `files`: readers and writers of load and plan files, and a generator of loads: the module `trace`.
+//! - `files`: readers and writers of load files, plan files and maps, and a generator of loads: the modules `trace` and
+//!   `maps`.
 //! - `cli`: the `eplb` command, and `files`.
 //! - `test-support`: what this project's own tests see of the inside. No part of the API.
 #![warn(missing_docs)]
@@ -62,6 +63,8 @@ pub mod guide;
 mod layout;
 pub mod limits;
 mod loads;
+#[cfg(feature = "files")]
+pub mod maps;
 mod mirror;
 mod moves;
 mod options;

@@ -84,7 +84,11 @@ impl Loads {
                 v if v < 0.0 => "is negative".to_string(),
                 _ => "is larger than 2^64".to_string(),
             };
-            return Err(Error::invalid(format!("load of layer {layer}, expert {expert}:"), value, rule));
+            return Err(Error::invalid(
+                format!("load of layer {layer}, expert {expert}:"),
+                brief(value),
+                rule,
+            ));
         }
         let whole = values.iter().all(|v| v.fract() == 0.0 && *v < EXACT_F64);
         if whole {
@@ -138,13 +142,13 @@ impl Loads {
         if let Some((i, w)) = weights.iter().enumerate().find(|(_, w)| !(w.is_finite() && **w >= 0.0)) {
             return Err(Error::invalid(
                 format!("weight of window {i}:"),
-                w,
+                brief(*w),
                 "is not a finite number, at least 0",
             ));
         }
         let total: f64 = weights.iter().sum();
         if !(total > 0.0 && total.is_finite()) {
-            return Err(Error::invalid("sum of weights", total, "is not a positive number"));
+            return Err(Error::invalid("sum of weights", brief(total), "is not a positive number"));
         }
         let (layers, experts) = (first.layers, first.experts);
         for (i, window) in windows.iter().enumerate() {
@@ -269,6 +273,11 @@ impl Loads {
     pub fn layers_without_load(&self) -> usize {
         self.values.chunks_exact(self.experts).filter(|row| row.iter().all(|&v| v == 0.0)).count()
     }
+}
+
+/// A number as it is read: 1e300 has 301 digits without an exponent.
+fn brief(value: f64) -> String {
+    if value.abs() < 1e16 { value.to_string() } else { format!("{value:?}") }
 }
 
 /// The mean of the windows by layer, each window scaled to the tokens of the average window.

@@ -1,6 +1,6 @@
 //! The result: which slot holds which expert, how good that is, and how it was made.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use crate::bound::{self, BoundEffort, BoundOptions};
@@ -205,6 +205,8 @@ pub struct Plan {
     pub(crate) warnings: Vec<String>,
     pub(crate) effort: BoundEffort,
     pub(crate) quality: OnceLock<(Quality, Duration)>,
+    /// The planner's own threads, where it has some.
+    pub(crate) threads: Option<Arc<rayon::ThreadPool>>,
 }
 
 impl Plan {
@@ -289,7 +291,8 @@ impl Plan {
     }
 
     /// How good the plan is on the loads it was made for, with each layer's lower bound: computed on the first
-    /// call, by [`crate::check`] and [`crate::bound`], which share no code with the planner.
+    /// call, by [`crate::check`] and [`crate::bound`], which share no code with the planner. It is worked out on the
+    /// planner's threads, see [`crate::Planner::with_threads`].
     ///
     /// # Panics
     /// Never on a plan the planner made: it was checked before it was returned.
@@ -335,12 +338,22 @@ impl Plan {
     /// The quality, and the time of its bound.
     fn measured(&self) -> &(Quality, Duration) {
         self.quality.get_or_init(|| {
-            let score = check::score(&self.loads, &self.cluster, self.physical_to_logical());
-            let score = score.expect("the planner checks every plan before it returns it");
-            let start = Instant::now();
-            let bounds = bound::lower_bounds_with(&self.loads, &self.cluster, &self.bound_options());
-            (score.with_bounds(&bounds), start.elapsed())
+            self.on_threads(|| {
+                let score = check::score(&self.loads, &self.cluster, self.physical_to_logical());
+                let score = score.expect("the planner checks every plan before it returns it");
+                let start = Instant::now();
+                let bounds = bound::lower_bounds_with(&self.loads, &self.cluster, &self.bound_options());
+                (score.with_bounds(&bounds), start.elapsed())
+            })
         })
+    }
+
+    /// Runs work on the threads of the planner that made the plan.
+    fn on_threads<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        match &self.threads {
+            Some(pool) => pool.install(work),
+            None => work(),
+        }
     }
 
     /// How good the plan is on each window it was made for, with each window's own bounds; the same as
@@ -354,7 +367,7 @@ impl Plan {
             let score = check::score(window, &self.cluster, self.physical_to_logical())?;
             Ok(score.with_bounds(&bound::lower_bounds_with(window, &self.cluster, &self.bound_options())))
         };
-        self.loads.windows().map(quality).collect()
+        self.on_threads(|| self.loads.windows().map(quality).collect())
     }
 
     /// The loads the plan was made for.

@@ -258,6 +258,7 @@ impl Planner {
             warnings,
             effort: BoundEffort::default(),
             quality: OnceLock::new(),
+            threads: self.threads.clone(),
         })
     }
 

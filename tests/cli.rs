@@ -3,8 +3,16 @@
 
 #[path = "cli/files.rs"]
 mod files;
+#[path = "cli/loads.rs"]
+mod loads;
+#[path = "cli/maps.rs"]
+mod maps;
 #[path = "cli/moving.rs"]
 mod moving;
+#[path = "cli/options.rs"]
+mod options;
+#[path = "cli/sound.rs"]
+mod sound;
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -114,35 +122,32 @@ fn wrong_things_give_one_line_and_no_file() {
     let wrong = |args: &[&str], part: &str| {
         assert_refused(&[&["plan", good.as_str(), "--device", "cpu"], args].concat(), part)
     };
-    wrong(&["--replicas", "13", "--gpus", "4"], "num_replicas 13 is not a multiple of num_gpus 4");
+    wrong(&["--replicas", "13", "--gpus", "4"], "--replicas 13 is not a multiple of --gpus 4");
     wrong(&["--replicas", "4", "--gpus", "4"], "is less than the number of experts 8");
-    wrong(
-        &["--replicas", "12", "--gpus", "4", "--nodes", "3"],
-        "num_gpus 4 is not a multiple of num_nodes 3",
-    );
-    wrong(&["--replicas", "12", "--gpus", "4", "--groups", "3"], "is not a multiple of num_groups 3");
-    wrong(&["--replicas", "12", "--gpus", "4", "--window", "1"], "window 1 is not there");
+    wrong(&["--replicas", "12", "--gpus", "4", "--nodes", "3"], "--gpus 4 is not a multiple of --nodes 3");
+    wrong(&["--replicas", "12", "--gpus", "4", "--groups", "3"], "is not a multiple of --groups 3");
+    wrong(&["--replicas", "12", "--gpus", "4", "--window", "1"], "--window 1 is not there");
     wrong(&["--replicas", "12", "--gpus", "4", "--layers", "0..9"], "is not a range within 0..1");
-    wrong(&["--replicas", "12", "--gpus", "4", "--preset", "gen99"], "preset gen99 is not one of");
-    wrong(&["--replicas", "12", "--gpus", "4", "--starts", "0"], "starts 0 is not between 1 and 65536");
+    wrong(&["--replicas", "12", "--gpus", "4", "--preset", "gen99"], "invalid value 'gen99'");
+    wrong(&["--replicas", "12", "--gpus", "4", "--starts", "0"], "--starts 0 is not between 1 and 65536");
     wrong(
         &["--replicas", "12", "--gpus", "4", "--iterations", "1048577"],
-        "iterations 1048577 is not between",
+        "--iterations 1048577 is not between",
     );
     wrong(
-        &["--replicas", "12", "--gpus", "4", "--assignments", "0"],
-        "assignments 0 is not between 1 and 1024",
+        &["--replicas", "12", "--gpus", "4", "--groups", "2", "--nodes", "2", "--assignments", "0"],
+        "--assignments 0 is not between 1 and 1024",
     );
     wrong(
         &["--replicas", "12", "--gpus", "4", "--max-replicas-per-expert", "1"],
-        "max_replicas_per_expert 1 is too few: 12 replicas of 8 experts need 2",
+        "--max-replicas-per-expert 1 is too few: 12 replicas of 8 experts need 2",
     );
     wrong(&["--replicas", "12", "--gpus", "4", "--out", "/nowhere/plan.json"], "cannot write");
     assert_refused(&["plan", &good, "--replicas", "12", "--gpus", "4", "--device", "no such"], "found:");
     let output = eplb(&plan_args(&good, &["--fallback", "gpu"]));
     let error = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(2), "{error}");
-    assert!(error.contains("'gpu' for '--fallback <FALLBACK>': is not cpu or never"), "{error}");
+    assert!(error.contains("'gpu' for '--fallback <FALLBACK>'; it is one of [cpu, never]"), "{error}");
     assert!(!Path::new(out).exists());
 }
 

@@ -7,21 +7,50 @@ use std::time::Instant;
 use clap::Args;
 use serde_json::json;
 
-use super::{Part, bound_effort, fingerprints, milliseconds, percent, print, table};
+use super::{
+    Part, bound_effort, fingerprints, io, milliseconds, parse_format, percent, print, table, words, worst_gap,
+};
 use crate::bound::BoundOptions;
-use crate::trace::PlanFile;
-use crate::{DeviceChoice, Error, bound};
+use crate::check::Quality;
+use crate::maps::{MapFile, PlanFormat};
+use crate::{Cluster, DeviceChoice, Error, Loads, bound};
 
 #[derive(Args)]
+#[command(after_help = "Examples:
+  eplb check loads.json plan.json
+  eplb check loads.json expert_map.json --strict         fails on duplicates and on a gap above 1 %
+  eplb check loads.json map.npy --gpus 32 --groups 8 --nodes 4
+  eplb check --fingerprints --device gpu
+
+A plan file tells its cluster; of a map without one, --gpus, --groups and --nodes do.
+Exit codes: 0 valid, 1 not valid or not strictly so, 2 bad input.")]
 pub struct Check {
-    /// Load file: .json, .npy or .csv
+    /// Load file (needed), as for `eplb plan`; - is standard input
     #[arg(required_unless_present = "fingerprints")]
     loads: Option<PathBuf>,
-    /// Plan file
+    /// Plan or map (needed), in any format of `eplb convert`; - is standard input
     #[arg(required_unless_present = "fingerprints")]
     plan: Option<PathBuf>,
     #[command(flatten)]
     part: Part,
+    /// Format of the plan or map, where its content could be two
+    #[arg(long, value_parser = parse_format(), conflicts_with = "fingerprints")]
+    format: Option<PlanFormat>,
+    /// GPUs of a map that does not tell them
+    #[arg(long, conflicts_with = "fingerprints")]
+    gpus: Option<usize>,
+    /// Groups of experts, of a map [default: 1]
+    #[arg(long, conflicts_with = "fingerprints")]
+    groups: Option<usize>,
+    /// Nodes, of a map [default: 1]
+    #[arg(long, conflicts_with = "fingerprints")]
+    nodes: Option<usize>,
+    /// Fail where a GPU holds an expert twice, or a layer's gap to the bound is above --max-gap
+    #[arg(long, conflicts_with = "fingerprints")]
+    strict: bool,
+    /// The gap that --strict allows: 0.01 is 1 % [default: 0.01]
+    #[arg(long, requires = "strict")]
+    max_gap: Option<f64>,
     /// Instead of files: plan a fixed list of cases, and compare with what every device has to come to
     #[arg(long, conflicts_with_all = ["loads", "plan", "window", "layers"])]
     fingerprints: bool,
@@ -37,35 +66,70 @@ pub struct Check {
 }
 
 impl Check {
-    /// Exit code 0 for a valid plan or equal fingerprints, 1 for a plan that breaks a rule or ones that differ.
     pub fn run(self) -> Result<ExitCode, Error> {
         let (Some(loads), Some(plan)) = (&self.loads, &self.plan) else {
             let equal = fingerprints::run(self.device, self.json)?;
             return Ok(if equal { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         };
+        let max_gap = self.max_gap.unwrap_or(0.01);
+        if !(max_gap >= 0.0 && max_gap.is_finite()) {
+            return Err(Error::invalid("--max-gap", max_gap, "is not a number, at least 0"));
+        }
+        io::check_inputs([loads, plan])?;
         let loads = self.part.read(loads)?;
-        let file = PlanFile::read(plan)?;
-        let (quality, bound_time) = match file.score(&loads) {
+        let map = io::read_map(plan, self.format)?;
+        let cluster = self.cluster(&map)?;
+        let start = Instant::now();
+        let quality = match map.score(&loads, &cluster) {
             Ok(quality) => {
-                let start = Instant::now();
-                let effort = bound_effort(self.tight_bound);
-                let options = BoundOptions { effort, ..BoundOptions::default() };
-                let bounds = bound::lower_bounds_with(&loads, &file.cluster, &options);
-                (quality.with_bounds(&bounds), start.elapsed())
+                let options =
+                    BoundOptions { effort: bound_effort(self.tight_bound), ..BoundOptions::default() };
+                quality.with_bounds(&bound::lower_bounds_with(&loads, &cluster, &options))
             }
             Err(Error::InvalidPlan { layer, rule, .. }) => {
+                let layer = loads.layer_ids().get(layer).copied().unwrap_or(0);
                 print(&if self.json {
                     json!({ "valid": false, "layer": layer, "rule": rule }).to_string()
                 } else {
-                    format!("not valid: layer {layer}: {rule}")
+                    format!("not valid: layer {layer}: {}", words::in_options(&rule))
                 });
                 return Ok(ExitCode::FAILURE);
             }
             Err(error) => return Err(error),
         };
-        let fingerprint = format!("{:016x}", file.placement.fingerprint());
-        print(&if self.json {
-            json!({
+        let faults = if self.strict { faults(&map, &cluster, &loads, &quality, max_gap) } else { vec![] };
+        self.show(&map, &loads, &quality, &faults, start.elapsed());
+        Ok(if faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+
+    /// The cluster: a plan file tells it, else options and map do.
+    fn cluster(&self, map: &MapFile) -> Result<Cluster, Error> {
+        if let Some(plan) = map.plan() {
+            let given = [
+                (self.gpus.is_some(), "--gpus"),
+                (self.groups.is_some(), "--groups"),
+                (self.nodes.is_some(), "--nodes"),
+            ];
+            words::check_effect(&given, "a map without a cluster, and a plan file has one")?;
+            return Ok(plan.cluster.clone());
+        }
+        let gpus = self.gpus.or(map.num_gpus());
+        let gpus = gpus.ok_or_else(|| words::needed("--gpus", "the map does not tell how many there are"))?;
+        map.cluster(self.groups.unwrap_or(1), self.nodes.unwrap_or(1), gpus)
+    }
+
+    fn show(
+        &self,
+        map: &MapFile,
+        loads: &Loads,
+        quality: &Quality,
+        faults: &[String],
+        time: std::time::Duration,
+    ) {
+        let fingerprint = map.plan().map(|plan| format!("{:016x}", plan.placement.fingerprint()));
+        let version = map.plan().and_then(|plan| plan.plan_version);
+        if self.json {
+            let mut report = json!({
                 "valid": true,
                 "balancedness": quality.balancedness(),
                 "max_over_mean": quality.max_over_mean(),
@@ -75,36 +139,56 @@ impl Check {
                 "same_gpu_duplicates": quality.same_gpu_duplicates(),
                 "layers_without_load": quality.layers_without_load(),
                 "layers": quality.layers.len(),
+                "layer_ids": loads.layer_ids(),
+                "format": map.format().name(),
                 "fingerprint": fingerprint,
-                "plan_version": file.plan_version,
-                "bound_ms": bound_time.as_secs_f64() * 1e3,
-            })
-            .to_string()
-        } else {
-            table(&[
-                ("valid", "yes".into()),
-                ("balancedness", format!("{:.5}", quality.balancedness())),
-                ("replica balancedness", format!("{:.5}", quality.replica_balancedness())),
-                ("mean gap to the bound", percent(quality.mean_gap())),
-                (
-                    "worst gap",
-                    format!(
-                        "{} (layer {})",
-                        percent(quality.worst_gap()),
-                        quality.worst_layer().unwrap_or(0)
-                    ),
-                ),
-                ("duplicates on a GPU", quality.same_gpu_duplicates().to_string()),
-                (
-                    "fingerprint",
-                    match file.plan_version {
-                        Some(version) => format!("{fingerprint}   (plan version {version})"),
-                        None => fingerprint,
-                    },
-                ),
-                ("time of the bound", milliseconds(bound_time)),
-            ])
-        });
-        Ok(ExitCode::SUCCESS)
+                "plan_version": version,
+                "bound_ms": time.as_secs_f64() * 1e3,
+            });
+            if self.strict {
+                report["strict"] = json!({ "passed": faults.is_empty(), "faults": faults });
+            }
+            return print(&report.to_string());
+        }
+        let mut rows = vec![
+            ("valid", "yes".to_string()),
+            ("balancedness", format!("{:.5}", quality.balancedness())),
+            ("replica balancedness", format!("{:.5}", quality.replica_balancedness())),
+            ("mean gap to the bound", percent(quality.mean_gap())),
+            ("worst gap", worst_gap(quality, loads.layer_ids())),
+            ("duplicates on a GPU", quality.same_gpu_duplicates().to_string()),
+        ];
+        match (fingerprint, version) {
+            (Some(print), Some(version)) => {
+                rows.push(("fingerprint", format!("{print}   (plan version {version})")))
+            }
+            (Some(print), None) => rows.push(("fingerprint", print)),
+            (None, _) => rows.push(("format", map.format().to_string())),
+        }
+        rows.push(("time", milliseconds(time)));
+        rows.extend(faults.iter().map(|fault| ("not strictly valid", fault.clone())));
+        print(&table(&rows));
     }
+}
+
+/// What `--strict` has against a valid plan: the first duplicate of each layer that has any, and each gap too wide.
+fn faults(map: &MapFile, cluster: &Cluster, loads: &Loads, quality: &Quality, max_gap: f64) -> Vec<String> {
+    let mut faults = Vec::new();
+    let rows = map.physical_to_logical().chunks_exact(map.slots());
+    for ((row, layer), id) in rows.zip(&quality.layers).zip(loads.layer_ids()) {
+        if layer.same_gpu_duplicates > 0 {
+            let twice = row.chunks_exact(cluster.slots_per_gpu()).enumerate().find_map(|(gpu, slots)| {
+                let again = |&(at, expert): &(usize, &i32)| *expert >= 0 && slots[..at].contains(expert);
+                slots.iter().enumerate().find(again).map(|(_, expert)| (gpu, *expert))
+            });
+            let (gpu, expert) = twice.unwrap_or_default();
+            let more = layer.same_gpu_duplicates - 1;
+            let more = if more > 0 { format!(" (and {more} more in this layer)") } else { String::new() };
+            faults.push(format!("layer {id}: GPU {gpu} holds expert {expert} twice{more}"));
+        }
+        if let Some(gap) = layer.gap().filter(|&gap| gap > max_gap) {
+            faults.push(format!("layer {id}: gap {}, above {}", percent(gap), percent(max_gap)));
+        }
+    }
+    faults
 }

@@ -6,11 +6,16 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::json;
 
-use super::print;
+use super::{io, print};
 use crate::Error;
 use crate::trace::{Family, Generate};
 
 #[derive(Args)]
+#[command(after_help = "Examples:
+  eplb generate --out loads.json
+  eplb generate --family zipf:1.2 --windows 24 --drift 0.1 --seed 7 --out trace.npy
+
+Exit codes: 0 written, 2 not written.")]
 pub struct GenerateLoads {
     /// uniform, lognormal:S, zipf:S, hot-group or hot-experts
     #[arg(long, default_value = "lognormal:1")]
@@ -30,13 +35,13 @@ pub struct GenerateLoads {
     /// Routed tokens of a layer in a window
     #[arg(long, default_value_t = 262_144)]
     tokens: u64,
-    /// How far log popularity moves from window to window
+    /// How far log popularity moves from window to window, 0 to 4
     #[arg(long, default_value_t = 0.0)]
     drift: f64,
     /// Seed
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// File to write: .json, .npy or .csv
+    /// File to write (needed): .json, .npy or .csv
     #[arg(long)]
     out: PathBuf,
     /// Print one JSON object
@@ -48,6 +53,7 @@ impl GenerateLoads {
     pub fn run(self) -> Result<ExitCode, Error> {
         let Self { family, windows, layers, experts, dense_layers, tokens, drift, seed, .. } = self;
         let what = Generate { family, windows, layers, experts, dense_layers, tokens, drift, seed };
+        io::check_writable(&self.out, [])?;
         what.history()?.write(&self.out)?;
         let out = self.out.display().to_string();
         print(&if self.json {

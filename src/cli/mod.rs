@@ -3,24 +3,34 @@
 #[cfg(feature = "gpu")]
 mod bench;
 mod check;
+mod convert;
 mod devices;
 mod fingerprints;
 mod generate;
+mod io;
+mod pages;
 mod plan;
+mod plan_shown;
+mod pool;
 mod replay;
+mod words;
 
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 
 use crate::bound::BoundEffort;
+use crate::check::Quality;
+use crate::maps::PlanFormat;
 use crate::rebalance::RebalanceOptions;
-use crate::trace::{LoadHistory, Window};
+use crate::trace::{LoadFormat, LoadHistory, Window};
 use crate::{Error, MaxMoves, MoveLimits, PLAN_VERSION};
+
+use io::{complain, print};
 
 /// What `eplb --version` tells: ranks compare the version of plans during a rolling upgrade.
 static VERSION: LazyLock<String> =
@@ -30,7 +40,18 @@ static VERSION: LazyLock<String> =
 const BAD_INPUT: u8 = 2;
 
 #[derive(Parser)]
-#[command(name = "eplb", version = VERSION.as_str(), about = "Plans where the experts of a Mixture-of-Experts model live")]
+#[command(
+    name = "eplb",
+    version = VERSION.as_str(),
+    about = "Plans where the experts of a Mixture-of-Experts model live",
+    after_help = "Examples:
+  eplb plan loads.json --replicas 288 --groups 8 --nodes 4 --gpus 32 --out plan.json
+  eplb check loads.json plan.json
+  eplb convert plan.json init.json --format sglang
+  eplb help plan                                     all about one verb
+
+Exit codes: 0 done; 1 a check failed; 2 bad input, or a file that could not be read or written."
+)]
 struct Command {
     #[command(subcommand)]
     verb: Verb,
@@ -39,11 +60,13 @@ struct Command {
 #[derive(Subcommand)]
 enum Verb {
     /// Make a plan from a load file
-    Plan(plan::Plan),
+    Plan(Box<plan::Plan>),
     /// Walk a trace: plan on the windows so far, score on the next one, strategy by strategy
     Replay(replay::ReplayTrace),
-    /// Check and score a plan file, by code that shares nothing with the planner
+    /// Check and score a plan or a map, by code that shares nothing with the planner
     Check(check::Check),
+    /// Turn a plan or a map into the form of another program
+    Convert(convert::Convert),
     /// List every adapter, what it can do, and which one `auto` takes
     Devices(devices::Devices),
     /// Run the benchmark suite on every adapter, join records, or compare every preset
@@ -51,6 +74,10 @@ enum Verb {
     Bench(bench::Bench),
     /// Generate synthetic loads
     Generate(generate::GenerateLoads),
+    /// Print what a shell completes this command with
+    Completions(pages::Completions),
+    /// Print a manual page
+    Man(pages::Man),
 }
 
 /// Which part of a load file is meant.
@@ -59,9 +86,32 @@ struct Part {
     /// Windows of the file: sum, last, or a number from 0
     #[arg(long, default_value = "sum")]
     window: Window,
-    /// Layers of the file, as A..B
-    #[arg(long, value_parser = parse_range)]
+    /// Layers of the file by number, as A..B: from A on, up to but not B
+    #[arg(long, value_parser = parse_range, value_name = "A..B")]
     layers: Option<std::ops::Range<usize>>,
+    #[command(flatten)]
+    form: Form,
+}
+
+/// What a load file does not tell itself.
+#[derive(Args)]
+struct Form {
+    /// Format of the load files, where their content could be two
+    #[arg(long, value_name = "FORMAT", value_parser = parse_load_format())]
+    load_format: Option<LoadFormat>,
+    /// Experts of a layer, where the file names those with tokens alone; the largest number in it tells otherwise
+    #[arg(long)]
+    experts: Option<usize>,
+}
+
+impl Form {
+    fn read(&self, loads: &Path) -> Result<LoadHistory, Error> {
+        let history = io::read_loads(loads, self.load_format)?;
+        match self.experts {
+            Some(experts) => history.with_experts(experts),
+            None => Ok(history),
+        }
+    }
 }
 
 impl Part {
@@ -71,17 +121,42 @@ impl Part {
 
     /// All windows of the file.
     fn history(&self, loads: &Path) -> Result<LoadHistory, Error> {
-        read_layers(loads, self.layers.as_ref())
+        read_layers(loads, self.layers.as_ref(), &self.form)
     }
 }
 
 /// The layers of a file, all where no range is given.
-fn read_layers(loads: &Path, layers: Option<&std::ops::Range<usize>>) -> Result<LoadHistory, Error> {
-    let history = LoadHistory::read(loads)?;
+fn read_layers(
+    loads: &Path,
+    layers: Option<&std::ops::Range<usize>>,
+    form: &Form,
+) -> Result<LoadHistory, Error> {
+    let history = form.read(loads)?;
     match layers {
         Some(range) => history.select_layers(range.clone()),
         None => Ok(history),
     }
+}
+
+fn parse_load_format() -> impl TypedValueParser<Value = LoadFormat> {
+    let names = PossibleValuesParser::new(LoadFormat::ALL.iter().map(|format| format.name()));
+    names.try_map(|name| name.parse::<LoadFormat>())
+}
+
+fn parse_format() -> impl TypedValueParser<Value = PlanFormat> {
+    let names = PossibleValuesParser::new(PlanFormat::ALL.iter().map(|format| format.name()));
+    names.try_map(|name| name.parse::<PlanFormat>())
+}
+
+/// The format to write a map in, by the file's ending where none is given.
+fn format_of(format: Option<PlanFormat>, out: &Path) -> Result<PlanFormat, Error> {
+    let format = format.or_else(|| PlanFormat::of_path(out));
+    if io::is_standard(out) {
+        return Ok(format.unwrap_or_default());
+    }
+    format.ok_or_else(|| {
+        Error::unwritable(out, "its ending is not json, yaml or npy; --format says what it is")
+    })
 }
 
 /// The bound of `plan` and `check`.
@@ -110,6 +185,17 @@ struct Limits {
 }
 
 impl Limits {
+    /// The options given.
+    fn given(&self) -> [(bool, &'static str); 5] {
+        [
+            (self.max_moves.is_some(), "--max-moves"),
+            (self.max_moves_per_layer.is_some(), "--max-moves-per-layer"),
+            (self.min_gain.is_some(), "--min-gain"),
+            (self.max_loss.is_some(), "--max-loss"),
+            (self.skip_if_balanced.is_some(), "--skip-if-balanced"),
+        ]
+    }
+
     /// What the flags change of some limits.
     fn limits(&self, default: &MoveLimits) -> MoveLimits {
         MoveLimits {
@@ -125,13 +211,13 @@ impl Limits {
 /// What the next window is planned from.
 #[derive(Args)]
 struct Outlook {
-    /// Windows that `scenarios` plans on
+    /// Windows that `scenarios` plans on, 1 to 16 [default: 8]
     #[arg(long)]
     windows: Option<usize>,
-    /// What a window weighs of the one after it, under `scenarios`
+    /// What a window weighs of the one after it, under `scenarios`: above 0, at most 1 [default: 0.7]
     #[arg(long)]
     decay: Option<f64>,
-    /// Windows that `auto` tries the strategies on
+    /// Windows that `auto` tries the strategies on, 1 to 1024 [default: 8]
     #[arg(long)]
     backtest: Option<usize>,
 }
@@ -166,65 +252,71 @@ fn parse_part(text: &str) -> Result<u32, String> {
 
 fn parse_range(text: &str) -> Result<std::ops::Range<usize>, String> {
     let parts = text.split_once("..").and_then(|(a, b)| Some(a.parse().ok()?..b.parse().ok()?));
-    parts.ok_or_else(|| "is not A..B".to_string())
+    let rule = "is not A..B: layers by number, from A on, up to but not B; 0..3 are the layers 0, 1 and 2";
+    parts.ok_or_else(|| rule.to_string())
 }
 
-/// Fails before any work where its result could not be written after it, or would take the place of an input.
-fn check_writable<'a>(path: &Path, inputs: impl IntoIterator<Item = &'a PathBuf>) -> Result<(), Error> {
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    if path.is_dir() {
-        return Err(Error::unwritable(path, "it is a folder"));
+impl Verb {
+    /// How many threads are asked for.
+    fn threads(&self) -> Option<usize> {
+        match self {
+            Verb::Plan(verb) => verb.threads(),
+            _ => None,
+        }
     }
-    // A file that is not there is none of the inputs.
-    if let Ok(place) = path.canonicalize()
-        && inputs.into_iter().any(|input| input.canonicalize().is_ok_and(|input| input == place))
-    {
-        return Err(Error::unwritable(path, "it is an input of this command; give --out another name"));
+
+    fn run(self) -> Result<ExitCode, Error> {
+        match self {
+            Verb::Plan(verb) => verb.run(),
+            Verb::Replay(verb) => verb.run(),
+            Verb::Check(verb) => verb.run(),
+            Verb::Convert(verb) => verb.run(),
+            Verb::Devices(verb) => verb.run(),
+            #[cfg(feature = "gpu")]
+            Verb::Bench(verb) => verb.run(),
+            Verb::Generate(verb) => verb.run(),
+            Verb::Completions(verb) => verb.run(),
+            Verb::Man(verb) => verb.run(),
+        }
     }
-    tempfile::tempfile_in(folder).map(drop).map_err(|error| Error::write(path, error))
 }
 
 /// Runs the command with the process's arguments.
 #[must_use]
 pub fn main() -> ExitCode {
-    let command = match Command::try_parse() {
-        Ok(command) => command,
-        Err(error) => {
-            let help = !error.use_stderr();
-            // A closed pipe is no reason to fail.
-            let _ = error.print();
-            return if help { ExitCode::SUCCESS } else { ExitCode::from(BAD_INPUT) };
+    let done = match Command::try_parse() {
+        Ok(command) => pool::run(command.verb.threads(), || command.verb.run()).and_then(|done| done),
+        Err(error) if error.use_stderr() => {
+            complain(&words::of_parser(&error));
+            return ExitCode::from(BAD_INPUT);
+        }
+        Err(help) => {
+            print(help.render().to_string().trim_end());
+            Ok(ExitCode::SUCCESS)
         }
     };
-    let done = match command.verb {
-        Verb::Plan(verb) => verb.run(),
-        Verb::Replay(verb) => verb.run(),
-        Verb::Check(verb) => verb.run(),
-        Verb::Devices(verb) => verb.run(),
-        #[cfg(feature = "gpu")]
-        Verb::Bench(verb) => verb.run(),
-        Verb::Generate(verb) => verb.run(),
-    };
-    match done {
-        Ok(code) => code,
-        Err(error) => {
-            let line = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
-            let _ = writeln!(std::io::stderr(), "eplb: {line}");
-            ExitCode::from(BAD_INPUT)
-        }
+    if let Err(error) = &done {
+        complain(&words::of_error(error));
+        return ExitCode::from(BAD_INPUT);
     }
-}
-
-/// Prints to stdout; a closed pipe is not an error.
-fn print(text: &str) {
-    let mut out = std::io::stdout().lock();
-    let _ = writeln!(out, "{text}").and_then(|()| out.flush());
+    if let Some(error) = io::failure() {
+        complain(&format!("cannot write to standard output: {error}"));
+        return ExitCode::from(BAD_INPUT);
+    }
+    done.unwrap_or(ExitCode::from(BAD_INPUT))
 }
 
 /// Rows of a name and a value, aligned.
 fn table(rows: &[(&str, String)]) -> String {
     let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     rows.iter().map(|(name, value)| format!("{name:width$}  {value}")).collect::<Vec<_>>().join("\n")
+}
+
+/// `0.02 % (layer 11)`
+fn worst_gap(quality: &Quality, layer_ids: &[u32]) -> String {
+    let layer = quality.worst_layer().and_then(|layer| layer_ids.get(layer));
+    let layer = layer.map_or_else(String::new, |layer| format!(" (layer {layer})"));
+    percent(quality.worst_gap()) + &layer
 }
 
 fn percent(ratio: f64) -> String {

@@ -7,18 +7,25 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
-use super::{Limits, Outlook, print, read_layers};
+use super::{Limits, Outlook, print, read_layers, words};
 use crate::rebalance::{RebalanceOptions, ReplayOptions, ReplayRow, Series, Strategy, replay};
 use crate::trace::Window;
-use crate::{Cluster, DeviceChoice, Error, Loads, MoveLimits, Planner};
+use crate::{DeviceChoice, Error, Loads, MoveLimits, Planner};
 
 #[derive(Args)]
+#[command(after_help = "Examples:
+  eplb replay trace.npy --replicas 288 --gpus 32
+  eplb replay trace.npy --replicas 288 --groups 8 --nodes 4 --gpus 32 --strategy last,scenarios --csv
+
+Exit codes: 0 replayed, 2 bad input or a file that could not be read.")]
 pub struct ReplayTrace {
     /// Load file with several windows: .json or .npy
     trace: PathBuf,
-    /// Layers of the file, as A..B
-    #[arg(long, value_parser = super::parse_range)]
+    /// Layers of the file by number, as A..B: from A on, up to but not B
+    #[arg(long, value_parser = super::parse_range, value_name = "A..B")]
     layers: Option<std::ops::Range<usize>>,
+    #[command(flatten)]
+    form: super::Form,
     /// Replicas of a layer
     #[arg(long)]
     replicas: usize,
@@ -60,15 +67,11 @@ pub struct ReplayTrace {
 
 impl ReplayTrace {
     pub fn run(self) -> Result<ExitCode, Error> {
-        let history = read_layers(&self.trace, self.layers.as_ref())?;
+        let history = read_layers(&self.trace, self.layers.as_ref(), &self.form)?;
         let windows: Vec<Loads> =
             (0..history.windows()).map(|w| history.loads(Window::Index(w))).collect::<Result<_, _>>()?;
-        let cluster = match self.slots_per_gpu {
-            Some(slots) => {
-                Cluster::with_slots_per_gpu(self.replicas, self.groups, self.nodes, self.gpus, slots)?
-            }
-            None => Cluster::new(self.replicas, self.groups, self.nodes, self.gpus)?,
-        };
+        let cluster = words::cluster(self.replicas, self.groups, self.nodes, self.gpus, self.slots_per_gpu)?;
+        words::check_experts(&cluster, history.experts(), self.slots_per_gpu)?;
         let planner = Planner::new(self.device.clone())?;
         let limits = self.limits.limits(&MoveLimits::each_window());
         let options = RebalanceOptions { fresh: self.fresh, ..self.outlook.options(limits) };

@@ -3,7 +3,8 @@
 //! - [`problem`]: what to give the planner, and what it refuses;
 //! - [`quick_start`]: a first plan, from the command line and from code;
 //! - [`how_it_works`]: one small layer, followed through the stages by hand;
-//! - [`determinism`]: plans made on several ranks.
+//! - [`determinism`]: plans made on several ranks;
+//! - [`coming_from`]: what to type, coming from another program.
 //!
 //! What the words mean and how the planner works inside is told on [the crate's front page](crate).
 
@@ -25,4 +26,9 @@ pub mod how_it_works {
 /// Plans made on several ranks.
 pub mod determinism {
     #![doc = include_str!("determinism.md")]
+}
+
+/// What to type, coming from DeepSeek's `eplb.py`, vLLM, SGLang, TensorRT-LLM, vLLM on Ascend or Megatron.
+pub mod coming_from {
+    #![doc = include_str!("coming_from.md")]
 }

@@ -105,7 +105,10 @@ impl Generate {
         let mut counts = Vec::with_capacity(size);
         for _ in 0..self.windows {
             for (layer, logs) in logs.chunks_exact(self.experts.max(1)).enumerate() {
-                let weights: Vec<f64> = logs.iter().map(|&x| libm::exp(x)).collect();
+                // A long drift passes what an exponential can be; then only the differences are taken.
+                let top = logs.iter().copied().fold(0.0, f64::max);
+                let shift = if top > 600.0 { top } else { 0.0 };
+                let weights: Vec<f64> = logs.iter().map(|&x| libm::exp(x - shift)).collect();
                 let scale = if layer < self.dense_layers { 0.0 } else { self.tokens as f64 };
                 let total: f64 = weights.iter().sum();
                 counts.extend(weights.iter().map(|w| (w / total * scale).round() as u64));

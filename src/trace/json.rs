@@ -20,7 +20,11 @@ pub fn read(bytes: &[u8]) -> Result<LoadHistory, ParseError> {
     })?;
     let (layers, experts) =
         loads.layers.zip(loads.experts).ok_or_else(|| ParseError::content("there are no loads"))?;
-    Ok(loads.numbers.history(loads.windows, layers, experts)?)
+    let history = loads.numbers.history(loads.windows, layers, experts)?;
+    Ok(match loads.layer_ids {
+        Some(ids) => history.with_layer_ids(ids)?,
+        None => history,
+    })
 }
 
 /// Arrays of loads, as far as they are read. A 3-D array is windows of layers, a 2-D array is one window.
@@ -34,11 +38,20 @@ struct Nest {
     windows: usize,
     /// Layers of the next window that are complete.
     rows: usize,
+    layer_ids: Option<Vec<u32>>,
 }
 
 impl Nest {
     fn new() -> Self {
-        Self { numbers: Numbers::new(), dimensions: None, experts: None, layers: None, windows: 0, rows: 0 }
+        Self {
+            numbers: Numbers::new(),
+            dimensions: None,
+            experts: None,
+            layers: None,
+            windows: 0,
+            rows: 0,
+            layer_ids: None,
+        }
     }
 
     /// Before a load that is `depth` arrays deep.
@@ -94,25 +107,31 @@ impl<'de> Visitor<'de> for Root<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<(), A::Error> {
-        let mut found = "";
+        let mut found = None;
         while let Some(field) = fields.next_key::<String>()? {
-            match field.as_str() {
-                "logical_count" => {
-                    *self.0 = Nest::new();
-                    fields.next_value_seed(Item { loads: &mut *self.0, depth: 0 })?;
-                    found = "logical_count";
+            let loads = ["logical_count", "load_history"].into_iter().find(|name| *name == field);
+            match (loads, found) {
+                (Some(second), Some(first)) => {
+                    let what = if first == second { "has a field twice" } else { "could be two things" };
+                    return Err(A::Error::custom(format_args!("it {what}: {first} and {second}")));
                 }
-                "load_history" if found != "logical_count" => {
-                    *self.0 = Nest::new();
-                    fields.next_value_seed(Steps(&mut *self.0))?;
-                    found = "load_history";
+                (Some("load_history"), None) => fields.next_value_seed(Steps(&mut *self.0))?,
+                (Some(_), None) => fields.next_value_seed(Item { loads: &mut *self.0, depth: 0 })?,
+                (None, _) if field == "layer_ids" => {
+                    if self.0.layer_ids.replace(fields.next_value()?).is_some() {
+                        return Err(A::Error::custom("it has a field twice: layer_ids"));
+                    }
                 }
-                _ => drop(fields.next_value::<IgnoredAny>()?),
+                (None, _) if field == "physical_to_logical_map" || field == "layer_list" => {
+                    return Err(A::Error::custom(format_args!("it has {field}: it holds a map, not loads")));
+                }
+                (None, _) => drop(fields.next_value::<IgnoredAny>()?),
             }
+            found = loads.or(found);
         }
         match found {
-            "" => Err(A::Error::custom("the object has neither logical_count nor load_history")),
-            _ => Ok(()),
+            None => Err(A::Error::custom("the object has neither logical_count nor load_history")),
+            Some(_) => Ok(()),
         }
     }
 }
@@ -248,5 +267,9 @@ pub fn write(history: &LoadHistory) -> Vec<u8> {
         [one] => one.clone(),
         many => many.iter().map(|w| format!("[{w}]")).collect::<Vec<_>>().join(",\n"),
     };
-    format!("{{\"logical_count\": [\n{array}\n]}}\n").into_bytes()
+    let ids = match history.layer_ids == super::numbered(history.layers) {
+        true => String::new(),
+        false => format!("\"layer_ids\": {:?}, ", history.layer_ids),
+    };
+    format!("{{{ids}\"logical_count\": [\n{array}\n]}}\n").into_bytes()
 }

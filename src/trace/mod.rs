@@ -1,57 +1,38 @@
-//! Readers and writers of load and plan files, and a generator of loads. Feature `files`.
+//! Readers and writers of load and plan files, and a generator of loads. Feature `files`. Maps of other programs are in
+//! [`crate::maps`].
 
 mod csv;
+mod folder;
+mod format;
 mod generate;
 mod json;
+mod megatron;
 mod npy;
 mod numbers;
+mod packed;
 mod plan_file;
+mod sparse;
+mod tensors;
+mod write;
 
-use std::io::{Read, Write};
+use std::io::Read;
 use std::path::Path;
 
 use crate::error::{Error, ParseError};
 use crate::loads::{Loads, MAX_EXPERTS, MAX_LAYERS};
 
+pub use format::LoadFormat;
 pub use generate::{Family, Generate};
-pub use plan_file::{PlanFile, PlanFormat, plan_bytes, write_plan};
+pub use plan_file::{PlanFile, plan_bytes, write_plan};
+
+pub(crate) use npy::{of_rows as npy_of_rows, rows as npy_rows};
+pub(crate) use write::{check_writable, write_whole};
 
 /// The most numbers a load file may hold: 2 GiB of `f64`.
 const MAX_VALUES: usize = 1 << 28;
 
 /// The most bytes a file may have.
 const MAX_FILE: u64 = 1 << 32;
-
-/// The formats of load files.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum LoadFormat {
-    /// `{"logical_count": …}`, `{"load_history": [{"logical_expert_load": …}, …]}`, or a bare array.
-    Json,
-    /// A NumPy array of 2 or 3 dimensions.
-    Npy,
-    /// One row a layer.
-    Csv,
-}
-
-impl LoadFormat {
-    /// The format that a file's extension says.
-    fn of(path: &Path) -> Option<Self> {
-        let extension = path.extension().and_then(|e| e.to_str()).unwrap_or("").to_lowercase();
-        match extension.as_str() {
-            "json" => Some(Self::Json),
-            "npy" => Some(Self::Npy),
-            "csv" => Some(Self::Csv),
-            _ => None,
-        }
-    }
-
-    /// Why [`LoadFormat::of`] has none for a path.
-    fn none_of(path: &Path) -> String {
-        let extension = path.extension().and_then(|e| e.to_str()).unwrap_or("").to_lowercase();
-        format!("extension {extension:?} is not json, npy or csv")
-    }
-}
 
 /// Which windows of a history a plan is made from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -90,8 +71,8 @@ pub struct LoadHistory {
     values: Vec<f64>,
     /// The same as whole numbers, where the file has nothing else.
     counts: Option<Vec<u64>>,
-    /// The number of the first layer: the others follow it.
-    first_layer: usize,
+    /// The numbers of the layers, ascending.
+    layer_ids: Vec<u32>,
 }
 
 impl LoadHistory {
@@ -107,7 +88,7 @@ impl LoadHistory {
     ) -> Result<Self, Error> {
         check_shape(windows, layers, experts, counts.len())?;
         let values = counts.iter().map(|&c| c as f64).collect();
-        Ok(Self { windows, layers, experts, values, counts: Some(counts), first_layer: 0 })
+        Ok(Self { windows, layers, experts, values, counts: Some(counts), layer_ids: numbered(layers) })
     }
 
     /// A history of floats; whether they are valid loads is checked by [`LoadHistory::loads`].
@@ -121,22 +102,57 @@ impl LoadHistory {
         values: Vec<f64>,
     ) -> Result<Self, Error> {
         check_shape(windows, layers, experts, values.len())?;
-        Ok(Self { windows, layers, experts, values, counts: None, first_layer: 0 })
+        Ok(Self { windows, layers, experts, values, counts: None, layer_ids: numbered(layers) })
     }
 
-    /// Reads a file by its extension: `.json`, `.npy` or `.csv` (see the design's list of formats).
+    /// Reads a file or a folder by its name and its content: see [`LoadFormat`]. Layers keep the numbers that it tells.
     ///
     /// # Errors
-    /// [`Error::Read`] where the file cannot be read, [`Error::Parse`] with what is wrong in it.
+    /// [`Error::Read`] where the file cannot be read, [`Error::Parse`] with what is wrong in it, and where it could be two
+    /// things.
     pub fn read(path: &Path) -> Result<Self, Error> {
-        let refuse = |source: ParseError| Error::parse(path, source);
-        let format =
-            LoadFormat::of(path).ok_or_else(|| refuse(ParseError::content(LoadFormat::none_of(path))))?;
-        Self::parse(format, &read_file(path)?).map_err(refuse)
+        Self::read_as(path, None)
     }
 
-    /// Reads the bytes of a file. Sizes are checked before memory is taken: at most 64 times that of the bytes,
-    /// and 64 KiB.
+    /// Reads a file or a folder as this format, where one is given.
+    ///
+    /// # Errors
+    /// As for [`LoadHistory::read`].
+    pub fn read_as(path: &Path, format: Option<LoadFormat>) -> Result<Self, Error> {
+        if path.is_dir() {
+            return folder::read(path, format);
+        }
+        let refuse = |source: ParseError| Error::parse(path, source);
+        if let (None, Some(name), Some(parent)) = (format, path.file_name(), path.parent())
+            && name == folder::META
+        {
+            return folder::read(if parent.as_os_str().is_empty() { Path::new(".") } else { parent }, None);
+        }
+        let format = match format.or_else(|| LoadFormat::of_path(path)) {
+            Some(format) => format,
+            None => return Err(refuse(ParseError::content(LoadFormat::none_of(path)))),
+        };
+        Self::of_bytes(&read_file(path)?, Some(format)).map_err(refuse)
+    }
+
+    /// Reads bytes that may be packed by gzip, of a format that need not be known.
+    ///
+    /// # Errors
+    /// What is wrong in them, and where.
+    pub fn of_bytes(bytes: &[u8], format: Option<LoadFormat>) -> Result<Self, ParseError> {
+        let unpacked;
+        let bytes = match packed::is_gzip(bytes) {
+            true => {
+                unpacked = packed::gunzip(bytes)?;
+                &unpacked
+            }
+            false => bytes,
+        };
+        Self::parse(format.unwrap_or_else(|| LoadFormat::of_bytes(bytes)), bytes)
+    }
+
+    /// Reads the bytes of a file. Sizes are checked before memory is taken: at most 64 times that of the bytes, and
+    /// 64 KiB; 8 MiB where each load tells its expert and most are left out, and the unpacked bytes of an archive.
     ///
     /// # Errors
     /// What is wrong in them, and where.
@@ -147,13 +163,49 @@ impl LoadHistory {
         let history = match format {
             LoadFormat::Json => json::read(bytes),
             LoadFormat::Npy => npy::read(bytes),
-            LoadFormat::Csv => csv::read(bytes),
+            LoadFormat::Npz => npy::read(&packed::member(bytes)?),
+            LoadFormat::Csv | LoadFormat::Rows | LoadFormat::Table => csv::read(bytes, format),
+            LoadFormat::Megatron => megatron::read([bytes], bytes.len()),
+            LoadFormat::TensorRtLlm => tensors::read(None, [bytes], bytes.len()),
         }?;
-        // Bad values are the file's fault, and are named with the file.
-        for window in 0..history.windows {
-            history.loads(Window::Index(window))?;
+        history.checked()
+    }
+
+    /// Bad values are the file's fault, and are named with the file.
+    fn checked(self) -> Result<Self, ParseError> {
+        for window in 0..self.windows {
+            self.loads(Window::Index(window))?;
         }
-        Ok(history)
+        Ok(self)
+    }
+
+    /// The same history with these numbers of layers.
+    fn with_layer_ids(self, layer_ids: Vec<u32>) -> Result<Self, Error> {
+        crate::loads::check_layer_ids(self.layers, &layer_ids)?;
+        Ok(Self { layer_ids, ..self })
+    }
+
+    /// The same history of this many experts: those it does not tell of have no load.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] where it has more experts, or they are too many.
+    pub fn with_experts(&self, experts: usize) -> Result<Self, Error> {
+        if experts < self.experts {
+            let rule = format!("is less than the loads have, {}", self.experts);
+            return Err(Error::invalid("experts", experts, rule));
+        }
+        check_shape(self.windows, self.layers, experts, self.windows * self.layers * experts)?;
+        fn widen<T: Copy + Default>(all: &[T], from: usize, to: usize) -> Vec<T> {
+            let more = || std::iter::repeat_n(T::default(), to - from);
+            all.chunks_exact(from).flat_map(|row| row.iter().copied().chain(more())).collect()
+        }
+        Ok(Self {
+            experts,
+            values: widen(&self.values, self.experts, experts),
+            counts: self.counts.as_ref().map(|counts| widen(counts, self.experts, experts)),
+            layer_ids: self.layer_ids.clone(),
+            ..*self
+        })
     }
 
     /// Number of windows.
@@ -180,27 +232,40 @@ impl LoadHistory {
         &self.values
     }
 
-    /// The history of some layers alone. They keep their numbers: see [`Loads::layer_ids`].
+    /// The numbers of the layers, ascending: from 0 on where the file does not tell.
+    #[must_use]
+    pub fn layer_ids(&self) -> &[u32] {
+        &self.layer_ids
+    }
+
+    /// The history of the layers with these numbers alone. They keep them: see [`Loads::layer_ids`].
     ///
     /// # Errors
-    /// [`Error::Invalid`] where the range is empty or passes the last layer.
+    /// [`Error::Invalid`] where the range is empty, or passes the first or the last layer.
     pub fn select_layers(&self, layers: std::ops::Range<usize>) -> Result<Self, Error> {
-        if layers.start >= layers.end || layers.end > self.layers {
+        let ids = || self.layer_ids.iter().map(|&id| id as usize);
+        let (first, end) = (ids().min().unwrap_or(0), ids().max().unwrap_or(0) + 1);
+        let chosen: Vec<usize> =
+            (0..self.layers).filter(|&at| layers.contains(&(self.layer_ids[at] as usize))).collect();
+        if chosen.is_empty() || layers.start < first || layers.end > end {
             let value = format!("{}..{}", layers.start, layers.end);
-            return Err(Error::invalid("layers", value, format!("is not a range within 0..{}", self.layers)));
+            return Err(Error::invalid("layers", value, format!("is not a range within {first}..{end}")));
         }
         let (per_window, e) = (self.layers * self.experts, self.experts);
-        fn cut<T: Copy>(all: &[T], per_window: usize, rows: std::ops::Range<usize>) -> Vec<T> {
-            all.chunks_exact(per_window).flat_map(|w| w[rows.clone()].iter().copied()).collect()
+        let cut = |at: &usize| at * e..(at + 1) * e;
+        fn take<T: Copy>(all: &[T], per_window: usize, rows: &[std::ops::Range<usize>]) -> Vec<T> {
+            let of_window =
+                |window: &[T]| rows.iter().flat_map(|row| window[row.clone()].to_vec()).collect::<Vec<_>>();
+            all.chunks_exact(per_window).flat_map(of_window).collect()
         }
-        let rows = layers.start * e..layers.end * e;
+        let rows: Vec<_> = chosen.iter().map(cut).collect();
         Ok(Self {
             windows: self.windows,
-            layers: layers.len(),
+            layers: chosen.len(),
             experts: e,
-            values: cut(&self.values, per_window, rows.clone()),
-            counts: self.counts.as_ref().map(|counts| cut(counts, per_window, rows)),
-            first_layer: self.first_layer + layers.start,
+            values: take(&self.values, per_window, &rows),
+            counts: self.counts.as_ref().map(|counts| take(counts, per_window, &rows)),
+            layer_ids: chosen.iter().map(|&at| self.layer_ids[at]).collect(),
         })
     }
 
@@ -231,9 +296,7 @@ impl LoadHistory {
 
     /// The loads with the numbers of the history's layers.
     fn numbered(&self, loads: Loads) -> Result<Loads, Error> {
-        // A history has at most 2^16 layers.
-        let ids: Vec<u32> = (0..self.layers).map(|layer| (self.first_layer + layer) as u32).collect();
-        loads.with_layer_ids(&ids)
+        loads.with_layer_ids(&self.layer_ids)
     }
 
     fn summed(&self) -> Result<Loads, Error> {
@@ -258,7 +321,10 @@ impl LoadHistory {
     /// [`Error::Write`] where it cannot be written.
     pub fn write(&self, path: &Path) -> Result<(), Error> {
         let format =
-            LoadFormat::of(path).ok_or_else(|| Error::unwritable(path, LoadFormat::none_of(path)))?;
+            LoadFormat::of_path(path).ok_or_else(|| Error::unwritable(path, LoadFormat::none_of(path)))?;
+        if packed::is_gzip_name(path) {
+            return Err(Error::unwritable(path, "packed files are read, not written"));
+        }
         let bytes = self.bytes(format).map_err(|error| Error::unwritable(path, error))?;
         write_whole(path, &bytes)
     }
@@ -266,16 +332,29 @@ impl LoadHistory {
     /// The bytes of a file of this history.
     ///
     /// # Errors
-    /// [`Error::Invalid`] where the format cannot hold it.
+    /// [`Error::Invalid`] where the format cannot hold it: only JSON and rows hold the numbers of layers other than from
+    /// 0 on, and some formats are read alone.
     pub fn bytes(&self, format: LoadFormat) -> Result<Vec<u8>, Error> {
+        let refuse = |rule: &str| Err(Error::invalid("load format", format, rule));
+        let in_order = self.layer_ids == numbered(self.layers);
         match format {
             LoadFormat::Json => Ok(json::write(self)),
+            LoadFormat::Npy | LoadFormat::Csv | LoadFormat::Table if !in_order => {
+                refuse("holds no layer numbers, and these are not from 0 on")
+            }
             LoadFormat::Npy => {
                 npy::write(self).map_err(|error| Error::invalid("npy file", "", error.to_string()))
             }
-            LoadFormat::Csv if self.windows == 1 => Ok(csv::write(self)),
-            LoadFormat::Csv => {
+            LoadFormat::Csv | LoadFormat::Table | LoadFormat::Rows if self.windows > 1 => {
                 Err(Error::invalid("number of windows", self.windows, "is not 1, all that a csv file holds"))
+            }
+            LoadFormat::Csv | LoadFormat::Table => Ok(csv::write(self)),
+            LoadFormat::Rows => match &self.counts {
+                Some(counts) => Ok(csv::write_rows(self, counts)),
+                None => refuse("holds whole numbers, and these are not"),
+            },
+            LoadFormat::Npz | LoadFormat::Megatron | LoadFormat::TensorRtLlm => {
+                refuse("is read, not written")
             }
         }
     }
@@ -291,6 +370,11 @@ impl LoadHistory {
         };
         texts.join(",")
     }
+}
+
+/// Layers numbered from 0.
+fn numbered(layers: usize) -> Vec<u32> {
+    (0..layers as u32).collect()
 }
 
 fn check_shape(windows: usize, layers: usize, experts: usize, len: usize) -> Result<(), Error> {
@@ -311,49 +395,32 @@ fn check_shape(windows: usize, layers: usize, experts: usize, len: usize) -> Res
 }
 
 /// The bytes of a file, unless there are too many of them: some files have no end.
-fn read_file(path: &Path) -> Result<Vec<u8>, Error> {
+pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>, Error> {
     let refuse = |error: std::io::Error| Error::read(path, error);
     let file = std::fs::File::open(path).map_err(refuse)?;
-    let length = file.metadata().map_or(0, |file| file.len());
+    if file.metadata().is_ok_and(|file| file.len() > MAX_FILE) {
+        return Err(refuse(too_long()));
+    }
+    read_all(file).map_err(refuse)
+}
+
+/// All bytes of something that may have no end.
+pub(crate) fn read_all(source: impl Read) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    if length <= MAX_FILE {
-        file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(refuse)?;
-    }
-    if length.max(bytes.len() as u64) > MAX_FILE {
-        let reason = format!("the file has more than {MAX_FILE} bytes");
-        return Err(refuse(std::io::Error::new(std::io::ErrorKind::FileTooLarge, reason)));
-    }
-    Ok(bytes)
+    source.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_FILE { Err(too_long()) } else { Ok(bytes) }
+}
+
+fn too_long() -> std::io::Error {
+    let reason = format!("the file has more than {MAX_FILE} bytes");
+    std::io::Error::new(std::io::ErrorKind::FileTooLarge, reason)
 }
 
 /// The start of something that may be as long as the file it is from.
-fn brief(text: &str) -> String {
+pub(crate) fn brief(text: &str) -> String {
     const MOST: usize = 40;
     match text.char_indices().nth(MOST) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_string(),
     }
-}
-
-/// Writes a file next to its place and moves it there, so that a full disk or a kill leaves the old one.
-///
-/// # Errors
-/// [`Error::Write`] with what the operating system said.
-pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Error> {
-    let refuse = |error: std::io::Error| Error::write(path, error);
-    if path.metadata().is_ok_and(|file| !file.is_file()) {
-        // A device or a pipe would be replaced by a file, not written to.
-        return Err(Error::unwritable(path, "it is not a regular file"));
-    }
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = tempfile::Builder::new().prefix(".eplb-").tempfile_in(folder).map_err(refuse)?;
-    file.write_all(bytes).and_then(|()| file.as_file().sync_all()).map_err(refuse)?;
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        let readable = std::fs::Permissions::from_mode(0o644);
-        std::fs::set_permissions(file.path(), readable).map_err(refuse)?;
-    }
-    file.persist(path).map_err(|error| refuse(error.error))?;
-    Ok(())
 }

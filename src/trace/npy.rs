@@ -3,23 +3,95 @@
 use npyz::{DType, NpyFile, Order, TypeChar, WriterBuilder};
 
 use super::{LoadHistory, MAX_VALUES, check_shape};
-use crate::error::ParseError;
+use crate::error::{Error, ParseError};
 
 /// The most bytes a header may have: that of a plain array has some hundred, and the parser needs many times
 /// as much memory.
 const MAX_HEADER: usize = 1 << 10;
 
+/// The numbers of an array, in the order of the file.
+enum Values {
+    Counts(Vec<u64>),
+    Signed(Vec<i64>),
+    Floats(Vec<f64>),
+}
+
+/// An array, and whether its order is Fortran's.
+struct Array {
+    shape: Vec<usize>,
+    fortran: bool,
+    values: Values,
+}
+
 pub fn read(bytes: &[u8]) -> Result<LoadHistory, ParseError> {
+    let shaped = |shape: &[usize]| match *shape {
+        [layers, experts] => Ok((1, layers, experts)),
+        [windows, layers, experts] => Ok((windows, layers, experts)),
+        _ => Err(ParseError::content(format!("shape {shape:?} does not have 2 or 3 dimensions"))),
+    };
+    // Before the values are put in order: an empty array may claim any number of layers.
+    let check = |shape: &[usize], count: usize| {
+        let (windows, layers, experts) = shaped(shape)?;
+        Ok(check_shape(windows, layers, experts, count)?)
+    };
+    let Array { shape, fortran, values } = array(bytes, &check)?;
+    let (windows, layers, experts) = shaped(&shape)?;
+    Ok(match values {
+        Values::Floats(values) => {
+            let values = row_major(values, windows, layers, experts, fortran);
+            LoadHistory::from_values(windows, layers, experts, values)?
+        }
+        Values::Counts(counts) => {
+            let counts = row_major(counts, windows, layers, experts, fortran);
+            LoadHistory::from_counts(windows, layers, experts, counts)?
+        }
+        Values::Signed(counts) => {
+            let counts = row_major(positive(counts)?, windows, layers, experts, fortran);
+            LoadHistory::from_counts(windows, layers, experts, counts)?
+        }
+    })
+}
+
+/// The slots of a layer, and the rows of a map `[layers][slots]` of whole numbers.
+pub(crate) fn rows(bytes: &[u8]) -> Result<(usize, Vec<i32>), ParseError> {
+    let check = |shape: &[usize], _| match *shape {
+        [layers, slots] if layers > 0 && slots > 0 => Ok(()),
+        _ => Err(ParseError::content(format!("shape {shape:?} is not [layers][slots]"))),
+    };
+    let Array { shape, fortran, values } = array(bytes, &check)?;
+    let (layers, slots) = (shape[0], shape[1]);
+    let values: Vec<i64> = match values {
+        Values::Signed(values) => values,
+        Values::Counts(values) => values.into_iter().map(|v| i64::try_from(v).unwrap_or(i64::MAX)).collect(),
+        Values::Floats(_) => {
+            return Err(ParseError::content("a map of floats: its entries are not whole numbers"));
+        }
+    };
+    let values = row_major(values, 1, layers, slots, fortran);
+    let entry = |(at, &value): (usize, &i64)| {
+        let (layer, slot) = (at / slots, at % slots);
+        let bad =
+            |_| ParseError::content(format!("layer {layer}, slot {slot}: {value} is not an expert or -1"));
+        i32::try_from(value).map_err(bad)
+    };
+    Ok((slots, values.iter().enumerate().map(entry).collect::<Result<_, _>>()?))
+}
+
+/// The file of such a map.
+pub(crate) fn of_rows(slots: usize, rows: &[i32]) -> Result<Vec<u8>, Error> {
+    let shape = [(rows.len() / slots.max(1)) as u64, slots as u64];
+    write_array(&shape, rows).map_err(|error| Error::invalid("npy file", "", error.to_string()))
+}
+
+/// The array of a file. Its shape is checked, with the number of values, before memory is taken.
+fn array(
+    bytes: &[u8],
+    check: &dyn Fn(&[usize], usize) -> Result<(), ParseError>,
+) -> Result<Array, ParseError> {
     screen(bytes)?;
     let file = NpyFile::new(bytes).map_err(|error| ParseError::not("an npy file", error))?;
     let shape: Vec<usize> = file.shape().iter().map(|&n| usize::try_from(n).unwrap_or(usize::MAX)).collect();
-    let (windows, layers, experts) = match shape[..] {
-        [layers, experts] => (1, layers, experts),
-        [windows, layers, experts] => (windows, layers, experts),
-        _ => return Err(ParseError::content(format!("shape {shape:?} does not have 2 or 3 dimensions"))),
-    };
-    // Sizes are checked against the file before memory is taken.
-    let count = windows.checked_mul(layers).and_then(|n| n.checked_mul(experts));
+    let count = shape.iter().try_fold(1usize, |product, &n| product.checked_mul(n));
     let count = count.filter(|&n| n <= MAX_VALUES);
     let count = count.ok_or_else(|| ParseError::content(format!("shape {shape:?} is too large")))?;
     let DType::Plain(kind) = file.dtype() else {
@@ -27,8 +99,7 @@ pub fn read(bytes: &[u8]) -> Result<LoadHistory, ParseError> {
         return Err(ParseError::content(reason));
     };
     let size = usize::try_from(kind.size_field()).unwrap_or(usize::MAX);
-    // Before the values are put in order: an empty array may claim any number of layers.
-    check_shape(windows, layers, experts, count)?;
+    check(&shape, count)?;
     let data = count.saturating_mul(size);
     if data > bytes.len() {
         return Err(ParseError::damaged(format!(
@@ -39,37 +110,28 @@ pub fn read(bytes: &[u8]) -> Result<LoadHistory, ParseError> {
     let fortran = file.order() == Order::Fortran;
     let truncated = |error: std::io::Error| ParseError::damaged_by("truncated or damaged", error);
     macro_rules! values {
-        ($type:ty) => {
-            file.into_vec::<$type>().map_err(truncated)?
+        ($kind:ident, $type:ty) => {
+            Values::$kind(file.into_vec::<$type>().map_err(truncated)?.into_iter().map(Into::into).collect())
         };
     }
-    let (mut counts, mut values) = (None, Vec::new());
-    match (kind.type_char(), size) {
-        (TypeChar::Uint, 1) => counts = Some(widen(values!(u8))),
-        (TypeChar::Uint, 2) => counts = Some(widen(values!(u16))),
-        (TypeChar::Uint, 4) => counts = Some(widen(values!(u32))),
-        (TypeChar::Uint, 8) => counts = Some(values!(u64)),
-        (TypeChar::Int, 1) => counts = Some(positive(values!(i8))?),
-        (TypeChar::Int, 2) => counts = Some(positive(values!(i16))?),
-        (TypeChar::Int, 4) => counts = Some(positive(values!(i32))?),
-        (TypeChar::Int, 8) => counts = Some(positive(values!(i64))?),
-        (TypeChar::Float, 4) => values = values!(f32).into_iter().map(f64::from).collect(),
-        (TypeChar::Float, 8) => values = values!(f64),
+    let values = match (kind.type_char(), size) {
+        (TypeChar::Uint, 1) => values!(Counts, u8),
+        (TypeChar::Uint, 2) => values!(Counts, u16),
+        (TypeChar::Uint, 4) => values!(Counts, u32),
+        (TypeChar::Uint, 8) => Values::Counts(file.into_vec().map_err(truncated)?),
+        (TypeChar::Int, 1) => values!(Signed, i8),
+        (TypeChar::Int, 2) => values!(Signed, i16),
+        (TypeChar::Int, 4) => values!(Signed, i32),
+        (TypeChar::Int, 8) => Values::Signed(file.into_vec().map_err(truncated)?),
+        (TypeChar::Float, 2) => values!(Floats, half::f16),
+        (TypeChar::Float, 4) => values!(Floats, f32),
+        (TypeChar::Float, 8) => Values::Floats(file.into_vec().map_err(truncated)?),
         _ => {
             let reason = format!("type {kind} is not an integer or float of a known size");
             return Err(ParseError::content(reason));
         }
-    }
-    Ok(match counts {
-        Some(counts) => {
-            let counts = row_major(counts, windows, layers, experts, fortran);
-            LoadHistory::from_counts(windows, layers, experts, counts)?
-        }
-        None => {
-            let values = row_major(values, windows, layers, experts, fortran);
-            LoadHistory::from_values(windows, layers, experts, values)?
-        }
-    })
+    };
+    Ok(Array { shape, fortran, values })
 }
 
 /// Refuses headers the parser must not see: it takes time exponential in the depth of nesting, and multiplies
@@ -100,12 +162,8 @@ fn screen(bytes: &[u8]) -> Result<(), ParseError> {
     Ok(())
 }
 
-fn widen<T: Into<u64>>(values: Vec<T>) -> Vec<u64> {
-    values.into_iter().map(Into::into).collect()
-}
-
-fn positive<T: Copy + TryInto<u64> + std::fmt::Display>(values: Vec<T>) -> Result<Vec<u64>, ParseError> {
-    let negative = |v: T| ParseError::content(format!("load {v} is negative"));
+fn positive(values: Vec<i64>) -> Result<Vec<u64>, ParseError> {
+    let negative = |v: i64| ParseError::content(format!("load {v} is negative"));
     values.into_iter().map(|v| v.try_into().map_err(|_| negative(v))).collect()
 }
 

@@ -9,44 +9,32 @@ use crate::check::{self, Quality};
 use crate::cluster::Cluster;
 use crate::error::{Error, ParseError};
 use crate::loads::{self, Loads};
+use crate::maps::strict;
 use crate::plan::{PLAN_VERSION, Placement, Plan};
 use crate::previous::PreviousMap;
 
-/// The formats of plan files.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum PlanFormat {
-    /// This project's own, JSON: `eplb-plan/1`.
-    #[default]
-    Eplb,
-}
-
-/// A plan as the bytes of a file.
-///
-/// # Errors
-/// [`Error::Invalid`] where the format cannot hold the plan; `eplb-plan/1` holds every one.
+/// A plan as the bytes of a plan file, `eplb-plan/1`. Other forms of it are in [`crate::maps`].
 ///
 /// ```
-/// use eplb_wgpu::trace::{PlanFile, PlanFormat, plan_bytes};
+/// use eplb_wgpu::trace::{PlanFile, plan_bytes};
 /// use eplb_wgpu::{Cluster, DeviceChoice, Loads, PlanOptions, Planner};
 /// let (loads, cluster) = (Loads::from_counts(1, 2, &[3, 1])?, Cluster::new(4, 1, 1, 2)?);
 /// let plan = Planner::new(DeviceChoice::Cpu)?.plan(&loads, &cluster, &PlanOptions::default())?;
-/// let file = PlanFile::parse(PlanFormat::Eplb, &plan_bytes(&plan, PlanFormat::Eplb)?).unwrap();
+/// let file = PlanFile::parse(&plan_bytes(&plan)).unwrap();
 /// assert_eq!(&file.placement, plan.placement());
 /// # Ok::<(), eplb_wgpu::Error>(())
 /// ```
-pub fn plan_bytes(plan: &Plan, format: PlanFormat) -> Result<Vec<u8>, Error> {
-    match format {
-        PlanFormat::Eplb => Ok((plan_json(plan).to_string() + "\n").into_bytes()),
-    }
+#[must_use]
+pub fn plan_bytes(plan: &Plan) -> Vec<u8> {
+    (plan_json(plan).to_string() + "\n").into_bytes()
 }
 
 /// Writes a plan file, whole or not at all.
 ///
 /// # Errors
-/// As for [`plan_bytes`], and [`Error::Write`] where the file cannot be written.
-pub fn write_plan(plan: &Plan, format: PlanFormat, path: &Path) -> Result<(), Error> {
-    write_whole(path, &plan_bytes(plan, format)?)
+/// [`Error::Write`] where the file cannot be written.
+pub fn write_plan(plan: &Plan, path: &Path) -> Result<(), Error> {
+    write_whole(path, &plan_bytes(plan))
 }
 
 /// The format's name and version.
@@ -132,18 +120,16 @@ impl PlanFile {
     /// # Errors
     /// [`Error::Read`] where the file cannot be read, [`Error::Parse`] with what is missing, damaged or inconsistent.
     pub fn read(path: &Path) -> Result<Self, Error> {
-        Self::parse(PlanFormat::Eplb, &read_file(path)?).map_err(|source| Error::parse(path, source))
+        Self::parse(&read_file(path)?).map_err(|source| Error::parse(path, source))
     }
 
     /// Reads the bytes of a plan file. It takes at most 128 times their memory, and 64 KiB.
     ///
     /// # Errors
     /// What is missing, damaged or inconsistent.
-    pub fn parse(format: PlanFormat, bytes: &[u8]) -> Result<Self, ParseError> {
-        let PlanFormat::Eplb = format;
+    pub fn parse(bytes: &[u8]) -> Result<Self, ParseError> {
         let not_an_object = || ParseError::content("not a plan file: not an object");
-        let mut root: Value =
-            serde_json::from_slice(bytes).map_err(|error| ParseError::not("a plan file", error))?;
+        let mut root = strict::read(bytes, "a plan file")?;
         let fields = root.as_object_mut().ok_or_else(not_an_object)?;
         let written = fields.remove(CHECKSUM);
         match fields.get("format") {

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use eplb_wgpu::trace::{LoadHistory, PlanFile, PlanFormat};
+use eplb_wgpu::trace::{LoadHistory, PlanFile};
 
 use super::{assert_refused, eplb, plan_args, write};
 
@@ -22,12 +22,9 @@ fn a_plan_file_survives_reformatting_and_nothing_else() {
     let text = std::fs::read_to_string(&plan).unwrap();
     let root: serde_json::Value = serde_json::from_str(&text).unwrap();
     let pretty = serde_json::to_string_pretty(&root).unwrap();
-    assert_eq!(
-        PlanFile::parse(PlanFormat::Eplb, pretty.as_bytes()).unwrap(),
-        PlanFile::parse(PlanFormat::Eplb, text.as_bytes()).unwrap()
-    );
+    assert_eq!(PlanFile::parse(pretty.as_bytes()).unwrap(), PlanFile::parse(text.as_bytes()).unwrap());
     let refused = |bytes: &[u8], part: &str| {
-        let reason = PlanFile::parse(PlanFormat::Eplb, bytes).unwrap_err().to_string();
+        let reason = PlanFile::parse(bytes).unwrap_err().to_string();
         assert!(reason.contains(part), "{reason:?} does not hold {part:?}");
     };
     for (field, value) in root.as_object().unwrap() {
@@ -61,15 +58,11 @@ fn every_damaged_digit_of_a_plan_file_is_seen() {
         if bytes[at].is_ascii_digit() {
             bytes[at] ^= 1;
             // The last digit of a float may say the same number.
-            assert_eq!(
-                PlanFile::parse(PlanFormat::Eplb, &bytes).is_ok(),
-                content(&bytes) == whole,
-                "byte {at}"
-            );
+            assert_eq!(PlanFile::parse(&bytes).is_ok(), content(&bytes) == whole, "byte {at}");
             bytes[at] ^= 1;
         }
     }
-    assert!(PlanFile::parse(PlanFormat::Eplb, &bytes).is_ok());
+    assert!(PlanFile::parse(&bytes).is_ok());
 }
 
 /// Arguments that write 2 MB or so of loads.

@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use eplb_wgpu::trace::{LoadFormat, LoadHistory, PlanFormat, plan_bytes};
+use eplb_wgpu::trace::{LoadFormat, LoadHistory, plan_bytes};
 use eplb_wgpu::{Cluster, DeviceChoice, Loads, PlanOptions, Planner};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -177,7 +177,7 @@ static PLANS: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
     let plan = |counts: &[u64], layers: usize, cluster: Cluster| {
         let loads = Loads::from_counts(layers, counts.len() / layers, counts).expect("a shape");
         let plan = planner.plan(&loads, &cluster, &options).expect("a plan");
-        plan_bytes(&plan, PlanFormat::Eplb).expect("it holds every plan")
+        plan_bytes(&plan)
     };
     vec![
         plan(&[9, 5, 3, 1, 0, 0, 0, 0], 2, Cluster::new(6, 2, 2, 2).expect("a cluster")),

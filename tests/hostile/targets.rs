@@ -4,7 +4,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
-use eplb_wgpu::trace::{LoadFormat, LoadHistory, PlanFile, PlanFormat, Window, plan_bytes};
+use eplb_wgpu::trace::{LoadFormat, LoadHistory, PlanFile, Window, plan_bytes};
 use eplb_wgpu::{
     Cluster, Descent, DeviceChoice, Duplicates, GroupRule, Loads, Objective, Placement, PlanOptions, Planner,
     Policy, Search, bound, check,
@@ -70,7 +70,7 @@ pub fn plan_file(bytes: &[u8]) {
 }
 
 fn read_plan(bytes: &[u8]) {
-    let Ok(file) = within(bytes, PLAN_FACTOR, || PlanFile::parse(PlanFormat::Eplb, bytes)) else { return };
+    let Ok(file) = within(bytes, PLAN_FACTOR, || PlanFile::parse(bytes)) else { return };
     let PlanFile { cluster, placement, .. } = file;
     let maps = (placement.physical_to_logical(), placement.logical_to_physical(), placement.replica_counts());
     assert_eq!(placement.slots(), cluster.num_slots());
@@ -122,8 +122,8 @@ pub fn plan(bytes: &[u8]) {
     for layer in &quality.layers {
         assert!(layer.lower_bound <= layer.max_gpu_load, "{layer:?}");
     }
-    let bytes = plan_bytes(&plan, PlanFormat::Eplb).expect("it holds every plan");
-    let file = PlanFile::parse(PlanFormat::Eplb, &bytes).expect("what is written is read");
+    let bytes = plan_bytes(&plan);
+    let file = PlanFile::parse(&bytes).expect("what is written is read");
     assert_eq!((&file.placement, &file.cluster), (plan.placement(), &cluster));
 }
 

@@ -12,7 +12,8 @@ use std::process::ExitCode;
 use clap::Args;
 use indicatif::ProgressBar;
 
-use super::{check_writable, print};
+use super::io::check_writable;
+use super::print;
 use crate::trace::write_whole;
 use crate::{Cluster, DeviceChoice, Error};
 

@@ -1,0 +1,76 @@
+//! `eplb convert`
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use serde_json::json;
+
+use super::io::{self, complain, print};
+use super::{format_of, parse_format};
+use crate::Error;
+use crate::maps::PlanFormat;
+
+#[derive(Args)]
+#[command(after_help = "Examples:
+  eplb convert plan.json init.json --format sglang       for sglang --init-expert-location
+  eplb convert plan.json moe_load_balancer.yaml          for TensorRT-LLM's load_balancer
+  eplb convert running.npy map.json --format vllm-ascend --gpus 32
+  eplb convert plan.json - --format vllm | jq length     to standard output
+
+Layers keep their numbers where the format has them; what a format cannot say is told as a warning.
+Exit codes: 0 written, 2 not written.")]
+pub struct Convert {
+    /// The map to read: a plan file or any of the formats; - is standard input
+    map: PathBuf,
+    /// The file to write, in the format of its ending (.json: sglang; .yaml: tensorrt-llm; .npy); - is standard output
+    out: PathBuf,
+    /// Format of the file to read, where its content could be two
+    #[arg(long, value_name = "FORMAT", value_parser = parse_format())]
+    from: Option<PlanFormat>,
+    /// Format of the file to write
+    #[arg(long, value_parser = parse_format())]
+    format: Option<PlanFormat>,
+    /// GPUs, for vllm-ascend, where the map does not tell how many there are
+    #[arg(long)]
+    gpus: Option<usize>,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+impl Convert {
+    pub fn run(self) -> Result<ExitCode, Error> {
+        io::check_writable(&self.out, [&self.map])?;
+        let format = match self.format {
+            None if self.out.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("json")) => {
+                PlanFormat::Sglang
+            }
+            format => format_of(format, &self.out)?,
+        };
+        let map = io::read_map(&self.map, self.from)?;
+        let map = match self.gpus {
+            Some(gpus) => map.with_gpus(gpus)?,
+            None => map,
+        };
+        let bytes = map.bytes(format)?;
+        io::write(&self.out, &bytes)?;
+        for loss in map.losses(format) {
+            complain(&format!("warning: {loss}"));
+        }
+        let out = self.out.display().to_string();
+        if io::is_standard(&self.out) {
+            return Ok(ExitCode::SUCCESS);
+        }
+        print(&if self.json {
+            json!({
+                "out": out, "from": map.format().name(), "format": format.name(),
+                "layers": map.layers(), "slots": map.slots(),
+            })
+            .to_string()
+        } else {
+            format!("{out}: {format}, {} layers x {} slots, from {}", map.layers(), map.slots(), map.format())
+        });
+        Ok(ExitCode::SUCCESS)
+    }
+}

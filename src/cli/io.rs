@@ -1,0 +1,121 @@
+//! What the command reads and writes: files, standard input and output as `-`, and the terminal.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use crate::error::Error;
+use crate::maps::{MapFile, PlanFormat};
+use crate::trace::{self, LoadFormat, LoadHistory};
+
+/// Standard input or output, in the place of a file's name.
+const STANDARD: &str = "-";
+
+/// What went wrong where standard output was written to: told once the command is done.
+static FAILED: OnceLock<std::io::Error> = OnceLock::new();
+
+/// Whether a name stands for standard input or output.
+pub fn is_standard(path: &Path) -> bool {
+    path.as_os_str() == STANDARD
+}
+
+/// Loads from a file, a folder or standard input.
+pub fn read_loads(path: &Path, format: Option<LoadFormat>) -> Result<LoadHistory, Error> {
+    if !is_standard(path) {
+        return LoadHistory::read_as(path, format);
+    }
+    let bytes = trace::read_all(std::io::stdin().lock()).map_err(|error| Error::read(path, error))?;
+    LoadHistory::of_bytes(&bytes, format).map_err(|source| Error::parse(path, source))
+}
+
+/// A map from a file or standard input.
+pub fn read_map(path: &Path, format: Option<PlanFormat>) -> Result<MapFile, Error> {
+    if !is_standard(path) {
+        return MapFile::read(path, format);
+    }
+    let bytes = trace::read_all(std::io::stdin().lock()).map_err(|error| Error::read(path, error))?;
+    MapFile::of_bytes(&bytes, format).map_err(|source| Error::parse(path, source))
+}
+
+/// Refuses standard input where two would read it.
+pub fn check_inputs<'a>(inputs: impl IntoIterator<Item = &'a PathBuf>) -> Result<(), Error> {
+    match inputs.into_iter().filter(|path| is_standard(path)).count() {
+        0 | 1 => Ok(()),
+        _ => Err(Error::invalid("standard input -", "", "is named twice, and can be read once")),
+    }
+}
+
+/// Fails before any work where its result could not be written after it, or would take the place of an input.
+pub fn check_writable<'a>(path: &Path, inputs: impl IntoIterator<Item = &'a PathBuf>) -> Result<(), Error> {
+    if is_standard(path) {
+        return Ok(());
+    }
+    // A file that is not there is none of the inputs.
+    if let Ok(place) = path.canonicalize()
+        && inputs.into_iter().any(|input| input.canonicalize().is_ok_and(|input| input == place))
+    {
+        return Err(Error::unwritable(path, "it is an input of this command; give --out another name"));
+    }
+    trace::check_writable(path)
+}
+
+/// Writes a file, whole or not at all, or to standard output.
+pub fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    if is_standard(path) {
+        to_standard_output(bytes);
+        return Ok(());
+    }
+    trace::write_whole(path, bytes)
+}
+
+/// Prints a line, or lines, to standard output; see [`failure`].
+pub fn print(text: &str) {
+    to_standard_output((plain(text) + "\n").as_bytes());
+}
+
+fn to_standard_output(bytes: &[u8]) {
+    let mut out = std::io::stdout().lock();
+    if let Err(error) = out.write_all(bytes).and_then(|()| out.flush()) {
+        // The first one tells most.
+        let _ = FAILED.set(error);
+    }
+}
+
+/// Prints a line to standard error. Nothing can be done where that is closed.
+pub fn complain(text: &str) {
+    let _ = writeln!(std::io::stderr(), "eplb: {}", plain(text));
+}
+
+/// What could not be written to standard output. A closed pipe is no failure: its reader has what it wants.
+pub fn failure() -> Option<&'static std::io::Error> {
+    FAILED.get().filter(|error| error.kind() != std::io::ErrorKind::BrokenPipe)
+}
+
+/// A text for the terminal: what would steer it, from the name or the content of a file, is shown as in JSON.
+pub fn plain(text: &str) -> String {
+    let steers = |c: char| {
+        // Marks that change the direction of writing reorder what is read.
+        let directs =
+            matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        (c.is_control() && !matches!(c, '\n' | '\t')) || directs || matches!(c, '\u{2028}' | '\u{2029}')
+    };
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            c if steers(c) => shown.push_str(&format!("\\u{:04x}", u32::from(c))),
+            c => shown.push(c),
+        }
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::plain;
+
+    #[test]
+    fn nothing_that_steers_a_terminal_passes() {
+        assert_eq!(plain("a\u{1b}[2J\u{9b}1m\r\u{202e}b\nc"), "a\\u001b[2J\\u009b1m\\u000d\\u202eb\nc");
+        assert_eq!(plain("Größe, 専門家"), "Größe, 専門家");
+    }
+}

@@ -1,0 +1,201 @@
+//! What `eplb plan` prints.
+
+use serde_json::{Value, json};
+
+use super::plan::{Made, Plan};
+use super::{milliseconds, percent, table};
+use crate::check::Quality;
+use crate::rebalance::Backtest;
+use crate::{Duplicates, Error, PLAN_VERSION, Policy};
+
+impl Plan {
+    pub(super) fn json_report(&self, made: &Made, greedy: &Quality) -> Result<Value, Error> {
+        let plan = made.replan.plan();
+        let mut report = json_report(plan, greedy);
+        let windows = several_windows(plan)?;
+        if !windows.is_empty() {
+            report["windows"] = windows
+                .iter()
+                .zip(plan.loads().window_weights())
+                .map(|(window, weight)| {
+                    json!({ "weight": weight, "balancedness": window.balancedness(), "mean_gap": window.mean_gap() })
+                })
+                .collect();
+        }
+        if let Some((strategy, backtests)) = &made.strategy {
+            report["strategy"] = json!(strategy.name());
+            report["backtests"] = backtests
+                .iter()
+                .map(|b| json!({ "strategy": b.strategy.name(), "balancedness": b.balancedness, "windows": b.windows }))
+                .collect();
+        }
+        if self.previous.is_some() {
+            let moves = made.replan.moves();
+            report["moves"] = json!({
+                "changed_slots": moves.changed_slots, "received": moves.received, "slots": moves.slots,
+                "share": moves.share(),
+                "bytes": moves.bytes(self.expert_bytes) as f64,
+                "layers_to_move": made.replan.layers_to_move().iter().map(|&layer| plan.layer_ids()[layer]).collect::<Vec<_>>(),
+                "layers": made.replan.layers().iter().map(|layer| json!({
+                    "received": layer.received, "gain": layer.gain, "loss": layer.loss, "fresh": layer.fresh,
+                })).collect::<Vec<_>>(),
+            });
+        }
+        if self.with_map {
+            report["physical_to_logical"] =
+                json!(plan.physical_to_logical().chunks(plan.slots()).collect::<Vec<_>>());
+        }
+        Ok(report)
+    }
+
+    pub(super) fn report(&self, made: &Made, greedy: &Quality) -> Result<String, Error> {
+        let plan = made.replan.plan();
+        let mut rows = report(plan, greedy);
+        let windows = several_windows(plan)?;
+        if !windows.is_empty() {
+            rows.insert(
+                3,
+                ("loads", format!("{} at once; what follows is of their weighted mean", windows.len())),
+            );
+        }
+        let name = |i: usize| match (self.loads.get(i), self.loads.len()) {
+            (Some(file), 2..) => file.display().to_string(),
+            _ if i + 1 == windows.len() => "last window".to_string(),
+            _ => format!("{} windows before", windows.len() - 1 - i),
+        };
+        if !windows.is_empty() {
+            for (i, (window, weight)) in windows.iter().zip(plan.loads().window_weights()).enumerate() {
+                let text = format!("{:.5}   weight {weight:.3}, {}", window.balancedness(), name(i));
+                rows.push(("balancedness alone", text));
+            }
+        }
+        if let Some((strategy, backtests)) = &made.strategy {
+            let score = |b: &Backtest| match b.balancedness {
+                Some(score) => format!("{} {score:.4}", b.strategy),
+                None => format!("{} untried", b.strategy),
+            };
+            let tried = backtests.iter().map(score).collect::<Vec<_>>().join(", ");
+            let why = match backtests.first() {
+                Some(b) => format!("{strategy}   (on the last {} windows: {tried})", b.windows),
+                None => strategy.to_string(),
+            };
+            rows.push(("planned from", why));
+        }
+        if self.previous.is_some() {
+            let moves = made.replan.moves();
+            let first: Vec<String> = made
+                .replan
+                .layers_to_move()
+                .iter()
+                .take(5)
+                .map(|&l| plan.layer_ids()[l].to_string())
+                .collect();
+            let share = percent(moves.share());
+            rows.push(("slots that move", format!("{} of {}, {share}", moves.received, moves.slots)));
+            rows.push(("slots that change", moves.changed_slots.to_string()));
+            if self.expert_bytes > 0 {
+                rows.push(("bytes to transfer", moves.bytes(self.expert_bytes).to_string()));
+            }
+            rows.push((
+                "layers to move first",
+                if first.is_empty() { "none".into() } else { first.join(", ") },
+            ));
+        }
+        Ok(table(&rows))
+    }
+}
+
+/// The quality on each window where there are several: that on a single one is the plan's own, bound and all.
+fn several_windows(plan: &crate::Plan) -> Result<Vec<Quality>, Error> {
+    if plan.loads().windows().len() > 1 { plan.window_quality() } else { Ok(vec![]) }
+}
+
+/// The layers in which DeepSeek's rule, which may put an expert on a GPU twice, is better than a plan that may not: the
+/// layer, its heaviest GPU there and here. A plan for several windows aims at each of them, not at their mean, which is
+/// what `greedy` plans.
+fn where_duplicates_win(plan: &crate::Plan, greedy: &Quality) -> Vec<(u32, f64, f64)> {
+    let options = plan.options();
+    let several = plan.loads().windows().len() > 1;
+    if several || options.duplicates == Duplicates::Allow {
+        return Vec::new();
+    }
+    // Fixed point rounds each replica by less than a millionth of the layer.
+    let rounding = 1e-6 * plan.cluster().num_gpus() as f64;
+    let pairs = greedy.layers.iter().zip(&plan.quality().layers).enumerate();
+    let pairs = pairs.map(|(layer, (greedy, plan))| (layer, greedy.max_gpu_load, plan.max_gpu_load));
+    let wins = pairs.filter(|&(_, greedy, plan)| greedy < plan * (1.0 - rounding));
+    wins.map(|(layer, greedy, max)| (plan.layer_ids()[layer], greedy, max)).collect()
+}
+
+fn json_report(plan: &crate::Plan, greedy: &Quality) -> Value {
+    let quality = plan.quality();
+    json!({
+        "balancedness": quality.balancedness(),
+        "max_over_mean": quality.max_over_mean(),
+        "mean_gap": quality.mean_gap(),
+        "worst_gap": quality.worst_gap(),
+        "worst_layer": quality.worst_layer().map(|layer| plan.layer_ids()[layer]),
+        "replica_balancedness": quality.replica_balancedness(),
+        "same_gpu_duplicates": quality.same_gpu_duplicates(),
+        "fingerprint": format!("{:016x}", plan.fingerprint()),
+        "plan_version": PLAN_VERSION,
+        "device": plan.device(),
+        "backend": plan.backend(),
+        "plan_ms": plan.elapsed().as_secs_f64() * 1e3,
+        "bound_ms": plan.bound_elapsed().as_secs_f64() * 1e3,
+        "starts": plan.options().starts,
+        "iterations": plan.options().iterations,
+        "layers": plan.layers(),
+        "layer_ids": plan.layer_ids(),
+        "layers_without_load": quality.layers_without_load(),
+        "policy": plan.cluster().policy().name(),
+        "greedy_balancedness": greedy.balancedness(),
+        "duplicates_win": where_duplicates_win(plan, greedy).into_iter()
+            .map(|(layer, greedy, max)| json!({ "layer": layer, "greedy_max": greedy, "max": max }))
+            .collect::<Vec<_>>(),
+        "warnings": plan.warnings(),
+    })
+}
+
+fn report(plan: &crate::Plan, greedy: &Quality) -> Vec<(&'static str, String)> {
+    let quality = plan.quality();
+    let cluster = plan.cluster();
+    let why = match (cluster.policy(), cluster.num_groups(), cluster.num_nodes()) {
+        (Policy::Global, groups @ 2.., nodes @ 2..) => {
+            format!(
+                ": {groups} groups are not a multiple of {nodes} nodes, so nodes do not hold whole groups"
+            )
+        }
+        _ => String::new(),
+    };
+    let shape = format!(
+        "{} layers x {} experts, {} replicas on {} GPUs, {}{why}",
+        plan.layers(),
+        plan.experts(),
+        cluster.num_replicas(),
+        cluster.num_gpus(),
+        cluster.policy().name()
+    );
+    let worst = super::worst_gap(quality, plan.layer_ids());
+    let mut rows = vec![
+        ("plan", shape),
+        ("device", format!("{} ({})", plan.device(), plan.backend())),
+        ("time", format!("{}, bound {}", milliseconds(plan.elapsed()), milliseconds(plan.bound_elapsed()))),
+        ("balancedness", format!("{:.5}   (greedy: {:.5})", quality.balancedness(), greedy.balancedness())),
+        ("mean gap to the bound", percent(quality.mean_gap())),
+        ("worst gap", worst),
+        (
+            "duplicates on a GPU",
+            format!("{}   (greedy: {})", quality.same_gpu_duplicates(), greedy.same_gpu_duplicates()),
+        ),
+        ("layers without load", quality.layers_without_load().to_string()),
+        ("fingerprint", format!("{:016x}   (plan version {PLAN_VERSION})", plan.fingerprint())),
+    ];
+    for (layer, greedy, max) in where_duplicates_win(plan, greedy) {
+        let text = format!(
+            "heaviest GPU {greedy:.4} with an expert twice on a GPU (greedy), {max:.4} without: --allow-duplicates"
+        );
+        rows.push(("duplicates win", format!("layer {layer}: {text}")));
+    }
+    rows
+}

@@ -1,0 +1,180 @@
+//! The words of the command line: errors name options, not the fields of the library, and say what would do.
+
+use crate::cluster::{Cluster, MAX_SLOTS};
+use crate::error::Error;
+
+/// Fields of the library that are options, where a rule names them or they begin an error.
+const OPTIONS: [(&str, &str); 9] = [
+    ("num_replicas", "--replicas"),
+    ("num_groups", "--groups"),
+    ("num_nodes", "--nodes"),
+    ("num_gpus", "--gpus"),
+    ("slots_per_gpu", "--slots-per-gpu"),
+    ("max_replicas_per_expert", "--max-replicas-per-expert"),
+    ("max_moves", "--max-moves"),
+    ("max_moves_per_layer", "--max-moves-per-layer"),
+    ("forecast_windows", "--windows"),
+];
+
+/// Options whose fields are words of every day: they are changed where they begin an error alone.
+const FIRST: [&str; 16] = [
+    "starts",
+    "iterations",
+    "assignments",
+    "threads",
+    "seed",
+    "window",
+    "layers",
+    "windows",
+    "decay",
+    "backtest",
+    "preset",
+    "strategy",
+    "device",
+    "family",
+    "drift",
+    "interval",
+];
+
+/// An error in the words of the command line, on one line.
+pub fn of_error(error: &Error) -> String {
+    let text = match error {
+        Error::Invalid { field, value, rule, .. } => {
+            let first = FIRST.contains(&field.as_str());
+            let field = if first { format!("--{field}") } else { in_options(field) };
+            format!("{field} {value} {}", in_options(rule))
+        }
+        Error::InvalidPlan { .. } => in_options(&error.to_string()),
+        _ => error.to_string(),
+    };
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// The same text with options in the place of fields.
+pub fn in_options(text: &str) -> String {
+    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let mut shown = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(start) = rest.find(is_word) {
+        let word = &rest[start..];
+        let word = &word[..word.find(|c| !is_word(c)).unwrap_or(word.len())];
+        shown.push_str(&rest[..start]);
+        let option = OPTIONS.iter().find(|(field, _)| *field == word);
+        shown.push_str(option.map_or(word, |(_, option)| option));
+        rest = &rest[start + word.len()..];
+    }
+    shown + rest
+}
+
+/// An option parser's error on one line: what is wrong, and its advice.
+pub fn of_parser(error: &clap::Error) -> String {
+    let text = error.render().to_string();
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let wanted = lines.take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"));
+    let line = wanted.collect::<Vec<_>>().join(" ");
+    let line = line.strip_prefix("error: ").unwrap_or(&line).replace(" tip: ", "; ");
+    let line = line.replace(" [possible values:", "; it is one of [");
+    format!("{line}; --help tells more")
+}
+
+/// An option that is needed, and what it is.
+pub fn needed(option: &str, what: &str) -> Error {
+    Error::invalid(option, "", format!("is needed: {what}"))
+}
+
+/// Refuses options that would do nothing, with what they want.
+pub fn check_effect(options: &[(bool, &str)], wanted: &str) -> Result<(), Error> {
+    match options.iter().find(|(given, _)| *given) {
+        Some((_, option)) => {
+            Err(Error::invalid(*option, "", format!("does nothing here: it is for {wanted}")))
+        }
+        None => Ok(()),
+    }
+}
+
+/// The cluster that the options say. Where a number will not do, the error offers those that would.
+pub fn cluster(
+    replicas: usize,
+    groups: usize,
+    nodes: usize,
+    gpus: usize,
+    slots_per_gpu: Option<usize>,
+) -> Result<Cluster, Error> {
+    let cluster = match slots_per_gpu {
+        Some(slots) => Cluster::with_slots_per_gpu(replicas, groups, nodes, gpus, slots),
+        None => Cluster::new(replicas, groups, nodes, gpus),
+    };
+    cluster.map_err(|error| {
+        let Error::Invalid { field, value, rule, .. } = &error else { return error };
+        let offer = match (field.as_str(), slots_per_gpu) {
+            ("num_gpus", _) if rule.contains("multiple") => offer(gpus, nodes, 1),
+            ("num_replicas", None) if rule.contains("multiple") => offer(replicas, gpus, 1),
+            ("num_replicas", Some(_)) if rule.contains("multiple") => offer(replicas, nodes, 1),
+            ("num_replicas", Some(_)) if rule.contains("more than") => {
+                format!("; --slots-per-gpu {} would do", replicas.div_ceil(gpus.max(1)))
+            }
+            _ => String::new(),
+        };
+        Error::invalid(field.clone(), value, format!("{rule}{offer}"))
+    })
+}
+
+/// Checks that the experts of the loads fit. Where they do not, the error offers the least number that would do.
+pub fn check_experts(cluster: &Cluster, experts: usize, slots_per_gpu: Option<usize>) -> Result<(), Error> {
+    cluster.check_experts(experts).map_err(|error| {
+        let Error::Invalid { field, value, rule, .. } = &error else { return error };
+        let offer = if field == "num_replicas" {
+            let step = if slots_per_gpu.is_some() { cluster.planned_nodes() } else { cluster.num_gpus() };
+            offer(experts, step, experts)
+        } else {
+            let fits = |groups: &usize| experts.is_multiple_of(*groups);
+            let below = (1..cluster.num_groups()).rev().find(fits);
+            let above = (cluster.num_groups() + 1..=experts).find(fits);
+            either("--groups ", below, above)
+        };
+        Error::invalid(field.clone(), value, format!("{rule}{offer}"))
+    })
+}
+
+/// The multiples of `step` next to a number, not below `least`.
+fn offer(number: usize, step: usize, least: usize) -> String {
+    let step = step.max(1);
+    let below = (number / step).checked_mul(step).filter(|&below| below >= least.max(1));
+    let above = number.div_ceil(step).checked_mul(step).filter(|&above| above <= MAX_SLOTS);
+    either("", below, above)
+}
+
+fn either(what: &str, below: Option<usize>, above: Option<usize>) -> String {
+    match (below, above) {
+        (Some(below), Some(above)) if below != above => format!("; {what}{below} or {above} would do"),
+        (Some(one), _) | (_, Some(one)) => format!("; {what}{one} would do"),
+        _ => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_name_options_and_what_would_do() {
+        let said = |replicas, groups, nodes, gpus, slots| {
+            let error = cluster(replicas, groups, nodes, gpus, slots).map(|_| ()).unwrap_err();
+            of_error(&error)
+        };
+        assert_eq!(
+            said(289, 8, 4, 32, None),
+            "--replicas 289 is not a multiple of --gpus 32; 288 or 320 would do"
+        );
+        assert_eq!(said(3, 1, 1, 4, None), "--replicas 3 is not a multiple of --gpus 4; 4 would do");
+        assert_eq!(said(9, 1, 3, 4, None), "--gpus 4 is not a multiple of --nodes 3; 3 or 6 would do");
+        let many = "--replicas 13 is more than --gpus 4 x --slots-per-gpu 3 = 12; --slots-per-gpu 4 would do";
+        assert_eq!(said(13, 1, 1, 4, Some(3)), many);
+        let few = check_experts(&Cluster::new(4, 1, 1, 4).unwrap(), 9, None).unwrap_err();
+        assert!(of_error(&few).ends_with("each needs a replica; 12 would do"), "{few}");
+        let groups = check_experts(&Cluster::new(12, 3, 1, 4).unwrap(), 8, None).unwrap_err();
+        assert!(of_error(&groups).ends_with("of --groups 3; --groups 2 or 4 would do"), "{groups}");
+        // A word that only holds a field's name is another one.
+        assert_eq!(in_options("num_gpus2, num_gpus"), "num_gpus2, --gpus");
+    }
+}

@@ -1,0 +1,447 @@
+//! Readers and writers of maps: which slot holds which expert, in the forms that serving engines read and write. Feature
+//! `files`.
+//!
+//! | [`PlanFormat`] | name | file | layers | GPUs |
+//! |---|---|---|---|---|
+//! | `Eplb` | `eplb` | `.json`, a plan with checksum and cluster | by number | told |
+//! | `Sglang` | `sglang` | `.json` for `--init-expert-location` | from 0 on, all of the model | not told |
+//! | `Vllm` | `vllm` | `.json`, an array of rows or an object by layer | by place, or by number | not told |
+//! | `TensorRtLlm` | `tensorrt-llm` | `.yaml` for `load_balancer` | by number | not told |
+//! | `Ascend` | `vllm-ascend` | `.json` for `expert_map_path` | by number | told |
+//! | `Npy` | `npy` | `.npy`, `[layers][slots]` | by place | not told |
+
+mod json;
+pub(crate) mod strict;
+mod yaml;
+
+use std::path::Path;
+
+use crate::check::{self, Quality};
+use crate::cluster::{Cluster, MAX_SLOTS};
+use crate::error::{Error, ParseError};
+use crate::loads::{self, Loads, MAX_LAYERS};
+use crate::plan::Plan;
+use crate::previous::PreviousMap;
+use crate::trace::{self, PlanFile, plan_bytes, read_file};
+
+/// The formats of maps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PlanFormat {
+    /// This project's own plan file, JSON: `eplb-plan/1`.
+    #[default]
+    Eplb,
+    /// SGLang's `--init-expert-location`, JSON: `{"physical_to_logical_map": [[…], …]}`.
+    Sglang,
+    /// vLLM's slot map, JSON: `[[…], …]`, a row for each layer with experts, or one row for all of them.
+    Vllm,
+    /// TensorRT-LLM's load balancer, YAML: `num_slots` and `initial_global_assignments`.
+    TensorRtLlm,
+    /// The expert map of vLLM on Ascend, JSON: `{"moe_layer_count": …, "layer_list": […]}`.
+    Ascend,
+    /// A NumPy array `[layers][slots]`.
+    Npy,
+}
+
+impl PlanFormat {
+    /// All formats.
+    pub const ALL: [Self; 6] =
+        [Self::Eplb, Self::Sglang, Self::Vllm, Self::TensorRtLlm, Self::Ascend, Self::Npy];
+
+    /// The name, as in the table of [`crate::maps`].
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Eplb => "eplb",
+            Self::Sglang => "sglang",
+            Self::Vllm => "vllm",
+            Self::TensorRtLlm => "tensorrt-llm",
+            Self::Ascend => "vllm-ascend",
+            Self::Npy => "npy",
+        }
+    }
+
+    /// The format that a file's ending says: JSON is a plan file. `None` for an ending that says nothing.
+    #[must_use]
+    pub fn of_path(path: &Path) -> Option<Self> {
+        let ending = path.extension().and_then(|e| e.to_str()).unwrap_or("").to_lowercase();
+        match ending.as_str() {
+            "json" => Some(Self::Eplb),
+            "yaml" | "yml" => Some(Self::TensorRtLlm),
+            "npy" => Some(Self::Npy),
+            _ => None,
+        }
+    }
+
+    /// The format of a file's content, as far as that tells.
+    fn of_bytes(bytes: &[u8]) -> Result<Self, ParseError> {
+        let start = bytes.iter().copied().find(|byte| !byte.is_ascii_whitespace());
+        match start {
+            None => Err(ParseError::content("the file is empty")),
+            _ if bytes.starts_with(b"\x93NUMPY") => Ok(Self::Npy),
+            // An object or array of JSON is YAML too.
+            Some(b'{' | b'[') => json::format_of(&strict::read(bytes, "a plan file or a map")?),
+            _ => Ok(Self::TensorRtLlm),
+        }
+    }
+}
+
+impl std::fmt::Display for PlanFormat {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl std::str::FromStr for PlanFormat {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        Self::ALL.into_iter().find(|format| format.name() == text).ok_or_else(|| {
+            let names: Vec<_> = Self::ALL.iter().map(|format| format.name()).collect();
+            Error::invalid("format", text, format!("is not one of {}", names.join(", ")))
+        })
+    }
+}
+
+/// A map as a file holds it: nothing in it is held against loads or a cluster yet. -1 stands for a slot that holds nothing;
+/// any other number may be there.
+///
+/// ```
+/// use eplb_wgpu::maps::{MapFile, PlanFormat};
+/// let map = MapFile::parse(PlanFormat::Sglang, br#"{"physical_to_logical_map": [[0, 1, 2, 0]]}"#).unwrap();
+/// assert_eq!((map.layers(), map.slots()), (1, 4));
+/// let yaml = String::from_utf8(map.bytes(PlanFormat::TensorRtLlm)?).unwrap();
+/// assert!(yaml.contains("  0: [0,1,2,0]"));
+/// # Ok::<(), eplb_wgpu::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct MapFile {
+    format: PlanFormat,
+    slots: usize,
+    rows: Vec<i32>,
+    /// Where they are known.
+    layer_ids: Option<Vec<u32>>,
+    /// Where it is known.
+    gpus: Option<usize>,
+    /// Where the file is a plan.
+    plan: Option<PlanFile>,
+}
+
+impl MapFile {
+    /// Reads a file, by its content and its ending where no format is given.
+    ///
+    /// # Errors
+    /// [`Error::Read`] where the file cannot be read, [`Error::Parse`] with what is wrong in it, by layer and slot.
+    pub fn read(path: &Path, format: Option<PlanFormat>) -> Result<Self, Error> {
+        let bytes = read_file(path)?;
+        Self::of_bytes(&bytes, format).map_err(|source| Error::parse(path, source))
+    }
+
+    /// Reads bytes of a format that may not be known.
+    ///
+    /// # Errors
+    /// What is wrong in them, by layer and slot; and where they could be two things.
+    pub fn of_bytes(bytes: &[u8], format: Option<PlanFormat>) -> Result<Self, ParseError> {
+        let format = format.map_or_else(|| PlanFormat::of_bytes(bytes), Ok)?;
+        Self::parse(format, bytes)
+    }
+
+    /// Reads the bytes of a file. It takes at most 128 times their memory, and 64 KiB.
+    ///
+    /// # Errors
+    /// What is wrong in them, by layer and slot. A plan file must have its checksum.
+    pub fn parse(format: PlanFormat, bytes: &[u8]) -> Result<Self, ParseError> {
+        match format {
+            PlanFormat::Eplb => Ok(PlanFile::parse(bytes)?.into()),
+            PlanFormat::TensorRtLlm => yaml::read(bytes),
+            PlanFormat::Npy => {
+                let (slots, rows) = trace::npy_rows(bytes)?;
+                let mut all = Rows::default();
+                (0..).zip(rows.chunks(slots.max(1))).for_each(|(layer, row)| all.push(layer, row.to_vec()));
+                all.by_place(PlanFormat::Npy)
+            }
+            PlanFormat::Sglang | PlanFormat::Vllm | PlanFormat::Ascend => json::read(bytes, format),
+        }
+    }
+
+    /// The same map, on this many GPUs.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] where its slots are not a multiple of them.
+    pub fn with_gpus(mut self, gpus: usize) -> Result<Self, Error> {
+        if gpus == 0 || !self.slots.is_multiple_of(gpus) {
+            return Err(Error::invalid(
+                "slots of the map",
+                self.slots,
+                format!("is not a multiple of num_gpus {gpus}"),
+            ));
+        }
+        self.gpus = Some(gpus);
+        Ok(self)
+    }
+
+    /// The format it was read from.
+    #[must_use]
+    pub fn format(&self) -> PlanFormat {
+        self.format
+    }
+
+    /// Number of layers.
+    #[must_use]
+    pub fn layers(&self) -> usize {
+        self.rows.len() / self.slots
+    }
+
+    /// Slots of a layer.
+    #[must_use]
+    pub fn slots(&self) -> usize {
+        self.slots
+    }
+
+    /// The expert of each slot, `[layers][slots]`; -1 where the slot holds nothing.
+    #[must_use]
+    pub fn physical_to_logical(&self) -> &[i32] {
+        &self.rows
+    }
+
+    /// The numbers of the layers, where the file tells them.
+    #[must_use]
+    pub fn layer_ids(&self) -> Option<&[u32]> {
+        self.layer_ids.as_deref()
+    }
+
+    /// The number of GPUs, where the file tells it.
+    #[must_use]
+    pub fn num_gpus(&self) -> Option<usize> {
+        self.gpus
+    }
+
+    /// The plan, where the file is one.
+    #[must_use]
+    pub fn plan(&self) -> Option<&PlanFile> {
+        self.plan.as_ref()
+    }
+
+    /// The map as the one that runs before a plan is made: see [`crate::Planner::replan`].
+    ///
+    /// # Errors
+    /// [`Error::InvalidPlan`] where an entry is below -1.
+    pub fn previous_map(&self) -> Result<PreviousMap, Error> {
+        if let Some(plan) = &self.plan {
+            return Ok(plan.previous_map());
+        }
+        let map = PreviousMap::new(self.slots, self.rows.clone())?;
+        match &self.layer_ids {
+            Some(ids) => map.with_layer_ids(ids),
+            None => Ok(map),
+        }
+    }
+
+    /// The cluster of the map: that of a plan file, else as many replicas as the first layer has filled slots.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] where the numbers break a rule, as for [`Cluster::with_slots_per_gpu`].
+    pub fn cluster(&self, groups: usize, nodes: usize, gpus: usize) -> Result<Cluster, Error> {
+        if !self.slots.is_multiple_of(gpus.max(1)) {
+            let rule = format!("is not a multiple of num_gpus {gpus}");
+            return Err(Error::invalid("slots of the map", self.slots, rule));
+        }
+        let filled = self.rows[..self.slots].iter().filter(|&&expert| expert != -1).count();
+        Cluster::with_slots_per_gpu(filled, groups, nodes, gpus, self.slots / gpus.max(1))
+    }
+
+    /// The map's quality on these loads, as [`check::score`] has it.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] where the loads are of other layers than the map is, and as for [`check::score`].
+    pub fn score(&self, loads: &Loads, cluster: &Cluster) -> Result<Quality, Error> {
+        // Of other shapes the judge tells more.
+        if let Some(ids) = self.layer_ids.as_ref().filter(|ids| ids.len() == loads.layers()) {
+            loads::check_same_layers("layers of the plan", ids, loads.layer_ids())?;
+        }
+        check::score(loads, cluster, &self.rows)
+    }
+
+    /// The bytes of a file of this map.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] where the format cannot hold the map, with the reason: a slot that is free, or what the format
+    /// tells and the map does not.
+    pub fn bytes(&self, format: PlanFormat) -> Result<Vec<u8>, Error> {
+        let refuse = |rule: &str| Err(Error::invalid("format", format, rule));
+        let rows = || self.rows.chunks_exact(self.slots);
+        let holds_free_slots = matches!(format, PlanFormat::Npy | PlanFormat::Ascend);
+        if let Some(at) = self.rows.iter().position(|&expert| expert < 0).filter(|_| !holds_free_slots) {
+            let (layer, slot, entry) = (self.id(at / self.slots), at % self.slots, self.rows[at]);
+            return refuse(&format!("cannot hold a free slot: layer {layer}, slot {slot} is {entry}"));
+        }
+        let with_ids = || -> Vec<(u32, &[i32])> { (0..).map(|layer| self.id(layer)).zip(rows()).collect() };
+        Ok(match format {
+            PlanFormat::Eplb => {
+                return refuse("is that of a plan made here: it needs loads and a cluster (eplb plan)");
+            }
+            PlanFormat::Sglang => {
+                json::write_sglang(&self.all_layers()?.iter().map(Vec::as_slice).collect::<Vec<_>>())
+            }
+            PlanFormat::Vllm => json::write_vllm(&rows().collect::<Vec<_>>()),
+            PlanFormat::TensorRtLlm => yaml::write(&with_ids(), self.slots),
+            PlanFormat::Ascend => match self.gpus {
+                Some(gpus) => json::write_ascend(&with_ids(), gpus),
+                None => {
+                    return refuse(
+                        "tells the experts of each GPU, and the map does not tell how many there are",
+                    );
+                }
+            },
+            PlanFormat::Npy => return trace::npy_of_rows(self.slots, &self.rows),
+        }
+        .into_bytes())
+    }
+
+    /// What a file of this format says otherwise than the map, in words.
+    #[must_use]
+    pub fn losses(&self, format: PlanFormat) -> Vec<String> {
+        let mut said = Vec::new();
+        let in_order = (0..self.layers()).all(|layer| self.id(layer) as usize == layer);
+        if !in_order && matches!(format, PlanFormat::Vllm | PlanFormat::Npy) {
+            said.push(format!("{format} has no layer numbers: row 0 is layer {}", self.id(0)));
+        }
+        if !in_order && format == PlanFormat::Sglang {
+            let missing = self.last() as usize + 1 - self.layers();
+            said.push(format!(
+                "sglang has a row for every layer from 0 on: the {missing} that the map lacks hold what SGLang starts with"
+            ));
+        }
+        if format == PlanFormat::Ascend && self.rows.contains(&-1) {
+            said.push("vllm-ascend has no free slots: GPUs have lists of unequal length".to_string());
+        }
+        said
+    }
+
+    /// The number of a layer.
+    fn id(&self, layer: usize) -> u32 {
+        self.layer_ids.as_ref().and_then(|ids| ids.get(layer).copied()).unwrap_or(layer as u32)
+    }
+
+    /// The largest number of a layer.
+    fn last(&self) -> u32 {
+        (0..self.layers()).map(|layer| self.id(layer)).max().unwrap_or(0)
+    }
+
+    /// Rows from layer 0 on; those that are not there are as SGLang starts, expert after expert over and over.
+    fn all_layers(&self) -> Result<Vec<Vec<i32>>, Error> {
+        let last = self.last() as usize;
+        if last >= MAX_LAYERS {
+            return Err(Error::invalid(
+                "layer id",
+                last,
+                format!("is not below {MAX_LAYERS}, the most layers"),
+            ));
+        }
+        let experts = self.rows.iter().copied().max().unwrap_or(0).max(0) + 1;
+        let start: Vec<i32> = (0..self.slots as i32).map(|slot| slot % experts).collect();
+        let mut all = vec![start; last + 1];
+        for (layer, row) in self.rows.chunks_exact(self.slots).enumerate() {
+            all[self.id(layer) as usize] = row.to_vec();
+        }
+        Ok(all)
+    }
+}
+
+impl From<PlanFile> for MapFile {
+    fn from(plan: PlanFile) -> Self {
+        Self {
+            format: PlanFormat::Eplb,
+            slots: plan.placement.slots(),
+            rows: plan.placement.physical_to_logical().to_vec(),
+            layer_ids: Some(plan.layer_ids.clone()),
+            gpus: Some(plan.cluster.num_gpus()),
+            plan: Some(plan),
+        }
+    }
+}
+
+impl From<&Plan> for MapFile {
+    fn from(plan: &Plan) -> Self {
+        Self {
+            format: PlanFormat::Eplb,
+            slots: plan.slots(),
+            rows: plan.physical_to_logical().to_vec(),
+            layer_ids: Some(plan.layer_ids().to_vec()),
+            gpus: Some(plan.cluster().num_gpus()),
+            plan: None,
+        }
+    }
+}
+
+/// A plan as the bytes of a file of any format.
+///
+/// # Errors
+/// [`Error::Invalid`] where the format cannot hold the plan; `eplb-plan/1` holds every one.
+pub fn bytes_of_plan(plan: &Plan, format: PlanFormat) -> Result<Vec<u8>, Error> {
+    match format {
+        PlanFormat::Eplb => Ok(plan_bytes(plan)),
+        _ => MapFile::from(plan).bytes(format),
+    }
+}
+
+/// Rows as they are read, with the numbers of their layers.
+#[derive(Default)]
+struct Rows {
+    rows: Vec<(u32, Vec<i32>)>,
+}
+
+impl Rows {
+    fn push(&mut self, layer: u32, row: Vec<i32>) {
+        self.rows.push((layer, row));
+    }
+
+    fn first(&self) -> Option<(u32, &[i32])> {
+        self.rows.first().map(|(layer, row)| (*layer, row.as_slice()))
+    }
+
+    /// The map of layers whose numbers the file tells.
+    fn numbered(mut self, format: PlanFormat) -> Result<MapFile, ParseError> {
+        self.rows.sort_by_key(|row| row.0);
+        let ids: Vec<u32> = self.rows.iter().map(|row| row.0).collect();
+        let file = self.by_place(format)?;
+        loads::check_layer_ids(ids.len(), &ids)?;
+        Ok(MapFile { layer_ids: Some(ids), ..file })
+    }
+
+    /// The map of layers that the file tells by their place alone.
+    fn by_place(self, format: PlanFormat) -> Result<MapFile, ParseError> {
+        let slots = self.rows.first().map_or(0, |row| row.1.len());
+        if self.rows.is_empty() || self.rows.len() > MAX_LAYERS {
+            return Err(Error::invalid(
+                "layers of the map",
+                self.rows.len(),
+                format!("is not between 1 and {MAX_LAYERS}"),
+            )
+            .into());
+        }
+        if slots == 0 || slots > MAX_SLOTS {
+            return Err(Error::invalid(
+                "slots of the map",
+                slots,
+                format!("is not between 1 and {MAX_SLOTS}"),
+            )
+            .into());
+        }
+        for (layer, row) in &self.rows {
+            if row.len() != slots {
+                let first = self.rows[0].0;
+                let reason = format!("layer {layer} has {} slots, layer {first} has {slots}", row.len());
+                return Err(ParseError::content(reason));
+            }
+        }
+        let rows = self.rows.into_iter().flat_map(|row| row.1).collect();
+        Ok(MapFile { format, slots, rows, layer_ids: None, gpus: None, plan: None })
+    }
+}
+
+/// `[1,2,3]`, which is JSON and YAML alike.
+fn list(row: &[i32]) -> String {
+    let entries: Vec<String> = row.iter().map(i32::to_string).collect();
+    format!("[{}]", entries.join(","))
+}

@@ -1,0 +1,135 @@
+//! Options: what does nothing is refused with what it wants, errors name options and offer what would do, help is whole.
+
+use super::{assert_refused, eplb, plan_args, stdout, write};
+
+#[test]
+fn an_option_that_would_do_nothing_is_refused_with_what_it_wants() {
+    let folder = tempfile::tempdir().unwrap();
+    let loads = write(folder.path(), "loads.json", b"[[1,2,3,4,5,60,7,8]]");
+    let refused = |more: &[&str], part: &str| assert_refused(&plan_args(&loads, more), part);
+    for option in ["--max-moves", "--max-moves-per-layer", "--min-gain", "--max-loss", "--skip-if-balanced"] {
+        refused(
+            &[option, "1"],
+            &format!("{option} does nothing here: it is for a plan from the one that runs: --previous"),
+        );
+    }
+    refused(&["--expert-bytes", "5"], "--expert-bytes does nothing here");
+    refused(&["--windows", "0"], "--windows does nothing here: it is for --strategy scenarios or auto");
+    refused(&["--strategy", "last", "--decay", "0.5"], "--decay does nothing here");
+    refused(
+        &["--strategy", "scenarios", "--backtest", "4"],
+        "--backtest does nothing here: it is for --strategy auto",
+    );
+    refused(&["--strategy", "scenarios", "--decay", "nan"], "--decay NaN is not above 0");
+    refused(&["--weights", "1"], "--weights does nothing here: it is for several load files");
+    refused(&["--assignments", "4"], "--assignments does nothing here: it is for groups on nodes");
+    refused(&["--with-map"], "--json");
+    refused(&["--format", "npy"], "--out");
+    refused(&["--kicks", "7"], "--kicks 7 is called --iterations here");
+    refused(&["--restarts", "7"], "--restarts 7 is called --starts here");
+}
+
+#[test]
+fn errors_name_options_and_offer_what_would_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let loads = write(folder.path(), "loads.json", b"[[1,2,3,4,5,60,7,8]]");
+    let refused = |args: &[&str], part: &str| {
+        assert_refused(&[&["plan", loads.as_str(), "--device", "cpu"], args].concat(), part);
+    };
+    refused(&["--gpus", "4"], "--replicas is needed: replicas of a layer");
+    refused(
+        &["--replicas", "13", "--gpus", "4"],
+        "--replicas 13 is not a multiple of --gpus 4; 12 or 16 would do",
+    );
+    refused(
+        &["--replicas", "4", "--gpus", "4"],
+        "--replicas 4 is less than the number of experts 8: each needs a replica; 8 would do",
+    );
+    refused(
+        &["--replicas", "12", "--gpus", "4", "--nodes", "3"],
+        "--gpus 4 is not a multiple of --nodes 3; 3 or 6 would do",
+    );
+    refused(
+        &["--replicas", "12", "--gpus", "4", "--groups", "3"],
+        "is not a multiple of --groups 3; --groups 2 or 4 would do",
+    );
+    refused(&["--replicas", "12", "--gpus", "4", "--layers", "3"], "from A on, up to but not B");
+    refused(&["--replicas", "12", "--gpus", "4", "--threads", "0"], "--threads 0 is not between 1 and 1024");
+    refused(
+        &["--replicas", "12", "--gpus", "4", "--preset", "best"],
+        "invalid value 'best' for '--preset <PRESET>'",
+    );
+    assert_refused(&["plan"], "LOADS is needed");
+    assert_refused(
+        &["plan", "--replica", "4"],
+        "unexpected argument '--replica' found; a similar argument exists",
+    );
+    let large = write(folder.path(), "large.json", b"[[1,1e300]]");
+    assert_refused(&plan_args(&large, &[]), "expert 1: 1e300 is larger than 2^64");
+}
+
+#[test]
+fn the_rule_of_a_global_plan_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let loads = write(folder.path(), "loads.json", b"[[1,2,3,4,5,60,7]]");
+    let args = [
+        "plan",
+        &loads,
+        "--replicas",
+        "8",
+        "--gpus",
+        "4",
+        "--groups",
+        "7",
+        "--nodes",
+        "4",
+        "--device",
+        "cpu",
+    ];
+    let output = eplb(&args);
+    assert!(stdout(&output).contains("global: 7 groups are not a multiple of 4 nodes"), "{output:?}");
+}
+
+#[test]
+fn greedy_is_held_to_the_same_most_replicas() {
+    let folder = tempfile::tempdir().unwrap();
+    let report = |loads: &str, more: &[&str]| -> serde_json::Value {
+        let path = write(folder.path(), "loads.json", loads.as_bytes());
+        let size =
+            ["plan", &path, "--replicas", "8", "--gpus", "4", "--device", "cpu", "--json", "--with-map"];
+        serde_json::from_str(&stdout(&eplb(&[&size[..], more].concat()))).unwrap()
+    };
+    // The hot expert has 5 of 8 slots by greedy, and two of them may be on a GPU; capped at 2 greedy can do no more than this.
+    let hot = "[[1000, 4, 3, 2]]";
+    let free = report(hot, &[]);
+    let capped = report(hot, &["--max-replicas-per-expert", "2"]);
+    assert!(capped["greedy_balancedness"].as_f64() < free["greedy_balancedness"].as_f64(), "{capped}");
+    let map = capped["physical_to_logical"][0].as_array().unwrap();
+    assert_eq!(map.iter().filter(|expert| **expert == 0).count(), 2);
+    // Where a layer is better with an expert twice on a GPU, both maxima are told, under a cap too.
+    let small = "[[44, 30, 20, 10, 7, 7]]";
+    for more in [&[][..], &["--max-replicas-per-expert", "3"]] {
+        let won = &report(small, more)["duplicates_win"][0];
+        assert!(won["greedy_max"].as_f64() < won["max"].as_f64(), "{won}");
+    }
+}
+
+#[test]
+fn help_completions_and_manual_are_whole() {
+    for verb in ["plan", "replay", "check", "convert", "generate"] {
+        let help = stdout(&eplb(&[verb, "--help"]));
+        assert!(help.contains("Exit codes: 0 ") && help.contains("Examples:"), "{verb}: {help}");
+    }
+    let help = stdout(&eplb(&["plan", "--help"]));
+    for part in
+        ["(needed)", "[possible values: last, scenarios, forecast, auto]", "tensorrt-llm", "[default: auto]"]
+    {
+        assert!(help.contains(part), "{part}: {help}");
+    }
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        assert!(stdout(&eplb(&["completions", shell])).contains("max-replicas-per-expert"), "{shell}");
+    }
+    let page = stdout(&eplb(&["man", "plan"]));
+    assert!(page.contains(".TH") && page.contains("max\\-replicas\\-per\\-expert"), "{page}");
+    assert_refused(&["man", "fly"], "verb fly is none of this command");
+}
