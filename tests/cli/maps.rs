@@ -5,7 +5,7 @@ use std::path::Path;
 use eplb_wgpu::maps::{MapFile, PlanFormat};
 
 use super::loads::sample;
-use super::{assert_refused, eplb, plan_args, stdout, write};
+use super::{assert_refused, eplb, stdout, write};
 
 const FOREIGN: [PlanFormat; 5] =
     [PlanFormat::Sglang, PlanFormat::Vllm, PlanFormat::TensorRtLlm, PlanFormat::Ascend, PlanFormat::Npy];
