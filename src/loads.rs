@@ -288,9 +288,12 @@ fn weighted_mean(windows: &[Loads], weights: &[u32]) -> Arc<[f64]> {
         let total = |window: &Loads| window.layer(layer).iter().sum::<f64>();
         let average = windows.iter().map(total).sum::<f64>() / windows.len() as f64;
         for (window, &weight) in windows.iter().zip(weights).filter(|(window, _)| total(window) > 0.0) {
-            let scale = f64::from(weight) / f64::from(FIXED_TOTAL) * (average / total(window));
+            let weight = f64::from(weight) / f64::from(FIXED_TOTAL);
+            let scale = weight * (average / total(window));
             for (sum, load) in row.iter_mut().zip(window.layer(layer)) {
-                *sum += load * scale;
+                // Next to a window of usual size, one of tiny loads has a scale past all numbers; its shares have not.
+                *sum +=
+                    if scale.is_finite() { load * scale } else { load / total(window) * average * weight };
             }
         }
     }

@@ -35,6 +35,7 @@ pub enum Stop {
 
 impl Stop {
     /// That of a shader's number.
+    #[cfg(feature = "gpu")]
     pub(crate) fn of_word(word: u32) -> Self {
         [Stop::BoundReached, Stop::NoMoveLeft]
             .into_iter()

@@ -99,7 +99,7 @@ fn wrong_things_give_one_line_and_no_file() {
     file(&bad("blank.csv", b"\n\n"), "layers 0");
     file(&bad("deep.json", b"[1,2]"), "the array of loads has 1 dimensions");
     file(&bad("words.json", b"[[\"a\"]]"), "is not a number");
-    file(&bad("loads.txt", b"1"), "is not json, npy or csv");
+    file(&bad("loads.txt", b"1"), "is not json, jsonl, npy, npz, csv or safetensors");
     file(&bad("damaged.npy", b"\x93NUMPY"), "not an npy file");
     let history = LoadHistory::from_counts(1, 2, 8, vec![1; 16]).unwrap();
     let whole = folder.path().join("whole.npy");

@@ -34,7 +34,7 @@ impl Plan {
             report["moves"] = json!({
                 "changed_slots": moves.changed_slots, "received": moves.received, "slots": moves.slots,
                 "share": moves.share(),
-                "bytes": moves.bytes(self.expert_bytes) as f64,
+                "bytes": u64::try_from(moves.bytes(self.expert_bytes)).unwrap_or(u64::MAX),
                 "layers_to_move": made.replan.layers_to_move().iter().map(|&layer| plan.layer_ids()[layer]).collect::<Vec<_>>(),
                 "layers": made.replan.layers().iter().map(|layer| json!({
                     "received": layer.received, "gain": layer.gain, "loss": layer.loss, "fresh": layer.fresh,

@@ -73,7 +73,7 @@ pub fn of_parser(error: &clap::Error) -> String {
     let wanted = lines.take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"));
     let line = wanted.collect::<Vec<_>>().join(" ");
     let line = line.strip_prefix("error: ").unwrap_or(&line).replace(" tip: ", "; ");
-    let line = line.replace(" [possible values:", "; it is one of [");
+    let line = line.replace(" [possible values: ", "; it is one of [");
     format!("{line}; --help tells more")
 }
 

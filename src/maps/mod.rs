@@ -10,6 +10,7 @@
 //! | `Ascend` | `vllm-ascend` | `.json` for `expert_map_path` | by number | told |
 //! | `Npy` | `npy` | `.npy`, `[layers][slots]` | by place | not told |
 
+mod format;
 mod json;
 pub(crate) mod strict;
 mod yaml;
@@ -24,84 +25,10 @@ use crate::plan::Plan;
 use crate::previous::PreviousMap;
 use crate::trace::{self, PlanFile, plan_bytes, read_file};
 
-/// The formats of maps.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum PlanFormat {
-    /// This project's own plan file, JSON: `eplb-plan/1`.
-    #[default]
-    Eplb,
-    /// SGLang's `--init-expert-location`, JSON: `{"physical_to_logical_map": [[…], …]}`.
-    Sglang,
-    /// vLLM's slot map, JSON: `[[…], …]`, a row for each layer with experts, or one row for all of them.
-    Vllm,
-    /// TensorRT-LLM's load balancer, YAML: `num_slots` and `initial_global_assignments`.
-    TensorRtLlm,
-    /// The expert map of vLLM on Ascend, JSON: `{"moe_layer_count": …, "layer_list": […]}`.
-    Ascend,
-    /// A NumPy array `[layers][slots]`.
-    Npy,
-}
+pub use format::PlanFormat;
 
-impl PlanFormat {
-    /// All formats.
-    pub const ALL: [Self; 6] =
-        [Self::Eplb, Self::Sglang, Self::Vllm, Self::TensorRtLlm, Self::Ascend, Self::Npy];
-
-    /// The name, as in the table of [`crate::maps`].
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Eplb => "eplb",
-            Self::Sglang => "sglang",
-            Self::Vllm => "vllm",
-            Self::TensorRtLlm => "tensorrt-llm",
-            Self::Ascend => "vllm-ascend",
-            Self::Npy => "npy",
-        }
-    }
-
-    /// The format that a file's ending says: JSON is a plan file. `None` for an ending that says nothing.
-    #[must_use]
-    pub fn of_path(path: &Path) -> Option<Self> {
-        let ending = path.extension().and_then(|e| e.to_str()).unwrap_or("").to_lowercase();
-        match ending.as_str() {
-            "json" => Some(Self::Eplb),
-            "yaml" | "yml" => Some(Self::TensorRtLlm),
-            "npy" => Some(Self::Npy),
-            _ => None,
-        }
-    }
-
-    /// The format of a file's content, as far as that tells.
-    fn of_bytes(bytes: &[u8]) -> Result<Self, ParseError> {
-        let start = bytes.iter().copied().find(|byte| !byte.is_ascii_whitespace());
-        match start {
-            None => Err(ParseError::content("the file is empty")),
-            _ if bytes.starts_with(b"\x93NUMPY") => Ok(Self::Npy),
-            // An object or array of JSON is YAML too.
-            Some(b'{' | b'[') => json::format_of(&strict::read(bytes, "a plan file or a map")?),
-            _ => Ok(Self::TensorRtLlm),
-        }
-    }
-}
-
-impl std::fmt::Display for PlanFormat {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl std::str::FromStr for PlanFormat {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self, Error> {
-        Self::ALL.into_iter().find(|format| format.name() == text).ok_or_else(|| {
-            let names: Vec<_> = Self::ALL.iter().map(|format| format.name()).collect();
-            Error::invalid("format", text, format!("is not one of {}", names.join(", ")))
-        })
-    }
-}
+/// Layers that a map may lack and SGLang's must have.
+const MOST_MISSING: usize = 256;
 
 /// A map as a file holds it: nothing in it is held against loads or a cluster yet. -1 stands for a slot that holds nothing;
 /// any other number may be there.
@@ -331,14 +258,15 @@ impl MapFile {
     /// Rows from layer 0 on; those that are not there are as SGLang starts, expert after expert over and over.
     fn all_layers(&self) -> Result<Vec<Vec<i32>>, Error> {
         let last = self.last() as usize;
-        if last >= MAX_LAYERS {
-            return Err(Error::invalid(
-                "layer id",
-                last,
-                format!("is not below {MAX_LAYERS}, the most layers"),
-            ));
+        // What a map of a few layers asks for must not fill the memory.
+        let most = self.layers() + self.layers().max(MOST_MISSING);
+        if last >= most {
+            let rule =
+                format!("is too far: the map has {} layers, and SGLang's all from 0 on", self.layers());
+            return Err(Error::invalid("layer id", last, rule));
         }
-        let experts = self.rows.iter().copied().max().unwrap_or(0).max(0) + 1;
+        let largest = self.rows.iter().copied().max().unwrap_or(0).max(0);
+        let experts = largest.saturating_add(1);
         let start: Vec<i32> = (0..self.slots as i32).map(|slot| slot % experts).collect();
         let mut all = vec![start; last + 1];
         for (layer, row) in self.rows.chunks_exact(self.slots).enumerate() {

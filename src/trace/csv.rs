@@ -35,7 +35,7 @@ pub fn read(bytes: &[u8], format: LoadFormat) -> Result<LoadHistory, ParseError>
         }
         (_, LoadFormat::Rows) => rows(lines(), [0, 1, 2], bytes.len()),
         _ if titled => table(lines().skip(1)),
-        (_, LoadFormat::Csv) if could_be_rows(lines()) => {
+        (_, LoadFormat::Csv) if !first.is_empty() && could_be_rows(lines()) => {
             let reason = "it could be two things: loads of three experts, a row for each layer, or rows of layer, expert and \
                           count; a first line expert_0,expert_1,expert_2 or layer_id,expert_id,count tells, or the format \
                           table or rows";

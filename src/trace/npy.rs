@@ -34,7 +34,7 @@ pub fn read(bytes: &[u8]) -> Result<LoadHistory, ParseError> {
         let (windows, layers, experts) = shaped(shape)?;
         Ok(check_shape(windows, layers, experts, count)?)
     };
-    let Array { shape, fortran, values } = array(bytes, &check)?;
+    let Array { shape, fortran, values } = array(bytes, check)?;
     let (windows, layers, experts) = shaped(&shape)?;
     Ok(match values {
         Values::Floats(values) => {
@@ -58,7 +58,7 @@ pub(crate) fn rows(bytes: &[u8]) -> Result<(usize, Vec<i32>), ParseError> {
         [layers, slots] if layers > 0 && slots > 0 => Ok(()),
         _ => Err(ParseError::content(format!("shape {shape:?} is not [layers][slots]"))),
     };
-    let Array { shape, fortran, values } = array(bytes, &check)?;
+    let Array { shape, fortran, values } = array(bytes, check)?;
     let (layers, slots) = (shape[0], shape[1]);
     let values: Vec<i64> = match values {
         Values::Signed(values) => values,
@@ -86,7 +86,7 @@ pub(crate) fn of_rows(slots: usize, rows: &[i32]) -> Result<Vec<u8>, Error> {
 /// The array of a file. Its shape is checked, with the number of values, before memory is taken.
 fn array(
     bytes: &[u8],
-    check: &dyn Fn(&[usize], usize) -> Result<(), ParseError>,
+    check: impl Fn(&[usize], usize) -> Result<(), ParseError>,
 ) -> Result<Array, ParseError> {
     screen(bytes)?;
     let file = NpyFile::new(bytes).map_err(|error| ParseError::not("an npy file", error))?;

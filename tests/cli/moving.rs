@@ -87,8 +87,8 @@ fn a_previous_plan_is_moved_from_within_its_limits() {
     let text = stdout(&eplb(&plan_args(&trace, &free)));
     assert!(text.contains("slots that move") && text.contains("layers to move first"), "{text}");
     let other = ["plan", &trace, "--previous", &file, "--replicas", "16", "--gpus", "4", "--device", "cpu"];
-    assert_refused(&other, "its cluster");
-    assert_refused(&plan_args(&trace, &["--previous", &trace]), "not a plan file");
+    assert_refused(&other, "slots of the previous plan 12 is not the number of slots");
+    assert_refused(&plan_args(&trace, &["--previous", &trace]), "is not [layers][slots]");
     for refused in [["--max-loss", "2"], ["--max-moves", "101%"], ["--max-moves", "few"]] {
         assert_eq!(eplb(&plan_args(&trace, &refused)).status.code(), Some(2), "{refused:?}");
     }

@@ -102,6 +102,17 @@ fn no_environment_makes_it_fail() {
     }
 }
 
+#[test]
+fn windows_of_very_different_size_are_planned_together() {
+    let folder = tempfile::tempdir().unwrap();
+    let tiny = write(folder.path(), "tiny.json", b"[[5e-324,5e-324,0,0]]");
+    let usual = write(folder.path(), "usual.json", b"[[1,2,3,4]]");
+    let output =
+        eplb(&["plan", &tiny, &usual, "--replicas", "6", "--gpus", "3", "--device", "cpu", "--json"]);
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("a report");
+    assert!(report["mean_gap"].as_f64().is_some_and(f64::is_finite), "{report}");
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn a_limit_bounds_the_threads_of_the_whole_run() {

@@ -2,6 +2,7 @@
 
 use std::sync::LazyLock;
 
+use eplb_wgpu::maps::{MapFile, PlanFormat};
 use eplb_wgpu::trace::{LoadFormat, LoadHistory, plan_bytes};
 use eplb_wgpu::{Cluster, DeviceChoice, Loads, PlanOptions, Planner};
 use proptest::collection::vec;
@@ -79,6 +80,24 @@ pub fn inputs(target: &str) -> BoxedStrategy<Vec<u8>> {
             3 => changed(file(LoadFormat::Npy)),
         ]
         .boxed(),
+        "others" => prop_oneof![
+            1 => any_bytes,
+            2 => words(&CSV),
+            5 => changed(select(samples(&[
+                "half.npy",
+                "loads.csv.gz",
+                "loads.npz",
+                "router_trace_rank0.jsonl",
+                "statistics/rank0.safetensors",
+            ]))),
+        ]
+        .boxed(),
+        "map" => prop_oneof![
+            1 => any_bytes,
+            2 => words(&JSON),
+            5 => changed(select(maps())),
+        ]
+        .boxed(),
         "plan_file" => prop_oneof![
             1 => words(&JSON),
             7 => changed(select(PLANS.as_slice())),
@@ -86,6 +105,22 @@ pub fn inputs(target: &str) -> BoxedStrategy<Vec<u8>> {
         .boxed(),
         _ => vec(any::<u8>(), 0..400).boxed(),
     }
+}
+
+/// Files as other programs write them.
+fn samples(names: &[&str]) -> Vec<Vec<u8>> {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/samples");
+    names.iter().map(|name| std::fs::read(folder.join(name)).expect("a sample")).collect()
+}
+
+/// A map in every format that is not a plan's.
+fn maps() -> Vec<Vec<u8>> {
+    let map = MapFile::of_bytes(&samples(&["placement.yaml"])[0], None)
+        .expect("a map")
+        .with_gpus(4)
+        .expect("4 x 2");
+    let formats = PlanFormat::ALL.into_iter().filter(|format| *format != PlanFormat::Eplb);
+    formats.map(|format| map.bytes(format).expect("it holds the map")).collect()
 }
 
 /// Words of a format, in any order.

@@ -66,6 +66,16 @@ fn csv_of_any_kind() {
 }
 
 #[test]
+fn loads_of_others_of_any_kind() {
+    campaign("others");
+}
+
+#[test]
+fn maps_of_others_of_any_kind() {
+    campaign("map");
+}
+
+#[test]
 fn plan_files_of_any_kind() {
     campaign("plan_file");
 }

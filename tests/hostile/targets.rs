@@ -4,6 +4,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
+use eplb_wgpu::maps::{MapFile, PlanFormat};
 use eplb_wgpu::trace::{LoadFormat, LoadHistory, PlanFile, Window, plan_bytes};
 use eplb_wgpu::{
     Cluster, Descent, DeviceChoice, Duplicates, GroupRule, Loads, Objective, Placement, PlanOptions, Planner,
@@ -14,8 +15,16 @@ use eplb_wgpu::{
 pub type Target = fn(&[u8]);
 
 /// The targets by name, which is that of their folder in the corpus.
-pub const TARGETS: [(&str, Target); 6] =
-    [("json", json), ("npy", npy), ("csv", csv), ("plan_file", plan_file), ("plan", plan), ("judge", judge)];
+pub const TARGETS: [(&str, Target); 8] = [
+    ("json", json),
+    ("npy", npy),
+    ("csv", csv),
+    ("others", others),
+    ("map", map),
+    ("plan_file", plan_file),
+    ("plan", plan),
+    ("judge", judge),
+];
 
 /// A reader of loads holds at most this many bytes for each byte of the file: see [`LoadHistory::parse`].
 const LOADS_FACTOR: u64 = 64;
@@ -25,6 +34,9 @@ const PLAN_FACTOR: u64 = 128;
 
 /// What any reader may hold besides: messages, the first room of lists, the parser of npy headers.
 const BASE: u64 = 64 << 10;
+
+/// What a reader of loads that each tell their expert may hold besides: see [`LoadHistory::parse`].
+const SPARSE_BASE: u64 = 8 << 20;
 
 /// No small input may take longer. Far above what any does, since machines differ.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -61,6 +73,33 @@ fn loads(format: LoadFormat, bytes: &[u8]) {
     }
 }
 
+/// Loads as other programs write them, of every format: what tells the expert of each load, and archives, may hold 8 MiB more.
+pub fn others(bytes: &[u8]) {
+    for format in [LoadFormat::Rows, LoadFormat::Megatron, LoadFormat::TensorRtLlm, LoadFormat::Npz] {
+        let read = || LoadHistory::parse(format, bytes);
+        let Ok(history) = within_base(bytes, LOADS_FACTOR, SPARSE_BASE, read) else { continue };
+        assert_eq!(history.layer_ids().len(), history.layers());
+        let again = LoadHistory::parse(LoadFormat::Json, &history.bytes(LoadFormat::Json).unwrap());
+        assert_eq!(again.expect("what is written is read"), history, "{format:?}");
+    }
+    let _ = within_base(bytes, LOADS_FACTOR * 256, SPARSE_BASE, || LoadHistory::of_bytes(bytes, None));
+}
+
+/// Maps of every format, which are read again as they are written.
+pub fn map(bytes: &[u8]) {
+    let formats = PlanFormat::ALL.map(Some).into_iter().chain([None]);
+    for format in formats {
+        let Ok(map) = within(bytes, PLAN_FACTOR, || MapFile::of_bytes(bytes, format)) else { continue };
+        assert_eq!(map.physical_to_logical().len(), map.layers() * map.slots());
+        let _ = map.previous_map();
+        for format in [PlanFormat::Vllm, PlanFormat::TensorRtLlm, PlanFormat::Npy] {
+            let Ok(bytes) = map.bytes(format) else { continue };
+            let again = MapFile::parse(format, &bytes).expect("what is written is read");
+            assert_eq!(again.physical_to_logical(), map.physical_to_logical(), "{format}");
+        }
+    }
+}
+
 /// A plan file as it is, and with the checksum it should have.
 pub fn plan_file(bytes: &[u8]) {
     read_plan(bytes);
@@ -89,6 +128,10 @@ pub fn sealed(bytes: &[u8]) -> Option<Vec<u8>> {
 
 /// Runs a reader and asserts that at no time it held more than its share.
 fn within<T>(bytes: &[u8], factor: u64, read: impl FnOnce() -> T) -> T {
+    within_base(bytes, factor, BASE, read)
+}
+
+fn within_base<T>(bytes: &[u8], factor: u64, base: u64, read: impl FnOnce() -> T) -> T {
     let mut result = None;
     let start = Instant::now();
     // A panic must not pass through the counter: it would count on for ever.
@@ -96,7 +139,7 @@ fn within<T>(bytes: &[u8], factor: u64, read: impl FnOnce() -> T) -> T {
     let held = allocation_counter::measure(|| result = Some(caught())).bytes_max;
     let result = result.expect("the reader has run").unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     assert!(start.elapsed() < LIMIT, "it took {:?}", start.elapsed());
-    let most = factor * bytes.len() as u64 + BASE;
+    let most = factor * bytes.len() as u64 + base;
     assert!(held <= most, "{held} bytes were held for {} bytes of input: more than {most}", bytes.len());
     result
 }
