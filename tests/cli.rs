@@ -11,6 +11,8 @@ mod maps;
 mod moving;
 #[path = "cli/options.rs"]
 mod options;
+#[path = "cli/progress.rs"]
+mod progress;
 #[path = "cli/sound.rs"]
 mod sound;
 
