@@ -13,6 +13,8 @@ mod moving;
 mod options;
 #[path = "cli/progress.rs"]
 mod progress;
+#[path = "cli/report.rs"]
+mod report;
 #[path = "cli/sound.rs"]
 mod sound;
 

@@ -1,5 +1,6 @@
 //! The `eplb` command, one file a verb.
 
+mod advise;
 #[cfg(feature = "gpu")]
 mod bench;
 mod check;
@@ -14,6 +15,7 @@ mod plan_shown;
 mod pool;
 mod progress;
 mod replay;
+mod report;
 mod words;
 
 use std::path::Path;
@@ -66,6 +68,10 @@ enum Verb {
     Replay(replay::ReplayTrace),
     /// Check and score a plan or a map, by code that shares nothing with the planner
     Check(check::Check),
+    /// Make a page to look at: loads of GPUs, balancedness, hot experts, moves
+    Report(report::Report),
+    /// Tell how many replicas pay, and what to type
+    Advise(advise::Advise),
     /// Turn a plan or a map into the form of another program
     Convert(convert::Convert),
     /// List every adapter, what it can do, and which one `auto` takes
@@ -277,6 +283,8 @@ impl Verb {
             Verb::Plan(verb) => verb.run(),
             Verb::Replay(verb) => verb.run(),
             Verb::Check(verb) => verb.run(),
+            Verb::Report(verb) => verb.run(),
+            Verb::Advise(verb) => verb.run(),
             Verb::Convert(verb) => verb.run(),
             Verb::Devices(verb) => verb.run(),
             #[cfg(feature = "gpu")]
