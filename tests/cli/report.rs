@@ -84,7 +84,7 @@ fn a_page_of_94_layers_on_32_gpus_is_one_small_file_that_needs_no_other() {
         "Balancedness of each layer",
         "Where the hottest experts of layer",
         "Moves from the previous plan",
-        " MiB; ",
+        " GiB; ",
         "L93 G31: ",
         "Each placement on each window",
     ] {

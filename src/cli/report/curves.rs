@@ -14,7 +14,7 @@ use crate::{Error, ParseError, check};
 const MOST: usize = 240;
 
 /// The classes of lines, in turn.
-const CLASSES: [&str; 6] = ["s3", "s1", "s2", "s4", "s5", "s0"];
+const CLASSES: [&str; 7] = ["s3", "s1", "s2", "s4", "s5", "s0", "s6"];
 
 /// The balancedness of each placement on every window of the load file, where there are several.
 pub fn windows(facts: &Facts) -> Result<Option<Section>, Error> {

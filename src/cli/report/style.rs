@@ -2,8 +2,8 @@
 
 /// Colours and lines of charts.
 pub const CHARTS: &str = "\
-:root,svg{--paper:#fff;--card:#f7f8fa;--ink:#1b1f24;--dim:#5b6570;--rule:#d9dde2;--h0:#2b6cb0;--h1:#6ea8dc;--h2:#b9d7f0;--h3:#e6eaee;--h4:#fde3b5;--h5:#fbbf6b;--h6:#f08a3c;--h7:#d9480f;--h8:#8f1d0a;--s0:#7a8591;--s1:#c77c02;--s2:#a3508a;--s3:#0072b2;--s4:#00815d;--s5:#b5261e}
-@media(prefers-color-scheme:dark){:root,svg{--paper:#14171a;--card:#1c2126;--ink:#e6e9ec;--dim:#9aa5b0;--rule:#39414a;--h0:#58a6f0;--h1:#3c78b0;--h2:#2b5075;--h3:#2d343b;--h4:#5e4b22;--h5:#95691c;--h6:#d4861f;--h7:#ff7f3f;--h8:#ffc4ae;--s0:#8f9aa6;--s1:#f0a830;--s2:#d68abf;--s3:#56b4e9;--s4:#3ecf9e;--s5:#ff7a6e}}
+:root,svg{--paper:#fff;--card:#f7f8fa;--ink:#1b1f24;--dim:#5b6570;--rule:#d9dde2;--h0:#2b6cb0;--h1:#6ea8dc;--h2:#b9d7f0;--h3:#e6eaee;--h4:#fde3b5;--h5:#fbbf6b;--h6:#f08a3c;--h7:#d9480f;--h8:#8f1d0a;--s0:#7a8591;--s1:#c77c02;--s2:#a3508a;--s3:#0072b2;--s4:#00815d;--s5:#b5261e;--s6:#6b5bd2}
+@media(prefers-color-scheme:dark){:root,svg{--paper:#14171a;--card:#1c2126;--ink:#e6e9ec;--dim:#9aa5b0;--rule:#39414a;--h0:#58a6f0;--h1:#3c78b0;--h2:#2b5075;--h3:#2d343b;--h4:#5e4b22;--h5:#95691c;--h6:#d4861f;--h7:#ff7f3f;--h8:#ffc4ae;--s0:#8f9aa6;--s1:#f0a830;--s2:#d68abf;--s3:#56b4e9;--s4:#3ecf9e;--s5:#ff7a6e;--s6:#a99bff}}
 svg{font:11px system-ui,sans-serif;color-scheme:light dark}
 svg text{fill:var(--ink)}
 svg .name{fill:var(--dim)}
@@ -19,7 +19,7 @@ svg .title{font-size:13px;font-weight:600}
 .axis,.grid{fill:none;stroke:var(--rule)}
 .mark{stroke:var(--ink);stroke-dasharray:4 3}
 .line{fill:none;stroke-width:1.5}
-.s0 .line{stroke:var(--s0);stroke-dasharray:2 2}.s1 .line{stroke:var(--s1)}.s2 .line{stroke:var(--s2);stroke-dasharray:7 3}.s3 .line{stroke:var(--s3);stroke-width:2.5}.s4 .line{stroke:var(--s4)}.s5 .line{stroke:var(--s5)}.bound .line{stroke:var(--ink);stroke-dasharray:4 3}
+.s0 .line{stroke:var(--s0);stroke-dasharray:2 2}.s1 .line{stroke:var(--s1)}.s2 .line{stroke:var(--s2);stroke-dasharray:7 3}.s3 .line{stroke:var(--s3);stroke-width:2.5}.s4 .line{stroke:var(--s4)}.s5 .line{stroke:var(--s5)}.s6 .line{stroke:var(--s6);stroke-dasharray:9 3 2 3}.bound .line{stroke:var(--ink);stroke-dasharray:4 3}
 circle{fill-opacity:0}
 circle:hover{fill-opacity:1;fill:var(--ink)}
 ";
@@ -48,7 +48,7 @@ figcaption span{display:block;font-weight:400;font-size:.85rem}
 details{margin-top:.4rem;font-size:.85rem}
 summary{cursor:pointer;color:var(--dim)}
 .table{max-height:24rem;overflow:auto}
-table{border-collapse:collapse;font-variant-numeric:tabular-nums}
+table{border-collapse:collapse;font-size:.85rem;font-variant-numeric:tabular-nums}
 th,td{padding:.1rem .6rem .1rem 0;text-align:right;border-bottom:1px solid var(--rule);white-space:nowrap}
 th:first-child,td:first-child{text-align:left}
 .key{display:flex;flex-wrap:wrap;gap:.2rem .9rem;padding:0;margin:.4rem 0;list-style:none;font-size:.85rem}
