@@ -268,6 +268,29 @@ impl Loads {
         &self.fixed
     }
 
+    /// Some of the layers, which are there, in this order; each with the fixed-point loads that it has among the others.
+    pub(crate) fn select_layers(&self, layers: &[usize]) -> Self {
+        fn cut<T: Copy>(all: &[T], experts: usize, layers: &[usize]) -> Vec<T> {
+            layers.iter().flat_map(|layer| &all[layer * experts..(layer + 1) * experts]).copied().collect()
+        }
+        let windows = self.windows.as_ref().map(|windows| {
+            let per_window = windows.fixed.chunks_exact(self.layers * self.experts);
+            Arc::new(Windows {
+                loads: windows.loads.iter().map(|window| window.select_layers(layers)).collect(),
+                weights: windows.weights.clone(),
+                fixed: per_window.flat_map(|window| cut(window, self.experts, layers)).collect(),
+            })
+        });
+        Self {
+            layers: layers.len(),
+            experts: self.experts,
+            values: cut(&self.values, self.experts, layers).into(),
+            fixed: cut(&self.fixed, self.experts, layers).into(),
+            windows,
+            layer_ids: layers.iter().map(|&layer| self.layer_ids[layer]).collect(),
+        }
+    }
+
     /// Layers whose loads are all zero, as a model's dense layers are recorded.
     #[must_use]
     pub fn layers_without_load(&self) -> usize {

@@ -9,6 +9,7 @@ pub(crate) mod group_swap;
 pub(crate) mod host;
 pub(crate) mod warm;
 pub(crate) mod warm_moves;
+mod within;
 
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;

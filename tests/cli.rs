@@ -11,6 +11,10 @@ mod maps;
 mod moving;
 #[path = "cli/options.rs"]
 mod options;
+#[path = "cli/progress.rs"]
+mod progress;
+#[path = "cli/report.rs"]
+mod report;
 #[path = "cli/sound.rs"]
 mod sound;
 

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::json;
 
-use super::{io, print};
+use super::{io, print, progress};
 use crate::Error;
 use crate::trace::{Family, Generate};
 
@@ -54,7 +54,8 @@ impl GenerateLoads {
         let Self { family, windows, layers, experts, dense_layers, tokens, drift, seed, .. } = self;
         let what = Generate { family, windows, layers, experts, dense_layers, tokens, drift, seed };
         io::check_writable(&self.out, [])?;
-        what.history()?.write(&self.out)?;
+        let history = what.history()?;
+        progress::write(&self.out, || history.write(&self.out))?;
         let out = self.out.display().to_string();
         print(&if self.json {
             json!({ "out": out, "windows": windows, "layers": layers, "experts": experts }).to_string()

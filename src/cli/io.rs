@@ -4,6 +4,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+use super::progress;
 use crate::error::Error;
 use crate::maps::{MapFile, PlanFormat};
 use crate::trace::{self, LoadFormat, LoadHistory};
@@ -65,7 +66,7 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
         to_standard_output(bytes);
         return Ok(());
     }
-    trace::write_whole(path, bytes)
+    progress::write(path, || trace::write_whole(path, bytes))
 }
 
 /// Prints a line, or lines, to standard output; see [`failure`].

@@ -1,5 +1,6 @@
 //! The `eplb` command, one file a verb.
 
+mod advise;
 #[cfg(feature = "gpu")]
 mod bench;
 mod check;
@@ -12,7 +13,9 @@ mod pages;
 mod plan;
 mod plan_shown;
 mod pool;
+mod progress;
 mod replay;
+mod report;
 mod words;
 
 use std::path::Path;
@@ -65,6 +68,10 @@ enum Verb {
     Replay(replay::ReplayTrace),
     /// Check and score a plan or a map, by code that shares nothing with the planner
     Check(check::Check),
+    /// Make a page to look at: loads of GPUs, balancedness, hot experts, moves
+    Report(report::Report),
+    /// Tell how many replicas pay, and what to type
+    Advise(advise::Advise),
     /// Turn a plan or a map into the form of another program
     Convert(convert::Convert),
     /// List every adapter, what it can do, and which one `auto` takes
@@ -250,6 +257,12 @@ fn parse_part(text: &str) -> Result<u32, String> {
     part.map(|part| (part * 1e6).round() as u32).ok_or_else(|| "is not between 0 and 1".to_string())
 }
 
+/// A time in seconds.
+fn parse_seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse::<f64>().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    seconds.ok_or_else(|| "is not a number of seconds".to_string())
+}
+
 fn parse_range(text: &str) -> Result<std::ops::Range<usize>, String> {
     let parts = text.split_once("..").and_then(|(a, b)| Some(a.parse().ok()?..b.parse().ok()?));
     let rule = "is not A..B: layers by number, from A on, up to but not B; 0..3 are the layers 0, 1 and 2";
@@ -270,6 +283,8 @@ impl Verb {
             Verb::Plan(verb) => verb.run(),
             Verb::Replay(verb) => verb.run(),
             Verb::Check(verb) => verb.run(),
+            Verb::Report(verb) => verb.run(),
+            Verb::Advise(verb) => verb.run(),
             Verb::Convert(verb) => verb.run(),
             Verb::Devices(verb) => verb.run(),
             #[cfg(feature = "gpu")]
@@ -284,6 +299,7 @@ impl Verb {
 /// Runs the command with the process's arguments.
 #[must_use]
 pub fn main() -> ExitCode {
+    progress::end_on_interrupt();
     let done = match Command::try_parse() {
         Ok(command) => pool::run(command.verb.threads(), || command.verb.run()).and_then(|done| done),
         Err(error) if error.use_stderr() => {

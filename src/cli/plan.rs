@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
+use super::progress::Progress;
 use super::{Limits, Outlook, Part, bound_effort, complain, format_of, io, parse_format, print, words};
 use crate::check::{self, Quality};
 use crate::maps::{MapFile, PlanFormat, bytes_of_plan};
@@ -87,6 +88,10 @@ pub struct Plan {
     /// Threads of the whole run, on the CPU backend, 1 to 1024 [default: one a core]
     #[arg(long)]
     threads: Option<usize>,
+    /// Seconds after which the plan is what it is: layers that are not planned by then have the greedy plan, and another
+    /// run may give another plan
+    #[arg(long, value_parser = super::parse_seconds, conflicts_with_all = ["strategy", "previous"])]
+    time_limit: Option<std::time::Duration>,
     /// Seed of everything that is drawn
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -151,7 +156,8 @@ impl Plan {
         };
         let previous = self.previous.as_deref().map(|path| io::read_map(path, None)).transpose()?;
         let previous = previous.map(|map| map.previous_map()).transpose()?;
-        let mut made = self.make(&cluster, previous.as_ref())?;
+        let progress = Progress::new(0, "layers");
+        let mut made = self.make(&cluster, previous.as_ref(), &progress)?;
         made.replan.set_bound(bound_effort(self.tight_bound));
         let plan = made.replan.plan();
         let greedy = self.greedy(plan)?;
@@ -163,6 +169,7 @@ impl Plan {
                 .filter(|_| format != PlanFormat::Eplb)
                 .for_each(|l| complain(&format!("warning: {l}")));
         }
+        drop(progress);
         for warning in plan.warnings() {
             complain(&format!("warning: {warning}"));
         }
@@ -226,8 +233,14 @@ impl Plan {
     }
 
     /// The plan, from the previous one if there is one.
-    fn make(&self, cluster: &Cluster, previous: Option<&PreviousMap>) -> Result<Made, Error> {
+    fn make(
+        &self,
+        cluster: &Cluster,
+        previous: Option<&PreviousMap>,
+        progress: &Progress,
+    ) -> Result<Made, Error> {
         let planner = Planner::new(self.device.clone())?.with_fallback(self.fallback);
+        let planner = progress.watch(planner);
         if planner.device().backend != "cpu" {
             words::check_effect(&[(self.threads.is_some(), "--threads")], "the CPU backend: --device cpu")?;
         }
@@ -244,6 +257,7 @@ impl Plan {
                 ..options
             };
             let history = self.part.history(file)?;
+            progress.expect(history.layers());
             let mut rebalancer = Rebalancer::new(planner, cluster.clone(), options)?;
             for window in 0..history.windows() {
                 rebalancer.observe(history.loads(Window::Index(window))?)?;
@@ -259,13 +273,15 @@ impl Plan {
         let loads = Loads::from_windows(&windows, &weights)?;
         words::check_experts(cluster, loads.experts(), self.slots_per_gpu)?;
         let preset = if windows.len() > 1 { Preset::SCENARIOS.options() } else { PlanOptions::default() };
+        progress.expect(loads.layers());
         let options = self.options(preset)?;
-        let replan = match previous {
-            Some(previous) => {
+        let replan = match (previous, self.time_limit) {
+            (None, Some(limit)) => planner.plan_within(&loads, cluster, &options, limit)?.into(),
+            (Some(previous), _) => {
                 let limits = self.limits.limits(&MoveLimits::default());
                 planner.replan(&loads, cluster, previous.clone(), &options, &limits)?
             }
-            None => Replan::from(planner.plan(&loads, cluster, &options)?),
+            (None, None) => Replan::from(planner.plan(&loads, cluster, &options)?),
         };
         Ok(Made { replan, strategy: None })
     }

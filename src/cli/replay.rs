@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
+use super::progress::Progress;
 use super::{Limits, Outlook, print, read_layers, words};
 use crate::rebalance::{RebalanceOptions, ReplayOptions, ReplayRow, Series, Strategy, replay};
 use crate::trace::Window;
@@ -77,15 +77,12 @@ impl ReplayTrace {
         let options = RebalanceOptions { fresh: self.fresh, ..self.outlook.options(limits) };
         let setup = ReplayOptions { strategies: self.strategy.clone(), interval: self.interval, options };
         // The oracle, the greedy rule and the plan that never moves come after the strategies.
-        let steps = (self.strategy.len() + 3) * windows.len().saturating_sub(1);
-        let style = ProgressStyle::with_template("{bar:40} {pos}/{len} windows, {eta} left");
-        let bar = ProgressBar::new(steps as u64);
-        let bar = match style {
-            Ok(style) => bar.with_style(style),
-            Err(_) => bar,
+        let names: Vec<&str> = setup.strategies.iter().map(|strategy| strategy.name()).collect();
+        let names = [names, vec!["oracle", "greedy", "never move"]].concat();
+        let rows = {
+            let progress = Progress::of_rows(names, windows.len().saturating_sub(1), "windows");
+            replay(&planner, &windows, &cluster, &setup, || progress.step())
         };
-        let rows = replay(&planner, &windows, &cluster, &setup, || bar.inc(1));
-        bar.finish_and_clear();
         let rows = rows?;
         print(&if self.json {
             self.json_report(&windows, &rows).to_string()

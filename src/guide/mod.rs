@@ -2,6 +2,7 @@
 //!
 //! - [`problem`]: what to give the planner, and what it refuses;
 //! - [`quick_start`]: a first plan, from the command line and from code;
+//! - [`report`]: how many replicas to choose, and pages to look at;
 //! - [`how_it_works`]: one small layer, followed through the stages by hand;
 //! - [`determinism`]: plans made on several ranks;
 //! - [`coming_from`]: what to type, coming from another program.
@@ -16,6 +17,11 @@ pub mod problem {
 /// A first plan, from the command line and from code.
 pub mod quick_start {
     #![doc = include_str!("quick_start.md")]
+}
+
+/// How many replicas to choose, and pages to look at.
+pub mod report {
+    #![doc = include_str!("report.md")]
 }
 
 /// One small layer, followed through the stages by hand.

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
-use super::progress;
+use super::super::progress::Progress;
 use crate::check::Quality;
 use crate::cli::print;
 use crate::trace::{LoadHistory, Window};
@@ -58,13 +58,13 @@ impl Lineage {
             (0..history.windows()).map(|w| history.loads(Window::Index(w))).collect::<Result<Vec<_>, _>>()?;
         let planned = windows.len().saturating_sub(1).max(1);
         let presets: Vec<Preset> = Preset::all().collect();
-        let progress = progress(presets.len() as u64);
+        let progress = Progress::new(presets.len(), "presets");
         let mut rows = Vec::new();
         for preset in presets {
             rows.push((preset, measure(&planner, &self.cluster, preset, &windows, planned)?));
-            progress.inc(1);
+            progress.step();
         }
-        progress.finish_and_clear();
+        drop(progress);
         print(&if self.json { report_json(&rows, planner.device().label(), planned) } else { report(&rows) });
         Ok(ExitCode::SUCCESS)
     }

@@ -10,10 +10,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
-use indicatif::ProgressBar;
 
 use super::io::check_writable;
-use super::print;
+use super::{print, progress};
 use crate::trace::write_whole;
 use crate::{Cluster, DeviceChoice, Error};
 
@@ -86,14 +85,8 @@ impl Bench {
         // Shown before it is written, so that a full disk does not cost the minutes it took.
         print(&if self.json { text.clone() } else { table.markdown() });
         if let Some(out) = &self.out {
-            write_whole(out, (text + "\n").as_bytes())?;
+            progress::write(out, || write_whole(out, (text + "\n").as_bytes()))?;
         }
         Ok(if failed { ExitCode::from(FAILED) } else { table.exit_code() })
     }
-}
-
-/// A bar on a terminal, else nothing.
-fn progress(steps: u64) -> ProgressBar {
-    let on_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    if on_terminal { ProgressBar::new(steps) } else { ProgressBar::hidden() }
 }

@@ -3,9 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use indicatif::ProgressBar;
-
-use super::progress;
+use super::super::progress::Progress;
 use super::record::{Batch, Case, Device, Record};
 use crate::profile::{self, Profiler, StageTimes};
 use crate::trace::{Family, Generate, Window};
@@ -64,7 +62,7 @@ pub fn run(choice: Option<DeviceChoice>) -> Result<(Record, bool), Error> {
     let batch = profile::Batch::new(&problems[0].loads, &problems[0].cluster, &options)?;
     let stages = batch.on_cpu();
     let fixed = Fixed { batch, stages };
-    let progress = progress((subjects.len() * (2 * problems.len() + 1)) as u64);
+    let progress = Progress::new(subjects.len() * (2 * problems.len() + 1), "cases");
     let (mut devices, mut failed) = (Vec::new(), false);
     for (choice, info) in subjects {
         let device = match (measure(&choice, &problems, &fixed, &progress), &info) {
@@ -74,7 +72,6 @@ pub fn run(choice: Option<DeviceChoice>) -> Result<(Record, bool), Error> {
         failed |= has_failed(&device, info.as_ref());
         devices.push(device);
     }
-    progress.finish_and_clear();
     Ok((Record::new(devices), failed))
 }
 
@@ -109,7 +106,7 @@ fn measure(
     choice: &DeviceChoice,
     problems: &[Problem],
     fixed: &Fixed,
-    progress: &ProgressBar,
+    progress: &Progress,
 ) -> Result<Device, Error> {
     let start = Instant::now();
     let planner = Planner::new(choice.clone())?;
@@ -122,7 +119,7 @@ fn measure(
                 return Ok(device);
             }
         }
-        progress.inc(1);
+        progress.step();
     }
     match Profiler::new(choice)? {
         None => {
@@ -143,18 +140,18 @@ fn time_stages(
     profiler: &Profiler,
     problems: &[Problem],
     fixed: &Fixed,
-    progress: &ProgressBar,
+    progress: &Progress,
 ) -> Result<(), Error> {
     // The first run pays for what later ones reuse.
     fixed.batch.on_device(profiler)?;
     let (stages, total) = fixed.batch.on_device(profiler)?;
     let stages = profiler.is_timed().then_some(&stages);
     device.batch = Some(fixed.record(total.as_secs_f64() * 1e3, stages));
-    progress.inc(1);
+    progress.step();
     for (case, problem) in device.cases.iter_mut().zip(problems) {
         let stages = profiler.plan(&problem.loads, &problem.cluster, &problem.options)?;
         case.stages_ms = profiler.is_timed().then(|| by_stage(&stages));
-        progress.inc(1);
+        progress.step();
     }
     device.device_bytes = Some(profiler.device_bytes());
     Ok(())

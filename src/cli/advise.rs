@@ -1,0 +1,330 @@
+//! `eplb advise`: how many replicas pay, and where balance stops paying.
+
+mod spread;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::progress::Progress;
+use super::report::data::{bytes_text, trivial};
+use super::{Part, print};
+use crate::check::{self, Quality};
+use crate::{Cluster, DeviceChoice, Error, Loads, Planner, Preset, bound};
+
+/// What the time of a step may differ by without anyone seeing it.
+const NOTICED: f64 = 0.01;
+
+/// Numbers of slots a GPU that are tried beyond the least.
+const MOST_MORE: usize = 8;
+
+#[derive(Args)]
+#[command(after_help = "Examples:
+  eplb advise loads.json --gpus 32 --expert-bytes 18874368
+  eplb advise loads.json --gpus 32 --nodes 1,4 --groups 8 --knee 1.1 --json
+
+Exit codes: 0 advised, 2 bad input or a file that could not be read.")]
+pub struct Advise {
+    /// Load file: .json, .npy or .csv
+    loads: PathBuf,
+    #[command(flatten)]
+    part: Part,
+    /// GPUs
+    #[arg(long)]
+    gpus: usize,
+    /// Numbers of nodes to try: 1,2,4
+    #[arg(long, value_delimiter = ',', default_value = "1")]
+    nodes: Vec<usize>,
+    /// Groups of experts that are routed together
+    #[arg(long, default_value_t = 1)]
+    groups: usize,
+    /// Bytes of an expert's weights, to tell what replicas cost
+    #[arg(long, default_value_t = 0)]
+    expert_bytes: u64,
+    /// Heaviest GPU over mean from which a layer gets slower. 1.05 to 1.13 were measured with Qwen3-235B on 8 A100, 1.02 to
+    /// 1.03 with a 57B model on 2 and 4, and 1.7 to 2.3 where communication dominates (reports of sjqsjq/EPLB on GitHub)
+    #[arg(long, default_value_t = 1.05, value_parser = parse_knee)]
+    knee: f64,
+    /// auto, cpu, gpu, an index or a part of a name (see `eplb devices`)
+    #[arg(long, default_value = "auto")]
+    device: DeviceChoice,
+    /// Preset of the plans
+    #[arg(long, default_value = "fast")]
+    preset: String,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// One way to set up a layer.
+struct Row {
+    cluster: Cluster,
+    balancedness: f64,
+    /// The balancedness that no plan passes.
+    limit: f64,
+    /// Heaviest GPU over mean, the worst layer.
+    worst: f64,
+    /// The time of all layers, of those that are even; and of each.
+    time: f64,
+    layers: Vec<f64>,
+}
+
+impl Advise {
+    pub fn run(self) -> Result<ExitCode, Error> {
+        let loads = self.part.read(&self.loads)?;
+        let options = self.preset.parse::<Preset>()?.options();
+        let clusters = self.clusters(&loads)?;
+        let planner = Planner::new(self.device.clone())?;
+        let names = clusters.iter().map(|cluster| format!("{} replicas", cluster.num_replicas()));
+        let progress = Progress::of_rows(names.collect::<Vec<_>>(), 1, "plans");
+        let mut rows = Vec::new();
+        for cluster in clusters {
+            let plan = planner.plan(&loads, &cluster, &options)?;
+            let bounds = bound::lower_bounds(&loads, &cluster);
+            let quality = check::score(&loads, &cluster, plan.physical_to_logical())?.with_bounds(&bounds);
+            rows.push(self.row(cluster, &quality));
+            progress.step();
+        }
+        drop(progress);
+        let Some(first) = rows.first() else {
+            return Err(Error::invalid("gpus", self.gpus, "leaves no number of replicas to try"));
+        };
+        let now = self.trivial_time(&loads, &first.cluster)?;
+        let advice = Advice::of(&self, &rows, now);
+        print(&if self.json { advice.json(&rows).to_string() } else { advice.text(&rows) });
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// Every number of slots a GPU from the least that holds all experts on, and every number of nodes.
+    fn clusters(&self, loads: &Loads) -> Result<Vec<Cluster>, Error> {
+        if self.gpus == 0 {
+            return Err(Error::invalid("gpus", 0, "is not at least 1"));
+        }
+        let least = loads.experts().div_ceil(self.gpus);
+        // More than one more replica of every expert is memory that nobody has.
+        let most = (2 * least).min(least + MOST_MORE).max(least + 2);
+        let mut clusters = Vec::new();
+        for &nodes in &self.nodes {
+            for slots in least..=most {
+                let cluster = Cluster::new(slots.saturating_mul(self.gpus), self.groups, nodes, self.gpus);
+                // The least is asked for; what is too large beyond it is only not tried.
+                match cluster.and_then(|cluster| cluster.check_experts(loads.experts()).map(|()| cluster)) {
+                    Ok(cluster) => clusters.push(cluster),
+                    Err(error) if slots == least => return Err(error),
+                    Err(_) => {}
+                }
+            }
+        }
+        Ok(clusters)
+    }
+
+    fn row(&self, cluster: Cluster, quality: &Quality) -> Row {
+        let limits = quality.layers.iter().fold((0.0, 0.0), |sum, layer| {
+            (sum.0 + layer.mean_gpu_load, sum.1 + layer.lower_bound.max(layer.mean_gpu_load))
+        });
+        let ratio = |layer: &check::LayerQuality| match layer.mean_gpu_load {
+            mean if mean > 0.0 => layer.max_gpu_load / mean,
+            _ => 1.0,
+        };
+        let layers: Vec<f64> = quality.layers.iter().map(|layer| self.slow(ratio(layer))).collect();
+        Row {
+            balancedness: quality.balancedness(),
+            limit: if limits.1 > 0.0 { (limits.0 / limits.1).min(1.0) } else { 1.0 },
+            worst: quality.max_over_mean(),
+            time: mean(&layers),
+            layers,
+            cluster,
+        }
+    }
+
+    /// The time of a layer's experts, of that of an even spread: flat up to the knee, then as the heaviest GPU.
+    fn slow(&self, ratio: f64) -> f64 {
+        (ratio / self.knee).max(1.0)
+    }
+
+    /// The time of the trivial placement without further replicas.
+    fn trivial_time(&self, loads: &Loads, cluster: &Cluster) -> Result<f64, Error> {
+        let gpus = check::gpu_loads(loads, cluster, &trivial(loads, cluster))?;
+        let ratio = |row: &[f64]| {
+            let mean = row.iter().sum::<f64>() / row.len() as f64;
+            if mean > 0.0 { row.iter().copied().fold(0.0, f64::max) / mean } else { 1.0 }
+        };
+        Ok(mean(&gpus.chunks(cluster.num_gpus()).map(|row| self.slow(ratio(row))).collect::<Vec<_>>()))
+    }
+}
+
+/// What comes out of the rows.
+struct Advice<'a> {
+    ask: &'a Advise,
+    /// The time of the trivial placement.
+    now: f64,
+    /// The row to take.
+    best: usize,
+    says: Vec<String>,
+    /// The slots a GPU of each layer, where a fixed total may be spread over layers.
+    spread: Option<Vec<usize>>,
+    command: Option<String>,
+}
+
+impl<'a> Advice<'a> {
+    fn of(ask: &'a Advise, rows: &[Row], now: f64) -> Self {
+        let least = rows.iter().map(|row| row.time).fold(f64::INFINITY, f64::min);
+        let is_enough = |row: &&Row| row.time <= least + NOTICED * now;
+        let replicas = |row: &Row| row.cluster.num_replicas();
+        let fewest = rows.iter().filter(is_enough).map(replicas).min().unwrap_or(0);
+        let of_fewest = (0..rows.len()).filter(|&at| replicas(&rows[at]) == fewest);
+        let best = of_fewest.min_by(|&a, &b| rows[a].time.total_cmp(&rows[b].time)).unwrap_or(0);
+        let row = &rows[best];
+        let gain = 1.0 - row.time / now;
+        let mut advice = Self { ask, now, best, says: Vec::new(), spread: None, command: None };
+        if gain < NOTICED {
+            advice.says.push(format!(
+                "Not worth it: experts where they are by default take {:.1} % longer than an even spread at a knee of {}, \
+                 and no number of replicas up to {} saves {} % of that.",
+                (now - 1.0) * 100.0,
+                ask.knee,
+                rows.iter().map(replicas).max().unwrap_or(0),
+                NOTICED * 100.0
+            ));
+            return advice;
+        }
+        advice.says.push(format!(
+            "Take {} replicas on {} GPUs: the experts' part of a step gets {:.1} % shorter than without balancing (at most: \
+             what is not experts does not change).",
+            replicas(row),
+            ask.gpus,
+            gain * 100.0
+        ));
+        let more = rows.iter().any(|other| replicas(other) > replicas(row));
+        if more {
+            let left = (row.time - least).max(0.0) / now * 100.0;
+            advice.says.push(format!("More replicas bring at most {left:.1} % more."));
+        }
+        if row.time <= 1.0 + 1e-9 {
+            advice.says.push(format!(
+                "Every layer is below the knee of {}: closer balance brings nothing.",
+                ask.knee
+            ));
+        }
+        if rows.iter().any(|other| other.cluster.num_nodes() != row.cluster.num_nodes()) {
+            advice.says.push(
+                "Numbers of nodes are compared by balance alone, not by what crosses between nodes.".into(),
+            );
+        }
+        advice.spread_over_layers(rows);
+        advice.command = Some(advice.command(row));
+        advice
+    }
+
+    /// The best spread over layers of the slots that the row to take has.
+    fn spread_over_layers(&mut self, rows: &[Row]) {
+        let nodes = rows[self.best].cluster.num_nodes();
+        let same: Vec<&Row> = rows.iter().filter(|row| row.cluster.num_nodes() == nodes).collect();
+        let slots: Vec<usize> = same.iter().map(|row| row.cluster.slots_per_gpu()).collect();
+        let times: Vec<&[f64]> = same.iter().map(|row| row.layers.as_slice()).collect();
+        let total = rows[self.best].cluster.slots_per_gpu() * rows[self.best].layers.len();
+        let Some((spread, time)) = spread::best(&slots, &times, total) else { return };
+        let saved = (rows[self.best].time - time / spread.len() as f64) / self.now;
+        if saved >= NOTICED / 10.0 {
+            let range =
+                (spread.iter().min().copied().unwrap_or(0), spread.iter().max().copied().unwrap_or(0));
+            self.says.push(format!(
+                "An engine whose layers may differ in slots saves another {:.1} % with the same memory: {} to {} slots a GPU \
+                 (--json lists them).",
+                saved * 100.0,
+                range.0,
+                range.1
+            ));
+            self.spread = Some(spread);
+        }
+    }
+
+    fn command(&self, row: &Row) -> String {
+        let file = self.ask.loads.display().to_string();
+        let plain = file.chars().all(|c| c.is_ascii_alphanumeric() || "/._-".contains(c));
+        let file = if plain { file } else { format!("'{}'", file.replace('\'', r"'\''")) };
+        let cluster = &row.cluster;
+        let mut command =
+            format!("eplb plan {file} --replicas {} --gpus {}", cluster.num_replicas(), self.ask.gpus);
+        for (flag, number) in [("nodes", cluster.num_nodes()), ("groups", cluster.num_groups())] {
+            if number > 1 {
+                command += &format!(" --{flag} {number}");
+            }
+        }
+        command + " --out plan.json"
+    }
+
+    /// Bytes that a row's replicas take on a GPU beyond the least, all layers together.
+    fn more_bytes(&self, rows: &[Row], row: &Row) -> u128 {
+        let least = rows.iter().map(|row| row.cluster.slots_per_gpu()).min().unwrap_or(0);
+        let slots = (row.cluster.slots_per_gpu() - least) * row.layers.len();
+        slots as u128 * u128::from(self.ask.expert_bytes)
+    }
+
+    fn json(&self, rows: &[Row]) -> Value {
+        let row = |row: &Row| {
+            json!({
+                "replicas": row.cluster.num_replicas(), "slots_per_gpu": row.cluster.slots_per_gpu(),
+                "nodes": row.cluster.num_nodes(), "policy": row.cluster.policy().name(),
+                "balancedness": row.balancedness, "limit": row.limit, "max_over_mean": row.worst,
+                "time": row.time, "gain": 1.0 - row.time / self.now,
+                "more_bytes_per_gpu": u64::try_from(self.more_bytes(rows, row)).unwrap_or(u64::MAX),
+            })
+        };
+        json!({
+            "knee": self.ask.knee,
+            "trivial_time": self.now,
+            "rows": rows.iter().map(row).collect::<Vec<_>>(),
+            "worth_it": self.command.is_some(),
+            "replicas": self.command.as_ref().map(|_| rows[self.best].cluster.num_replicas()),
+            "slots_per_gpu_by_layer": self.spread,
+            "says": self.says,
+            "command": self.command,
+        })
+    }
+
+    fn text(&self, rows: &[Row]) -> String {
+        let mut lines = vec![format!(
+            "{:>8} {:>5} {:>9} {:>12} {:>8} {:>10} {:>9}  {}",
+            "replicas", "nodes", "slots/GPU", "balancedness", "limit", "worst max", "time", "memory a GPU"
+        )];
+        for (at, row) in rows.iter().enumerate() {
+            let memory = match (self.ask.expert_bytes, self.more_bytes(rows, row)) {
+                (0, _) => "?".to_string(),
+                (_, 0) => "least".to_string(),
+                (_, bytes) => format!("+{}", bytes_text(bytes)),
+            };
+            let take = if self.command.is_some() && at == self.best { "  <- take" } else { "" };
+            lines.push(format!(
+                "{:>8} {:>5} {:>9} {:>12.4} {:>8.4} {:>10.3} {:>7.1} %  {memory}{take}",
+                row.cluster.num_replicas(),
+                row.cluster.num_nodes(),
+                row.cluster.slots_per_gpu(),
+                row.balancedness,
+                row.limit,
+                row.worst,
+                row.time / self.now * 100.0,
+            ));
+        }
+        lines.push(format!(
+            "limit: what no plan passes. worst max: heaviest GPU over mean, worst layer. time: of the experts' part of a step, of \
+             that without balancing, where a layer is slower from a heaviest GPU of {} of the mean on (--knee).",
+            self.ask.knee
+        ));
+        lines.push(String::new());
+        lines.extend(self.says.iter().cloned());
+        lines.extend(self.command.clone());
+        lines.join("\n")
+    }
+}
+
+fn mean(values: &[f64]) -> f64 {
+    if values.is_empty() { 1.0 } else { values.iter().sum::<f64>() / values.len() as f64 }
+}
+
+fn parse_knee(text: &str) -> Result<f64, String> {
+    let knee = text.parse::<f64>().ok().filter(|knee| (1.0..=100.0).contains(knee));
+    knee.ok_or_else(|| "is not between 1 and 100".to_string())
+}

@@ -1,0 +1,150 @@
+//! What a command shows while it works, and how Ctrl-C ends it.
+//!
+//! A process runs one command, so there is one bar and one list of files that are kept.
+
+use std::io::Write;
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+
+use crate::{Error, Planner};
+
+/// Work that ends sooner shows nothing.
+const QUIET: Duration = Duration::from_millis(500);
+
+/// How often the time left is drawn anew.
+const TICK: Duration = Duration::from_millis(200);
+
+/// Exit code after Ctrl-C, as shells have it: 128 and the number of the signal.
+const INTERRUPTED: i32 = 130;
+
+static BAR: Mutex<Option<ProgressBar>> = Mutex::new(None);
+
+/// The files that this command has written; locked while one is being written.
+static KEPT: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Has Ctrl-C end the process. It waits for a file that is being written, which takes milliseconds and would else leave
+/// a half one next to its place, and for nothing else.
+pub fn end_on_interrupt() {
+    let end = || {
+        let kept = lock(&KEPT);
+        if let Some(bar) = lock(&BAR).take() {
+            bar.finish_and_clear();
+        }
+        let text = match kept.as_slice() {
+            [] => "no file was written".to_string(),
+            files => format!("{} was written before, and is whole", files.join(", ")),
+        };
+        let _ = writeln!(std::io::stderr(), "eplb: stopped: {text}");
+        std::process::exit(INTERRUPTED);
+    };
+    // Where the system has no such handler, Ctrl-C ends the process as it ends any other.
+    let _ = ctrlc::set_handler(end);
+}
+
+/// Writes a file, whole whatever is pressed meanwhile.
+pub fn write(path: &Path, write: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
+    let mut kept = lock(&KEPT);
+    write()?;
+    kept.push(path.display().to_string());
+    Ok(())
+}
+
+/// The bar of some work, seen on a terminal once the work has taken half a second.
+pub struct Progress {
+    bar: ProgressBar,
+    /// Where the same steps are gone through several times: what for, and how many they are.
+    rows: Vec<String>,
+    steps: usize,
+    unit: &'static str,
+}
+
+impl Progress {
+    /// Of this many steps, which are `unit`.
+    pub fn new(steps: usize, unit: &'static str) -> Self {
+        Self::show(Vec::new(), steps, unit, "{msg}{bar:30} {pos}/{len} {prefix}, {left}")
+    }
+
+    /// Of this many steps for every row; the text counts those of the row that is gone through.
+    pub fn of_rows<R: Into<String>>(rows: Vec<R>, steps: usize, unit: &'static str) -> Self {
+        let rows = rows.into_iter().map(Into::into).collect();
+        Self::show(rows, steps, unit, "{bar:30} {msg}, {left}")
+    }
+
+    fn show(rows: Vec<String>, steps: usize, unit: &'static str, template: &str) -> Self {
+        let all = (steps * rows.len().max(1)) as u64;
+        let bar = ProgressBar::with_draw_target(Some(all), ProgressDrawTarget::hidden()).with_prefix(unit);
+        let bar = match ProgressStyle::with_template(template) {
+            Ok(style) => bar.with_style(style.with_key("left", tell_time_left)),
+            Err(_) => bar,
+        };
+        *lock(&BAR) = Some(bar.clone());
+        let later = bar.clone();
+        // Without a thread there is no bar, and the work goes on.
+        let _ = std::thread::Builder::new().spawn(move || {
+            std::thread::sleep(QUIET);
+            // Under the lock, so that a bar that is done with is not drawn again.
+            let _shown = lock(&BAR);
+            if !later.is_finished() {
+                later.set_draw_target(ProgressDrawTarget::stderr());
+                later.enable_steady_tick(TICK);
+            }
+        });
+        let progress = Self { bar, rows, steps, unit };
+        progress.say_row();
+        progress
+    }
+
+    /// How many steps there are, where it was not known before.
+    pub fn expect(&self, steps: usize) {
+        self.bar.set_length(steps as u64);
+    }
+
+    /// Shows the layers that the planner plans, and that there is work after them.
+    pub fn watch(&self, planner: Planner) -> Planner {
+        let bar = self.bar.clone();
+        planner.with_progress(move |told| {
+            bar.set_length(told.layers as u64);
+            bar.set_position(told.layers_done as u64);
+            bar.set_message(if told.layers_done == told.layers { "planned, judging: " } else { "" });
+        })
+    }
+
+    /// One step is done.
+    pub fn step(&self) {
+        self.bar.inc(1);
+        self.say_row();
+    }
+
+    /// Tells which row is gone through, and how far that is.
+    fn say_row(&self) {
+        let done = usize::try_from(self.bar.position()).unwrap_or(usize::MAX);
+        let (row, step) = (done.checked_div(self.steps), done.checked_rem(self.steps));
+        if let Some((name, step)) = row.and_then(|row| self.rows.get(row)).zip(step) {
+            self.bar.set_message(format!("{name}: {step}/{} {}", self.steps, self.unit));
+        }
+    }
+}
+
+/// The time left, once a step has told how long one takes.
+fn tell_time_left(state: &ProgressState, text: &mut dyn std::fmt::Write) {
+    // Nothing is lost where it cannot be drawn.
+    let _ = match state.pos() {
+        0 => write!(text, "{} s so far", state.elapsed().as_secs()),
+        _ => write!(text, "{} s left", state.eta().as_secs()),
+    };
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        let mut shown = lock(&BAR);
+        self.bar.finish_and_clear();
+        *shown = None;
+    }
+}

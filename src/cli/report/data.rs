@@ -1,0 +1,230 @@
+//! What a page is about: loads, plans, and what the plans are compared with.
+
+use std::path::{Path, PathBuf};
+
+use super::page::Tile;
+use super::transfers::{Transfers, transfers};
+use crate::check::{self, Quality};
+use crate::cli::{Part, percent};
+use crate::trace::{LoadHistory, PlanFile};
+use crate::{Cluster, DeviceChoice, Error, Loads, ParseError, Planner, Preset, bound};
+
+/// One placement.
+pub struct View {
+    pub name: String,
+    /// The class of its lines.
+    pub class: &'static str,
+    /// `[layers][slots]`
+    pub map: Vec<i32>,
+    /// `[layers][gpus]`
+    pub gpus: Vec<f64>,
+}
+
+pub struct Facts {
+    pub history: LoadHistory,
+    pub loads: Loads,
+    pub cluster: Cluster,
+    /// The trivial placement, the greedy one, that of earlier plans, and last that of the plan.
+    pub views: Vec<View>,
+    /// Of the plan, with bounds.
+    pub quality: Quality,
+    /// From the plan before, where there is one, `[layers]`.
+    pub transfers: Option<Vec<Transfers>>,
+    pub expert_bytes: u64,
+    lead: Vec<String>,
+}
+
+impl Facts {
+    pub fn gather(loads: &Path, part: &Part, plans: &[PathBuf], expert_bytes: u64) -> Result<Self, Error> {
+        let history = part.history(loads)?;
+        let file = loads.display().to_string();
+        let loads = history.loads(part.window)?;
+        let read = |path: &PathBuf| {
+            let plan = PlanFile::read(path)?;
+            plan.score(&loads)?;
+            Ok(plan)
+        };
+        let files = plans.iter().map(read).collect::<Result<Vec<_>, Error>>()?;
+        let Some(last) = files.last() else {
+            return Err(Error::invalid("PLAN", "(none)", "is needed"));
+        };
+        for (path, plan) in plans.iter().zip(&files) {
+            if plan.cluster != last.cluster {
+                let reason = format!(
+                    "its cluster {:?} is not that of the last plan, {:?}",
+                    plan.cluster, last.cluster
+                );
+                return Err(Error::parse(path, ParseError::content(reason)));
+            }
+        }
+        let cluster = last.cluster.clone();
+        let view = |name: String, class, map: Vec<i32>| {
+            Ok::<_, Error>(View { name, class, gpus: check::gpu_loads(&loads, &cluster, &map)?, map })
+        };
+        let greedy = Planner::new(DeviceChoice::Cpu)?.plan(&loads, &cluster, &Preset::GREEDY.options())?;
+        let mut views = vec![
+            view("trivial".into(), "s0", trivial(&loads, &cluster))?,
+            view("greedy".into(), "s1", greedy.physical_to_logical().to_vec())?,
+        ];
+        let before = files.len() - 1;
+        for (at, plan) in files.iter().enumerate() {
+            let (name, class) = match before - at {
+                0 => ("plan".to_string(), "s3"),
+                1 => ("previous plan".to_string(), "s2"),
+                n => (format!("{n} plans before"), "s4"),
+            };
+            views.push(view(name, class, plan.placement.physical_to_logical().to_vec())?);
+        }
+        let quality = last.score(&loads)?.with_bounds(&bound::lower_bounds(&loads, &cluster));
+        let slots = cluster.num_slots();
+        let transfers = (before > 0).then(|| {
+            let [.., old, new] = views.as_slice() else { return Vec::new() };
+            let rows = old.map.chunks(slots).zip(new.map.chunks(slots));
+            rows.map(|(old, new)| transfers(&cluster, old, new)).collect()
+        });
+        let shown: Vec<String> = plans.iter().map(|path| path.display().to_string()).collect();
+        let lead = vec![
+            format!(
+                "{} layers of {} experts; {} replicas on {} GPUs, {} slots each, in {} {}; {}.",
+                loads.layers(),
+                loads.experts(),
+                cluster.num_replicas(),
+                cluster.num_gpus(),
+                cluster.slots_per_gpu(),
+                cluster.num_nodes(),
+                if cluster.num_nodes() == 1 { "node" } else { "nodes" },
+                cluster.policy().name()
+            ),
+            format!(
+                "Loads: {file}. Plans, in order of time: {}. Fingerprint of the last: {:016x}.",
+                shown.join(", "),
+                last.placement.fingerprint()
+            ),
+        ];
+        Ok(Self { history, loads, cluster, views, quality, transfers, expert_bytes, lead })
+    }
+
+    pub fn lead(&self) -> Vec<String> {
+        self.lead.clone()
+    }
+
+    pub fn layers(&self) -> usize {
+        self.loads.layers()
+    }
+
+    /// The number that a layer has in the model.
+    pub fn layer_name(&self, layer: usize) -> String {
+        self.loads.layer_ids()[layer].to_string()
+    }
+
+    /// The GPUs of a layer, and their mean.
+    pub fn gpus<'a>(&self, view: &'a View, layer: usize) -> (&'a [f64], f64) {
+        let gpus = self.cluster.num_gpus();
+        let row = &view.gpus[layer * gpus..(layer + 1) * gpus];
+        (row, row.iter().sum::<f64>() / gpus as f64)
+    }
+
+    /// Mean over largest load of a layer's GPUs; none without load.
+    pub fn balance(&self, view: &View, layer: usize) -> Option<f64> {
+        let (row, mean) = self.gpus(view, layer);
+        let most = row.iter().copied().fold(0.0, f64::max);
+        (most > 0.0).then(|| (mean / most).min(1.0))
+    }
+
+    /// [`Quality::balancedness`] of a placement, which need not be valid.
+    pub fn balancedness(&self, view: &View) -> f64 {
+        let sums = (0..self.layers()).map(|layer| {
+            let (row, mean) = self.gpus(view, layer);
+            (mean, row.iter().copied().fold(0.0, f64::max))
+        });
+        let (means, most) = sums.fold((0.0, 0.0), |sum, (mean, most)| (sum.0 + mean, sum.1 + most));
+        if most > 0.0 { (means / most).min(1.0) } else { 1.0 }
+    }
+
+    /// The layer in which the plan's heaviest GPU is furthest above the mean.
+    pub fn hardest_layer(&self) -> usize {
+        let balance =
+            |layer: usize| self.views.last().and_then(|plan| self.balance(plan, layer)).unwrap_or(1.0);
+        let worse = |a: usize, b: usize| if balance(b) < balance(a) { b } else { a };
+        (0..self.layers()).reduce(worse).unwrap_or(0)
+    }
+
+    /// Experts of a layer, the hottest first.
+    pub fn hottest(&self, layer: usize) -> Vec<usize> {
+        let row = self.loads.layer(layer);
+        let mut order: Vec<usize> = (0..row.len()).collect();
+        order.sort_by(|&a, &b| row[b].total_cmp(&row[a]).then(a.cmp(&b)));
+        order
+    }
+
+    /// The part of a layer's load that an expert has.
+    pub fn share(&self, layer: usize, expert: usize) -> f64 {
+        let row = self.loads.layer(layer);
+        let sum: f64 = row.iter().sum();
+        if sum > 0.0 { row[expert] / sum } else { 0.0 }
+    }
+
+    /// Where an expert of a layer lives in the plan, GPU by GPU, in order.
+    pub fn homes(&self, layer: usize, expert: usize) -> Vec<usize> {
+        let slots = self.cluster.num_slots();
+        let Some(plan) = self.views.last() else { return Vec::new() };
+        let row = plan.map[layer * slots..(layer + 1) * slots].iter().enumerate();
+        let here = row.filter(|(_, held)| usize::try_from(**held) == Ok(expert));
+        here.map(|(slot, _)| slot / self.cluster.slots_per_gpu()).collect()
+    }
+
+    pub fn tiles(&self) -> Vec<Tile> {
+        let [trivial, greedy, .., plan] = self.views.as_slice() else { return Vec::new() };
+        let number = |view: &View| format!("{:.4}", self.balancedness(view));
+        let mut tiles: Vec<Tile> = vec![
+            (
+                "balancedness",
+                number(plan),
+                format!("trivial {}, greedy {}; 1 is even", number(trivial), number(greedy)),
+            ),
+            (
+                "above the bound",
+                percent(self.quality.mean_gap()),
+                format!("mean over layers; worst {}", percent(self.quality.worst_gap())),
+            ),
+            (
+                "heaviest GPU over mean",
+                format!("{:.4}", self.quality.max_over_mean()),
+                "in the worst layer".to_string(),
+            ),
+        ];
+        if let Some(layers) = &self.transfers {
+            let slots: usize = layers.iter().map(|layer| layer.slots).sum();
+            let rounds: usize = layers.iter().map(|layer| layer.rounds).sum();
+            let bytes = match self.expert_bytes {
+                0 => String::new(),
+                bytes => format!(", {}", bytes_text(slots as u128 * u128::from(bytes))),
+            };
+            let all = self.layers() * self.cluster.num_slots();
+            tiles.push(("slots that move", slots.to_string(), format!("of {all}{bytes}; {rounds} rounds")));
+        }
+        tiles
+    }
+}
+
+/// Expert after expert, then the first ones again, over all GPUs as even as can be: what runs before any plan.
+pub fn trivial(loads: &Loads, cluster: &Cluster) -> Vec<i32> {
+    let (gpus, slots, replicas) = (cluster.num_gpus(), cluster.slots_per_gpu(), cluster.num_replicas());
+    let row: Vec<i32> = (0..gpus)
+        .flat_map(|gpu| {
+            let mine = gpu * replicas / gpus..(gpu + 1) * replicas / gpus;
+            let mine = mine.map(|replica| (replica % loads.experts()) as i32);
+            mine.chain(std::iter::repeat(-1)).take(slots)
+        })
+        .collect();
+    row.repeat(loads.layers())
+}
+
+/// Bytes in a unit that people read.
+pub fn bytes_text(bytes: u128) -> String {
+    let units = [(1u128 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+    match units.iter().find(|(unit, _)| bytes >= *unit) {
+        Some((unit, name)) => format!("{:.1} {name}", bytes as f64 / *unit as f64),
+        None => format!("{bytes} bytes"),
+    }
+}

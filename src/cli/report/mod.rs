@@ -1,0 +1,106 @@
+//! `eplb report`: plans, replays and advice as a page to look at.
+
+mod curves;
+pub mod data;
+mod layers;
+mod page;
+mod style;
+pub mod svg;
+mod transfers;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::progress::Progress;
+use super::{Part, io, print, words};
+use crate::Error;
+use data::Facts;
+use page::{Section, Tile};
+
+#[derive(Args)]
+#[command(after_help = "Examples:
+  eplb report loads.json plan.json -o report.html
+  eplb report loads.json old.json new.json --expert-bytes 18874368 -o report.html
+  eplb report --replay replay.json --svg charts
+
+Exit codes: 0 written, 2 bad input or a file that could not be read or written.")]
+pub struct Report {
+    /// Load file: .json, .npy or .csv
+    #[arg(required_unless_present_any = ["replay", "advice"])]
+    loads: Option<PathBuf>,
+    /// Plan files in order of time: the page is about the last, and about what moves from the one before it
+    #[arg(requires = "loads")]
+    plans: Vec<PathBuf>,
+    #[command(flatten)]
+    part: Part,
+    /// What `eplb replay --json` printed: its curves
+    #[arg(long, value_name = "FILE")]
+    replay: Option<PathBuf>,
+    /// What `eplb advise --json` printed: its chart
+    #[arg(long, value_name = "FILE")]
+    advice: Option<PathBuf>,
+    /// Bytes of an expert's weights, to tell what is transferred
+    #[arg(long, default_value_t = 0)]
+    expert_bytes: u64,
+    /// Page to write: one file that needs no other
+    #[arg(long, short, required_unless_present = "svg")]
+    out: Option<PathBuf>,
+    /// Folder to write every chart into, as a file of its own
+    #[arg(long, value_name = "FOLDER")]
+    svg: Option<PathBuf>,
+}
+
+impl Report {
+    pub fn run(self) -> Result<ExitCode, Error> {
+        let inputs = || self.plans.iter().chain(&self.loads).chain(&self.replay).chain(&self.advice);
+        io::check_inputs(inputs())?;
+        if let Some(out) = &self.out {
+            io::check_writable(out, inputs())?;
+        }
+        let (mut lead, mut tiles, mut sections) = (Vec::new(), Vec::new(), Vec::new());
+        let progress = Progress::new(4, "steps");
+        if let Some(loads) = &self.loads {
+            if self.plans.is_empty() {
+                return Err(words::needed("PLAN", "a plan file: eplb plan LOADS ... --out PLAN makes one"));
+            }
+            let facts = Facts::gather(loads, &self.part, &self.plans, self.expert_bytes)?;
+            progress.step();
+            lead = facts.lead();
+            tiles = facts.tiles();
+            sections.extend(layers::sections(&facts));
+            progress.step();
+            sections.extend(curves::windows(&facts)?);
+        }
+        progress.step();
+        sections.extend(self.replay.as_deref().map(curves::replay).transpose()?);
+        sections.extend(self.advice.as_deref().map(curves::advice).transpose()?);
+        drop(progress);
+        self.write(&lead, &tiles, &sections)
+    }
+
+    fn write(&self, lead: &[String], tiles: &[Tile], sections: &[Section]) -> Result<ExitCode, Error> {
+        if let Some(out) = &self.out {
+            let text = page::page("Where the experts live", lead, tiles, sections);
+            io::write(out, text.as_bytes())?;
+            if io::is_standard(out) {
+                return Ok(ExitCode::SUCCESS);
+            }
+            print(&format!("{}: {} charts, {} kB", out.display(), count(sections), text.len() / 1000));
+        }
+        if let Some(folder) = &self.svg {
+            std::fs::create_dir_all(folder).map_err(|error| Error::write(folder, error))?;
+            for chart in sections.iter().flat_map(|section| &section.charts) {
+                let path: &Path = &folder.join(format!("{}.svg", chart.name));
+                io::write(path, chart.file(style::CHARTS).as_bytes())?;
+            }
+            print(&format!("{}: {} charts", folder.display(), count(sections)));
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn count(sections: &[Section]) -> usize {
+    sections.iter().map(|section| section.charts.len()).sum()
+}

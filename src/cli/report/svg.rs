@@ -1,0 +1,322 @@
+//! Charts as SVG text, each with the numbers that it shows as a table.
+//!
+//! Colours are classes, which `style.css` sets for a light and a dark page.
+
+/// A chart and its numbers.
+pub struct Chart {
+    /// Its name in file names.
+    pub name: String,
+    pub title: String,
+    /// What is seen, in a sentence.
+    pub note: String,
+    /// Width and height of the view box.
+    size: (f64, f64),
+    body: String,
+    pub table: Table,
+    /// A short table that is always seen.
+    pub summary: Table,
+    /// Whether it takes the whole width of a page.
+    pub wide: bool,
+}
+
+/// Numbers as text, row by row.
+#[derive(Default)]
+pub struct Table {
+    pub head: Vec<String>,
+    pub rows: Vec<Vec<String>>,
+}
+
+/// A line of a chart: its name, its class, and a value a step, where there is one.
+pub struct Line {
+    pub name: String,
+    pub class: String,
+    pub values: Vec<Option<f64>>,
+}
+
+/// A cell of a heat map: its class, and what it says.
+pub type Cell = (String, String);
+
+/// Width of a chart that shares its row, in units of about a pixel: that of a phone.
+const NARROW: f64 = 340.0;
+const WIDE: f64 = 720.0;
+/// What axes take.
+const LEFT: f64 = 38.0;
+const TOP: f64 = 22.0;
+const BOTTOM: f64 = 32.0;
+const RIGHT: f64 = 10.0;
+/// Height of a chart's field.
+const HEIGHT: f64 = 180.0;
+
+impl Table {
+    pub fn new(head: &[&str]) -> Self {
+        Self { head: head.iter().map(|&text| text.into()).collect(), rows: Vec::new() }
+    }
+}
+
+/// Text that may hold any character, for SVG and HTML.
+pub fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+impl Chart {
+    pub fn with_name(mut self, name: &str, title: &str, note: &str) -> Self {
+        (self.name, self.title, self.note) = (name.into(), title.into(), note.into());
+        self
+    }
+
+    pub fn with_table(mut self, table: Table) -> Self {
+        self.table = table;
+        self
+    }
+
+    pub fn with_summary(mut self, summary: Table) -> Self {
+        self.summary = summary;
+        self
+    }
+
+    fn of(size: (f64, f64), body: String) -> Self {
+        let (name, title, note) = (String::new(), String::new(), String::new());
+        Self {
+            name,
+            title,
+            note,
+            size,
+            body,
+            table: Table::default(),
+            summary: Table::default(),
+            wide: size.0 > NARROW,
+        }
+    }
+
+    /// As an element of a page that holds the style.
+    pub fn element(&self) -> String {
+        let (width, height) = self.size;
+        format!(
+            "<svg viewBox=\"0 0 {width} {height}\" role=\"img\" aria-label=\"{}\">{}</svg>",
+            escaped(&format!("{}. {}", self.title, self.note)),
+            self.body
+        )
+    }
+
+    /// As a file of its own.
+    pub fn file(&self, style: &str) -> String {
+        let (width, height) = self.size;
+        // Not every viewer sizes by style.
+        let body = self.body.replace("<rect x=\"", "<rect width=\"1\" height=\"1\" x=\"");
+        format!(
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 -24 {width} {}\" width=\"{width}\">\
+             <style>{style}</style><rect y=\"-24\" width=\"{width}\" height=\"{}\" class=\"paper\"/>\
+             <text x=\"8\" y=\"-6\" class=\"title\">{}</text>{body}</svg>\n",
+            height + 24.0,
+            height + 24.0,
+            escaped(&self.title)
+        )
+    }
+}
+
+/// Rows of cells, each row with its label; labels are shown where there is room. A cell without a class is not drawn: the
+/// ground is seen there, where there is one.
+pub fn heat_map(
+    rows: &[(String, Vec<Cell>)],
+    columns: &[String],
+    axes: (&str, &str),
+    ground: Option<(&str, &str)>,
+) -> Chart {
+    let count = rows.iter().map(|(_, cells)| cells.len()).max().unwrap_or(0).max(1);
+    let width = NARROW - LEFT - RIGHT;
+    let step = (260.0 / rows.len().max(1) as f64).clamp(2.0, 14.0);
+    let height = step * rows.len() as f64;
+    let mut body = format!(
+        "<g class=\"cells\" transform=\"translate({LEFT} {TOP}) scale({:.4} {step:.4})\">",
+        width / count as f64
+    );
+    if let Some((class, says)) = ground {
+        let (height, says) = (rows.len(), escaped(says));
+        body += &format!(
+            "<path class=\"{class}\" d=\"M0 0h{count}v{height}h-{count}z\"><title>{says}</title></path>"
+        );
+    }
+    for (y, (_, cells)) in rows.iter().enumerate() {
+        body += &format!("<g transform=\"translate(0 {y})\">");
+        for (x, (class, says)) in cells.iter().enumerate().filter(|(_, (class, _))| !class.is_empty()) {
+            body += &format!("<rect x=\"{x}\" class=\"{class}\"><title>{}</title></rect>", escaped(says));
+        }
+        body += "</g>";
+    }
+    body += "</g>";
+    body += &outline(width, height);
+    let labels: Vec<&str> = rows.iter().map(|(label, _)| label.as_str()).collect();
+    for (at, label) in spread(labels.len(), (height / 14.0) as usize) {
+        let y = TOP + (at as f64 + 0.5) * step + 3.5;
+        body += &format!(
+            "<text x=\"{}\" y=\"{y:.1}\" class=\"end\">{}</text>",
+            LEFT - 4.0,
+            escaped(labels[label])
+        );
+    }
+    body += &x_labels(columns, width, height, 0.5);
+    body += &axis_names(axes, width, height);
+    Chart::of((NARROW, TOP + height + BOTTOM), body)
+}
+
+/// One bar a value, from 0 up to the largest or `top`; a dashed line at `mark`, where there is one.
+pub fn bars(
+    values: &[(f64, String)],
+    columns: &[String],
+    axes: (&str, &str),
+    top: f64,
+    mark: Option<f64>,
+) -> Chart {
+    let width = NARROW - LEFT - RIGHT;
+    let most = values.iter().map(|(value, _)| *value).fold(top, f64::max);
+    let step = width / values.len().max(1) as f64;
+    let y = |value: f64| TOP + HEIGHT * (1.0 - if most > 0.0 { value / most } else { 0.0 });
+    let mut body = y_axis(0.0, most, width);
+    for (at, (value, says)) in values.iter().enumerate() {
+        body += &format!(
+            "<path class=\"bar\" d=\"M{:.1} {:.1}h{:.1}V{:.1}h-{:.1}z\"><title>{}</title></path>",
+            LEFT + at as f64 * step,
+            y(*value),
+            (step * 0.88).max(0.5),
+            TOP + HEIGHT,
+            (step * 0.88).max(0.5),
+            escaped(says)
+        );
+    }
+    if let Some(mark) = mark {
+        body += &format!("<path class=\"mark\" d=\"M{LEFT} {:.1}h{width}\"/>", y(mark));
+    }
+    body += &x_labels(columns, width, HEIGHT, 0.5);
+    body += &axis_names(axes, width, HEIGHT);
+    Chart::of((NARROW, TOP + HEIGHT + BOTTOM), body)
+}
+
+/// Lines over the same steps, between the least and the largest value, with a legend below.
+pub fn lines(lines: &[Line], columns: &[String], axes: (&str, &str)) -> Chart {
+    let wide = columns.len() > 24;
+    let full = if wide { WIDE } else { NARROW };
+    let width = full - LEFT - RIGHT;
+    let all = || lines.iter().flat_map(|line| line.values.iter().flatten().copied());
+    let (least, most) = (all().fold(f64::INFINITY, f64::min), all().fold(f64::NEG_INFINITY, f64::max));
+    let (least, most) = if least <= most { (least, most) } else { (0.0, 1.0) };
+    let room = ((most - least) * 0.06).max(1e-4);
+    let least = least - room;
+    let steps = columns.len().saturating_sub(1).max(1) as f64;
+    let x = |at: usize| LEFT + width * if columns.len() > 1 { at as f64 / steps } else { 0.5 };
+    let y = |value: f64| TOP + HEIGHT * (1.0 - (value - least) / (most - least));
+    let mut body = y_axis(least, most, width);
+    for line in lines {
+        let mut path = String::new();
+        let mut dots = String::new();
+        let mut pen = 'M';
+        for (at, value) in line.values.iter().enumerate() {
+            let Some(value) = value else {
+                pen = 'M';
+                continue;
+            };
+            path += &format!("{pen}{:.1} {:.1}", x(at), y(*value));
+            pen = 'L';
+            let says = format!("{}, {} {}: {value:.4}", line.name, axes.0, columns.get(at).map_or("", |c| c));
+            dots += &format!(
+                "<circle cx=\"{:.1}\" cy=\"{:.1}\" r=\"2.5\"><title>{}</title></circle>",
+                x(at),
+                y(*value),
+                escaped(&says)
+            );
+        }
+        body += &format!("<g class=\"{}\"><path class=\"line\" d=\"{path}\"/>{dots}</g>", line.class);
+    }
+    body += &x_labels(columns, width, HEIGHT, if columns.len() > 1 { 0.0 } else { 0.5 });
+    body += &axis_names(axes, width, HEIGHT);
+    let (legend, height) = legend(lines, full, TOP + HEIGHT + BOTTOM + 8.0);
+    Chart::of((full, height), body + &legend)
+}
+
+/// The names of lines, in rows from `y` on; and where they end.
+fn legend(lines: &[Line], full: f64, mut y: f64) -> (String, f64) {
+    let mut body = String::new();
+    let mut x = LEFT;
+    for line in lines {
+        let takes = 34.0 + 6.2 * line.name.chars().count() as f64;
+        if x + takes > full && x > LEFT {
+            (x, y) = (LEFT, y + 16.0);
+        }
+        body += &format!(
+            "<g class=\"{}\"><path class=\"line\" d=\"M{x:.0} {:.0}h20\"/></g><text x=\"{:.0}\" y=\"{y:.0}\">{}</text>",
+            line.class,
+            y - 4.0,
+            x + 24.0,
+            escaped(&line.name)
+        );
+        x += takes;
+    }
+    (body, y + 8.0)
+}
+
+fn outline(width: f64, height: f64) -> String {
+    format!("<path class=\"axis\" d=\"M{LEFT} {TOP}v{height:.1}h{width:.1}\"/>")
+}
+
+/// Four lines across, and what they stand for.
+fn y_axis(least: f64, most: f64, width: f64) -> String {
+    let digits = match most - least {
+        span if span >= 20.0 => 0,
+        span if span >= 2.0 => 1,
+        span if span >= 0.2 => 2,
+        _ => 3,
+    };
+    let mut body = String::new();
+    for part in 0..=4 {
+        let y = TOP + HEIGHT * (1.0 - f64::from(part) / 4.0);
+        let value = least + (most - least) * f64::from(part) / 4.0;
+        body += &format!(
+            "<path class=\"grid\" d=\"M{LEFT} {y:.1}h{width}\"/><text x=\"{}\" y=\"{:.1}\" class=\"end\">{}</text>",
+            LEFT - 4.0,
+            y + 3.5,
+            short(value, digits)
+        );
+    }
+    body
+}
+
+/// A number of few characters.
+fn short(value: f64, digits: usize) -> String {
+    let units = [(1e12, "T"), (1e9, "G"), (1e6, "M"), (1e4, "k")];
+    match units.iter().find(|(unit, _)| value >= *unit) {
+        Some((1e4, name)) => format!("{:.0}{name}", value / 1e3),
+        Some((unit, name)) => format!("{:.1}{name}", value / unit),
+        None => format!("{value:.digits$}"),
+    }
+}
+
+/// At most `most` of `count` steps, evenly spread from the first on.
+fn spread(count: usize, most: usize) -> impl Iterator<Item = (usize, usize)> {
+    let step = count.div_ceil(most.max(1)).max(1);
+    (0..count).step_by(step).map(|at| (at, at))
+}
+
+fn x_labels(columns: &[String], width: f64, height: f64, middle: f64) -> String {
+    let longest = columns.iter().map(|label| label.chars().count()).max().unwrap_or(1) as f64;
+    let room = (width / (longest * 6.5 + 10.0)) as usize;
+    let steps = if middle > 0.0 { columns.len().max(1) as f64 } else { (columns.len() - 1).max(1) as f64 };
+    let label = |(at, label): (usize, usize)| {
+        let x = LEFT + (at as f64 + middle) * width / steps;
+        format!(
+            "<text x=\"{x:.1}\" y=\"{:.1}\" class=\"mid\">{}</text>",
+            TOP + height + 12.0,
+            escaped(&columns[label])
+        )
+    };
+    spread(columns.len(), room).map(label).collect()
+}
+
+/// What the two axes are.
+fn axis_names((x, y): (&str, &str), width: f64, height: f64) -> String {
+    format!(
+        "<text x=\"{:.1}\" y=\"{:.1}\" class=\"mid name\">{}</text><text x=\"2\" y=\"10\" class=\"name\">{}</text>",
+        LEFT + width / 2.0,
+        TOP + height + 26.0,
+        escaped(x),
+        escaped(y)
+    )
+}

@@ -1,0 +1,198 @@
+//! Pages and advice: what they hold, that they need no other file, and that they stay small.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::{assert_refused, eplb, stdout, write};
+
+/// The elements of a page or chart, checked to be nested as XML is; and its text.
+fn elements(text: &str) -> (Vec<String>, String) {
+    let (mut open, mut all, mut words): (Vec<String>, Vec<String>, String) = Default::default();
+    let mut rest = text.strip_prefix("<!DOCTYPE html>").unwrap_or(text);
+    while let Some(at) = rest.find('<') {
+        words += &rest[..at];
+        let end = at + rest[at..].find('>').expect("a tag that ends");
+        let tag = &rest[at + 1..end];
+        rest = &rest[end + 1..];
+        if let Some(name) = tag.strip_prefix('/') {
+            assert_eq!(open.pop().as_deref(), Some(name), "near {:?}", &rest[..rest.len().min(80)]);
+            continue;
+        }
+        let name = tag.split([' ', '/']).next().unwrap().to_string();
+        assert_eq!(tag.matches('"').count() % 2, 0, "{tag}");
+        if !tag.ends_with('/') {
+            open.push(name);
+        }
+        all.push(tag.to_string());
+    }
+    assert_eq!(open, [] as [String; 0]);
+    (all, words + rest)
+}
+
+/// Nothing is loaded, and nothing runs.
+fn assert_self_contained(text: &str) {
+    let (elements, _) = elements(text);
+    for tag in &elements {
+        let name = tag.split(' ').next().unwrap();
+        assert!(!["script", "link", "img", "iframe", "image", "use"].contains(&name), "{tag}");
+        assert!(!tag.contains("href=") && !tag.contains("src="), "{tag}");
+    }
+    let other = text.replace("http://www.w3.org/2000/svg", "");
+    assert!(!other.contains("http") && !other.contains("url(") && !other.contains("@import"));
+}
+
+fn run(args: &[&str]) -> String {
+    let output = eplb(args);
+    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    stdout(&output)
+}
+
+/// A trace of the largest shape that has to be small, and two plans.
+fn large(folder: &Path) -> [String; 3] {
+    let [trace, a, b] =
+        ["trace.npy", "a.json", "b.json"].map(|n| folder.join(n).to_str().unwrap().to_string());
+    let shape = ["--layers", "94", "--experts", "128", "--windows", "4", "--drift", "0.2"];
+    run(&[&["generate", "--out", &trace], &shape[..]].concat());
+    let shape = ["--replicas", "160", "--gpus", "32", "--nodes", "4", "--device", "cpu", "--preset", "gen00"];
+    for (window, out) in [("0", &a), ("3", &b)] {
+        run(&[&["plan", &trace, "--allow-duplicates", "--window", window, "--out", out], &shape[..]].concat());
+    }
+    [trace, a, b]
+}
+
+#[test]
+fn a_page_of_94_layers_on_32_gpus_is_one_small_file_that_needs_no_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let [trace, a, b] = large(folder.path());
+    let (out, charts) = (folder.path().join("r.html"), folder.path().join("charts"));
+    let (out, charts) = (out.to_str().unwrap(), charts.to_str().unwrap());
+    let said = run(&["report", &trace, &a, &b, "--expert-bytes", "1048576", "-o", out, "--svg", charts]);
+    assert!(said.contains("r.html: 14 charts"), "{said}");
+    let page = std::fs::read_to_string(out).unwrap();
+    assert!(page.len() < 1_000_000, "{}", page.len());
+    assert_self_contained(&page);
+    let (tags, words) = elements(&page);
+    let count = |name: &str| tags.iter().filter(|tag| tag.split(' ').next() == Some(name)).count();
+    assert_eq!(count("figure"), 14);
+    assert_eq!(count("details"), 13, "a table beside every chart, one for both of moves");
+    // A cell for every GPU of a layer that is not even: more than half are not in the trivial placement.
+    assert!(count("rect") > 94 * 16);
+    for part in [
+        "94 layers of 128 experts; 160 replicas on 32 GPUs, 5 slots each, in 4 nodes",
+        "Previous plan",
+        "Balancedness of each layer",
+        "Where the hottest experts of layer",
+        "Moves from the previous plan",
+        " GiB; ",
+        "L93 G31: ",
+        "Each placement on each window",
+    ] {
+        assert!(words.contains(part), "{part}");
+    }
+    assert!(page.contains("prefers-color-scheme:dark") && page.contains("@media print"));
+    let files: Vec<_> = std::fs::read_dir(charts).unwrap().flatten().map(|entry| entry.path()).collect();
+    assert_eq!(files.len(), 14);
+    for file in files {
+        let chart = std::fs::read_to_string(file).unwrap();
+        assert_self_contained(&chart);
+        assert!(chart.starts_with("<svg xmlns=") && chart.contains("<title>"));
+    }
+}
+
+#[test]
+fn numbers_on_a_page_are_those_of_the_loads() {
+    let folder = tempfile::tempdir().unwrap();
+    let loads = write(folder.path(), "a<b&\"c.json", b"[[90,30,20,10],[0,0,0,0]]");
+    let [plan, out] = ["plan.json", "r.html"].map(|n| folder.path().join(n).to_str().unwrap().to_string());
+    run(&["plan", &loads, "--replicas", "6", "--gpus", "3", "--device", "cpu", "--out", &plan]);
+    run(&["report", &loads, &plan, "-o", &out]);
+    let (_, words) = elements(&std::fs::read_to_string(&out).unwrap());
+    assert!(words.contains("a&lt;b&amp;&quot;c.json"));
+    // Trivial: 90/2 + 30/2, 20 + 10, 90/2 + 30/2; the mean is 50.
+    for part in ["L0 G0: 1.20", "L0 G1: 0.60", "L0 G2: 1.20"] {
+        assert!(words.contains(part), "{part}");
+    }
+    assert!(words.contains("trivial 0.8333"));
+    assert!(!words.contains("Moves from") && !words.contains("NaN") && !words.contains("inf"));
+}
+
+#[test]
+fn replays_and_advice_have_charts_of_their_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_string();
+    let (trace, out) = (path("trace.npy"), path("r.html"));
+    let shape = ["--layers", "2", "--experts", "16", "--windows", "4", "--drift", "0.2"];
+    run(&[&["generate", "--out", &trace], &shape[..]].concat());
+    let shape = ["--replicas", "24", "--gpus", "4", "--device", "cpu", "--strategy", "last", "--json"];
+    let replay =
+        write(folder.path(), "replay.json", run(&[&["replay", &trace], &shape[..]].concat()).as_bytes());
+    let advice = run(&[
+        "advise", &trace, "--gpus", "4", "--nodes", "1,2", "--groups", "2", "--device", "cpu", "--json",
+    ]);
+    let advice = write(folder.path(), "advice.json", advice.as_bytes());
+    run(&["report", "--replay", &replay, "--advice", &advice, "-o", &out]);
+    let page = std::fs::read_to_string(&out).unwrap();
+    assert_self_contained(&page);
+    for part in ["oracle", "never move", "limit, 2 nodes", "replicas of a layer"] {
+        assert!(page.contains(part), "{part}");
+    }
+    assert_refused(&["report", "--replay", &advice, "-o", &out], "holds no window's balancedness");
+    let other = write(folder.path(), "other.json", b"{}");
+    assert_refused(&["report", "--advice", &other, "-o", &out], "is not what eplb advise --json prints");
+    assert_refused(&["report", "--advice", &advice, "-o", &advice], "it is an input of this command");
+    assert_refused(&["report", &trace, "-o", &out], "PLAN");
+}
+
+#[test]
+fn advice_is_a_command_that_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let loads = folder.path().join("it's.npy").to_str().unwrap().to_string();
+    run(&["generate", "--layers", "3", "--experts", "32", "--family", "lognormal:1", "--out", &loads]);
+    let args = ["advise", &loads, "--gpus", "8", "--expert-bytes", "1000", "--device", "cpu"];
+    let advice: Value = serde_json::from_str(&run(&[&args[..], &["--json"]].concat())).unwrap();
+    assert_eq!(advice["worth_it"], true);
+    let rows = advice["rows"].as_array().unwrap();
+    assert_eq!(rows[0]["replicas"], 32);
+    // 3 layers, one more slot.
+    assert_eq!(rows[1]["more_bytes_per_gpu"], 3000);
+    let time = |row: &Value| row["time"].as_f64().unwrap();
+    let least = rows.iter().map(time).fold(f64::INFINITY, f64::min);
+    let taken = rows.iter().find(|row| row["replicas"] == advice["replicas"]).unwrap();
+    assert!(time(taken) <= least + 0.01 * advice["trivial_time"].as_f64().unwrap());
+    for row in rows {
+        assert!(row["balancedness"].as_f64().unwrap() <= row["limit"].as_f64().unwrap() + 1e-9, "{row}");
+    }
+    let text = run(&args);
+    let command = advice["command"].as_str().unwrap();
+    assert!(text.ends_with(&format!("{command}\n")), "{text}");
+    assert!(command.contains(r"it'\''s.npy'"), "{command}");
+    let shell = format!("{} --device cpu", command.replacen("eplb", env!("CARGO_BIN_EXE_eplb"), 1));
+    #[cfg(unix)]
+    {
+        let mut ran = std::process::Command::new("sh");
+        let ran =
+            ran.args(["-c", &shell]).current_dir(folder.path()).env("NODEVICE_SELECT", "1").output().unwrap();
+        assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+        assert!(folder.path().join("plan.json").exists());
+    }
+}
+
+#[test]
+fn advice_says_where_balance_is_not_worth_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let even = write(folder.path(), "even.json", b"[[10,10,10,10,10,10,10,11]]");
+    let args = ["advise", even.as_str(), "--gpus", "4", "--device", "cpu"];
+    assert!(run(&args).contains("Not worth it"));
+    let uneven = write(folder.path(), "uneven.json", b"[[90,10,10,10,10,10,10,11]]");
+    let args = ["advise", uneven.as_str(), "--gpus", "4", "--device", "cpu"];
+    assert!(run(&args).contains("Take "));
+    assert!(run(&[&args[..], &["--knee", "3"]].concat()).contains("Not worth it"));
+    let output = eplb(&[&args[..], &["--knee", "0.9"]].concat());
+    assert!(String::from_utf8(output.stderr).unwrap().contains("is not between 1 and 100"));
+    assert_refused(&["advise", &even, "--gpus", "0"], "gpus 0 is not at least 1");
+    assert_refused(
+        &["advise", &even, "--gpus", "4", "--nodes", "3"],
+        "num_gpus 4 is not a multiple of num_nodes 3",
+    );
+}
