@@ -390,3 +390,17 @@ fn forecasts_keep_the_shape_and_refuse_another() {
     let other = drifting(1, 3, 8, 0.0, 2).remove(0);
     assert!(forecast(&[other, trace[0].clone()]).is_err());
 }
+
+/// A loop that restores its running plan before it has seen a window.
+#[test]
+fn a_restored_plan_of_another_model_is_refused_when_the_first_window_tells() {
+    let cluster = Cluster::new(6, 1, 1, 3).unwrap();
+    let mut rebalancer = Rebalancer::new(planner(), cluster, RebalanceOptions::default()).unwrap();
+    rebalancer.apply(Placement::new(6, 6, (0..6).collect()).unwrap()).unwrap();
+    let error = rebalancer.observe(drifting(1, 1, 4, 0.0, 1).remove(0)).unwrap_err().to_string();
+    assert_eq!(error, "experts of the previous plan 6 is not the number of experts, 4");
+    let two = Loads::from_windows(&drifting(2, 1, 6, 0.1, 1), &[1.0, 1.0]).unwrap();
+    assert!(rebalancer.observe(two).unwrap_err().to_string().starts_with("windows of the window 2"));
+    rebalancer.observe(drifting(1, 1, 6, 0.0, 1).remove(0)).unwrap();
+    assert!(rebalancer.propose().is_ok());
+}

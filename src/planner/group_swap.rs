@@ -125,5 +125,6 @@ fn take_over(
         node[slot] = expert as u32;
         gpu_load[gpu] += load;
     }
-    Some(())
+    // Where every expert has its most replicas and slots are left, the groups cannot change places.
+    vacant.iter().all(Vec::is_empty).then_some(())
 }

@@ -117,6 +117,14 @@ impl Rebalancer {
     /// cluster.
     pub fn observe(&mut self, window: Loads) -> Result<(), Error> {
         self.cluster.check_experts(window.experts())?;
+        let windows = window.windows().len();
+        if windows > 1 {
+            return Err(Error::invalid("windows of the window", windows, "is not 1: give them one by one"));
+        }
+        if let (Some(running), true) = (&self.running, self.history.is_empty()) {
+            let placement = PreviousMap::from(running).placement(&window, &self.cluster)?;
+            check::score(&window, &self.cluster, placement.physical_to_logical())?;
+        }
         if let Some(before) = self.history.back() {
             for (field, found, wanted) in [
                 ("layers of the window", window.layers(), before.layers()),
