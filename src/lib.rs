@@ -81,6 +81,7 @@ pub mod profile;
 #[cfg(all(feature = "gpu", feature = "cli", not(feature = "test-support")))]
 mod profile;
 pub mod rebalance;
+mod replan;
 #[cfg(feature = "gpu")]
 mod stages;
 #[cfg(all(feature = "gpu", feature = "test-support"))]

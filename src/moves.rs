@@ -1,22 +1,11 @@
 //! What it costs to get from one plan to another, and the limits on it.
 //!
 //! A slot *moves* where its GPU receives an expert it does not hold yet: its weights must be transferred.
-//! Exchanging slots of one GPU, or relabelling equal GPUs of a node, transfers nothing: plans made from a
-//! previous one are relabelled so that the fewest slots change.
-
-use pathfinding::matrix::Matrix;
-use pathfinding::prelude::kuhn_munkres;
+//! Exchanging slots of one GPU transfers nothing: what a GPU keeps stays in its slot.
 
 use crate::cluster::Cluster;
 use crate::error::Error;
 use crate::plan::Placement;
-
-/// GPUs of a node up to which the best relabelling is found; beyond, where the assignment problem would take
-/// minutes, the largest overlaps are taken first.
-const MOST_ASSIGNED: usize = 512;
-
-/// Nodes up to which every pair is weighed by its best relabelling of GPUs; beyond, by what the two have in common.
-const MOST_PAIRED: usize = 32;
 
 /// Parts of a million.
 const MILLION: u64 = 1_000_000;
@@ -63,61 +52,41 @@ impl MaxMoves {
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MoveLimits {
-    /// The most slots that may move, in all layers together: a hard bound. `None`: no bound.
+    /// The most slots that may move for balance, in all layers together: a hard bound. What makes a map valid moves
+    /// besides ([`Moves::repairs`]). `None`: no bound.
     pub max_moves: Option<MaxMoves>,
-    /// The most slots of a layer that may move: a hard bound. `None`: no bound.
+    /// The most slots of a layer that may move for balance: a hard bound. `None`: no bound.
     pub max_moves_per_layer: Option<MaxMoves>,
-    /// What moving all slots of a layer must bring at least, in millionths of its objective as it stands; each
-    /// moved slot must be worth its share of that.
+    /// What moving all slots of a layer must bring at least, in millionths of the mean GPU; each moved slot must be
+    /// worth its share of that.
     pub min_gain_ppm: u32,
-    /// How much worse than a fresh plan a layer may stay, in millionths: moves end there.
-    pub max_loss_ppm: u32,
     /// Layers whose balancedness (over all windows) is at least this many millionths are left untouched.
     pub skip_if_balanced_ppm: Option<u32>,
 }
 
 impl Default for MoveLimits {
     fn default() -> Self {
-        Self {
-            max_moves: None,
-            max_moves_per_layer: None,
-            min_gain_ppm: 80_000,
-            max_loss_ppm: 2_000,
-            skip_if_balanced_ppm: None,
-        }
+        Self { max_moves: None, max_moves_per_layer: None, min_gain_ppm: 100_000, skip_if_balanced_ppm: None }
     }
 }
 
 impl MoveLimits {
-    /// Limits for a loop that plans at every window: at most 15 % of all slots move at a step, and a moved slot
-    /// costs an eighth of what it costs by default. A step is then judged by what the transfers may take, and what
-    /// does not fit is left to the next.
+    /// Limits for a loop that plans at every window: at most 5 % of all slots move for balance at a step. What does
+    /// not fit is left to the next.
     ///
     /// ```
     /// use eplb_wgpu::{MaxMoves, MoveLimits};
-    /// assert_eq!(MoveLimits::each_window().max_moves, Some(MaxMoves::Ppm(150_000)));
+    /// assert_eq!(MoveLimits::each_window().max_moves, Some(MaxMoves::Ppm(50_000)));
     /// ```
     #[must_use]
     pub fn each_window() -> Self {
-        Self { max_moves: Some(MaxMoves::Ppm(150_000)), min_gain_ppm: 10_000, ..Self::default() }
+        Self { max_moves: Some(MaxMoves::Ppm(50_000)), ..Self::default() }
     }
 
     /// Whether a layer of this objective is left untouched; `even` is what an even spread would give.
     pub(crate) fn is_balanced(&self, even: u32, value: u32) -> bool {
         let enough = |ppm: u32| u64::from(even) * MILLION >= u64::from(value) * u64::from(ppm);
         self.skip_if_balanced_ppm.is_some_and(enough)
-    }
-
-    /// The objective at which moves end, for that of a fresh plan.
-    pub(crate) fn tolerated(&self, fresh: u32) -> u32 {
-        let loss = u64::from(fresh) * u64::from(self.max_loss_ppm) / MILLION;
-        u32::try_from(u64::from(fresh) + loss).unwrap_or(u32::MAX)
-    }
-
-    /// What `moves` of a layer's `slots` must bring, for the objective as it stands.
-    pub(crate) fn price(&self, value: u32, moves: usize, slots: u32) -> u64 {
-        let all = u64::from(value) * u64::from(self.min_gain_ppm) / MILLION;
-        all * moves as u64 / u64::from(slots.max(1))
     }
 }
 
@@ -129,6 +98,9 @@ pub struct Moves {
     pub changed_slots: usize,
     /// Slots whose GPU receives an expert it did not hold: the transfers.
     pub received: usize,
+    /// Those of them that make valid what was not: an expert without a replica, a duplicate that can go, a group across
+    /// nodes, a slot that is new.
+    pub repairs: usize,
     /// Slots in all.
     pub slots: usize,
 }
@@ -154,6 +126,7 @@ impl Moves {
         Ok(Self {
             changed_slots: old.iter().zip(new).filter(|(a, b)| a != b).count(),
             received: received(cluster.slots_per_gpu(), old, new),
+            repairs: 0,
             slots: new.len(),
         })
     }
@@ -233,57 +206,6 @@ impl IsFree for u32 {
     }
 }
 
-/// `new` with nodes, GPUs inside nodes and slots inside GPUs relabelled so that the fewest slots of the layer
-/// change: an assignment problem over the GPUs of each pair of nodes, then one over the nodes.
-pub(crate) fn relabel_layer(cluster: &Cluster, old: &[u32], new: &[u32]) -> Vec<u32> {
-    let slots = cluster.slots_per_gpu();
-    let nodes = cluster.planned_nodes();
-    let gpus = cluster.num_gpus() / nodes;
-    let gpu = |node: usize, gpu: usize| (node * gpus + gpu) * slots..(node * gpus + gpu + 1) * slots;
-    // How the GPUs of an old node are best taken by those of a new one.
-    let pair = |a: usize, b: usize| {
-        let weight = |(i, j): (usize, usize)| overlap(&old[gpu(a, i)], &new[gpu(b, j)]) as i64;
-        assign(gpus, weight)
-    };
-    let node = |node: usize| node * gpus * slots..(node + 1) * gpus * slots;
-    let weight = |(a, b): (usize, usize)| match nodes {
-        ..=MOST_PAIRED => pair(a, b).0,
-        _ => overlap(&old[node(a)], &new[node(b)]) as i64,
-    };
-    let (_, node_of) = assign(nodes, weight);
-    let mut out = Vec::with_capacity(new.len());
-    for (a, &b) in node_of.iter().enumerate() {
-        for (i, &j) in pair(a, b).1.iter().enumerate() {
-            out.extend(in_place(&old[gpu(a, i)], &new[gpu(b, j)]));
-        }
-    }
-    out
-}
-
-/// For each of `n` rows another of `n` columns, so that the weights sum to the most; and that sum.
-fn assign(n: usize, weight: impl Fn((usize, usize)) -> i64) -> (i64, Vec<usize>) {
-    if n <= MOST_ASSIGNED {
-        return kuhn_munkres(&Matrix::from_fn(n, n, weight));
-    }
-    let mut cells: Vec<(i64, usize, usize)> = (0..n)
-        .flat_map(|i| (0..n).map(move |j| (i, j)))
-        .map(|(i, j)| (weight((i, j)), i, j))
-        .filter(|(weight, ..)| *weight > 0)
-        .collect();
-    cells.sort_by_key(|&(weight, i, j)| (-weight, i, j));
-    let (mut row, mut taken, mut sum) = (vec![None; n], vec![false; n], 0);
-    for (weight, i, j) in cells {
-        if row[i].is_none() && !taken[j] {
-            row[i] = Some(j);
-            taken[j] = true;
-            sum += weight;
-        }
-    }
-    let mut free = (0..n).filter(|&j| !taken[j]);
-    let columns = row.into_iter().map(|column| column.or_else(|| free.next()).unwrap_or(0)).collect();
-    (sum, columns)
-}
-
 /// The replicas of `new` in an order in which those that `old` holds keep their slots.
 pub(crate) fn in_place(old: &[u32], new: &[u32]) -> Vec<u32> {
     let mut rest = new.to_vec();
@@ -291,19 +213,4 @@ pub(crate) fn in_place(old: &[u32], new: &[u32]) -> Vec<u32> {
         old.iter().map(|expert| rest.iter().position(|e| e == expert).map(|at| rest.remove(at))).collect();
     let mut rest = rest.into_iter();
     kept.into_iter().map(|slot| slot.or_else(|| rest.next()).unwrap_or(crate::params::FREE)).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn more_gpus_than_can_be_assigned_are_matched_by_overlap() {
-        let n = MOST_ASSIGNED + 88;
-        let cluster = Cluster::new(2 * n, 1, 1, n).unwrap();
-        let old: Vec<u32> = (0..2 * n as u32).collect();
-        // The GPUs in reverse order, each with its slots exchanged.
-        let new: Vec<u32> = old.chunks(2).rev().flat_map(|gpu| [gpu[1], gpu[0]]).collect();
-        assert_eq!(relabel_layer(&cluster, &old, &new), old);
-    }
 }

@@ -371,6 +371,35 @@ impl Plan {
         self.on_threads(|| self.loads.windows().map(quality).collect())
     }
 
+    /// The same plan in the numbering of all GPUs, where it was made for those that remain: the slots of the GPUs that are
+    /// gone are free. `cluster` is of all GPUs, with as many replicas as this plan has.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] where the GPUs of the plan and those that are gone are not those of `cluster`, or have other
+    /// numbers of slots; [`Error::InvalidPlan`] where the plan breaks a rule of that cluster, as nodes of unequal size.
+    pub fn with_gone_gpus(&self, cluster: &Cluster, gone: &[usize]) -> Result<Self, Error> {
+        let (all, each) = (cluster.num_gpus(), cluster.slots_per_gpu());
+        let remain: Vec<usize> = (0..all).filter(|gpu| !gone.contains(gpu)).collect();
+        for (field, found, wanted) in [
+            ("GPUs that remain", remain.len(), self.cluster.num_gpus()),
+            ("slots_per_gpu", each, self.cluster.slots_per_gpu()),
+        ] {
+            if found != wanted {
+                return Err(Error::invalid(field, found, format!("is not that of the plan, {wanted}")));
+            }
+        }
+        let mut map = vec![-1; self.layers() * cluster.num_slots()];
+        let rows = map.chunks_exact_mut(cluster.num_slots());
+        for (row, held) in rows.zip(self.physical_to_logical().chunks_exact(self.slots())) {
+            for (&gpu, held) in remain.iter().zip(held.chunks_exact(each)) {
+                row[gpu * each..(gpu + 1) * each].copy_from_slice(held);
+            }
+        }
+        check::score(&self.loads, cluster, &map)?;
+        let placement = Placement::new(self.experts(), cluster.num_slots(), map)?;
+        Ok(Self { placement, cluster: cluster.clone(), quality: OnceLock::new(), ..self.clone() })
+    }
+
     /// The loads the plan was made for.
     #[must_use]
     pub fn loads(&self) -> &Loads {

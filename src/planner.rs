@@ -5,10 +5,8 @@ mod background;
 pub(crate) mod cpu;
 #[cfg(feature = "gpu")]
 pub(crate) mod gpu;
-pub(crate) mod group_swap;
 pub(crate) mod host;
-pub(crate) mod warm;
-pub(crate) mod warm_moves;
+mod replan;
 mod within;
 
 use std::sync::{Arc, OnceLock};
@@ -20,14 +18,14 @@ use crate::choice::{DeviceChoice, DeviceInfo};
 use crate::cluster::Cluster;
 use crate::error::Error;
 use crate::loads::Loads;
-use crate::moves::{self, MoveLimits, Moves};
 use crate::options::{Duplicates, PlanOptions};
 use crate::params::{FREE, Params};
-use crate::plan::{Placement, Plan, Stop};
+use crate::plan::{Placement, Plan};
 use crate::planner::backend::Backend;
 use crate::planner::cpu::Planned;
-use crate::previous::PreviousMap;
 use crate::watch::{Attempt, Cancel, Progress, Watch};
+
+pub use replan::{LayerMoves, Replan};
 
 /// Makes plans on one device; made once and used often, from many threads. Clones share the device.
 ///
@@ -280,86 +278,6 @@ impl Planner {
         }
     }
 
-    /// Plans from `previous`, the plan that runs: the search starts there, each moved slot must be worth its
-    /// transfer, and where that start is too far off, a fresh plan is taken, relabelled so that the fewest
-    /// slots change. No layer becomes worse than it was by the objective of `loads` (the heaviest GPU, or its
-    /// weighted mean over windows).
-    ///
-    /// # Errors
-    /// As for [`Planner::plan`]; and [`Error::Invalid`] or [`Error::InvalidPlan`] where `previous` is not a
-    /// plan of these layers and experts on the cluster.
-    ///
-    /// ```
-    /// use eplb_wgpu::{Cluster, DeviceChoice, Loads, MoveLimits, PlanOptions, Planner};
-    /// let planner = Planner::new(DeviceChoice::Cpu)?;
-    /// let (cluster, options) = (Cluster::new(6, 1, 1, 3)?, PlanOptions::default());
-    /// let running = planner.plan(&Loads::from_counts(1, 4, &[90, 30, 20, 10])?, &cluster, &options)?;
-    /// let now = Loads::from_counts(1, 4, &[85, 35, 20, 10])?;
-    /// let replan = planner.replan(&now, &cluster, running.placement(), &options, &MoveLimits::default())?;
-    /// assert!(replan.moves().received <= 6);
-    /// # Ok::<(), eplb_wgpu::Error>(())
-    /// ```
-    pub fn replan(
-        &self,
-        loads: &Loads,
-        cluster: &Cluster,
-        previous: impl Into<PreviousMap>,
-        options: &PlanOptions,
-        limits: &MoveLimits,
-    ) -> Result<Replan, Error> {
-        let previous = previous.into().placement(loads, cluster)?;
-        check::score(loads, cluster, previous.physical_to_logical())?;
-        self.replan_from(self.plan(loads, cluster, options)?, Some(&previous), limits)
-    }
-
-    /// [`Planner::replan`] where the fresh plan is known; without a previous plan the fresh one is it.
-    pub(crate) fn replan_from(
-        &self,
-        mut fresh: Plan,
-        previous: Option<&Placement>,
-        limits: &MoveLimits,
-    ) -> Result<Replan, Error> {
-        let Some(previous) = previous else {
-            return Ok(fresh.into());
-        };
-        let start = Instant::now();
-        let params = Params::new(&fresh.loads, &fresh.cluster, &fresh.options)?;
-        let before = from_map(previous.physical_to_logical());
-        let after = from_map(fresh.physical_to_logical());
-        let paths =
-            self.on_threads(|| warm::paths(&params, &fresh.cluster, &fresh.loads, &before, &after, limits));
-        self.watch.attempt(fresh.loads.layers()).go_on()?;
-        let chosen = warm::choose(&params, &paths, limits);
-        let mut slots = Vec::with_capacity(before.len());
-        let mut layers = Vec::with_capacity(paths.len());
-        let per_gpu = fresh.cluster.slots_per_gpu();
-        for ((path, &index), old) in paths.iter().zip(&chosen).zip(before.chunks_exact(previous.slots())) {
-            let point = &path.points[index];
-            for (old, new) in old.chunks_exact(per_gpu).zip(point.slots.chunks_exact(per_gpu)) {
-                slots.extend(to_map(&moves::in_place(old, new)));
-            }
-            let ratio = |a: u32, b: u32| if b == 0 { 0.0 } else { f64::from(a) / f64::from(b) - 1.0 };
-            layers.push(LayerMoves {
-                received: point.moves,
-                gain: 0.0 - ratio(point.value, path.points[0].value),
-                loss: ratio(point.value, path.fresh_value).max(0.0),
-                fresh: point.fresh,
-            });
-        }
-        let placement = Placement::new(previous.experts(), previous.slots(), slots)?;
-        check::score(&fresh.loads, &fresh.cluster, placement.physical_to_logical())?;
-        let moves = Moves::between(&fresh.cluster, previous, &placement)?;
-        for (stop, layer) in fresh.stops.iter_mut().zip(&layers) {
-            if !layer.fresh {
-                *stop = Stop::PreviousPlan;
-            }
-        }
-        fresh.placement = placement;
-        fresh.quality = OnceLock::new();
-        fresh.elapsed += start.elapsed();
-        Ok(Replan { plan: fresh, moves, layers })
-    }
-
     /// [`Planner::plan`] without blocking the caller's executor: the work runs on a thread of its own, from the
     /// first poll on. Dropping the future lets that work end unseen; the planner stays usable.
     ///
@@ -390,75 +308,11 @@ impl Planner {
 }
 
 /// The planner's slots as maps have them: -1 for a free one.
-fn to_map(slots: &[u32]) -> impl Iterator<Item = i32> + '_ {
+pub(crate) fn to_map(slots: &[u32]) -> impl Iterator<Item = i32> + '_ {
     slots.iter().map(|&e| if e == FREE { -1 } else { e as i32 })
 }
 
 /// A map as the planner has it.
 fn from_map(map: &[i32]) -> Vec<u32> {
     map.iter().map(|&e| u32::try_from(e).unwrap_or(FREE)).collect()
-}
-
-/// A plan made from a previous one, and what it moves.
-#[derive(Clone, Debug)]
-pub struct Replan {
-    plan: Plan,
-    moves: Moves,
-    layers: Vec<LayerMoves>,
-}
-
-/// What happens to one layer.
-#[derive(Clone, Copy, Debug, PartialEq)]
-#[non_exhaustive]
-pub struct LayerMoves {
-    /// Slots whose GPU receives a new expert.
-    pub received: usize,
-    /// By which part the objective falls: 0.1 is a tenth less than with the previous plan.
-    pub gain: f64,
-    /// By which part it stays above that of a fresh plan.
-    pub loss: f64,
-    /// Whether a fresh plan was taken.
-    pub fresh: bool,
-}
-
-impl From<Plan> for Replan {
-    /// A plan with nothing before it.
-    fn from(plan: Plan) -> Self {
-        let moves = Moves { slots: plan.physical_to_logical().len(), ..Moves::default() };
-        Self { plan, moves, layers: Vec::new() }
-    }
-}
-
-impl Replan {
-    /// The plan.
-    #[must_use]
-    pub fn plan(&self) -> &Plan {
-        &self.plan
-    }
-
-    /// Asks for another bound of the plan, see [`Plan::set_bound`].
-    pub fn set_bound(&mut self, effort: BoundEffort) {
-        self.plan.set_bound(effort);
-    }
-
-    /// What it moves, all layers together.
-    #[must_use]
-    pub fn moves(&self) -> &Moves {
-        &self.moves
-    }
-
-    /// Layer by layer; empty where there was no previous plan.
-    #[must_use]
-    pub fn layers(&self) -> &[LayerMoves] {
-        &self.layers
-    }
-
-    /// The layers that move, those to move first first: by falling gain for a moved slot, ties to the lower.
-    #[must_use]
-    pub fn layers_to_move(&self) -> Vec<usize> {
-        let worth = |layer: usize| self.layers[layer].gain / self.layers[layer].received.max(1) as f64;
-        let mut order: Vec<usize> = (0..self.layers.len()).filter(|&l| self.layers[l].received > 0).collect();
-        order.sort_by(|&a, &b| worth(b).total_cmp(&worth(a)).then(a.cmp(&b)));
-        order
-    }
 }

@@ -4,7 +4,7 @@ use eplb_wgpu::rebalance::{RebalanceOptions, Rebalancer, ReplayOptions, Strategy
 use eplb_wgpu::trace::{Family, Generate, Window};
 use eplb_wgpu::{
     Cluster, DeviceChoice, Duplicates, Loads, MaxMoves, MoveLimits, Moves, Placement, PlanOptions, Planner,
-    Preset, check,
+    Preset, PreviousMap, check,
 };
 use proptest::prelude::{Strategy as _, prop_oneof};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
@@ -30,6 +30,23 @@ fn objective(loads: &Loads, cluster: &Cluster, map: &[i32]) -> Vec<f64> {
         for (sum, layer) in sums.iter_mut().zip(&quality.layers) {
             let total = layer.mean_gpu_load * cluster.num_gpus() as f64;
             *sum += if total > 0.0 { weight * layer.max_gpu_load / total } else { 0.0 };
+        }
+    }
+    sums
+}
+
+/// What plans over time are judged by, layer by layer, from the loads as given: the weighted mean over windows of the
+/// heaviest GPU, over the mean one, and of the squares of what GPUs carry above it (a line beyond three times the mean).
+fn over_time(loads: &Loads, cluster: &Cluster, map: &[i32]) -> Vec<f64> {
+    let mut sums = vec![0.0; loads.layers()];
+    for (window, weight) in loads.windows().zip(loads.window_weights()) {
+        let gpus = check::gpu_loads(window, cluster, map).expect("the map is of this cluster");
+        for (sum, gpus) in sums.iter_mut().zip(gpus.chunks(cluster.num_gpus())) {
+            let mean = gpus.iter().sum::<f64>() / gpus.len() as f64;
+            let above = |load: &f64| (load / mean - 1.0).max(0.0);
+            let square = |x: f64| if x <= 2.0 { x * x } else { 4.0 * x - 4.0 };
+            let peak = gpus.iter().map(above).fold(0.0, f64::max);
+            *sum += weight * (1.0 + peak + gpus.iter().map(above).map(square).sum::<f64>());
         }
     }
     sums
@@ -159,17 +176,16 @@ fn plans_from_a_previous_one_keep_their_promises() {
             ]),
             proptest::option::of((0..20usize).prop_map(MaxMoves::Slots)),
         ),
-        (0..200_000u32, 0..50_000u32, proptest::option::of(500_000..1_000_000u32)),
+        (0..200_000u32, proptest::option::of(500_000..1_000_000u32)),
     );
     let planner = planner();
-    let check = |((cluster, seed, drift, windows), (max_moves, per_layer), (gain, loss, skip))| {
+    let check = |((cluster, seed, drift, windows), (max_moves, per_layer), (gain, skip))| {
         let cluster = &clusters[cluster];
         let trace = drifting(windows + 1, 3, 32, [0.05, 0.4, 2.0][drift], seed);
         let limits = MoveLimits {
             max_moves,
             max_moves_per_layer: per_layer,
             min_gain_ppm: gain,
-            max_loss_ppm: loss,
             skip_if_balanced_ppm: skip,
         };
         let options = PlanOptions { starts: 2, iterations: 100, ..Preset::SCENARIOS.options() };
@@ -179,7 +195,7 @@ fn plans_from_a_previous_one_keep_their_promises() {
         let now = replan.plan();
         let moves = Moves::between(cluster, before.placement(), now.placement()).unwrap();
         assert_eq!(moves, *replan.moves());
-        // Slots are relabelled so that only moved ones change, and those that become free.
+        // Only moved slots change, and those that become free.
         let free = cluster.num_slots() > cluster.num_replicas();
         assert!(moves.changed_slots == moves.received || (free && moves.changed_slots > moves.received));
         match max_moves {
@@ -191,25 +207,27 @@ fn plans_from_a_previous_one_keep_their_promises() {
         }
         let slots = cluster.num_slots();
         let rows = before.physical_to_logical().chunks(slots).zip(now.physical_to_logical().chunks(slots));
-        let was = objective(&loads, cluster, before.physical_to_logical());
-        let is = objective(&loads, cluster, now.physical_to_logical());
+        let peaks = objective(&loads, cluster, before.physical_to_logical());
+        let was = over_time(&loads, cluster, before.physical_to_logical());
+        let is = over_time(&loads, cluster, now.physical_to_logical());
         for (layer, (old, new)) in rows.enumerate() {
             let one = |map: &[i32]| Placement::new(32, slots, map.to_vec()).unwrap();
             let moved = Moves::between(cluster, &one(old), &one(new)).unwrap().received;
             assert_eq!(moved, replan.layers()[layer].received);
             assert!(per_layer.is_none_or(|most: MaxMoves| moved <= most.of(slots)));
             assert!(
-                is[layer] <= was[layer] * (1.0 + 1e-6),
+                is[layer] <= was[layer] * (1.0 + 1e-4),
                 "layer {layer}: {} after {}",
                 is[layer],
                 was[layer]
             );
-            let balanced = 1.0 / (cluster.num_gpus() as f64 * was[layer]);
+            let balanced = 1.0 / (cluster.num_gpus() as f64 * peaks[layer]);
             if skip.is_some_and(|ppm| balanced >= f64::from(ppm) / 1e6 + 1e-6) {
                 assert_eq!(moved, 0, "layer {layer} is balanced: {balanced}");
             }
             let gain = 1.0 - is[layer] / was[layer];
-            assert!((gain - replan.layers()[layer].gain).abs() < 1e-5);
+            let told = replan.layers()[layer].gain;
+            assert!((gain - told).abs() < 2e-3, "layer {layer}: {gain}, told {told}");
         }
         let order = replan.layers_to_move();
         let worth = |&l: &usize| replan.layers()[l].gain / replan.layers()[l].received as f64;
@@ -241,23 +259,29 @@ fn noise_moves_little_and_keeps_the_balance() {
 }
 
 #[test]
-fn a_fresh_plan_is_taken_where_the_start_is_too_far_off() {
+fn other_loads_are_followed_step_by_step() {
     let (before, now) = (drifting(1, 3, 64, 0.0, 1).remove(0), drifting(1, 3, 64, 0.0, 2).remove(0));
-    let cluster = Cluster::new(96, 8, 4, 16).unwrap();
-    let (planner, options) = (planner(), PlanOptions::default());
-    let running = planner.plan(&before, &cluster, &options).unwrap();
-    let fresh = planner.plan(&now, &cluster, &options).unwrap();
-    let limits = MoveLimits { min_gain_ppm: 0, max_loss_ppm: 0, ..MoveLimits::default() };
-    let replan = planner.replan(&now, &cluster, running.placement(), &options, &limits).unwrap();
-    let (reached, best) = (replan.plan().quality().balancedness(), fresh.quality().balancedness());
-    assert!(reached >= best * (1.0 - 1e-6), "{reached} of {best}");
-    // Relabelled: fewer slots move than between the plans as they are.
-    let raw = Moves::between(&cluster, running.placement(), fresh.placement()).unwrap();
-    assert!(replan.moves().received < raw.received, "{:?} {raw:?}", replan.moves());
+    for cluster in [Cluster::new(96, 8, 4, 16).unwrap(), Cluster::new(96, 1, 1, 16).unwrap()] {
+        let (planner, options) = (planner(), PlanOptions::default());
+        let mut running = planner.plan(&before, &cluster, &options).unwrap();
+        let fresh = planner.plan(&now, &cluster, &options).unwrap().quality().balancedness();
+        let mut reached = 0.0;
+        for _ in 0..12 {
+            // Groups change places as a whole: in so few layers no small part of the slots allows that.
+            let flat = cluster.num_nodes() == 1;
+            let max_moves = flat.then_some(MaxMoves::Ppm(50_000));
+            let limits = MoveLimits { max_moves, min_gain_ppm: 10_000, ..MoveLimits::default() };
+            let replan = planner.replan(&now, &cluster, running.placement(), &options, &limits).unwrap();
+            assert!(!flat || replan.moves().share() <= 0.05);
+            running = replan.plan().clone();
+            reached = running.quality().balancedness();
+        }
+        assert!(reached >= fresh * 0.95, "{cluster:?}: {reached} of {fresh}");
+    }
 }
 
 #[test]
-fn a_relabelled_plan_needs_no_move() {
+fn a_balanced_plan_stays_whatever_its_labels() {
     let loads = drifting(1, 2, 64, 0.0, 3).remove(0);
     let cluster = Cluster::new(96, 8, 4, 16).unwrap();
     let (planner, options) = (planner(), PlanOptions::default());
@@ -275,7 +299,7 @@ fn a_relabelled_plan_needs_no_move() {
         }
     }
     let running = Placement::new(64, slots, map).unwrap();
-    let limits = MoveLimits { min_gain_ppm: 0, max_loss_ppm: 0, ..MoveLimits::default() };
+    let limits = MoveLimits::default();
     let replan = planner.replan(&loads, &cluster, &running, &options, &limits).unwrap();
     assert_eq!((replan.moves().received, replan.moves().changed_slots), (0, 0));
     assert_eq!(replan.plan().placement(), &running);
@@ -294,12 +318,51 @@ fn a_previous_plan_of_another_shape_is_refused() {
     assert_eq!(error(&few), "layers of the previous plan 1 is not the number of layers, 2");
     let other = Placement::new(15, 24, (0..48).map(|s| s % 15).collect()).unwrap();
     assert_eq!(error(&other), "experts of the previous plan 15 is not the number of experts, 16");
-    let missing = Placement::new(16, 24, (0..48).map(|s| s % 15).collect()).unwrap();
-    assert!(error(&missing).contains("expert 15"), "{}", error(&missing));
+    let beyond = PreviousMap::new(24, vec![16; 48]).unwrap();
+    let (options, limits) = (PlanOptions::default(), MoveLimits::default());
+    let said = planner.replan(&loads, &cluster, beyond, &options, &limits).unwrap_err().to_string();
+    assert_eq!(said, "plan is not valid: layer 0: slot 0 holds 16, not an expert in 0..16 or -1");
+}
+
+/// Any map is one to start from: what can stay stays, and what must move is counted apart.
+#[test]
+fn any_map_is_mended_first() {
+    let loads = drifting(1, 1, 16, 0.0, 1).remove(0);
+    let (planner, options) = (planner(), PlanOptions::default());
+    let limits = MoveLimits { max_moves: Some(MaxMoves::Slots(0)), ..MoveLimits::default() };
+    let replan = |cluster: &Cluster, slots: usize, map: Vec<i32>| {
+        let map = PreviousMap::new(slots, map).unwrap();
+        let replan = planner.replan(&loads, cluster, map, &options, &limits).unwrap();
+        assert_eq!(replan.moves().received, replan.moves().repairs);
+        assert_eq!(replan.plan().quality().same_gpu_duplicates(), 0);
+        replan
+    };
+    let flat = Cluster::new(24, 1, 1, 8).unwrap();
+    let start: Vec<i32> = (0..24).map(|slot| slot % 16).collect();
+    let stays = replan(&flat, 24, start.clone());
+    assert_eq!((stays.moves().received, stays.plan().physical_to_logical()), (0, &start[..]));
+    // Expert 15 has no replica, and a GPU two of expert 0.
+    let mut broken = start.clone();
+    (broken[15], broken[1]) = (14, 0);
+    let mended = replan(&flat, 24, broken.clone());
+    assert_eq!(mended.lost(), [(0, 15)]);
+    assert!((1..=2).contains(&mended.moves().repairs), "{:?}", mended.moves());
+    // A GPU more, and one less.
+    let more = replan(&Cluster::new(27, 1, 1, 9).unwrap(), 24, start.clone());
+    assert_eq!((more.moves().repairs, &more.plan().physical_to_logical()[..24]), (3, &start[..]));
+    let less = replan(&Cluster::new(21, 1, 1, 7).unwrap(), 24, start.clone());
+    assert_eq!((less.moves().repairs, less.plan().physical_to_logical()), (0, &start[..21]));
+    // The map that servers start with has groups across nodes.
+    let nodes = Cluster::new(24, 4, 2, 4).unwrap();
+    let apart = replan(&nodes, 24, start);
+    assert!((1..=12).contains(&apart.moves().repairs), "{:?}", apart.moves());
+    // Nothing runs.
+    let new = replan(&flat, 24, vec![-1; 24]);
+    assert_eq!((new.moves().repairs, new.lost().len()), (24, 16));
 }
 
 #[test]
-fn the_rebalancer_repeats_itself_and_tells_why() {
+fn the_rebalancer_repeats_itself() {
     let trace = drifting(8, 2, 32, 0.3, 9);
     let cluster = Cluster::new(40, 1, 1, 8).unwrap();
     let run = || {
@@ -311,15 +374,11 @@ fn the_rebalancer_repeats_itself_and_tells_why() {
         for window in &trace {
             rebalancer.observe(window.clone()).unwrap();
             let proposal = rebalancer.propose().unwrap();
-            assert_ne!(proposal.strategy, Strategy::Auto);
-            rebalancer.apply(proposal.plan().placement().clone()).unwrap();
-            prints.push((proposal.plan().fingerprint(), proposal.strategy, proposal.backtests));
+            rebalancer.apply(proposal.plan().placement()).unwrap();
+            prints.push((proposal.plan().fingerprint(), *proposal.replan.moves()));
         }
-        let (_, strategy, backtests) = prints.last().unwrap().clone();
-        // Seven windows have been scored, and none of the tried was better than the one taken.
-        assert!(backtests.iter().all(|b| b.windows == 7));
-        let taken = backtests.iter().find(|b| b.strategy == strategy).unwrap().balancedness;
-        assert!(backtests.iter().all(|b| b.balancedness <= taken));
+        assert!(prints.iter().all(|(_, moves)| moves.share() <= 0.05 && moves.repairs == 0));
+        assert!(prints.iter().any(|(_, moves)| moves.received > 0));
         prints
     };
     assert_eq!(run(), run());
@@ -329,29 +388,9 @@ fn the_rebalancer_repeats_itself_and_tells_why() {
     for bad in [
         RebalanceOptions { windows: 17, ..RebalanceOptions::default() },
         RebalanceOptions { decay: 0.0, ..RebalanceOptions::default() },
-        RebalanceOptions { backtest: 0, ..RebalanceOptions::default() },
+        RebalanceOptions { forecast_windows: 0, ..RebalanceOptions::default() },
     ] {
         assert!(Rebalancer::new(planner(), cluster.clone(), bad).is_err());
-    }
-}
-
-/// What a backtest says is what a replay of the strategy alone comes to.
-#[test]
-fn backtests_are_replays() {
-    let trace = drifting(7, 2, 32, 0.3, 21);
-    let cluster = Cluster::new(40, 1, 1, 8).unwrap();
-    let setup = |strategies| ReplayOptions { strategies, interval: 1, options: RebalanceOptions::default() };
-    let strategies = vec![Strategy::Scenarios, Strategy::Forecast, Strategy::Last];
-    let rows = replay(&planner(), &trace, &cluster, &setup(strategies), || {}).unwrap();
-    let mut rebalancer = Rebalancer::new(planner(), cluster, RebalanceOptions::default()).unwrap();
-    for window in trace {
-        rebalancer.observe(window).unwrap();
-    }
-    let proposal = rebalancer.propose().unwrap();
-    for (backtest, row) in proposal.backtests.iter().zip(&rows) {
-        assert_eq!(backtest.strategy.name(), row.name);
-        let balancedness = backtest.balancedness.unwrap();
-        assert!((balancedness - row.balancedness.mean()).abs() < 1e-12, "{backtest:?} {row:?}");
     }
 }
 
@@ -360,14 +399,14 @@ fn replays_compare_with_an_oracle_the_greedy_rule_and_staying() {
     let trace = drifting(6, 2, 32, 0.3, 33);
     let cluster = Cluster::new(40, 1, 1, 8).unwrap();
     let mut setup = ReplayOptions {
-        strategies: vec![Strategy::Last],
+        strategies: vec![Strategy::Forecast],
         interval: 2,
         options: RebalanceOptions { fresh: true, ..RebalanceOptions::default() },
     };
     let mut steps = 0;
     let rows = replay(&planner(), &trace, &cluster, &setup, || steps += 1).unwrap();
     let names: Vec<&str> = rows.iter().map(|row| row.name.as_str()).collect();
-    assert_eq!(names, ["last", "oracle", "greedy", "never move"]);
+    assert_eq!(names, ["forecast", "oracle", "greedy", "never move"]);
     assert_eq!(steps, 4 * 5);
     for row in &rows {
         assert_eq!(row.balancedness.scores.len(), 5);
@@ -389,4 +428,18 @@ fn forecasts_keep_the_shape_and_refuse_another() {
     assert_eq!((next.layers(), next.experts()), (3, 16));
     let other = drifting(1, 3, 8, 0.0, 2).remove(0);
     assert!(forecast(&[other, trace[0].clone()]).is_err());
+}
+
+/// A loop that restores its running plan before it has seen a window.
+#[test]
+fn a_restored_plan_of_another_model_is_refused_when_the_first_window_tells() {
+    let cluster = Cluster::new(6, 1, 1, 3).unwrap();
+    let mut rebalancer = Rebalancer::new(planner(), cluster, RebalanceOptions::default()).unwrap();
+    rebalancer.apply(Placement::new(6, 6, (0..6).collect()).unwrap()).unwrap();
+    let error = rebalancer.observe(drifting(1, 1, 4, 0.0, 1).remove(0)).unwrap_err().to_string();
+    assert_eq!(error, "experts of the previous plan 6 is not the number of experts, 4");
+    let two = Loads::from_windows(&drifting(2, 1, 6, 0.1, 1), &[1.0, 1.0]).unwrap();
+    assert!(rebalancer.observe(two).unwrap_err().to_string().starts_with("windows of the window 2"));
+    rebalancer.observe(drifting(1, 1, 6, 0.0, 1).remove(0)).unwrap();
+    assert!(rebalancer.propose().is_ok());
 }

@@ -40,10 +40,8 @@ class MoveLimits(TypedDict, total=False):
     max_moves_per_layer: int | None
     """The most slots of a layer that may move."""
     min_gain: float
-    """What moving all slots of a layer must bring at least, as a share of its heaviest GPU's load; a moved slot must
+    """What moving all slots of a layer must bring at least, as a share of the mean GPU's load; a moved slot must
     be worth its part of that."""
-    max_loss: float
-    """How much worse than a fresh plan a layer may stay, as a share: moves end there."""
     skip_if_balanced: float | None
     """Layers of at least this balancedness stay as they are."""
 
@@ -54,11 +52,9 @@ class RebalanceOptions(MoveLimits, total=False):
     scenario_windows: int
     """Windows of ``scenarios``, 1 to 16; 8 by default."""
     decay: float
-    """Each window of ``scenarios`` weighs this much of the one after it; 0.7 by default."""
+    """Each window of ``scenarios`` weighs this much of the one after it; 0.9 by default."""
     forecast_windows: int
-    """Windows that ``forecast`` looks at; 16 by default."""
-    backtest: int
-    """Windows that ``auto`` tries the others on; 8 by default."""
+    """Windows that the forecast looks at; 32 by default."""
     fresh: bool
     """Plan anew each time, whatever runs. False by default."""
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ._core import Cluster
     from ._options import RebalanceOptions
 
-STRATEGIES = ("last", "scenarios", "forecast", "auto")
+STRATEGIES = ("scenarios", "forecast")
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,7 @@ class Proposal:
     plan: Plan
     """The plan, with its :attr:`Plan.moves` where one runs already."""
     strategy: str
-    """What it was made from; never ``auto``."""
-    backtests: dict[str, float | None]
-    """Under ``auto``: mean balancedness of each strategy on the last windows, None where none was tried."""
+    """What it was made from."""
 
 
 class Rebalancer:
@@ -42,9 +40,9 @@ class Rebalancer:
 
     Args:
         cluster: Where replicas can go.
-        strategy: ``last`` window, several as ``scenarios``, a ``forecast``, or ``auto``, whichever did best so far.
+        strategy: the last windows around a forecast as ``scenarios``, or the ``forecast`` alone.
         planner: What makes the plans; one made on first use by default.
-        **options: See :class:`RebalanceOptions`. By default at most 15 % of the slots move at a step.
+        **options: See :class:`RebalanceOptions`. By default at most 5 % of the slots move at a step.
 
     Raises:
         InvalidError: An option out of range or unknown.
@@ -60,7 +58,7 @@ class Rebalancer:
     def __init__(
         self,
         cluster: Cluster,
-        strategy: str = "auto",
+        strategy: str = "scenarios",
         *,
         planner: Planner | None = None,
         **options: Unpack[RebalanceOptions],
@@ -84,8 +82,8 @@ class Rebalancer:
         Raises:
             InvalidError: Before the first window.
         """
-        plan, strategy, tests = self._inner.propose()
-        return Proposal(Plan(plan), strategy, {name: score for name, score, _ in tests})
+        plan, strategy = self._inner.propose()
+        return Proposal(Plan(plan), strategy)
 
     def apply(self, running: Plan | ArrayLike) -> None:
         """Tells that a plan or a map [layers, slots] runs now: the one proposed, or any other, which need not fit.
@@ -111,8 +109,6 @@ class ReplayRow:
     """The share of the slots that moved, at each new plan but the first."""
     milliseconds: NDArray[np.float64]
     """What each new plan took."""
-    taken: dict[str, int]
-    """How often ``auto`` took each strategy."""
 
 
 def replay(
@@ -152,7 +148,6 @@ def replay(
             replica_balancedness=np.array(row["replica_balancedness"]),
             moved=np.array(row["moved"]),
             milliseconds=np.array(row["milliseconds"]),
-            taken=row["taken"],
         )
         for row in rows
     ]

@@ -75,8 +75,8 @@ pub fn plan(options: Dict, several_windows: bool) -> PyResult<PlanOptions> {
 }
 
 /// Names of the limits on moves.
-const LIMITS: [&str; 6] =
-    ["max_moves", "max_moves_share", "max_moves_per_layer", "min_gain", "max_loss", "skip_if_balanced"];
+const LIMITS: [&str; 5] =
+    ["max_moves", "max_moves_share", "max_moves_per_layer", "min_gain", "skip_if_balanced"];
 
 /// `limits` with what is given; of a number and a share of moves, the share.
 pub fn limits(given: Dict, mut limits: MoveLimits) -> PyResult<MoveLimits> {
@@ -90,7 +90,6 @@ pub fn limits(given: Dict, mut limits: MoveLimits) -> PyResult<MoveLimits> {
             "max_moves_share" => limits.max_moves = share()?.map(MaxMoves::Ppm),
             "max_moves_per_layer" => limits.max_moves_per_layer = slots()?,
             "min_gain" => limits.min_gain_ppm = ppm(field, &given)?,
-            "max_loss" => limits.max_loss_ppm = ppm(field, &given)?,
             "skip_if_balanced" => limits.skip_if_balanced_ppm = share()?,
             _ => return Err(unknown("limit", field, &LIMITS)),
         }
@@ -109,8 +108,7 @@ pub fn with_most_moves(limits: &MoveLimits, most: Option<usize>) -> MoveLimits {
 }
 
 /// Names of the options of a rebalancer.
-const REBALANCE: [&str; 6] =
-    ["strategy", "scenario_windows", "decay", "forecast_windows", "backtest", "fresh"];
+const REBALANCE: [&str; 5] = ["strategy", "scenario_windows", "decay", "forecast_windows", "fresh"];
 
 /// Options of a rebalancer.
 pub fn rebalance(options: Dict, move_limits: Dict) -> PyResult<RebalanceOptions> {
@@ -124,7 +122,6 @@ pub fn rebalance(options: Dict, move_limits: Dict) -> PyResult<RebalanceOptions>
             "scenario_windows" => out.windows = value(field, &given, WHOLE)?,
             "decay" => out.decay = value(field, &given, "is not a number")?,
             "forecast_windows" => out.forecast_windows = value(field, &given, WHOLE)?,
-            "backtest" => out.backtest = value(field, &given, WHOLE)?,
             "fresh" => out.fresh = value(field, &given, "is not True or False")?,
             _ => return Err(unknown("option", field, &REBALANCE)),
         }

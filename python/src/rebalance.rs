@@ -31,7 +31,7 @@ struct State {
     last: Option<core::Loads>,
 }
 
-type Proposed = (Plan, &'static str, Vec<(&'static str, Option<f64>, usize)>);
+type Proposed = (Plan, &'static str);
 
 impl Rebalancer {
     /// Work on the state, on the planner's threads.
@@ -88,9 +88,7 @@ impl Rebalancer {
             });
             Ok((proposal, moved))
         })?;
-        let tests =
-            proposal.backtests.iter().map(|b| (b.strategy.name(), b.balancedness, b.windows)).collect();
-        Ok((Plan { plan: proposal.plan().clone(), moved }, proposal.strategy.name(), tests))
+        Ok((Plan { plan: proposal.plan().clone(), moved }, proposal.strategy.name()))
     }
 
     /// Tells that a map [layers][columns] of i64 runs; it need not fit.
@@ -146,10 +144,5 @@ fn row_dict<'py>(py: Python<'py>, row: &ReplayRow) -> PyResult<Bound<'py, PyDict
     dict.set_item("replica_balancedness", &row.replica_balancedness.scores)?;
     dict.set_item("moved", &row.moved.scores)?;
     dict.set_item("milliseconds", &row.milliseconds.scores)?;
-    let taken = PyDict::new(py);
-    for (strategy, times) in &row.taken {
-        taken.set_item(strategy.name(), times)?;
-    }
-    dict.set_item("taken", taken)?;
     Ok(dict)
 }

@@ -136,7 +136,7 @@ def test_a_map_that_breaks_a_rule_is_named_by_its_place() -> None:
 
 def test_a_loop_of_windows() -> None:
     cluster = Cluster(40, 1, 1, 8)
-    rebalancer = Rebalancer(cluster, "auto", max_moves_share=0.1)
+    rebalancer = Rebalancer(cluster, "scenarios", max_moves_share=0.1)
     with pytest.raises(InvalidError, match="windows observed 0"):
         rebalancer.propose()
     with pytest.raises(InvalidError, match="windows observed 0"):
@@ -145,8 +145,7 @@ def test_a_loop_of_windows() -> None:
     for seed in range(6):
         rebalancer.observe(weight)
         proposal = rebalancer.propose()
-        assert proposal.strategy in ("last", "scenarios", "forecast")
-        assert set(proposal.backtests) == {"last", "scenarios", "forecast"}
+        assert proposal.strategy == "scenarios"
         if running is not None:
             assert proposal.plan.moves is not None
             assert received(running, proposal.plan.physical_to_logical, 8) == proposal.plan.moves.received <= 8
@@ -158,7 +157,7 @@ def test_a_loop_of_windows() -> None:
     assert rebalancer.propose().plan.moves is not None
     with pytest.raises(InvalidError, match="layers of the window 3 is not as before, 2"):
         rebalancer.observe(loads(3, 32))
-    with pytest.raises(InvalidError, match="strategy best is not last, scenarios, forecast or auto"):
+    with pytest.raises(InvalidError, match="strategy best is not scenarios or forecast"):
         Rebalancer(cluster, "best")
     with pytest.raises(InvalidError, match="option window is not one of strategy, scenario_windows"):
         Rebalancer(cluster, window=3)
@@ -168,12 +167,12 @@ def test_a_replay_scores_every_strategy() -> None:
     windows = [loads(2, 32)]
     for seed in range(5):
         windows.append(drifted(windows[-1], seed))
-    rows = replay(np.stack(windows), Cluster(40, 1, 1, 8), strategies=["last", "auto"], max_moves=4, scenario_windows=3)
-    assert [row.name for row in rows] == ["last", "auto", "oracle", "greedy", "never move"]
+    rows = replay(np.stack(windows), Cluster(40, 1, 1, 8), strategies=["scenarios", "forecast"], max_moves=4, scenario_windows=3)
+    assert [row.name for row in rows] == ["scenarios", "forecast", "oracle", "greedy", "never move"]
     by_name = {row.name: row for row in rows}
     assert all(row.balancedness.shape == row.replica_balancedness.shape == (5,) for row in rows)
     assert by_name["oracle"].balancedness.mean() > by_name["never move"].balancedness.mean()
-    assert (by_name["last"].moved * 80 <= 4).all() and sum(by_name["auto"].taken.values()) == 5
+    assert (by_name["scenarios"].moved * 80 <= 4).all()
     with pytest.raises(InvalidError, match="number of windows 1 is not at least 2"):
         replay(np.stack(windows[:1]), Cluster(40, 1, 1, 8))
 

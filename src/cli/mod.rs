@@ -180,12 +180,9 @@ struct Limits {
     /// The most slots of a layer that may move: a number, or a part of its slots as in 15%
     #[arg(long, value_parser = parse_most)]
     max_moves_per_layer: Option<MaxMoves>,
-    /// What moving all slots of a layer must bring, as a part of its objective: 0.08 is 8 %
+    /// What moving all slots of a layer must bring, as a part of the mean GPU: 0.1 is 10 %
     #[arg(long, value_parser = parse_part)]
     min_gain: Option<u32>,
-    /// How much worse than a fresh plan a layer may stay: 0.005 is 0.5 %
-    #[arg(long, value_parser = parse_part)]
-    max_loss: Option<u32>,
     /// Leave layers alone whose balancedness is at least this
     #[arg(long, value_parser = parse_part)]
     skip_if_balanced: Option<u32>,
@@ -193,12 +190,11 @@ struct Limits {
 
 impl Limits {
     /// The options given.
-    fn given(&self) -> [(bool, &'static str); 5] {
+    fn given(&self) -> [(bool, &'static str); 4] {
         [
             (self.max_moves.is_some(), "--max-moves"),
             (self.max_moves_per_layer.is_some(), "--max-moves-per-layer"),
             (self.min_gain.is_some(), "--min-gain"),
-            (self.max_loss.is_some(), "--max-loss"),
             (self.skip_if_balanced.is_some(), "--skip-if-balanced"),
         ]
     }
@@ -209,7 +205,6 @@ impl Limits {
             max_moves: self.max_moves.or(default.max_moves),
             max_moves_per_layer: self.max_moves_per_layer.or(default.max_moves_per_layer),
             min_gain_ppm: self.min_gain.unwrap_or(default.min_gain_ppm),
-            max_loss_ppm: self.max_loss.unwrap_or(default.max_loss_ppm),
             skip_if_balanced_ppm: self.skip_if_balanced.or(default.skip_if_balanced_ppm),
         }
     }
@@ -221,12 +216,9 @@ struct Outlook {
     /// Windows that `scenarios` plans on, 1 to 16 [default: 8]
     #[arg(long)]
     windows: Option<usize>,
-    /// What a window weighs of the one after it, under `scenarios`: above 0, at most 1 [default: 0.7]
+    /// What a window weighs of the one after it, under `scenarios`: above 0, at most 1 [default: 0.9]
     #[arg(long)]
     decay: Option<f64>,
-    /// Windows that `auto` tries the strategies on, 1 to 1024 [default: 8]
-    #[arg(long)]
-    backtest: Option<usize>,
 }
 
 impl Outlook {
@@ -235,7 +227,6 @@ impl Outlook {
         RebalanceOptions {
             windows: self.windows.unwrap_or(default.windows),
             decay: self.decay.unwrap_or(default.decay),
-            backtest: self.backtest.unwrap_or(default.backtest),
             limits,
             ..default
         }

@@ -1,5 +1,6 @@
 //! `eplb plan`
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -10,7 +11,7 @@ use super::progress::Progress;
 use super::{Limits, Outlook, Part, bound_effort, complain, format_of, io, parse_format, print, words};
 use crate::check::{self, Quality};
 use crate::maps::{MapFile, PlanFormat, bytes_of_plan};
-use crate::rebalance::{Backtest, Proposal, RebalanceOptions, Rebalancer, Strategy};
+use crate::rebalance::{Proposal, RebalanceOptions, Rebalancer, Strategy};
 use crate::trace::Window;
 use crate::{
     Cluster, DeviceChoice, Duplicates, Error, Fallback, Loads, MoveLimits, PlanOptions, Planner, Policy,
@@ -49,12 +50,15 @@ pub struct Plan {
     pub(super) expert_bytes: u64,
     #[command(flatten)]
     part: Part,
-    /// Replicas of a layer, all GPUs together (needed)
+    /// Replicas of a layer, all GPUs together (needed) [default with --previous: the slots of the GPUs that remain]
     #[arg(long)]
     replicas: Option<usize>,
-    /// GPUs, all nodes together (needed)
+    /// GPUs, all nodes together (needed), those that are gone among them
     #[arg(long)]
     gpus: Option<usize>,
+    /// GPUs of the previous plan that are gone: 3,7
+    #[arg(long, value_delimiter = ',', requires = "previous")]
+    without_gpus: Vec<usize>,
     /// Groups of experts that are routed together: where they are a multiple of the nodes, a node holds whole groups
     #[arg(long, default_value_t = 1)]
     groups: usize,
@@ -123,7 +127,7 @@ pub struct Plan {
 /// A plan, and how it came about.
 pub(super) struct Made {
     pub(super) replan: Replan,
-    pub(super) strategy: Option<(Strategy, Vec<Backtest>)>,
+    pub(super) strategy: Option<Strategy>,
 }
 
 impl Plan {
@@ -141,9 +145,16 @@ impl Plan {
         if self.loads.is_empty() {
             return Err(words::needed("LOADS", "a load file, or - for standard input"));
         }
-        let replicas = self.replicas.ok_or_else(|| words::needed("--replicas", "replicas of a layer"))?;
         let gpus = self.gpus.ok_or_else(|| words::needed("--gpus", "GPUs, all nodes together"))?;
-        let cluster = words::cluster(replicas, self.groups, self.nodes, gpus, self.slots_per_gpu)?;
+        let previous = self.previous.as_deref().map(|path| io::read_map(path, None)).transpose()?;
+        let previous = previous.map(|map| map.previous_map()).transpose()?;
+        let gone: BTreeSet<usize> = self.without_gpus.iter().copied().collect();
+        let remain = gpus.saturating_sub(gone.len());
+        let previous = previous.map(|map| self.start(map, gpus)).transpose()?;
+        let each = self.slots_per_gpu.or(previous.as_ref().and_then(PreviousMap::slots_per_gpu));
+        let replicas = self.replicas.or(each.filter(|_| previous.is_some()).map(|each| each * remain));
+        let replicas = replicas.ok_or_else(|| words::needed("--replicas", "replicas of a layer"))?;
+        let cluster = words::cluster(replicas, self.groups, self.nodes, remain, self.slots_per_gpu)?;
         self.check_options(&cluster)?;
         let inputs = || self.loads.iter().chain(&self.previous);
         io::check_inputs(inputs())?;
@@ -154,14 +165,14 @@ impl Plan {
             }
             None => PlanFormat::default(),
         };
-        let previous = self.previous.as_deref().map(|path| io::read_map(path, None)).transpose()?;
-        let previous = previous.map(|map| map.previous_map()).transpose()?;
         let progress = Progress::new(0, "layers");
         let mut made = self.make(&cluster, previous.as_ref(), &progress)?;
         made.replan.set_bound(bound_effort(self.tight_bound));
         let plan = made.replan.plan();
         let greedy = self.greedy(plan)?;
         if let Some(out) = &self.out {
+            let spread = if gone.is_empty() { None } else { Some(self.spread(plan, gpus)?) };
+            let plan = spread.as_ref().unwrap_or(plan);
             io::write(out, &bytes_of_plan(plan, format)?)?;
             let losses = MapFile::from(plan).losses(format);
             losses
@@ -185,6 +196,22 @@ impl Plan {
         Ok(ExitCode::SUCCESS)
     }
 
+    /// The map that runs, on the GPUs that remain.
+    fn start(&self, map: PreviousMap, gpus: usize) -> Result<PreviousMap, Error> {
+        if self.without_gpus.is_empty() {
+            return Ok(map);
+        }
+        let each = map.slots_per_gpu().unwrap_or(map.slots() / gpus.max(1));
+        map.with_slots_per_gpu(each)?.without_gpus(&self.without_gpus)
+    }
+
+    /// A plan in the numbering of all GPUs.
+    fn spread(&self, plan: &crate::Plan, gpus: usize) -> Result<crate::Plan, Error> {
+        let (replicas, slots) = (plan.cluster().num_replicas(), plan.cluster().slots_per_gpu());
+        let all = Cluster::with_slots_per_gpu(replicas, self.groups, self.nodes, gpus, slots)?;
+        plan.with_gone_gpus(&all, &self.without_gpus)
+    }
+
     /// Refuses options that would do nothing.
     fn check_options(&self, cluster: &Cluster) -> Result<(), Error> {
         for (other, name, here) in
@@ -201,12 +228,9 @@ impl Plan {
         let outlook = &self.outlook;
         let takes =
             |strategies: &[Strategy]| self.strategy.is_some_and(|strategy| strategies.contains(&strategy));
-        if !takes(&[Strategy::Scenarios, Strategy::Auto]) {
+        if !takes(&[Strategy::Scenarios]) {
             let given = [(outlook.windows.is_some(), "--windows"), (outlook.decay.is_some(), "--decay")];
-            words::check_effect(&given, "--strategy scenarios or auto")?;
-        }
-        if !takes(&[Strategy::Auto]) {
-            words::check_effect(&[(outlook.backtest.is_some(), "--backtest")], "--strategy auto")?;
+            words::check_effect(&given, "--strategy scenarios")?;
         }
         if self.loads.len() == 1 {
             words::check_effect(&[(self.weights.is_some(), "--weights")], "several load files")?;
@@ -265,8 +289,8 @@ impl Plan {
             if let Some(previous) = previous {
                 rebalancer.apply(previous.clone())?;
             }
-            let Proposal { replan, strategy, backtests, .. } = rebalancer.propose()?;
-            return Ok(Made { replan, strategy: Some((strategy, backtests)) });
+            let Proposal { replan, strategy, .. } = rebalancer.propose()?;
+            return Ok(Made { replan, strategy: Some(strategy) });
         }
         let windows = self.loads.iter().map(|file| self.part.read(file)).collect::<Result<Vec<_>, _>>()?;
         let weights = self.weights.clone().unwrap_or_else(|| vec![1.0; windows.len()]);

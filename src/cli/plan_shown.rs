@@ -5,7 +5,6 @@ use serde_json::{Value, json};
 use super::plan::{Made, Plan};
 use super::{milliseconds, percent, table};
 use crate::check::Quality;
-use crate::rebalance::Backtest;
 use crate::{Duplicates, Error, PLAN_VERSION, Policy};
 
 impl Plan {
@@ -22,22 +21,19 @@ impl Plan {
                 })
                 .collect();
         }
-        if let Some((strategy, backtests)) = &made.strategy {
+        if let Some(strategy) = &made.strategy {
             report["strategy"] = json!(strategy.name());
-            report["backtests"] = backtests
-                .iter()
-                .map(|b| json!({ "strategy": b.strategy.name(), "balancedness": b.balancedness, "windows": b.windows }))
-                .collect();
         }
         if self.previous.is_some() {
             let moves = made.replan.moves();
             report["moves"] = json!({
-                "changed_slots": moves.changed_slots, "received": moves.received, "slots": moves.slots,
-                "share": moves.share(),
+                "changed_slots": moves.changed_slots, "received": moves.received, "repairs": moves.repairs,
+                "slots": moves.slots, "share": moves.share(),
+                "lost": made.replan.lost().iter().map(|&(layer, e)| (plan.layer_ids()[layer], e)).collect::<Vec<_>>(),
                 "bytes": u64::try_from(moves.bytes(self.expert_bytes)).unwrap_or(u64::MAX),
                 "layers_to_move": made.replan.layers_to_move().iter().map(|&layer| plan.layer_ids()[layer]).collect::<Vec<_>>(),
                 "layers": made.replan.layers().iter().map(|layer| json!({
-                    "received": layer.received, "gain": layer.gain, "loss": layer.loss, "fresh": layer.fresh,
+                    "received": layer.received, "repairs": layer.repairs, "gain": layer.gain,
                 })).collect::<Vec<_>>(),
             });
         }
@@ -69,17 +65,8 @@ impl Plan {
                 rows.push(("balancedness alone", text));
             }
         }
-        if let Some((strategy, backtests)) = &made.strategy {
-            let score = |b: &Backtest| match b.balancedness {
-                Some(score) => format!("{} {score:.4}", b.strategy),
-                None => format!("{} untried", b.strategy),
-            };
-            let tried = backtests.iter().map(score).collect::<Vec<_>>().join(", ");
-            let why = match backtests.first() {
-                Some(b) => format!("{strategy}   (on the last {} windows: {tried})", b.windows),
-                None => strategy.to_string(),
-            };
-            rows.push(("planned from", why));
+        if let Some(strategy) = &made.strategy {
+            rows.push(("planned from", strategy.to_string()));
         }
         if self.previous.is_some() {
             let moves = made.replan.moves();
@@ -92,6 +79,15 @@ impl Plan {
                 .collect();
             let share = percent(moves.share());
             rows.push(("slots that move", format!("{} of {}, {share}", moves.received, moves.slots)));
+            if moves.repairs > 0 {
+                rows.push(("of them repairs", moves.repairs.to_string()));
+            }
+            let lost = made.replan.lost();
+            if !lost.is_empty() {
+                let named = lost.iter().take(8).map(|&(l, e)| format!("{}/{e}", plan.layer_ids()[l]));
+                let named = named.collect::<Vec<_>>().join(", ");
+                rows.push(("experts from disk", format!("{} (layer/expert {named})", lost.len())));
+            }
             rows.push(("slots that change", moves.changed_slots.to_string()));
             if self.expert_bytes > 0 {
                 rows.push(("bytes to transfer", moves.bytes(self.expert_bytes).to_string()));

@@ -15,7 +15,7 @@ use crate::{DeviceChoice, Error, Loads, MoveLimits, Planner};
 #[derive(Args)]
 #[command(after_help = "Examples:
   eplb replay trace.npy --replicas 288 --gpus 32
-  eplb replay trace.npy --replicas 288 --groups 8 --nodes 4 --gpus 32 --strategy last,scenarios --csv
+  eplb replay trace.npy --replicas 288 --groups 8 --nodes 4 --gpus 32 --max-moves 10% --csv
 
 Exit codes: 0 replayed, 2 bad input or a file that could not be read.")]
 pub struct ReplayTrace {
@@ -41,12 +41,15 @@ pub struct ReplayTrace {
     /// Slots on a GPU, where some may stay free
     #[arg(long)]
     slots_per_gpu: Option<usize>,
-    /// Strategies to replay: last, scenarios, forecast, auto
-    #[arg(long, value_delimiter = ',', default_value = "last,scenarios,forecast,auto")]
+    /// Strategies to replay: scenarios, forecast
+    #[arg(long, value_delimiter = ',', default_value = "scenarios")]
     strategy: Vec<Strategy>,
     /// A new plan every so many windows
     #[arg(long, default_value_t = 1)]
     interval: usize,
+    /// Seed of everything that is drawn
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
     /// Plan anew each time instead of from the plan that runs
     #[arg(long)]
     fresh: bool,
@@ -74,7 +77,8 @@ impl ReplayTrace {
         words::check_experts(&cluster, history.experts(), self.slots_per_gpu)?;
         let planner = Planner::new(self.device.clone())?;
         let limits = self.limits.limits(&MoveLimits::each_window());
-        let options = RebalanceOptions { fresh: self.fresh, ..self.outlook.options(limits) };
+        let mut options = RebalanceOptions { fresh: self.fresh, ..self.outlook.options(limits) };
+        (options.plan.seed, options.scenario_plan.seed) = (self.seed, self.seed);
         let setup = ReplayOptions { strategies: self.strategy.clone(), interval: self.interval, options };
         // The oracle, the greedy rule and the plan that never moves come after the strategies.
         let names: Vec<&str> = setup.strategies.iter().map(|strategy| strategy.name()).collect();
@@ -128,10 +132,6 @@ impl ReplayTrace {
                 row.moved.mean() * 100.0,
                 row.milliseconds.mean(),
             ));
-            if !row.taken.is_empty() {
-                let taken = row.taken.iter().map(|(strategy, times)| format!("{strategy} {times} times"));
-                lines.push(format!("            took {}", taken.collect::<Vec<_>>().join(", ")));
-            }
         }
         lines.join("\n")
     }
@@ -150,8 +150,6 @@ impl ReplayTrace {
                 "replica_balancedness": scores(&row.replica_balancedness),
                 "moved": row.moved.mean(),
                 "plan_ms": row.milliseconds.mean(),
-                "taken": row.taken.iter().map(|(s, n)| (s.name().to_string(), json!(n)))
-                    .collect::<serde_json::Map<_, _>>(),
             })
         };
         json!({

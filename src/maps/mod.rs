@@ -158,6 +158,10 @@ impl MapFile {
             return Ok(plan.previous_map());
         }
         let map = PreviousMap::new(self.slots, self.rows.clone())?;
+        let map = match self.gpus {
+            Some(gpus) => map.with_slots_per_gpu(self.slots / gpus.max(1))?,
+            None => map,
+        };
         match &self.layer_ids {
             Some(ids) => map.with_layer_ids(ids),
             None => Ok(map),

@@ -4,7 +4,10 @@ use crate::error::Error;
 use crate::loads::{Loads, check_same_layers};
 
 /// One, as a fraction of 2^16.
-const ONE: i128 = 1 << 16;
+pub const ONE: i64 = 1 << 16;
+
+/// Shares are taken at 1 / 2^24 where their products are summed, so that those fit.
+const SHIFT: u32 = 4;
 
 /// The loads expected after `windows`, oldest first: each expert's share is its mean over the windows, plus the
 /// last deviation from it times the layer's autocorrelation. In shares of each layer, not in tokens.
@@ -41,34 +44,46 @@ pub fn forecast(windows: &[Loads]) -> Result<Loads, Error> {
     }
     let mut counts = Vec::with_capacity(layers * experts);
     for layer in 0..layers {
-        let rows: Vec<&[u32]> =
-            windows.iter().map(|w| &w.fixed()[layer * experts..(layer + 1) * experts]).collect();
-        forecast_layer(&rows, &mut counts);
+        let row = |w: &Loads| {
+            w.fixed()[layer * experts..(layer + 1) * experts].iter().map(|&x| i64::from(x)).collect()
+        };
+        let rows: Vec<Vec<i64>> = windows.iter().map(row).collect();
+        counts.extend(expected(&rows).into_iter().map(|share| u64::try_from(share).unwrap_or(0)));
     }
     Loads::from_counts(layers, experts, &counts)?.with_layer_ids(last.layer_ids())
 }
 
-fn forecast_layer(rows: &[&[u32]], counts: &mut Vec<u64>) {
-    let n = rows.len() as i128;
-    let experts = rows[0].len();
-    let at = |t: usize, e: usize| i128::from(rows[t][e]);
-    let means: Vec<i128> =
-        (0..experts).map(|e| (0..rows.len()).map(|t| at(t, e)).sum::<i128>() / n).collect();
-    let (mut covariance, mut variance) = (0, 0);
-    for (e, mean) in means.iter().enumerate() {
-        for t in 1..rows.len() {
-            let before = at(t - 1, e) - mean;
-            covariance += (at(t, e) - mean) * before;
-            variance += before * before;
-        }
+/// The forecast of a layer from its shares, oldest window first.
+pub fn expected(rows: &[Vec<i64>]) -> Vec<i64> {
+    let (phi, means) = persistence(rows);
+    let Some(last) = rows.last() else { return means };
+    means.iter().zip(last).map(|(mean, last)| mean + (last - mean) * phi / ONE).collect()
+}
+
+/// The autocorrelation of a layer's shares, as a part of [`ONE`], and each expert's mean.
+fn persistence(rows: &[Vec<i64>]) -> (i64, Vec<i64>) {
+    let n = rows.len() as i64;
+    let mut means = vec![0; rows.first().map_or(0, Vec::len)];
+    for row in rows {
+        means.iter_mut().zip(row).for_each(|(mean, share)| *mean += share);
     }
+    means.iter_mut().for_each(|mean| *mean /= n.max(1));
+    let (mut covariance, mut variance) = (0i128, 0i128);
+    for pair in rows.windows(2) {
+        let (mut with, mut own) = (0, 0);
+        for ((before, now), mean) in pair[0].iter().zip(&pair[1]).zip(&means) {
+            let before = (before - mean) >> SHIFT;
+            with += ((now - mean) >> SHIFT) * before;
+            own += before * before;
+        }
+        covariance += i128::from(with);
+        variance += i128::from(own);
+    }
+    let one = i128::from(ONE);
     // Shares that never moved stay.
-    let phi = if variance == 0 { ONE } else { covariance * ONE / variance };
-    let phi = (phi + (ONE + 3 * phi) / n).clamp(0, ONE);
-    counts.extend(means.iter().enumerate().map(|(e, mean)| {
-        let share = mean + (at(rows.len() - 1, e) - mean) * phi / ONE;
-        u64::try_from(share).unwrap_or(0)
-    }));
+    let phi = if variance == 0 { one } else { covariance * one / variance };
+    let phi = phi + (one + 3 * phi) / i128::from(n.max(1));
+    (phi.clamp(0, one) as i64, means)
 }
 
 #[cfg(test)]

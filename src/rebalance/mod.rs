@@ -2,12 +2,14 @@
 //! tells which of them is better on a trace.
 //!
 //! A plan made from one window serves the next one. [`Strategy`] says what stands for the next window: the last
-//! one, several at once, a forecast, or whichever did best so far. [`Rebalancer`] is the object for a serving
-//! loop; [`replay`] walks a recorded trace with it.
+//! ones around a forecast, or the forecast alone. [`Rebalancer`] is the object for a serving loop;
+//! [`replay`] walks a recorded trace with it.
 
 mod forecast;
 mod rebalancer;
 mod replay;
+mod scenarios;
+mod status;
 
 use std::fmt;
 use std::str::FromStr;
@@ -19,36 +21,30 @@ use crate::options::PlanOptions;
 use crate::presets::Preset;
 
 pub use forecast::forecast;
-pub use rebalancer::{Backtest, Proposal, Rebalancer};
+pub use rebalancer::{Proposal, Rebalancer};
 pub use replay::{ReplayOptions, ReplayRow, Series, replay};
+pub use status::Status;
 
 /// What a plan for the next window is made from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Strategy {
-    /// The last window.
-    Last,
-    /// The last windows at once, each GPU with one load a window: see [`crate::Loads::from_windows`].
+    /// The last windows at once, each GPU with one load a window, moved so that their mean is the forecast.
     Scenarios,
     /// An AR(1) forecast of each expert's share: see [`forecast`].
     Forecast,
-    /// Whichever of the others did best on the last windows, each of which is planned from those before it.
-    Auto,
 }
 
 impl Strategy {
-    /// All of them, `Auto` last.
-    pub const ALL: &'static [Strategy] =
-        &[Strategy::Last, Strategy::Scenarios, Strategy::Forecast, Strategy::Auto];
+    /// All of them.
+    pub const ALL: &'static [Strategy] = &[Strategy::Scenarios, Strategy::Forecast];
 
-    /// `last`, `scenarios`, `forecast` or `auto`.
+    /// `scenarios` or `forecast`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
-            Strategy::Last => "last",
             Strategy::Scenarios => "scenarios",
             Strategy::Forecast => "forecast",
-            Strategy::Auto => "auto",
         }
     }
 }
@@ -64,7 +60,7 @@ impl FromStr for Strategy {
 
     fn from_str(text: &str) -> Result<Self, Error> {
         let found = Self::ALL.iter().copied().find(|s| s.name() == text);
-        found.ok_or_else(|| Error::invalid("strategy", text, "is not last, scenarios, forecast or auto"))
+        found.ok_or_else(|| Error::invalid("strategy", text, "is not scenarios or forecast"))
     }
 }
 
@@ -80,13 +76,11 @@ pub struct RebalanceOptions {
     pub windows: usize,
     /// Each window of [`Strategy::Scenarios`] weighs this much of the one after it, in (0, 1].
     pub decay: f64,
-    /// Windows [`Strategy::Forecast`] looks at.
+    /// Windows that forecasts look at.
     pub forecast_windows: usize,
-    /// How many of the last windows [`Strategy::Auto`] tries the others on.
-    pub backtest: usize,
-    /// How a single window is planned.
+    /// How a single window is planned where no plan runs.
     pub plan: PlanOptions,
-    /// How several windows are planned.
+    /// How several windows are planned where no plan runs.
     pub scenario_plan: PlanOptions,
     /// How far a plan may move from the one that runs; [`MoveLimits::each_window`] by default.
     pub limits: MoveLimits,
@@ -97,11 +91,10 @@ pub struct RebalanceOptions {
 impl Default for RebalanceOptions {
     fn default() -> Self {
         Self {
-            strategy: Strategy::Auto,
+            strategy: Strategy::Scenarios,
             windows: 8,
-            decay: 0.7,
-            forecast_windows: 16,
-            backtest: 8,
+            decay: 0.9,
+            forecast_windows: 32,
             // The counts of the greedy rule hold up better on the next window than noisy ones that win here, and
             // what is closer to the bound than this makes no difference there.
             plan: PlanOptions { count_noise: false, stop_gap_ppm: 500, ..PlanOptions::default() },
@@ -128,10 +121,12 @@ impl RebalanceOptions {
         if !(self.decay > 0.0 && self.decay <= 1.0) {
             return Err(Error::invalid("decay", self.decay, "is not above 0 and at most 1"));
         }
-        for (field, value) in [("forecast_windows", self.forecast_windows), ("backtest", self.backtest)] {
-            if value == 0 || value > 1024 {
-                return Err(Error::invalid(field, value, "is not between 1 and 1024"));
-            }
+        if self.forecast_windows == 0 || self.forecast_windows > 1024 {
+            return Err(Error::invalid(
+                "forecast_windows",
+                self.forecast_windows,
+                "is not between 1 and 1024",
+            ));
         }
         Ok(())
     }

@@ -79,8 +79,6 @@ pub struct ReplayRow {
     pub moved: Series,
     /// Milliseconds of each new plan.
     pub milliseconds: Series,
-    /// How often each strategy was taken (under `auto`).
-    pub taken: Vec<(Strategy, usize)>,
 }
 
 impl ReplayRow {
@@ -91,7 +89,6 @@ impl ReplayRow {
             replica_balancedness: Series::default(),
             moved: Series::default(),
             milliseconds: Series::default(),
-            taken: Vec::new(),
         }
     }
 
@@ -179,29 +176,23 @@ fn replay_strategy(
     progress: &mut impl FnMut(),
 ) -> Result<ReplayRow, Error> {
     let mut row = ReplayRow::new(options.strategy.name());
-    let auto = options.strategy == Strategy::Auto;
     let mut rebalancer = Rebalancer::new(planner.clone(), cluster.clone(), options)?;
-    let mut taken: Vec<(Strategy, usize)> = Vec::new();
+    let mut running: Option<Placement> = None;
     for t in 0..windows.len() - 1 {
         rebalancer.observe(windows[t].clone())?;
         if t.is_multiple_of(interval) {
             let start = Instant::now();
             let proposal = rebalancer.propose()?;
             let time = start.elapsed();
-            row.add_plan(cluster, rebalancer.running(), proposal.plan().placement(), time)?;
-            match taken.iter_mut().find(|(strategy, _)| *strategy == proposal.strategy) {
-                Some((_, times)) => *times += 1,
-                None => taken.push((proposal.strategy, 1)),
-            }
-            rebalancer.apply(proposal.plan().placement().clone())?;
+            let plan = proposal.plan().placement();
+            row.add_plan(cluster, running.as_ref(), plan, time)?;
+            running = Some(plan.clone());
+            rebalancer.apply(plan)?;
         }
-        if let Some(running) = rebalancer.running() {
+        if let Some(running) = &running {
             row.add(&windows[t + 1], cluster, running)?;
         }
         progress();
-    }
-    if auto {
-        row.taken = taken;
     }
     Ok(row)
 }

@@ -196,7 +196,7 @@ impl PlanFile {
     /// [`crate::Planner::replan`].
     #[must_use]
     pub fn previous_map(&self) -> PreviousMap {
-        PreviousMap::of_layers(&self.placement, &self.layer_ids)
+        PreviousMap::of_layers(&self.placement, &self.cluster, &self.layer_ids)
     }
 
     /// The plan's quality on these loads, as [`check::score`] has it.

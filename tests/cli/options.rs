@@ -7,19 +7,15 @@ fn an_option_that_would_do_nothing_is_refused_with_what_it_wants() {
     let folder = tempfile::tempdir().unwrap();
     let loads = write(folder.path(), "loads.json", b"[[1,2,3,4,5,60,7,8]]");
     let refused = |more: &[&str], part: &str| assert_refused(&plan_args(&loads, more), part);
-    for option in ["--max-moves", "--max-moves-per-layer", "--min-gain", "--max-loss", "--skip-if-balanced"] {
+    for option in ["--max-moves", "--max-moves-per-layer", "--min-gain", "--skip-if-balanced"] {
         refused(
             &[option, "1"],
             &format!("{option} does nothing here: it is for a plan from the one that runs: --previous"),
         );
     }
     refused(&["--expert-bytes", "5"], "--expert-bytes does nothing here");
-    refused(&["--windows", "0"], "--windows does nothing here: it is for --strategy scenarios or auto");
-    refused(&["--strategy", "last", "--decay", "0.5"], "--decay does nothing here");
-    refused(
-        &["--strategy", "scenarios", "--backtest", "4"],
-        "--backtest does nothing here: it is for --strategy auto",
-    );
+    refused(&["--windows", "0"], "--windows does nothing here: it is for --strategy scenarios");
+    refused(&["--strategy", "forecast", "--decay", "0.5"], "--decay does nothing here");
     refused(&["--strategy", "scenarios", "--decay", "nan"], "--decay NaN is not above 0");
     refused(&["--weights", "1"], "--weights does nothing here: it is for several load files");
     refused(&["--assignments", "4"], "--assignments does nothing here: it is for groups on nodes");

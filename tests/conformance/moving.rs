@@ -33,7 +33,7 @@ fn series() -> Vec<(&'static str, Cluster)> {
     ]
 }
 
-/// The rows of `auto`, the greedy rule and `last`, by series.
+/// The rows of `scenarios`, the greedy rule and `forecast`, by series.
 fn rows(fresh: bool) -> Vec<(String, [ReplayRow; 3])> {
     let mut all = Vec::new();
     for (name, cluster) in series() {
@@ -44,22 +44,22 @@ fn rows(fresh: bool) -> Vec<(String, [ReplayRow; 3])> {
         let windows: Vec<Loads> =
             (0..history.windows()).map(|w| history.loads(Window::Index(w)).expect("a window")).collect();
         let setup = ReplayOptions {
-            strategies: vec![Strategy::Auto, Strategy::Last],
+            strategies: vec![Strategy::Scenarios, Strategy::Forecast],
             interval: 1,
             options: RebalanceOptions { fresh, ..RebalanceOptions::default() },
         };
         let mut found = replay(&planner(), &windows, &cluster, &setup, || {}).expect("a replay");
-        found.retain(|row| ["auto", "greedy", "last"].contains(&row.name.as_str()));
-        let [auto, last, greedy] = <[ReplayRow; 3]>::try_from(found).expect("three rows");
+        found.retain(|row| ["scenarios", "greedy", "forecast"].contains(&row.name.as_str()));
+        let [ours, forecast, greedy] = <[ReplayRow; 3]>::try_from(found).expect("three rows");
         println!(
-            "{name}, {} nodes, fresh {fresh}: auto {:.4} moving {:.3}, last {:.4}, greedy {:.4}",
+            "{name}, {} nodes, fresh {fresh}: ours {:.4} moving {:.3}, forecast {:.4}, greedy {:.4}",
             cluster.num_nodes(),
-            auto.balancedness.mean(),
-            auto.moved.mean(),
-            last.balancedness.mean(),
+            ours.balancedness.mean(),
+            ours.moved.mean(),
+            forecast.balancedness.mean(),
             greedy.balancedness.mean(),
         );
-        all.push((format!("{name} on {} nodes", cluster.num_nodes()), [auto, last, greedy]));
+        all.push((format!("{name} on {} nodes", cluster.num_nodes()), [ours, forecast, greedy]));
     }
     all
 }
@@ -67,11 +67,11 @@ fn rows(fresh: bool) -> Vec<(String, [ReplayRow; 3])> {
 #[test]
 fn fresh_plans_for_the_next_window_beat_greedy_ones() {
     let rows = rows(true);
-    let gain = |[auto, _, greedy]: &[ReplayRow; 3]| auto.balancedness.mean() - greedy.balancedness.mean();
+    let gain = |[ours, _, greedy]: &[ReplayRow; 3]| ours.balancedness.mean() - greedy.balancedness.mean();
     for (name, rows) in &rows {
         assert!(gain(rows) >= -0.005, "{name}: {}", gain(rows));
         let over_last = rows[0].balancedness.mean() - rows[1].balancedness.mean();
-        assert!(over_last >= -0.005, "{name}: {over_last} over last");
+        assert!(over_last >= -0.005, "{name}: {over_last} over the forecast alone");
     }
     let mean = rows.iter().map(|(_, rows)| gain(rows)).sum::<f64>() / rows.len().max(1) as f64;
     assert!(rows.is_empty() || mean >= 0.01, "on the mean of the series: {mean}");
@@ -79,9 +79,9 @@ fn fresh_plans_for_the_next_window_beat_greedy_ones() {
 
 #[test]
 fn plans_from_the_one_that_runs_move_little_and_serve_as_well_as_greedy_ones() {
-    for (name, [auto, _, greedy]) in rows(false) {
-        assert!(auto.moved.mean() <= 0.15, "{name}: {} of the slots move", auto.moved.mean());
-        let gain = auto.balancedness.mean() - greedy.balancedness.mean();
+    for (name, [ours, _, greedy]) in rows(false) {
+        assert!(ours.moved.mean() <= 0.15, "{name}: {} of the slots move", ours.moved.mean());
+        let gain = ours.balancedness.mean() - greedy.balancedness.mean();
         // Some layers of a model stand for it here, and stray from its mean.
         assert!(gain >= -0.001, "{name}: {gain}");
     }

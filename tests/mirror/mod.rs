@@ -3,7 +3,6 @@
 mod counts;
 mod moves;
 mod plans;
-mod warm_moves;
 
 use crate::cases::Random;
 use crate::params::FREE;

@@ -1,0 +1,205 @@
+//! Plans from a plan that runs.
+
+use std::sync::OnceLock;
+use std::time::Instant;
+
+use super::{Planner, from_map, host, to_map};
+use crate::bound::BoundEffort;
+use crate::check;
+use crate::choice::DeviceInfo;
+use crate::cluster::Cluster;
+use crate::error::Error;
+use crate::loads::Loads;
+use crate::moves::{MoveLimits, Moves};
+use crate::options::PlanOptions;
+use crate::params::{FREE, Params};
+use crate::plan::{Placement, Plan, Stop};
+use crate::previous::PreviousMap;
+use crate::replan::{self, Chosen};
+
+impl Planner {
+    /// Plans from `previous`, the map that runs: the search starts there, and each moved slot must be worth its
+    /// transfer. It minimises, for each window of `loads`, the heaviest GPU plus the sum of the squares of what GPUs
+    /// carry above the mean. No layer becomes worse than it was by that.
+    ///
+    /// `previous` may be any map of these layers and experts: of more or fewer slots or GPUs, with experts twice on a
+    /// GPU, without a replica, or with groups across nodes. What can stay stays. What must move to make it valid does,
+    /// whatever the limits say, and is counted apart ([`Moves::repairs`]); [`Replan::lost`] names what no GPU holds.
+    ///
+    /// The CPU backend makes these plans. They depend on loads, cluster, previous map, options and limits alone.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] where loads, cluster and options break a rule together, or `previous` is of other layers or
+    /// experts; [`Error::InvalidPlan`] where it holds what is no expert; [`Error::Cancelled`] where the call was stopped.
+    ///
+    /// ```
+    /// use eplb_wgpu::{Cluster, DeviceChoice, Loads, MoveLimits, PlanOptions, Planner};
+    /// let planner = Planner::new(DeviceChoice::Cpu)?;
+    /// let (cluster, options) = (Cluster::new(6, 1, 1, 3)?, PlanOptions::default());
+    /// let running = planner.plan(&Loads::from_counts(1, 4, &[90, 30, 20, 10])?, &cluster, &options)?;
+    /// let now = Loads::from_counts(1, 4, &[85, 35, 20, 10])?;
+    /// let replan = planner.replan(&now, &cluster, running.placement(), &options, &MoveLimits::default())?;
+    /// assert!(replan.moves().received <= 6);
+    /// # Ok::<(), eplb_wgpu::Error>(())
+    /// ```
+    pub fn replan(
+        &self,
+        loads: &Loads,
+        cluster: &Cluster,
+        previous: impl Into<PreviousMap>,
+        options: &PlanOptions,
+        limits: &MoveLimits,
+    ) -> Result<Replan, Error> {
+        let start = Instant::now();
+        let previous = previous.into();
+        let params = Params::new(loads, cluster, options)?;
+        previous.check(loads)?;
+        let rows = previous.rows(cluster);
+        let attempt = self.watch.attempt(loads.layers());
+        attempt.go_on()?;
+        let windows = loads.fixed_windows();
+        let chosen = self.on_threads(|| {
+            let paths = replan::paths(&params, windows, &rows, limits, &attempt)?;
+            Ok::<_, Error>(replan::choose(&params, &paths, &rows, limits))
+        })?;
+        let slots: Vec<u32> = chosen.iter().flat_map(|layer| &layer.row).copied().collect();
+        let placement = Placement::new(loads.experts(), cluster.num_slots(), to_map(&slots).collect())?;
+        check::score(loads, cluster, placement.physical_to_logical())?;
+        let moves = Moves {
+            changed_slots: slots.iter().zip(&rows).filter(|(new, old)| new != old).count(),
+            received: chosen.iter().map(|layer| layer.moved).sum(),
+            repairs: chosen.iter().map(|layer| layer.repairs).sum(),
+            slots: slots.len(),
+        };
+        let device = DeviceInfo::cpu();
+        let plan = Plan {
+            placement,
+            loads: loads.clone(),
+            cluster: cluster.clone(),
+            options: options.clone(),
+            stops: vec![Stop::PreviousPlan; loads.layers()],
+            threads: self.threads.clone(),
+            device: device.name,
+            backend: device.backend,
+            elapsed: start.elapsed(),
+            warnings: Vec::new(),
+            effort: BoundEffort::default(),
+            quality: OnceLock::new(),
+        };
+        let layers = chosen.iter().map(LayerMoves::from).collect();
+        let lost = lost(&rows, loads.experts(), cluster.num_slots());
+        Ok(Replan { plan, moves, layers, lost })
+    }
+
+    /// [`Planner::plan`] by the objective of [`Planner::replan`]: the first plan of a loop.
+    pub(crate) fn plan_over_time(
+        &self,
+        loads: &Loads,
+        cluster: &Cluster,
+        options: &PlanOptions,
+    ) -> Result<Plan, Error> {
+        let mut plan = self.plan(loads, cluster, options)?;
+        let params = Params::new(loads, cluster, options)?;
+        if !params.trajectory {
+            return Ok(plan);
+        }
+        let start = Instant::now();
+        let windows = host::even_where_cold(&params, loads.fixed_windows());
+        let rows = from_map(plan.physical_to_logical());
+        let attempt = self.watch.attempt(loads.layers());
+        let rows = self.on_threads(|| replan::polish(&params, &windows, &rows, &attempt))?;
+        plan.placement = Placement::new(loads.experts(), cluster.num_slots(), to_map(&rows).collect())?;
+        check::score(loads, cluster, plan.physical_to_logical())?;
+        plan.quality = OnceLock::new();
+        plan.elapsed += start.elapsed();
+        Ok(plan)
+    }
+}
+
+/// Layer and expert of each expert that a map does not hold.
+fn lost(rows: &[u32], experts: usize, slots: usize) -> Vec<(usize, usize)> {
+    let mut lost = Vec::new();
+    for (layer, row) in rows.chunks_exact(slots).enumerate() {
+        let mut held = vec![false; experts];
+        row.iter().filter(|&&e| e != FREE).for_each(|&e| held[e as usize] = true);
+        lost.extend((0..experts).filter(|&e| !held[e]).map(|e| (layer, e)));
+    }
+    lost
+}
+
+/// A plan made from a previous one, and what it moves.
+#[derive(Clone, Debug)]
+pub struct Replan {
+    plan: Plan,
+    moves: Moves,
+    layers: Vec<LayerMoves>,
+    lost: Vec<(usize, usize)>,
+}
+
+/// What happens to one layer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct LayerMoves {
+    /// Slots whose GPU receives a new expert.
+    pub received: usize,
+    /// Those of them that had to, since the previous map was not valid.
+    pub repairs: usize,
+    /// By which part the objective falls: 0.1 is a tenth less than with the previous map, repaired.
+    pub gain: f64,
+}
+
+impl From<&Chosen> for LayerMoves {
+    fn from(layer: &Chosen) -> Self {
+        Self { received: layer.moved, repairs: layer.repairs, gain: layer.gain() }
+    }
+}
+
+impl From<Plan> for Replan {
+    /// A plan with nothing before it.
+    fn from(plan: Plan) -> Self {
+        let moves = Moves { slots: plan.physical_to_logical().len(), ..Moves::default() };
+        Self { plan, moves, layers: Vec::new(), lost: Vec::new() }
+    }
+}
+
+impl Replan {
+    /// The plan.
+    #[must_use]
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Asks for another bound of the plan, see [`Plan::set_bound`].
+    pub fn set_bound(&mut self, effort: BoundEffort) {
+        self.plan.set_bound(effort);
+    }
+
+    /// What it moves, all layers together.
+    #[must_use]
+    pub fn moves(&self) -> &Moves {
+        &self.moves
+    }
+
+    /// Layer by layer; empty where there was no previous plan.
+    #[must_use]
+    pub fn layers(&self) -> &[LayerMoves] {
+        &self.layers
+    }
+
+    /// Layer and expert of each expert that no GPU held: its weights must come from disk.
+    #[must_use]
+    pub fn lost(&self) -> &[(usize, usize)] {
+        &self.lost
+    }
+
+    /// The layers that move, those to move first first: repairs, then by falling gain for a moved slot, ties to the
+    /// lower.
+    #[must_use]
+    pub fn layers_to_move(&self) -> Vec<usize> {
+        let worth = |layer: usize| self.layers[layer].gain / self.layers[layer].received.max(1) as f64;
+        let mends = |layer: usize| self.layers[layer].repairs > 0;
+        let mut order: Vec<usize> = (0..self.layers.len()).filter(|&l| self.layers[l].received > 0).collect();
+        order.sort_by(|&a, &b| mends(b).cmp(&mends(a)).then(worth(b).total_cmp(&worth(a))).then(a.cmp(&b)));
+        order
+    }
+}

@@ -1,0 +1,69 @@
+//! What the next window may look like: the last windows, moved so that their mean is the forecast.
+
+use super::forecast::expected;
+use crate::error::Error;
+use crate::loads::{FIXED_TOTAL, Loads};
+
+/// Loads of the last `count` windows of `history`, oldest first, each weighing `decay` of the one after it, for one plan
+/// that suits the next window: the spread of the windows around what is expected.
+///
+/// Each expert's share in a window is moved by the same amount, the forecast ([`super::forecast`], over all of
+/// `history`) less the weighted mean of the windows, cut at zero, and the window scaled to its sum again. In shares of
+/// each layer, not in tokens. Integers throughout, so that every rank has the same.
+pub fn scenarios(history: &[&Loads], count: usize, decay: f64) -> Result<Loads, Error> {
+    let Some(last) = history.last() else {
+        return Err(Error::invalid("windows observed", 0, "is not at least 1"));
+    };
+    let (layers, experts) = (last.layers(), last.experts());
+    let recent = history.len().saturating_sub(count)..history.len();
+    // The newest weighs 1; products, not powers, are the same on every machine.
+    let mut weights = vec![1.0; recent.len()];
+    for at in (1..weights.len()).rev() {
+        weights[at - 1] = weights[at] * decay;
+    }
+    let total: f64 = weights.iter().sum();
+    let fixed: Vec<i64> = weights.iter().map(|weight| (weight / total * WEIGHTS) as i64).collect();
+    let mut counts = vec![vec![0u64; layers * experts]; recent.len()];
+    for layer in 0..layers {
+        let rows: Vec<Vec<i64>> = history.iter().map(|loads| shares(loads, layer)).collect();
+        let forecast = expected(&rows);
+        let recent = &rows[recent.clone()];
+        for (expert, next) in forecast.iter().enumerate() {
+            let mean: i64 = recent.iter().zip(&fixed).map(|(row, weight)| row[expert] * weight).sum();
+            let shift = next - mean / fixed.iter().sum::<i64>();
+            for (row, counts) in recent.iter().zip(&mut counts) {
+                counts[layer * experts + expert] = (row[expert] + shift).max(0) as u64;
+            }
+        }
+        for counts in &mut counts {
+            even(&mut counts[layer * experts..(layer + 1) * experts]);
+        }
+    }
+    let windows = counts
+        .iter()
+        .map(|counts| Loads::from_counts(layers, experts, counts)?.with_layer_ids(last.layer_ids()));
+    Loads::from_windows(&windows.collect::<Result<Vec<_>, _>>()?, &weights)
+}
+
+/// The sum of the weights of windows.
+const WEIGHTS: f64 = (1 << 24) as f64;
+
+/// A layer's shares: its loads, scaled to [`FIXED_TOTAL`]; even ones where there is no load.
+fn shares(loads: &Loads, layer: usize) -> Vec<i64> {
+    let experts = loads.experts();
+    let row = &loads.fixed()[layer * experts..(layer + 1) * experts];
+    let mut shares: Vec<u64> = row.iter().map(|&load| u64::from(load)).collect();
+    even(&mut shares);
+    shares.into_iter().map(|share| share as i64).collect()
+}
+
+/// Scales a row to [`FIXED_TOTAL`], less what rounding takes.
+fn even(row: &mut [u64]) {
+    let (total, experts) = (row.iter().sum::<u64>(), row.len() as u64);
+    for load in row.iter_mut() {
+        *load = match total {
+            0 => u64::from(FIXED_TOTAL) / experts,
+            total => *load * u64::from(FIXED_TOTAL) / total,
+        };
+    }
+}

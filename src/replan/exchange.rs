@@ -1,0 +1,165 @@
+//! The best exchange of a slot of one GPU for a slot of another of its node.
+
+use super::objective::Objective;
+use super::search::{ABREAST, Kind, Move, Search};
+use crate::mirror::rng;
+
+/// GPUs abreast.
+type Abreast = [i32; ABREAST];
+
+/// An iteration weighs about this many loads at most: with more slots than that allows, some of the GPU's are offered.
+const SCAN: usize = 1 << 20;
+
+/// What an exchange must not be: above all values.
+const NEVER: i32 = i32::MAX;
+
+#[derive(Default)]
+pub struct Scratch {
+    /// The heaviest of the GPUs that an exchange leaves alone, not below the floor: `[window][lane]`.
+    rest: Vec<i32>,
+    /// What taking each slot costs, and [`NEVER`] where it must not be taken, 0 where it may: `[slot][lane]`.
+    take: Vec<i32>,
+    never: Vec<i32>,
+    /// Whether any slot of a block of GPUs may be taken: `[slot][block]`.
+    open: Vec<bool>,
+}
+
+impl Search {
+    /// The best exchange of GPU `a`. Ties go to the lower slot of `a`, then of the other, then to the lower GPU.
+    #[inline(always)]
+    pub(super) fn best_exchange(
+        &mut self,
+        objective: &Objective,
+        key: u32,
+        iteration: u32,
+        a: usize,
+    ) -> Move {
+        let mut scratch = std::mem::take(&mut self.exchange);
+        let (n, slots, windows) = (self.node_lanes, self.slots, self.windows);
+        let low = a / n * n;
+        self.lay_rest(a, low, &mut scratch);
+        self.lay_takes(objective, iteration, a, low, &mut scratch);
+        let all = self.all_squares.wrapping_sub(self.squares[a]).wrapping_add(self.price_now(objective));
+        let offered = slots.min((SCAN / (slots * n * windows)).max(1));
+        let first = match offered == slots {
+            true => 0,
+            false => rng::below(rng::draw(key, rng::OFFERS + iteration), slots as u32) as usize,
+        };
+        self.work += (offered * slots * n * windows) as u64;
+        let mut best = (NEVER, usize::MAX);
+        let (mut own, mut given) = ([0; 16], [0; 16]);
+        for i in (0..offered).map(|i| (first + i) % slots) {
+            let e = self.expert[i * self.lanes + a] as usize;
+            if self.tabu[i * self.lanes + a] > iteration {
+                continue;
+            }
+            for window in 0..windows {
+                given[window] = self.load[(i * windows + window) * self.lanes + a];
+                own[window] = self.gpu[window * self.lanes + a] - given[window];
+            }
+            let leaves = self.cost(objective, e, a);
+            for block in (0..n).step_by(ABREAST) {
+                let (mut least, mut at) = ([NEVER; ABREAST], [0; ABREAST]);
+                let (mut base, mut never) = ([0; ABREAST], [0; ABREAST]);
+                for lane in 0..ABREAST {
+                    let g = low + block + lane;
+                    base[lane] = all - self.squares[g] + self.cost(objective, e, g) - leaves;
+                    never[lane] = if self.has(&self.held, e, g) { NEVER } else { 0 };
+                }
+                for j in 0..slots {
+                    if !scratch.open[j * (n / ABREAST) + block / ABREAST] {
+                        continue;
+                    }
+                    let here = j * n + block;
+                    let mut value = base;
+                    for window in 0..windows {
+                        let square = objective.squares[window];
+                        let at = low + block;
+                        let loads: &Abreast = lanes(&self.load, (j * windows + window) * self.lanes + at);
+                        let gpus: &Abreast = lanes(&self.gpu, window * self.lanes + at);
+                        let rest: &Abreast = lanes(&scratch.rest, window * n + block);
+                        for lane in 0..ABREAST {
+                            let x = own[window].wrapping_add(loads[lane]);
+                            let y = gpus[lane].wrapping_add(given[window]).wrapping_sub(loads[lane]);
+                            let most = x.max(y).max(rest[lane]);
+                            value[lane] = value[lane]
+                                .wrapping_add(most)
+                                .wrapping_add(square.of(x))
+                                .wrapping_add(square.of(y));
+                        }
+                    }
+                    let (take, closed): (&Abreast, &Abreast) =
+                        (lanes(&scratch.take, here), lanes(&scratch.never, here));
+                    for lane in 0..ABREAST {
+                        let value = value[lane].wrapping_add(take[lane]).max(never[lane]).max(closed[lane]);
+                        let is_less = value < least[lane];
+                        least[lane] = if is_less { value } else { least[lane] };
+                        at[lane] = if is_less { j as i32 } else { at[lane] };
+                    }
+                }
+                for lane in 0..ABREAST {
+                    let code = (i * slots + at[lane] as usize) * n + block + lane;
+                    if least[lane] < NEVER && (least[lane], code) < best {
+                        best = (least[lane], code);
+                    }
+                }
+            }
+        }
+        self.exchange = scratch;
+        if best.0 == NEVER {
+            return Move { value: NEVER, kind: Kind::None };
+        }
+        let (pair, g) = (best.1 / n, low + best.1 % n);
+        Move { value: best.0, kind: Kind::Exchange { gpus: [a, g], slots: [pair / slots, pair % slots] } }
+    }
+
+    /// For each window, the heaviest GPU but `a` and each other one of the node, not below the floor.
+    #[inline(always)]
+    fn lay_rest(&self, a: usize, low: usize, scratch: &mut Scratch) {
+        let n = self.node_lanes;
+        scratch.rest.clear();
+        for (tops, &floor) in self.tops.iter().zip(&self.floors) {
+            let mut others = tops.iter().filter(|top| top.gpu != a);
+            let (first, second) = (others.next(), others.next());
+            let most = first.map_or(0, |top| top.load).max(floor);
+            let begin = scratch.rest.len();
+            scratch.rest.resize(begin + n, most);
+            if let Some(first) = first.filter(|top| (low..low + n).contains(&top.gpu)) {
+                scratch.rest[begin + first.gpu - low] = second.map_or(0, |top| top.load).max(floor);
+            }
+        }
+    }
+
+    /// What the slots of the node cost `a` to take, and which of them must not be taken.
+    #[inline(always)]
+    fn lay_takes(&self, objective: &Objective, iteration: u32, a: usize, low: usize, scratch: &mut Scratch) {
+        let n = self.node_lanes;
+        scratch.take.clear();
+        scratch.never.clear();
+        scratch.open.clear();
+        for j in 0..self.slots {
+            for block in (0..n).step_by(ABREAST) {
+                let mut open = false;
+                for lane in block..block + ABREAST {
+                    let (g, at) = (low + lane, j * self.lanes + low + lane);
+                    let e = self.expert[at] as usize;
+                    let may = lane < self.node_gpus
+                        && g != a
+                        && self.tabu[at] <= iteration
+                        && !self.has(&self.held, e, a);
+                    scratch.never.push(if may { 0 } else { NEVER });
+                    let cost = if may { self.cost(objective, e, a) - self.cost(objective, e, g) } else { 0 };
+                    scratch.take.push(cost);
+                    open |= may;
+                }
+                scratch.open.push(open);
+            }
+        }
+    }
+}
+
+/// Lanes from a place on.
+#[inline(always)]
+pub fn lanes(array: &[i32], at: usize) -> &Abreast {
+    array[at..].first_chunk().unwrap_or(&[0; ABREAST])
+}

@@ -1,0 +1,281 @@
+//! Plans over time: from a plan that runs, one path a layer of what it may become, the more moves the better balanced.
+//!
+//! A function of plans and loads alone: no cold plan is made, and the path of a layer does not depend on other layers.
+
+mod exchange;
+mod groups;
+mod mend;
+mod objective;
+mod search;
+mod transfer;
+
+use crate::error::Error;
+use crate::loads::FIXED_TOTAL;
+use crate::moves::{self, MoveLimits};
+use crate::params::Params;
+use crate::threads;
+use crate::watch::Attempt;
+use objective::Objective;
+use search::{Search, State, Task, Trail};
+
+/// Iterations without a new best after which a search ends: it goes on from there with the next window.
+const PATIENCE: u32 = 2;
+/// The same where a layer has few GPUs, and each iteration looks at few exchanges.
+const SMALL_PATIENCE: u32 = 4;
+/// See [`SMALL_PATIENCE`].
+const SMALL_GPUS: u32 = 8;
+/// The same where nothing runs that moves are counted from.
+const COLD_PATIENCE: u32 = 32;
+
+/// What a layer may become.
+pub struct Path {
+    /// The row that runs, mended.
+    start: Vec<u32>,
+    trail: Trail,
+    /// The row after two groups changed places, and what the search made of it.
+    exchanged: Option<(Vec<u32>, Trail)>,
+    /// All states, of which the first is the start, and each has a lower priced objective than the one before.
+    states: Vec<State>,
+    /// Whether the layer is left alone.
+    stays: bool,
+}
+
+/// A state chosen of a path.
+pub struct Chosen {
+    /// The row.
+    pub row: Vec<u32>,
+    /// Slots whose GPU receives an expert, and those of them that make the row that ran valid.
+    pub moved: usize,
+    pub repairs: usize,
+    /// The objective: at the start and now.
+    pub before: i32,
+    pub after: i32,
+}
+
+/// The paths of all layers from `previous`, `[layers][slots]`, which may break any rule. `windows` is
+/// `[windows][layers][experts]`.
+///
+/// # Errors
+/// [`Error::Cancelled`] where the call was stopped.
+pub fn paths(
+    params: &Params,
+    windows: &[u32],
+    previous: &[u32],
+    limits: &MoveLimits,
+    attempt: &Attempt<'_>,
+) -> Result<Vec<Path>, Error> {
+    let small = params.node_gpus * params.nodes <= SMALL_GPUS;
+    let patience = if small { SMALL_PATIENCE } else { PATIENCE };
+    each_layer(params, windows, previous, attempt, |layer, search| layer.path(limits, patience, search))
+}
+
+/// `rows` of all layers, `[layers][slots]`, as the objective of plans over time has them best: moves cost nothing.
+///
+/// # Errors
+/// [`Error::Cancelled`] where the call was stopped.
+pub fn polish(
+    params: &Params,
+    windows: &[u32],
+    rows: &[u32],
+    attempt: &Attempt<'_>,
+) -> Result<Vec<u32>, Error> {
+    let limits = MoveLimits { min_gain_ppm: 0, skip_if_balanced_ppm: None, ..MoveLimits::default() };
+    let rows = each_layer(params, windows, rows, attempt, |layer, search| {
+        let path = layer.path(&limits, COLD_PATIENCE, search);
+        path.row(path.states.len() - 1)
+    });
+    Ok(rows?.concat())
+}
+
+fn each_layer<T: Send>(
+    params: &Params,
+    windows: &[u32],
+    previous: &[u32],
+    attempt: &Attempt<'_>,
+    work: impl Fn(Layer<'_>, &mut Search) -> T + Sync,
+) -> Result<Vec<T>, Error> {
+    let experts = params.experts as usize;
+    let slots = (params.node_slots * params.nodes) as usize;
+    let layers = threads::each(params.layers as usize, |at, search: &mut Search| {
+        attempt.go_on()?;
+        let window = |window: &[u32]| even(&window[at * experts..(at + 1) * experts], params.windows);
+        let rows: Vec<Vec<u32>> =
+            windows.chunks_exact(params.layers as usize * experts).map(window).collect();
+        let previous = &previous[at * slots..(at + 1) * slots];
+        let made = work(Layer { params, rows: rows.iter().map(|row| &row[..]).collect(), previous }, search);
+        attempt.finish(1);
+        Ok(made)
+    });
+    layers.into_iter().collect()
+}
+
+/// A window's loads of a layer, so scaled that all layers have the same sum: several windows are so already.
+fn even(row: &[u32], windows: u32) -> Vec<u32> {
+    let total: u64 = row.iter().map(|&load| u64::from(load)).sum();
+    if windows > 1 || total == 0 {
+        return row.to_vec();
+    }
+    row.iter().map(|&load| (u64::from(load) * u64::from(FIXED_TOTAL) / total) as u32).collect()
+}
+
+/// A layer of a call.
+struct Layer<'a> {
+    params: &'a Params,
+    /// Loads, window by window.
+    rows: Vec<&'a [u32]>,
+    previous: &'a [u32],
+}
+
+impl Layer<'_> {
+    fn path(&self, limits: &MoveLimits, patience: u32, search: &mut Search) -> Path {
+        let Self { params, previous, .. } = *self;
+        let gpus = (params.node_gpus * params.nodes) as usize;
+        let objective = Objective::new(&self.rows, gpus, previous.len(), limits.min_gain_ppm);
+        let sums: Vec<u32> =
+            (0..params.experts as usize).map(|e| self.rows.iter().map(|row| row[e]).sum()).collect();
+        let start = mend::mend(params, &sums, previous);
+        let mut run = |start: &[u32]| {
+            let objective = &objective;
+            Task { params, objective, previous, start, patience, search: &mut *search }.run()
+        };
+        let trail = run(&start);
+        let mut states = trail.states.clone();
+        let mut exchanged = None;
+        if objective.mean > 0
+            && let Some(row) = groups::exchange(params, &objective, &start)
+        {
+            let trail = run(&row);
+            let last = trail.states[trail.states.len() - 1];
+            if last.priced < states[states.len() - 1].priced {
+                states.push(last);
+                exchanged = Some((row, trail));
+            }
+        }
+        let stays = limits.is_balanced(objective.mean as u32, peaks(params, &self.rows, &start));
+        Path { start, trail, exchanged, states, stays }
+    }
+}
+
+/// The sum over windows of the heaviest GPU.
+fn peaks(params: &Params, rows: &[&[u32]], slots: &[u32]) -> u32 {
+    let mut counts = vec![0u32; params.experts as usize];
+    for &e in slots {
+        if let Some(count) = counts.get_mut(e as usize) {
+            *count += 1;
+        }
+    }
+    let gpus = || slots.chunks_exact(params.slots_per_gpu as usize);
+    let load = |row: &[u32], e: u32| row.get(e as usize).map_or(0, |load| load / counts[e as usize]);
+    let peak = |row: &&[u32]| gpus().map(|gpu| gpu.iter().map(|&e| load(row, e)).sum::<u32>()).max();
+    rows.iter().map(|row| peak(row).unwrap_or(0)).sum()
+}
+
+impl Path {
+    /// The row of a state.
+    fn row(&self, state: usize) -> Vec<u32> {
+        match &self.exchanged {
+            Some((start, trail)) if state >= self.trail.states.len() => {
+                trail.rows(start, trail.states.len() - 1)
+            }
+            _ => self.trail.rows(&self.start, state),
+        }
+    }
+
+    /// Slots that a state moves for balance, besides those that had to.
+    fn extra(&self, state: usize) -> usize {
+        self.states[state].moved.saturating_sub(self.states[0].moved)
+    }
+
+    /// The best state that moves at most so many slots.
+    fn best(&self, most: usize) -> usize {
+        if self.stays {
+            return 0;
+        }
+        (0..self.states.len()).rev().find(|&state| self.extra(state) <= most).unwrap_or(0)
+    }
+
+    /// The steepest way from a state to a later one that moves at most `left` slots more: what it gains, what it
+    /// moves, and the state. Ties to the earlier.
+    fn steepest(&self, from: usize, left: usize, most: usize) -> Option<(i64, i64, usize)> {
+        let mut best: Option<(i64, i64, usize)> = None;
+        for to in from + 1..=self.best(most) {
+            let gain = i64::from(self.states[from].value) - i64::from(self.states[to].value);
+            let cost = self.extra(to).saturating_sub(self.extra(from));
+            if gain <= 0 || cost > left || self.extra(to) > most {
+                continue;
+            }
+            let slope = (gain, cost.max(1) as i64, to);
+            if best.is_none_or(|best| is_steeper(slope, best)) {
+                best = Some(slope);
+            }
+        }
+        best
+    }
+}
+
+fn is_steeper(a: (i64, i64, usize), b: (i64, i64, usize)) -> bool {
+    i128::from(a.0) * i128::from(b.1) > i128::from(b.0) * i128::from(a.1)
+}
+
+/// Chooses a state of each path: the best one that keeps the limits of a layer; where only so many slots may move in
+/// all, those that bring most for a slot over all layers.
+pub fn choose(params: &Params, paths: &[Path], previous: &[u32], limits: &MoveLimits) -> Vec<Chosen> {
+    let slots = (params.node_slots * params.nodes) as usize;
+    let most = limits.max_moves_per_layer.map_or(usize::MAX, |most| most.of(slots));
+    let mut at: Vec<usize> = paths.iter().map(|path| path.best(most)).collect();
+    let moves: usize = paths.iter().zip(&at).map(|(path, &state)| path.extra(state)).sum();
+    if let Some(all) = limits.max_moves.map(|all| all.of(slots * paths.len())).filter(|&all| moves > all) {
+        at = share_out(paths, all, most);
+    }
+    let rows = previous.chunks_exact(slots);
+    let per_gpu = params.slots_per_gpu as usize;
+    let chosen = |((path, state), old): ((&Path, usize), &[u32])| {
+        let row = path.row(state);
+        let gpus = old.chunks_exact(per_gpu).zip(row.chunks_exact(per_gpu));
+        Chosen {
+            row: gpus.flat_map(|(old, new)| moves::in_place(old, new)).collect(),
+            moved: path.states[state].moved,
+            // A search may undo what mending moved.
+            repairs: path.states[0].moved.min(path.states[state].moved),
+            before: path.states[0].value,
+            after: path.states[state].value,
+        }
+    };
+    paths.iter().zip(at).zip(rows).map(chosen).collect()
+}
+
+/// States that move `left` slots together at most, by falling gain for a slot over all layers.
+fn share_out(paths: &[Path], mut left: usize, most: usize) -> Vec<usize> {
+    let mut at = vec![0; paths.len()];
+    let mut ways: Vec<_> = paths.iter().map(|path| path.steepest(0, left, most)).collect();
+    loop {
+        let mut best: Option<(i64, i64, usize)> = None;
+        for (layer, way) in ways.iter().enumerate() {
+            if let Some((gain, cost, _)) = *way
+                && best.is_none_or(|best| is_steeper((gain, cost, layer), best))
+            {
+                best = Some((gain, cost, layer));
+            }
+        }
+        let Some((_, _, layer)) = best else { return at };
+        if let Some((_, _, to)) = ways[layer] {
+            let cost = paths[layer].extra(to).saturating_sub(paths[layer].extra(at[layer]));
+            if cost <= left {
+                // A state may move fewer slots than the one before it: those are free for others.
+                left = left + paths[layer].extra(at[layer]) - paths[layer].extra(to);
+                at[layer] = to;
+            }
+        }
+        ways[layer] = paths[layer].steepest(at[layer], left, most);
+    }
+}
+
+impl Chosen {
+    /// By which part the objective falls.
+    pub fn gain(&self) -> f64 {
+        match self.before {
+            0 => 0.0,
+            before => 1.0 - f64::from(self.after) / f64::from(before),
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! What a plan over time is judged by: for each window the heaviest GPU plus the squares of what GPUs carry above
+//! the mean, and a price for every slot that moves. All in whole numbers.
+
+/// Loads of a layer, and the numbers that its plans are judged by.
+pub struct Objective {
+    /// Windows.
+    pub windows: usize,
+    /// Load of each expert, `[experts + 1][windows]`, scaled by the windows' weights. The last row is of free slots.
+    pub weight: Vec<i32>,
+    /// The square of what is above the mean, window by window.
+    pub squares: Vec<Square>,
+    /// What one moved slot costs.
+    pub price: i32,
+    /// By how much a state must be better than the best before it to be kept.
+    pub gap: i32,
+    /// The mean GPU, all windows together.
+    pub mean: i32,
+}
+
+/// A millionth, about: improvements below it are noise.
+const GAP_SHIFT: u32 = 20;
+
+impl Objective {
+    /// For loads `[windows][experts]` of one layer on this many GPUs. `price_ppm` is what moving all of `slots` slots must
+    /// bring, in millionths of the mean GPU.
+    pub fn new(rows: &[&[u32]], gpus: usize, slots: usize, price_ppm: u32) -> Self {
+        let (windows, experts) = (rows.len(), rows.first().map_or(0, |row| row.len()));
+        let mut weight = vec![0; (experts + 1) * windows];
+        let mut squares = Vec::with_capacity(windows);
+        let mut mean = 0;
+        for (window, row) in rows.iter().enumerate() {
+            let mut total = 0;
+            for (out, &load) in weight.iter_mut().skip(window).step_by(windows).zip(*row) {
+                *out = load as i32;
+                total += load as i32;
+            }
+            squares.push(Square::new(total / gpus as i32));
+            mean += total / gpus as i32;
+        }
+        let price = i64::from(mean) * i64::from(price_ppm) / 1_000_000;
+        let price = (price + slots as i64 / 2) / slots.max(1) as i64;
+        Self { windows, weight, squares, price: price as i32, gap: (mean >> GAP_SHIFT).max(1), mean }
+    }
+}
+
+/// `x^2 / mean` of the load `x` above the mean, in the unit of loads: up to twice the mean, and a straight line
+/// beyond, so that no sum over GPUs and windows passes `i32`.
+///
+/// Products are of at most 16 bits each, so that shaders compute the same.
+#[derive(Clone, Copy, Debug)]
+pub struct Square {
+    mean: i32,
+    /// Twice the mean: where the line begins.
+    cap: i32,
+    shift: u32,
+    factor: u32,
+    down: u32,
+}
+
+impl Square {
+    fn new(mean: i32) -> Self {
+        // `m`, the mean shifted, has at most 15 bits.
+        let shift = (32 - mean.leading_zeros()).saturating_sub(15);
+        let m = (mean >> shift).max(1) as u32;
+        Self { mean, cap: 2 * mean, shift, factor: (1 << 30) / m, down: 14 - shift.min(14) }
+    }
+
+    /// The square of a load.
+    #[inline(always)]
+    pub fn of(&self, load: i32) -> i32 {
+        let above = load.wrapping_sub(self.mean).max(0);
+        let part = above.min(self.cap);
+        let t = (part as u32) >> self.shift;
+        let square = t.wrapping_mul(t.wrapping_mul(self.factor) >> 16) >> self.down;
+        (square as i32).wrapping_add(above.wrapping_sub(part) << 2)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn squares_are_close_rise_and_end_in_a_line() {
+        for mean in [1, 5, 1000, 16_383, 16_384, 40_000, 1 << 20, (1 << 23) + 77, (1 << 27) - 1] {
+            let square = Square::new(mean);
+            assert_eq!((square.of(0), square.of(mean)), (0, 0));
+            let mut before = 0;
+            for step in 0..=400i64 {
+                let above = i64::from(mean) * step / 100;
+                let Ok(load) = i32::try_from(i64::from(mean) + above) else { continue };
+                let exact = if step <= 200 {
+                    (above as f64).powi(2) / f64::from(mean)
+                } else {
+                    4.0 * (above - i64::from(mean)) as f64
+                };
+                let found = square.of(load);
+                let error = (f64::from(found) - exact).abs();
+                assert!(error <= 2e-3 * f64::from(mean) + 8.0, "{mean}, {step}: {found} for {exact}");
+                assert!(found >= before, "{mean}, {step}: falls");
+                before = found;
+            }
+        }
+    }
+
+    #[test]
+    fn the_price_of_all_slots_is_a_part_of_the_mean() {
+        let row: Vec<u32> = vec![1 << 20; 256];
+        let objective = Objective::new(&[&row], 32, 288, 100_000);
+        assert_eq!(objective.mean, 1 << 23);
+        assert_eq!(objective.price, ((1 << 23) / 10 + 144) / 288);
+    }
+}

@@ -1,0 +1,481 @@
+//! The trajectory from the plan that runs: one move after the other, the best one even where it makes things worse,
+//! and every state that is better than all before it is kept. So the moves are told apart: the first states move
+//! little, the last ones balance best.
+//!
+//! Arrays are `[slot][window][lane]`; a lane is a GPU, and each node has whole vectors of them, so that loops over the
+//! GPUs of a node run abreast.
+
+use super::objective::Objective;
+use super::{exchange, transfer};
+use crate::mirror::rng;
+use crate::moves;
+use crate::params::{FREE, Params};
+
+/// GPUs that a loop takes abreast.
+pub const ABREAST: usize = 8;
+
+/// A search ends once it has weighed about this many loads: a tenth of a second of one core.
+const WORK_LIMIT: u64 = 1 << 26;
+
+/// A slot that moved stays for two iterations, and up to two more.
+const SLOT_TENURE: u32 = 3;
+
+/// An expert that lost a replica gains none for four iterations, and up to three more; one that gained loses none.
+const EXPERT_TENURE: u32 = 5;
+
+/// A GPU and its load in one window.
+#[derive(Clone, Copy, Debug)]
+pub struct Top {
+    pub gpu: usize,
+    pub load: i32,
+}
+
+/// A move and the value after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Move {
+    pub value: i32,
+    pub kind: Kind,
+}
+
+/// What a move does, with slots as numbers on their GPU, and GPUs as lanes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    None,
+    /// A slot of a GPU for one of another.
+    Exchange {
+        gpus: [usize; 2],
+        slots: [usize; 2],
+    },
+    /// A slot becomes a replica of an expert.
+    Transfer {
+        gpu: usize,
+        slot: usize,
+        expert: usize,
+    },
+}
+
+/// A state on the way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct State {
+    /// Slots whose GPU receives an expert that it did not hold in the plan that runs.
+    pub moved: usize,
+    /// The objective without the price of moves.
+    pub value: i32,
+    /// The objective with it.
+    pub priced: i32,
+    /// Changes up to here, of [`Trail::changes`].
+    pub changes: usize,
+}
+
+/// The states of a search, each better than the one before by the priced objective.
+#[derive(Clone, Debug, Default)]
+pub struct Trail {
+    /// The first is the start.
+    pub states: Vec<State>,
+    /// A slot and what it holds from there on.
+    pub changes: Vec<(usize, u32)>,
+}
+
+impl Trail {
+    /// The rows of a state, for a search that started with these.
+    pub fn rows(&self, start: &[u32], state: usize) -> Vec<u32> {
+        let mut rows = start.to_vec();
+        for &(slot, expert) in &self.changes[..self.states[state].changes] {
+            rows[slot] = expert;
+        }
+        rows
+    }
+}
+
+/// The state of a search, and its scratch. Used again from layer to layer.
+#[derive(Default)]
+pub struct Search {
+    pub node_gpus: usize,
+    /// `node_gpus`, rounded up to whole vectors.
+    pub node_lanes: usize,
+    pub lanes: usize,
+    pub slots: usize,
+    pub windows: usize,
+    /// Words of a set of lanes.
+    pub words: usize,
+    /// The number that stands for a free slot.
+    pub free: usize,
+    pub max_count: u32,
+    /// Expert of each slot, `[slot][lane]`.
+    pub expert: Vec<u32>,
+    /// Load of each slot's replica, `[slot][window][lane]`.
+    pub load: Vec<i32>,
+    /// Load of each GPU, `[window][lane]`; -1 in lanes without a GPU.
+    pub gpu: Vec<i32>,
+    /// The squares of each GPU, all windows together, and of all GPUs.
+    pub squares: Vec<i32>,
+    pub all_squares: i32,
+    /// Iteration up to which each slot must not move, `[slot][lane]`.
+    pub tabu: Vec<u32>,
+    /// Replicas of each expert.
+    pub counts: Vec<u32>,
+    /// Iterations up to which each expert must not gain and not lose a replica.
+    pub no_gain: Vec<u32>,
+    pub no_loss: Vec<u32>,
+    /// The lanes that hold each expert, and those that held it in the plan that runs: `[expert][word]`.
+    pub held: Vec<u32>,
+    pub home: Vec<u32>,
+    /// The three heaviest GPUs of each window, the lower of equals first.
+    pub tops: Vec<[Top; 3]>,
+    /// What each window's heaviest GPU cannot go below, whatever moves inside nodes.
+    pub floors: Vec<i32>,
+    /// The plan that runs, GPU after GPU.
+    previous: Vec<u32>,
+    /// Slots of each lane that received an expert.
+    received: Vec<usize>,
+    moved: usize,
+    pub work: u64,
+    pub exchange: exchange::Scratch,
+    pub transfer: transfer::Scratch,
+}
+
+/// One search of a layer.
+pub struct Task<'a> {
+    pub params: &'a Params,
+    pub objective: &'a Objective,
+    /// What runs: moves are counted from it. `FREE` for a slot that holds nothing.
+    pub previous: &'a [u32],
+    /// Where the search starts.
+    pub start: &'a [u32],
+    /// Iterations without a new best after which it ends.
+    pub patience: u32,
+    pub search: &'a mut Search,
+}
+
+impl Task<'_> {
+    /// Follows the trajectory.
+    ///
+    /// It is compiled once for each set of vector instructions, and the widest that the processor has is taken.
+    pub fn run(self) -> Trail {
+        pulp::Arch::new().dispatch(self)
+    }
+}
+
+impl pulp::NullaryFnOnce for Task<'_> {
+    type Output = Trail;
+
+    #[inline(always)]
+    fn call(self) -> Trail {
+        self.search.place(self.params, self.objective, self.previous, self.start);
+        self.search.run(self.params, self.objective, self.patience)
+    }
+}
+
+impl Search {
+    /// Takes over a start.
+    #[inline(always)]
+    fn place(&mut self, params: &Params, objective: &Objective, previous: &[u32], start: &[u32]) {
+        let (gpus, slots, windows) =
+            (params.node_gpus as usize, params.slots_per_gpu as usize, objective.windows);
+        let (node_lanes, experts) = (gpus.next_multiple_of(ABREAST), params.experts as usize);
+        let lanes = node_lanes * params.nodes as usize;
+        (self.node_gpus, self.node_lanes, self.lanes) = (gpus, node_lanes, lanes);
+        (self.slots, self.windows, self.words) = (slots, windows, lanes.div_ceil(32));
+        (self.free, self.max_count) = (experts, params.max_count);
+        refill(&mut self.expert, slots * lanes, experts as u32);
+        refill(&mut self.load, slots * windows * lanes, 0);
+        refill(&mut self.gpu, windows * lanes, -1);
+        refill(&mut self.squares, lanes, 0);
+        refill(&mut self.tabu, slots * lanes, 0);
+        refill(&mut self.counts, experts + 1, 0);
+        refill(&mut self.no_gain, experts + 1, 0);
+        refill(&mut self.no_loss, experts + 1, 0);
+        refill(&mut self.held, (experts + 1) * self.words, 0);
+        refill(&mut self.home, (experts + 1) * self.words, 0);
+        refill(&mut self.received, lanes, 0);
+        self.previous.clear();
+        self.previous.extend_from_slice(previous);
+        (self.all_squares, self.moved, self.work) = (0, 0, 0);
+        for &expert in start.iter().filter(|&&e| e != FREE) {
+            self.counts[expert as usize] += 1;
+        }
+        // A free slot costs nothing wherever it goes, and never is one of several.
+        self.counts[experts] = 1;
+        self.home[experts * self.words..].fill(u32::MAX);
+        for (at, &expert) in previous.iter().enumerate().filter(|(_, e)| **e != FREE) {
+            let lane = self.lane(at / slots);
+            self.home[expert as usize * self.words + lane / 32] |= 1 << (lane % 32);
+        }
+        for (at, &expert) in start.iter().enumerate() {
+            let (lane, slot) = (self.lane(at / slots), at % slots);
+            if expert != FREE {
+                self.expert[slot * lanes + lane] = expert;
+                self.held[expert as usize * self.words + lane / 32] |= 1 << (lane % 32);
+            }
+        }
+        for gpu in 0..gpus * params.nodes as usize {
+            let lane = self.lane(gpu);
+            (0..windows).for_each(|window| self.gpu[window * lanes + lane] = 0);
+            (0..slots).for_each(|slot| self.weigh_slot(objective, slot, lane));
+            self.settle(objective, lane);
+        }
+        self.set_floors(objective);
+    }
+
+    /// The lane of a GPU.
+    #[inline(always)]
+    fn lane(&self, gpu: usize) -> usize {
+        gpu / self.node_gpus * self.node_lanes + gpu % self.node_gpus
+    }
+
+    /// The number that a slot has in the rows.
+    #[inline(always)]
+    fn row_slot(&self, slot: usize, lane: usize) -> usize {
+        let gpu = lane / self.node_lanes * self.node_gpus + lane % self.node_lanes;
+        gpu * self.slots + slot
+    }
+
+    /// Gives a slot the load of its expert's replicas, and its GPU what that changes.
+    #[inline(always)]
+    pub fn weigh_slot(&mut self, objective: &Objective, slot: usize, lane: usize) {
+        let expert = self.expert[slot * self.lanes + lane] as usize;
+        for window in 0..self.windows {
+            let load = objective.weight[expert * self.windows + window] / self.counts[expert] as i32;
+            let old = &mut self.load[(slot * self.windows + window) * self.lanes + lane];
+            self.gpu[window * self.lanes + lane] += load - *old;
+            *old = load;
+        }
+    }
+
+    /// Brings what is known of a GPU up to its loads.
+    #[inline(always)]
+    fn settle(&mut self, objective: &Objective, lane: usize) {
+        let squares = objective.squares.iter().enumerate();
+        let squares: i32 =
+            squares.map(|(window, square)| square.of(self.gpu[window * self.lanes + lane])).sum();
+        self.all_squares += squares - self.squares[lane];
+        self.squares[lane] = squares;
+    }
+
+    /// Counts what a GPU received.
+    #[inline(always)]
+    fn count_received(&mut self, lane: usize) {
+        let first = self.row_slot(0, lane);
+        let now: Vec<u32> = (0..self.slots).map(|slot| self.row_expert(slot, lane)).collect();
+        let old = &self.previous[first..first + self.slots];
+        let received = moves::received(self.slots, old, &now);
+        self.moved = self.moved + received - self.received[lane];
+        self.received[lane] = received;
+    }
+
+    /// What a slot holds, as rows have it.
+    #[inline(always)]
+    fn row_expert(&self, slot: usize, lane: usize) -> u32 {
+        let expert = self.expert[slot * self.lanes + lane];
+        if expert as usize == self.free { FREE } else { expert }
+    }
+
+    /// The busiest node's mean GPU, window by window.
+    #[inline(always)]
+    fn set_floors(&mut self, objective: &Objective) {
+        self.floors.clear();
+        for loads in self.gpu.chunks_exact(self.lanes) {
+            let node = |lanes: &[i32]| {
+                lanes[..self.node_gpus].iter().map(|&load| i64::from(load)).sum::<i64>()
+                    / self.node_gpus as i64
+            };
+            let floor = loads.chunks_exact(self.node_lanes).map(node).max().unwrap_or(0);
+            self.floors.push(floor as i32);
+        }
+        debug_assert_eq!(self.floors.len(), objective.windows);
+    }
+
+    #[inline(always)]
+    fn run(&mut self, params: &Params, objective: &Objective, patience: u32) -> Trail {
+        let key = rng::draw(params.seed[0], params.seed[1]);
+        for gpu in 0..self.lanes / self.node_lanes * self.node_gpus {
+            self.count_received(self.lane(gpu));
+        }
+        let mut trail = Trail::default();
+        let mut value = self.look();
+        let price = |moved: usize| objective.price.saturating_mul(moved as i32);
+        let mut best = value.saturating_add(price(self.moved));
+        trail.states.push(State { moved: self.moved, value, priced: best, changes: 0 });
+        let can_move = self.node_gpus > 1 && objective.mean > 0;
+        let mut since = 0;
+        let mut iteration = 0;
+        while can_move && since < patience && self.work < WORK_LIMIT {
+            iteration += 1;
+            let a = self.proposer();
+            let found = self.best_exchange(objective, key, iteration, a);
+            let found = self.best_transfer(objective, iteration, a, found);
+            self.make(objective, key, iteration, found.kind, &mut trail.changes);
+            value = self.look();
+            let priced = value.saturating_add(price(self.moved));
+            if priced < best - objective.gap {
+                (best, since) = (priced, 0);
+                let changes = trail.changes.len();
+                trail.states.push(State { moved: self.moved, value, priced, changes });
+            } else {
+                since += 1;
+            }
+        }
+        trail
+    }
+
+    /// The GPU that moves: the one whose squares, and lead over the second in windows in which it is the heaviest, add
+    /// up to most. Ties to the lower.
+    #[inline(always)]
+    fn proposer(&self) -> usize {
+        let mut most = (-1, 0);
+        let lead = |lane: usize| -> i32 {
+            let tops = self.tops.iter().filter(|tops| tops[0].gpu == lane);
+            tops.map(|tops| tops[0].load - tops[1].load.max(0)).sum()
+        };
+        for gpu in 0..self.lanes / self.node_lanes * self.node_gpus {
+            let lane = self.lane(gpu);
+            let score = self.squares[lane] + lead(lane);
+            if score > most.0 {
+                most = (score, lane);
+            }
+        }
+        most.1
+    }
+
+    /// Makes a move, and forbids to undo it for some iterations.
+    #[inline(always)]
+    fn make(
+        &mut self,
+        objective: &Objective,
+        key: u32,
+        iteration: u32,
+        kind: Kind,
+        changes: &mut Vec<(usize, u32)>,
+    ) {
+        let word = rng::draw(key, rng::TENURE + iteration);
+        match kind {
+            Kind::None => {}
+            Kind::Exchange { gpus: [a, b], slots: [i, j] } => {
+                let (here, there) = (i * self.lanes + a, j * self.lanes + b);
+                self.expert.swap(here, there);
+                for window in 0..self.windows {
+                    let here = (i * self.windows + window) * self.lanes + a;
+                    let there = (j * self.windows + window) * self.lanes + b;
+                    let moved = self.load[here] - self.load[there];
+                    self.gpu[window * self.lanes + a] -= moved;
+                    self.gpu[window * self.lanes + b] += moved;
+                    self.load.swap(here, there);
+                }
+                for (n, (slot, lane)) in [(i, a), (j, b)].into_iter().enumerate() {
+                    self.tabu[slot * self.lanes + lane] =
+                        iteration + SLOT_TENURE + (word >> (8 * n) & 0xff) % 3;
+                    changes.push((self.row_slot(slot, lane), self.row_expert(slot, lane)));
+                }
+                for (slot, lane) in [(i, a), (j, b)] {
+                    let gone = self.expert[if lane == a { there } else { here }] as usize;
+                    self.hold(gone, lane);
+                    self.hold(self.expert[slot * self.lanes + lane] as usize, lane);
+                    self.settle(objective, lane);
+                    self.count_received(lane);
+                }
+            }
+            Kind::Transfer { gpu, slot, expert } => {
+                let lost = self.expert[slot * self.lanes + gpu] as usize;
+                self.expert[slot * self.lanes + gpu] = expert as u32;
+                self.counts[lost] -= 1;
+                self.counts[expert] += 1;
+                self.hold(lost, gpu);
+                self.hold(expert, gpu);
+                changes.push((self.row_slot(slot, gpu), expert as u32));
+                self.count_received(gpu);
+                self.weigh_slot(objective, slot, gpu);
+                for e in [lost, expert] {
+                    for word in 0..self.words {
+                        let mut lanes = self.held[e * self.words + word];
+                        while lanes != 0 {
+                            let lane = word * 32 + lanes.trailing_zeros() as usize;
+                            lanes &= lanes - 1;
+                            for slot in 0..self.slots {
+                                if self.expert[slot * self.lanes + lane] as usize == e {
+                                    self.weigh_slot(objective, slot, lane);
+                                }
+                            }
+                            self.settle(objective, lane);
+                        }
+                    }
+                }
+                self.settle(objective, gpu);
+                self.no_gain[lost] = iteration + EXPERT_TENURE + (word & 0xff) % 4;
+                self.no_loss[expert] = iteration + EXPERT_TENURE + (word >> 8 & 0xff) % 4;
+            }
+        }
+    }
+
+    /// Writes down whether a GPU holds an expert.
+    #[inline(always)]
+    fn hold(&mut self, expert: usize, lane: usize) {
+        if expert == self.free {
+            return;
+        }
+        let holds = (0..self.slots).any(|slot| self.expert[slot * self.lanes + lane] as usize == expert);
+        let word = &mut self.held[expert * self.words + lane / 32];
+        *word = *word & !(1 << (lane % 32)) | u32::from(holds) << (lane % 32);
+    }
+
+    /// Whether a set of lanes has this one.
+    #[inline(always)]
+    pub fn has(&self, sets: &[u32], expert: usize, lane: usize) -> bool {
+        sets[expert * self.words + lane / 32] >> (lane % 32) & 1 != 0
+    }
+
+    /// Finds the heaviest GPUs of each window; returns the objective without the price.
+    #[inline(always)]
+    fn look(&mut self) -> i32 {
+        self.work += (4 * self.windows * self.lanes) as u64;
+        self.tops.clear();
+        for loads in self.gpu.chunks_exact_mut(self.lanes) {
+            let first = heaviest(loads);
+            loads[first.gpu] = -1;
+            let second = heaviest(loads);
+            let held = std::mem::replace(&mut loads[second.gpu], -1);
+            let third = heaviest(loads);
+            loads[second.gpu] = held;
+            loads[first.gpu] = first.load;
+            self.tops.push([first, second, third]);
+        }
+        let peaks: i32 =
+            self.tops.iter().zip(&self.floors).map(|(tops, &floor)| tops[0].load.max(floor)).sum();
+        peaks + self.all_squares
+    }
+
+    /// What a slot that an expert comes to costs.
+    #[inline(always)]
+    pub fn cost(&self, objective: &Objective, expert: usize, lane: usize) -> i32 {
+        if self.has(&self.home, expert, lane) { 0 } else { objective.price }
+    }
+
+    /// The price of the moves as they are.
+    #[inline(always)]
+    pub fn price_now(&self, objective: &Objective) -> i32 {
+        objective.price.saturating_mul(self.moved as i32)
+    }
+}
+
+/// The heaviest GPU, the lower of equals.
+#[inline(always)]
+fn heaviest(loads: &[i32]) -> Top {
+    let mut most = [-1; ABREAST];
+    for loads in loads.as_chunks::<ABREAST>().0 {
+        for lane in 0..ABREAST {
+            most[lane] = most[lane].max(loads[lane]);
+        }
+    }
+    let mut top = Top { gpu: 0, load: -1 };
+    for load in most {
+        top.load = top.load.max(load);
+    }
+    while top.gpu + 1 < loads.len() && loads[top.gpu] != top.load {
+        top.gpu += 1;
+    }
+    top
+}
+
+fn refill<T: Clone>(array: &mut Vec<T>, len: usize, value: T) {
+    array.clear();
+    array.resize(len, value);
+}
