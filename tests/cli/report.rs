@@ -124,7 +124,7 @@ fn replays_and_advice_have_charts_of_their_own() {
     let (trace, out) = (path("trace.npy"), path("r.html"));
     let shape = ["--layers", "2", "--experts", "16", "--windows", "4", "--drift", "0.2"];
     run(&[&["generate", "--out", &trace], &shape[..]].concat());
-    let shape = ["--replicas", "24", "--gpus", "4", "--device", "cpu", "--strategy", "last", "--json"];
+    let shape = ["--replicas", "24", "--gpus", "4", "--device", "cpu", "--strategy", "forecast", "--json"];
     let replay =
         write(folder.path(), "replay.json", run(&[&["replay", &trace], &shape[..]].concat()).as_bytes());
     let advice = run(&[
@@ -193,6 +193,6 @@ fn advice_says_where_balance_is_not_worth_it() {
     assert_refused(&["advise", &even, "--gpus", "0"], "gpus 0 is not at least 1");
     assert_refused(
         &["advise", &even, "--gpus", "4", "--nodes", "3"],
-        "num_gpus 4 is not a multiple of num_nodes 3",
+        "--gpus 4 is not a multiple of --nodes 3",
     );
 }
