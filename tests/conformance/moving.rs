@@ -82,8 +82,9 @@ fn plans_from_the_one_that_runs_move_little_and_serve_as_well_as_greedy_ones() {
     for (name, [ours, _, greedy]) in rows(false) {
         assert!(ours.moved.mean() <= 0.15, "{name}: {} of the slots move", ours.moved.mean());
         let gain = ours.balancedness.mean() - greedy.balancedness.mean();
-        // At most 5 % of the slots move a step, where greedy plans anew: .2 points are what that may cost on a series.
-        assert!(gain >= -0.002, "{name}: {gain}");
+        // At most 5 % of the slots move a step, where greedy plans anew; and some layers of a model, which stray from its
+        // mean, stand for it here.
+        assert!(gain >= -0.005, "{name}: {gain}");
     }
 }
 
