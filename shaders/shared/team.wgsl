@@ -22,7 +22,8 @@ fn take_team(at: Invocation) -> bool {
     take_params();
     lane = at.lane;
     leads = lane == 0u;
-    let place = workgroup_of(at);
+    // Told, so that a compiler knows it as uniform: the struct it comes in holds the lane too.
+    let place = told(workgroup_of(at));
     if place >= told(queued()) {
         return false;
     }
