@@ -1,5 +1,7 @@
 //! The threads of a run: one pool for all of it, which no environment makes too large and no limit makes fail.
 
+use std::thread::JoinHandle;
+
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::error::Error;
@@ -21,18 +23,35 @@ pub fn run<T: Send>(threads: Option<usize>, work: impl FnOnce() -> T + Send) -> 
         None => from_environment(),
     };
     match build(wanted, threads.is_none())? {
-        Some(pool) => Ok(pool.install(work)),
+        Some((pool, started)) => {
+            let done = pool.install(work);
+            drop(pool);
+            // A thread that ends leaves the drivers that it used. Were it still at that while the process ends, some
+            // drivers (Mesa's GLES) would abort.
+            for thread in started {
+                let _ = thread.join();
+            }
+            Ok(done)
+        }
         // This thread is the whole pool.
         None => Ok(work()),
     }
 }
 
+type Pool = (ThreadPool, Vec<JoinHandle<()>>);
+
 /// `None` where not one thread can be started.
-fn build(wanted: usize, fewer: bool) -> Result<Option<ThreadPool>, Error> {
+fn build(wanted: usize, fewer: bool) -> Result<Option<Pool>, Error> {
     let mut threads = wanted;
     loop {
-        match ThreadPoolBuilder::new().num_threads(threads).stack_size(STACK).build() {
-            Ok(pool) => return Ok(Some(pool)),
+        let mut started = Vec::new();
+        let start = |thread: rayon::ThreadBuilder| {
+            let run = move || thread.run();
+            started.push(std::thread::Builder::new().stack_size(STACK).spawn(run)?);
+            Ok(())
+        };
+        match ThreadPoolBuilder::new().num_threads(threads).spawn_handler(start).build() {
+            Ok(pool) => return Ok(Some((pool, started))),
             Err(error) if !fewer => {
                 return Err(Error::invalid("threads", wanted, format!("cannot be started: {error}")));
             }
