@@ -6,8 +6,9 @@
 use std::time::{Duration, Instant};
 
 use crate::cluster::Cluster;
+use crate::engine::buffers::{Part, Work};
 use crate::engine::device::{self, DeviceChoice};
-use crate::engine::gpu::{Gpu, Part};
+use crate::engine::gpu::Gpu;
 use crate::engine::recording::Recording;
 use crate::error::Error;
 use crate::layout::Layout;
@@ -180,7 +181,9 @@ impl Batch {
         let problem = self.layout.problem(&self.loads, &[], &self.table);
         let part = Part::Results { begin: 0, words: 1 };
         let start = Instant::now();
-        profiler.gpu.run(&recording, &self.layout, &problem, arena, part)?;
+        let work =
+            Work { recording: &recording, layout: &self.layout, problem: &problem, arena_words: arena, part };
+        profiler.gpu.run(&work)?;
         Ok((profiler.times(), start.elapsed()))
     }
 }

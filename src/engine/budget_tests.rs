@@ -16,7 +16,7 @@ const LIMIT: u64 = 65_535;
 /// Lanes of a vector. Where lanes go their own ways their trips add up, at worst.
 const VECTOR: u64 = 8;
 
-/// A loop of so many trips: to leave it takes one more.
+/// A loop of this many trips: to leave it takes one more.
 fn of(trips: u64) -> u64 {
     trips + 1
 }
@@ -64,7 +64,7 @@ impl Sizes {
     }
 }
 
-/// Trips in one dispatch of a vector of so many lanes.
+/// Trips in one dispatch of a vector of this many lanes.
 fn trips(kernel: Kernel, p: &GpuParams, lanes: u64) -> u64 {
     let s = Sizes::new(p);
     match kernel.entry {
@@ -134,7 +134,7 @@ fn exact_bound(s: &Sizes) -> u64 {
     of(s.nodes) + s.nodes * bisection(s)
 }
 
-/// The bisection in a node. Its load over its GPUs is no more than the start; so many doublings reach the load
+/// The bisection in a node. Its load over its GPUs is no more than the start; this many doublings reach the load
 /// itself, where one replica of each expert will do. Loads are at most 2^30.
 fn bisection(s: &Sizes) -> u64 {
     let doublings = u64::from(s.gpus.next_power_of_two().ilog2());
@@ -143,7 +143,7 @@ fn bisection(s: &Sizes) -> u64 {
     of(doublings) + of(halvings) + looks * of(blocks(s.experts))
 }
 
-/// A loop over so many items that the lanes of a team, a vector of them, share.
+/// A loop over this many items that the lanes of a team, a vector of them, share.
 fn shared(items: u64) -> u64 {
     of(rounds(items))
 }
@@ -336,7 +336,7 @@ fn record_params(params: &Params) -> Recording {
     gpu::record(params, &layout, gpu::ARENA_WORDS, share).0
 }
 
-/// The dearest dispatch of each kernel, for a vector of so many lanes.
+/// The dearest dispatch of each kernel, for a vector of this many lanes.
 fn dearest(recording: &Recording, lanes: u64) -> BTreeMap<&'static str, u64> {
     let mut known = HashMap::new();
     let mut dearest = BTreeMap::new();

@@ -4,7 +4,7 @@
 use std::sync::{Mutex, PoisonError};
 
 /// Passes that one submission may time.
-pub const PASSES: usize = super::gpu::DISPATCHES_PER_SUBMISSION;
+pub const PASSES: usize = super::shaders::DISPATCHES_PER_SUBMISSION;
 
 /// Bytes of the timestamps of one submission: two a pass.
 const BYTES: u64 = 16 * PASSES as u64;
@@ -41,7 +41,7 @@ impl Clock {
         Some(Self { queries, period, spent: Mutex::default() })
     }
 
-    /// Starts to time a recording of so many submissions.
+    /// Starts to time a recording of this many submissions.
     pub fn start(&self, device: &wgpu::Device, submissions: usize) -> Timing<'_> {
         let stamps = device.create_buffer(&wgpu::BufferDescriptor {
             label: Some("stamps"),

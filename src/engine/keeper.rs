@@ -3,7 +3,8 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::device::{DeviceInfo, Opening};
-use super::gpu::{Gpu, ShaderSource};
+use super::gpu::Gpu;
+use super::shaders::ShaderSource;
 use crate::error::Error;
 
 /// How often in a row a lost device is opened again: a driver that was reset needs one, a broken one would

@@ -4,10 +4,12 @@
 //! is the business of `stages` and `planner`.
 
 pub mod budget;
+pub mod buffers;
 pub mod clock;
 pub mod device;
 pub mod gpu;
 pub mod keeper;
 pub mod pending;
 pub mod recording;
+pub mod shaders;
 pub mod trusted;

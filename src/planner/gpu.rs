@@ -1,7 +1,9 @@
 //! The pipeline on a device: one recording, read back once.
 
-use crate::engine::gpu::{Gpu, Part, ShaderSource};
+use crate::engine::buffers::{Part, Work};
+use crate::engine::gpu::Gpu;
 use crate::engine::recording::Recording;
+use crate::engine::shaders::ShaderSource;
 use crate::error::Error;
 use crate::layout::{CHOSEN, Layout, window_quads, words::layer};
 use crate::params::{FULL_ASSIGNMENTS, Params, SearchKind, enumerate_assignments};
@@ -52,7 +54,7 @@ pub fn plan(
     }
     let searches = params.search_kind() == SearchKind::Trajectory;
     if params.windows > 1 && searches && gpu.is_software() && !s5_search::fits(&Layout::new(params, 0).base) {
-        let reason = "so many windows and slots a node are too much for one dispatch of a software driver";
+        let reason = "this many windows and slots a node are too much for one dispatch of a software driver";
         return Err(gpu.error(reason));
     }
     let quads = window_quads(params, windows);
@@ -97,7 +99,11 @@ fn plan_layers(
     let mut share = Extent { assignments: params.assignments.min(1), work_divisor: WORK_DIVISORS[0] };
     loop {
         let (recording, arena_words) = record(params, &layout, arena, share);
-        let result = gpu.run_while(&|| attempt.go_on(), &recording, &layout, &problem, arena_words, part)?;
+        let result = {
+            let (recording, layout, problem) = (&recording, &layout, &problem[..]);
+            let work = Work { recording, layout, problem, arena_words, part };
+            gpu.run_while(&|| attempt.go_on(), &work)?
+        };
         let (states, plan) = result.split_at((params.layers * layer::WORDS) as usize);
         let states = states.chunks_exact(layer::WORDS as usize);
         let is_cut = states.clone().any(|state| state[layer::CUT] != 0);

@@ -17,8 +17,9 @@ mod whole_plan;
 
 use crate::cases::{Case, random_case, random_windows_case};
 use crate::engine::budget;
+use crate::engine::buffers::{Part, Work};
 use crate::engine::device::Opening;
-use crate::engine::gpu::{Gpu, Part};
+use crate::engine::gpu::Gpu;
 use crate::engine::recording::{Dispatch, Recording, Tuning};
 use crate::layout::{GpuParams, Layout, window_quads};
 use crate::mirror::candidate::Candidate;
@@ -102,7 +103,9 @@ impl Bench {
             &self.table,
         );
         let arena = self.layout.arena_words(candidates);
-        gpu.run(recording, &self.layout, &problem, arena, part).expect("the device works")
+        let layout = &self.layout;
+        let work = Work { recording, layout, problem: &problem, arena_words: arena, part };
+        gpu.run(&work).expect("the device works")
     }
 
     /// Stages 1 and 2, and the start of the first assignment.
