@@ -7,6 +7,7 @@ use candidate::{Candidate, Outcome};
 
 use crate::params::{Params, SearchKind};
 
+pub mod abreast;
 pub mod candidate;
 pub mod rng;
 pub mod s1_group_loads;

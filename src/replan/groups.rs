@@ -21,7 +21,7 @@ pub fn exchange(params: &Params, objective: &Objective, row: &[u32]) -> Option<V
     }
     let size = params.group_size as usize;
     let node_slots = params.node_slots as usize;
-    let mut nodes = Nodes::new(params, objective, row);
+    let nodes = Nodes::new(params, objective, row);
     let (x, y) = nodes.best_exchange()?;
     let mean: Vec<u32> =
         objective.weight.chunks_exact(objective.windows).map(|row| row.iter().sum::<i32>() as u32).collect();
@@ -78,7 +78,7 @@ impl<'a> Nodes<'a> {
     }
 
     /// The exchange that lowers most what all comes to, if it is enough.
-    fn best_exchange(&mut self) -> Option<(usize, usize)> {
+    fn best_exchange(&self) -> Option<(usize, usize)> {
         let groups = self.node_of.len();
         let busiest = self.busiest();
         let offered: Vec<usize> =

@@ -2,12 +2,10 @@
 //!
 //! A function of plans and loads alone: no cold plan is made, and the path of a layer does not depend on other layers.
 
-mod exchange;
 mod groups;
 mod mend;
 mod objective;
 mod search;
-mod transfer;
 
 use crate::error::Error;
 use crate::loads::FIXED_TOTAL;
@@ -36,8 +34,6 @@ pub struct Path {
     exchanged: Option<(Vec<u32>, Trail)>,
     /// All states, of which the first is the start, and each has a lower priced objective than the one before.
     states: Vec<State>,
-    /// Whether the layer is left alone.
-    stays: bool,
 }
 
 /// A state chosen of a path.
@@ -134,6 +130,9 @@ impl Layer<'_> {
         let sums: Vec<u32> =
             (0..params.experts as usize).map(|e| self.rows.iter().map(|row| row[e]).sum()).collect();
         let start = mend::mend(params, &sums, previous);
+        let stays = limits.is_balanced(objective.mean as u32, peaks(params, &self.rows, &start));
+        // A layer that is left alone has the start as its only state.
+        let patience = if stays { 0 } else { patience };
         let mut run = |start: &[u32]| {
             let objective = &objective;
             Task { params, objective, previous, start, patience, search: &mut *search }.run()
@@ -142,6 +141,7 @@ impl Layer<'_> {
         let mut states = trail.states.clone();
         let mut exchanged = None;
         if objective.mean > 0
+            && !stays
             && let Some(row) = groups::exchange(params, &objective, &start)
         {
             let trail = run(&row);
@@ -151,13 +151,12 @@ impl Layer<'_> {
                 exchanged = Some((row, trail));
             }
         }
-        let stays = limits.is_balanced(objective.mean as u32, peaks(params, &self.rows, &start));
-        Path { start, trail, exchanged, states, stays }
+        Path { start, trail, exchanged, states }
     }
 }
 
 /// The sum over windows of the heaviest GPU.
-fn peaks(params: &Params, rows: &[&[u32]], slots: &[u32]) -> u32 {
+pub fn peaks(params: &Params, rows: &[&[u32]], slots: &[u32]) -> u32 {
     let mut counts = vec![0u32; params.experts as usize];
     for &e in slots {
         if let Some(count) = counts.get_mut(e as usize) {
@@ -175,9 +174,9 @@ impl Path {
     fn row(&self, state: usize) -> Vec<u32> {
         match &self.exchanged {
             Some((start, trail)) if state >= self.trail.states.len() => {
-                trail.rows(start, trail.states.len() - 1)
+                trail.row(start, trail.states.len() - 1)
             }
-            _ => self.trail.rows(&self.start, state),
+            _ => self.trail.row(&self.start, state),
         }
     }
 
@@ -186,11 +185,8 @@ impl Path {
         self.states[state].moved.saturating_sub(self.states[0].moved)
     }
 
-    /// The best state that moves at most so many slots.
+    /// The best state that moves at most `most` slots.
     fn best(&self, most: usize) -> usize {
-        if self.stays {
-            return 0;
-        }
         (0..self.states.len()).rev().find(|&state| self.extra(state) <= most).unwrap_or(0)
     }
 
@@ -217,8 +213,8 @@ fn is_steeper(a: (i64, i64, usize), b: (i64, i64, usize)) -> bool {
     i128::from(a.0) * i128::from(b.1) > i128::from(b.0) * i128::from(a.1)
 }
 
-/// Chooses a state of each path: the best one that keeps the limits of a layer; where only so many slots may move in
-/// all, those that bring most for a slot over all layers.
+/// Chooses a state of each path: the best one that keeps the limits of a layer. Where `max_moves` bounds all layers
+/// together, the states that gain most for each moved slot.
 pub fn choose(params: &Params, paths: &[Path], previous: &[u32], limits: &MoveLimits) -> Vec<Chosen> {
     let slots = (params.node_slots * params.nodes) as usize;
     let most = limits.max_moves_per_layer.map_or(usize::MAX, |most| most.of(slots));
@@ -262,8 +258,14 @@ fn share_out(paths: &[Path], mut left: usize, most: usize) -> Vec<usize> {
             let cost = paths[layer].extra(to).saturating_sub(paths[layer].extra(at[layer]));
             if cost <= left {
                 // A state may move fewer slots than the one before it: those are free for others.
+                let before = left;
                 left = left + paths[layer].extra(at[layer]) - paths[layer].extra(to);
                 at[layer] = to;
+                if left > before {
+                    for (other, way) in ways.iter_mut().enumerate() {
+                        *way = paths[other].steepest(at[other], left, most);
+                    }
+                }
             }
         }
         ways[layer] = paths[layer].steepest(at[layer], left, most);

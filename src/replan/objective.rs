@@ -1,6 +1,8 @@
 //! What a plan over time is judged by: for each window the heaviest GPU plus the squares of what GPUs carry above
 //! the mean, and a price for every slot that moves. All in whole numbers.
 
+use crate::loads::FIXED_TOTAL;
+
 /// Loads of a layer, and the numbers that its plans are judged by.
 pub struct Objective {
     /// Windows.
@@ -37,7 +39,8 @@ impl Objective {
             squares.push(Square::new(total / gpus as i32));
             mean += total / gpus as i32;
         }
-        let price = i64::from(mean) * i64::from(price_ppm) / 1_000_000;
+        // No sum of what GPUs carry, squares and this passes `i32`: the first two come to five totals at most.
+        let price = (i64::from(mean) * i64::from(price_ppm) / 1_000_000).min(2 * i64::from(FIXED_TOTAL));
         let price = (price + slots as i64 / 2) / slots.max(1) as i64;
         Self { windows, weight, squares, price: price as i32, gap: (mean >> GAP_SHIFT).max(1), mean }
     }

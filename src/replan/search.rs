@@ -5,8 +5,11 @@
 //! Arrays are `[slot][window][lane]`; a lane is a GPU, and each node has whole vectors of them, so that loops over the
 //! GPUs of a node run abreast.
 
+mod exchange;
+mod transfer;
+
 use super::objective::Objective;
-use super::{exchange, transfer};
+use crate::mirror::abreast::{Top, refill, three_heaviest};
 use crate::mirror::rng;
 use crate::moves;
 use crate::params::{FREE, Params};
@@ -22,13 +25,6 @@ const SLOT_TENURE: u32 = 3;
 
 /// An expert that lost a replica gains none for four iterations, and up to three more; one that gained loses none.
 const EXPERT_TENURE: u32 = 5;
-
-/// A GPU and its load in one window.
-#[derive(Clone, Copy, Debug)]
-pub struct Top {
-    pub gpu: usize,
-    pub load: i32,
-}
 
 /// A move and the value after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,8 +73,8 @@ pub struct Trail {
 }
 
 impl Trail {
-    /// The rows of a state, for a search that started with these.
-    pub fn rows(&self, start: &[u32], state: usize) -> Vec<u32> {
+    /// The row of a state, for a search that started with `start`.
+    pub fn row(&self, start: &[u32], state: usize) -> Vec<u32> {
         let mut rows = start.to_vec();
         for &(slot, expert) in &self.changes[..self.states[state].changes] {
             rows[slot] = expert;
@@ -214,7 +210,7 @@ impl Search {
             (0..slots).for_each(|slot| self.weigh_slot(objective, slot, lane));
             self.settle(objective, lane);
         }
-        self.set_floors(objective);
+        self.set_floors();
     }
 
     /// The lane of a GPU.
@@ -272,7 +268,7 @@ impl Search {
 
     /// The busiest node's mean GPU, window by window.
     #[inline(always)]
-    fn set_floors(&mut self, objective: &Objective) {
+    fn set_floors(&mut self) {
         self.floors.clear();
         for loads in self.gpu.chunks_exact(self.lanes) {
             let node = |lanes: &[i32]| {
@@ -282,7 +278,6 @@ impl Search {
             let floor = loads.chunks_exact(self.node_lanes).map(node).max().unwrap_or(0);
             self.floors.push(floor as i32);
         }
-        debug_assert_eq!(self.floors.len(), objective.windows);
     }
 
     #[inline(always)]
@@ -365,8 +360,6 @@ impl Search {
                     self.tabu[slot * self.lanes + lane] =
                         iteration + SLOT_TENURE + (word >> (8 * n) & 0xff) % 3;
                     changes.push((self.row_slot(slot, lane), self.row_expert(slot, lane)));
-                }
-                for (slot, lane) in [(i, a), (j, b)] {
                     let gone = self.expert[if lane == a { there } else { here }] as usize;
                     self.hold(gone, lane);
                     self.hold(self.expert[slot * self.lanes + lane] as usize, lane);
@@ -383,25 +376,28 @@ impl Search {
                 self.hold(expert, gpu);
                 changes.push((self.row_slot(slot, gpu), expert as u32));
                 self.count_received(gpu);
-                self.weigh_slot(objective, slot, gpu);
-                for e in [lost, expert] {
-                    for word in 0..self.words {
-                        let mut lanes = self.held[e * self.words + word];
-                        while lanes != 0 {
-                            let lane = word * 32 + lanes.trailing_zeros() as usize;
-                            lanes &= lanes - 1;
-                            for slot in 0..self.slots {
-                                if self.expert[slot * self.lanes + lane] as usize == e {
-                                    self.weigh_slot(objective, slot, lane);
-                                }
-                            }
-                            self.settle(objective, lane);
-                        }
-                    }
-                }
-                self.settle(objective, gpu);
+                self.weigh_replicas(objective, lost);
+                self.weigh_replicas(objective, expert);
                 self.no_gain[lost] = iteration + EXPERT_TENURE + (word & 0xff) % 4;
                 self.no_loss[expert] = iteration + EXPERT_TENURE + (word >> 8 & 0xff) % 4;
+            }
+        }
+    }
+
+    /// Weighs all replicas of an expert whose count changed.
+    #[inline(always)]
+    fn weigh_replicas(&mut self, objective: &Objective, expert: usize) {
+        for word in 0..self.words {
+            let mut lanes = self.held[expert * self.words + word];
+            while lanes != 0 {
+                let lane = word * 32 + lanes.trailing_zeros() as usize;
+                lanes &= lanes - 1;
+                for slot in 0..self.slots {
+                    if self.expert[slot * self.lanes + lane] as usize == expert {
+                        self.weigh_slot(objective, slot, lane);
+                    }
+                }
+                self.settle(objective, lane);
             }
         }
     }
@@ -429,14 +425,7 @@ impl Search {
         self.work += (4 * self.windows * self.lanes) as u64;
         self.tops.clear();
         for loads in self.gpu.chunks_exact_mut(self.lanes) {
-            let first = heaviest(loads);
-            loads[first.gpu] = -1;
-            let second = heaviest(loads);
-            let held = std::mem::replace(&mut loads[second.gpu], -1);
-            let third = heaviest(loads);
-            loads[second.gpu] = held;
-            loads[first.gpu] = first.load;
-            self.tops.push([first, second, third]);
+            self.tops.push(three_heaviest::<ABREAST>(loads));
         }
         let peaks: i32 =
             self.tops.iter().zip(&self.floors).map(|(tops, &floor)| tops[0].load.max(floor)).sum();
@@ -454,28 +443,4 @@ impl Search {
     pub fn price_now(&self, objective: &Objective) -> i32 {
         objective.price.saturating_mul(self.moved as i32)
     }
-}
-
-/// The heaviest GPU, the lower of equals.
-#[inline(always)]
-fn heaviest(loads: &[i32]) -> Top {
-    let mut most = [-1; ABREAST];
-    for loads in loads.as_chunks::<ABREAST>().0 {
-        for lane in 0..ABREAST {
-            most[lane] = most[lane].max(loads[lane]);
-        }
-    }
-    let mut top = Top { gpu: 0, load: -1 };
-    for load in most {
-        top.load = top.load.max(load);
-    }
-    while top.gpu + 1 < loads.len() && loads[top.gpu] != top.load {
-        top.gpu += 1;
-    }
-    top
-}
-
-fn refill<T: Clone>(array: &mut Vec<T>, len: usize, value: T) {
-    array.clear();
-    array.resize(len, value);
 }

@@ -25,8 +25,8 @@ pub const STAGE: Stage = Stage {
     teams: false,
 };
 
-/// The descents of all candidates of a batch: as many dispatches as the longest could need, or in work_divisor those of a
-/// part of its trips, and never more than [`DESCENT_TURNS`]. Those after the last descent ended are empty; a descent
+/// The descents of all candidates of a batch: as many dispatches as the longest could need, or as many as the batch's part of its
+/// trips needs, and never more than [`DESCENT_TURNS`]. Those after the last descent ended are empty; a descent
 /// that did not end is seen as cut short.
 pub fn record(recording: &mut Recording, base: &GpuParams, batch: &Batch) {
     let costs = Costs::of(base);
@@ -38,10 +38,10 @@ pub fn record(recording: &mut Recording, base: &GpuParams, batch: &Batch) {
     record_turns(recording, base, batch, (fuel as u32, turns as u32));
 }
 
-/// Turns that there are in work_divisor, if more could be needed.
+/// Turns that are recorded at least, however small the part, if more could be needed.
 const LEAST_TURNS: u64 = 4;
 
-/// So many turns of so much fuel, one after the other, each over what the one before left.
+/// This many turns of this much fuel. Each goes on with what the one before left.
 pub fn record_turns(recording: &mut Recording, base: &GpuParams, batch: &Batch, (fuel, turns): (u32, u32)) {
     // Lanes go their own ways, so each has a vector to itself.
     let params = GpuParams { fuel, spread: budget::VECTOR, ..batch.params(base) };

@@ -97,7 +97,7 @@ impl Tables {
         row
     }
 
-    /// The event of an expert with so many replicas of such a load.
+    /// The event of an expert with this many replicas, each of this load.
     fn event(&self, share: u32, count: u32) -> Event {
         let is_heavy = share > self.half;
         let at = if is_heavy { share } else { self.target - share };

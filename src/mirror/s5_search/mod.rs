@@ -15,6 +15,7 @@ mod exchange;
 mod tests;
 mod transfer;
 
+use crate::mirror::abreast::{Top, heaviest, refill, three_heaviest};
 use crate::mirror::candidate::{Candidate, Outcome};
 use crate::mirror::rng;
 use crate::params::{BLOCKED, EXPERT_TENURE, FREE, Params, SLOT_TENURE, TRANSFER_WAIT};
@@ -54,13 +55,6 @@ pub struct Search {
     floors: Vec<i32>,
     exchange: exchange::Scratch,
     transfer: transfer::Scratch,
-}
-
-/// A GPU and its load in one window.
-#[derive(Clone, Copy, Debug)]
-struct Top {
-    gpu: usize,
-    load: i32,
 }
 
 /// What an iteration starts from.
@@ -294,16 +288,10 @@ impl Search {
     fn look(&mut self) -> i32 {
         self.tops.clear();
         for loads in self.gpu.chunks_exact_mut(self.lanes) {
-            let first = heaviest(loads);
-            let mut tops = [first; 3];
-            if self.windows > 1 {
-                loads[first.gpu] = -1;
-                tops[1] = heaviest(loads);
-                loads[tops[1].gpu] = -1;
-                tops[2] = heaviest(loads);
-                loads[tops[1].gpu] = tops[1].load;
-                loads[first.gpu] = first.load;
-            }
+            let tops = match self.windows {
+                1 => [heaviest::<ABREAST>(loads); 3],
+                _ => three_heaviest::<ABREAST>(loads),
+            };
             self.tops.push(tops);
         }
         self.tops.iter().zip(&self.floors).map(|(tops, &floor)| tops[0].load.max(floor)).sum()
@@ -331,28 +319,4 @@ impl Search {
     fn holds(&self, gpu: usize, expert: u32) -> bool {
         (0..self.slots).any(|slot| self.expert[slot * self.lanes + gpu] == expert)
     }
-}
-
-/// The heaviest GPU, the lower of equals.
-#[inline(always)]
-fn heaviest(loads: &[i32]) -> Top {
-    let mut most = [-1; ABREAST];
-    for loads in loads.as_chunks::<ABREAST>().0 {
-        for lane in 0..ABREAST {
-            most[lane] = most[lane].max(loads[lane]);
-        }
-    }
-    let mut top = Top { gpu: 0, load: -1 };
-    for load in most {
-        top.load = top.load.max(load);
-    }
-    while top.gpu + 1 < loads.len() && loads[top.gpu] != top.load {
-        top.gpu += 1;
-    }
-    top
-}
-
-fn refill<T: Clone>(array: &mut Vec<T>, len: usize, value: T) {
-    array.clear();
-    array.resize(len, value);
 }

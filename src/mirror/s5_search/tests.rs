@@ -82,7 +82,7 @@ impl Small {
         (0..self.params.node_experts).map(count).collect()
     }
 
-    /// Load of a replica of an expert that has so many.
+    /// Load of a replica of an expert with this many of them.
     fn share(&self, expert: u32, count: u32, window: usize) -> i32 {
         (self.loads[expert as usize * self.windows() + window] / count) as i32
     }

@@ -5,7 +5,8 @@
 //! whose replicas are then the lightest, or an expert of the GPU gains a replica elsewhere.
 
 use super::exchange::first_slots;
-use super::{Kind, Move, Now, Search, Top};
+use super::{Kind, Move, Now, Search};
+use crate::mirror::abreast::{Top, refill};
 use crate::mirror::rng;
 use crate::params::{BLOCKED, FREE};
 
@@ -49,9 +50,9 @@ impl Search {
         let (experts, windows) = (self.counts.len(), self.windows);
         let none = [Top { gpu: usize::MAX, load: -1 }; 2];
         let Scratch { may_lose, peaks, lighter, .. } = &mut self.transfer;
-        super::refill(may_lose, experts, 0);
-        super::refill(peaks, experts * windows, none);
-        super::refill(lighter, experts * windows, 0);
+        refill(may_lose, experts, 0);
+        refill(peaks, experts * windows, none);
+        refill(lighter, experts * windows, 0);
         for expert in 0..experts {
             self.weigh_lighter(expert);
         }

@@ -1,8 +1,9 @@
 //! The best exchange of a slot of one GPU for a slot of another of its node.
 
-use super::objective::Objective;
-use super::search::{ABREAST, Kind, Move, Search};
+use super::{ABREAST, Kind, Move, Search};
+use crate::loads::MAX_WINDOWS;
 use crate::mirror::rng;
+use crate::replan::objective::Objective;
 
 /// GPUs abreast.
 type Abreast = [i32; ABREAST];
@@ -47,7 +48,7 @@ impl Search {
         };
         self.work += (offered * slots * n * windows) as u64;
         let mut best = (NEVER, usize::MAX);
-        let (mut own, mut given) = ([0; 16], [0; 16]);
+        let (mut own, mut given) = ([0; MAX_WINDOWS], [0; MAX_WINDOWS]);
         for i in (0..offered).map(|i| (first + i) % slots) {
             let e = self.expert[i * self.lanes + a] as usize;
             if self.tabu[i * self.lanes + a] > iteration {

@@ -1,8 +1,8 @@
 //! The best transfer: a slot of a node becomes a further replica of the heaviest expert on one of its GPUs.
 
 use super::exchange::lanes;
-use super::objective::Objective;
-use super::search::{ABREAST, Kind, Move, Search};
+use super::{ABREAST, Kind, Move, Search};
+use crate::replan::objective::Objective;
 
 #[derive(Default)]
 pub struct Scratch {
