@@ -22,10 +22,10 @@ use std::collections::BTreeMap;
 use crate::params::{FREE, Params, enumerate_assignments};
 use packing::Packing;
 
-/// A layer is small while its search takes at most so many steps: below a few milliseconds if none is pruned.
+/// A layer is small while its search takes at most this many steps: below a few milliseconds if none is pruned.
 const MOST_STEPS: u64 = 200_000;
 
-/// And while a node has at most so many slots: what is done once for a node is quadratic or worse in them.
+/// A layer is small only while a node has at most this many slots: what is done once for a node is quadratic or worse in them.
 const MOST_SLOTS: u32 = 64;
 
 /// Whether layers of this shape are solved by [`plan_layer`].

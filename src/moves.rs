@@ -145,7 +145,7 @@ impl Moves {
 }
 
 /// Checks that `previous` can be the plan before one of these layers and experts on the cluster.
-pub(crate) fn check_same_shape(
+fn check_same_shape(
     cluster: &Cluster,
     previous: &Placement,
     layers: usize,

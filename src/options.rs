@@ -106,7 +106,7 @@ pub struct PlanOptions {
     /// How groups are given to nodes.
     pub groups: GroupRule,
     /// Post-hierarchical repair: swap a group of the heaviest GPU's node with one of the lightest node.
-    /// (Not with so many groups that a node has more than 4,096 pairs of them to weigh.)
+    /// (It is left out where a node has more than 4,096 pairs of groups to weigh.)
     pub repair: bool,
     /// Perturb the loads that decide replica counts in starts other than the first.
     pub count_noise: bool,

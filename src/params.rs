@@ -12,6 +12,11 @@ use crate::options::{
 /// A slot that holds no replica, in the planner's own maps.
 pub const FREE: u32 = u32::MAX;
 
+/// Slots of the planner as maps have them: -1 for a free one.
+pub fn to_map(slots: &[u32]) -> impl Iterator<Item = i32> + '_ {
+    slots.iter().map(|&e| if e == FREE { -1 } else { e as i32 })
+}
+
 /// Inner loops run over blocks of this many, unrolled; work is counted in blocks.
 ///
 /// llvmpipe and lavapipe stop a loop after 65,535 trips in all, silently, but unroll constant inner loops:
@@ -114,12 +119,12 @@ pub const GROUP_SWAP_PAIRS: u32 = 4096;
 /// Rounds of group swaps a sampled assignment gets.
 pub const GROUP_SWAP_STEPS: u32 = 64;
 
-/// On a device a lane keeps the GPUs of a node to itself while it packs, where they are at most so many.
+/// On a device a lane keeps the GPUs of a node to itself while it packs, where they are at most this many.
 pub const REGISTER_GPUS: u32 = 64;
 
-/// On a device one lane does so many experts of a node.
+/// On a device one lane does this many experts of a node.
 pub const EXPERT_BLOCK: u32 = 16;
-/// So many where they have several replicas: a longer kernel, which compilers take long over.
+/// This many where they have several replicas: a longer kernel, which compilers take long over.
 pub const REPLICATED_BLOCK: u32 = 8;
 
 /// How many of a word's values a fraction of parts per million is: `x * fraction / 2^32`.
@@ -127,7 +132,7 @@ fn fraction_of_ppm(ppm: u32) -> u32 {
     (u64::from(ppm.min(999_999)) * (1 << 32) / 1_000_000) as u32
 }
 
-/// On a device one lane copies so many slots of a plan.
+/// On a device one lane copies this many slots of a plan.
 pub const COPY_BLOCK: u32 = 8;
 
 /// `n` in blocks of [`BLOCK`], rounded up.

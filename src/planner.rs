@@ -19,7 +19,7 @@ use crate::cluster::Cluster;
 use crate::error::Error;
 use crate::loads::Loads;
 use crate::options::{Duplicates, PlanOptions};
-use crate::params::{FREE, Params};
+use crate::params::{Params, to_map};
 use crate::plan::{Placement, Plan};
 use crate::planner::backend::Backend;
 use crate::planner::cpu::Planned;
@@ -242,9 +242,7 @@ impl Planner {
         }
         attempt().go_on()?;
         host::prefer_trivial(&params, &windows, &mut planned);
-        let slots = to_map(&planned.slots).collect();
-        let placement = Placement::new(loads.experts(), cluster.num_slots(), slots)?;
-        check::score(loads, cluster, placement.physical_to_logical())?;
+        let placement = checked(loads, cluster, to_map(&planned.slots).collect())?;
         Ok(Plan {
             placement,
             loads: loads.clone(),
@@ -307,12 +305,9 @@ impl Planner {
     }
 }
 
-/// The planner's slots as maps have them: -1 for a free one.
-pub(crate) fn to_map(slots: &[u32]) -> impl Iterator<Item = i32> + '_ {
-    slots.iter().map(|&e| if e == FREE { -1 } else { e as i32 })
-}
-
-/// A map as the planner has it.
-fn from_map(map: &[i32]) -> Vec<u32> {
-    map.iter().map(|&e| u32::try_from(e).unwrap_or(FREE)).collect()
+/// The placement of a map that passes [`check::score`].
+fn checked(loads: &Loads, cluster: &Cluster, map: Vec<i32>) -> Result<Placement, Error> {
+    let placement = Placement::new(loads.experts(), cluster.num_slots(), map)?;
+    check::score(loads, cluster, placement.physical_to_logical())?;
+    Ok(placement)
 }

@@ -1,4 +1,4 @@
-//! Named options: the project's own three, and the twenty programs and five recommendations of the lineage.
+//! Named options: the project's own four, and the twenty programs and five recommendations of the lineage.
 //!
 //! The programs grew out of an evolutionary search for DeepSeek's EPLB problem; each is a value of the same
 //! [`PlanOptions`], so all run on the same kernels and can be compared on the same loads. What sets them apart

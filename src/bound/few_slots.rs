@@ -1,6 +1,6 @@
 //! A tighter bound of one node problem with few slots a GPU, where the mean is far out of reach.
 //!
-//! With two slots a heavy replica needs a light partner, and there are only so many light ones: every expert
+//! With two slots a heavy replica needs a light partner, and light ones are few: every expert
 //! needs a replica, and splitting an expert costs replicas. This module proves such shortages.
 //!
 //! **Rows.** Fix a target `T`; suppose a plan whose GPUs all carry at most `T`. For a threshold `a` with

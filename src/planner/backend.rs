@@ -5,7 +5,7 @@ use crate::choice::{DeviceChoice, DeviceInfo};
 use crate::engine::keeper::Keeper;
 use crate::error::Error;
 
-/// See above.
+/// What makes the plans of a planner.
 pub enum Backend {
     Cpu,
     #[cfg(feature = "gpu")]

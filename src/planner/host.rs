@@ -7,8 +7,9 @@ use super::cpu::Planned;
 use crate::error::Error;
 use crate::exact;
 use crate::loads::FIXED_TOTAL;
-use crate::params::{FREE, Params};
+use crate::params::Params;
 use crate::plan::Stop;
+use crate::replan;
 use crate::threads;
 use crate::watch::Attempt;
 
@@ -103,17 +104,9 @@ pub fn take_better(params: &Params, windows: &[u32], planned: &mut Planned, othe
 }
 
 /// The sum over windows of the heaviest GPU of a layer's placement.
-fn objective(params: &Params, windows: &[u32], layer: usize, slots: &[u32]) -> u64 {
+fn objective(params: &Params, windows: &[u32], layer: usize, slots: &[u32]) -> u32 {
     let experts = params.experts as usize;
-    let mut counts = vec![0u32; experts];
-    for &expert in slots.iter().filter(|&&expert| expert != FREE) {
-        counts[expert as usize] += 1;
-    }
-    let heaviest = |window: &[u32]| {
-        let row = &window[layer * experts..(layer + 1) * experts];
-        let load = |&expert: &u32| row.get(expert as usize).map_or(0, |load| load / counts[expert as usize]);
-        let gpus = slots.chunks_exact(params.slots_per_gpu as usize);
-        gpus.map(|gpu| gpu.iter().map(load).sum::<u32>()).max().unwrap_or(0)
-    };
-    windows.chunks_exact(params.layers as usize * experts).map(|window| u64::from(heaviest(window))).sum()
+    let rows = windows.chunks_exact(params.layers as usize * experts);
+    let rows: Vec<&[u32]> = rows.map(|window| &window[layer * experts..(layer + 1) * experts]).collect();
+    replan::peaks(params, &rows, slots)
 }

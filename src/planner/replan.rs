@@ -3,17 +3,16 @@
 use std::sync::OnceLock;
 use std::time::Instant;
 
-use super::{Planner, from_map, host, to_map};
+use super::{Planner, checked, host};
 use crate::bound::BoundEffort;
-use crate::check;
 use crate::choice::DeviceInfo;
 use crate::cluster::Cluster;
 use crate::error::Error;
 use crate::loads::Loads;
 use crate::moves::{MoveLimits, Moves};
 use crate::options::PlanOptions;
-use crate::params::{FREE, Params};
-use crate::plan::{Placement, Plan, Stop};
+use crate::params::{FREE, Params, to_map};
+use crate::plan::{Plan, Stop};
 use crate::previous::PreviousMap;
 use crate::replan::{self, Chosen};
 
@@ -63,8 +62,7 @@ impl Planner {
             Ok::<_, Error>(replan::choose(&params, &paths, &rows, limits))
         })?;
         let slots: Vec<u32> = chosen.iter().flat_map(|layer| &layer.row).copied().collect();
-        let placement = Placement::new(loads.experts(), cluster.num_slots(), to_map(&slots).collect())?;
-        check::score(loads, cluster, placement.physical_to_logical())?;
+        let placement = checked(loads, cluster, to_map(&slots).collect())?;
         let moves = Moves {
             changed_slots: slots.iter().zip(&rows).filter(|(new, old)| new != old).count(),
             received: chosen.iter().map(|layer| layer.moved).sum(),
@@ -105,11 +103,19 @@ impl Planner {
         }
         let start = Instant::now();
         let windows = host::even_where_cold(&params, loads.fixed_windows());
-        let rows = from_map(plan.physical_to_logical());
+        let rows = PreviousMap::from(plan.placement()).rows(cluster);
         let attempt = self.watch.attempt(loads.layers());
         let rows = self.on_threads(|| replan::polish(&params, &windows, &rows, &attempt))?;
-        plan.placement = Placement::new(loads.experts(), cluster.num_slots(), to_map(&rows).collect())?;
-        check::score(loads, cluster, plan.physical_to_logical())?;
+        let placement = checked(loads, cluster, to_map(&rows).collect())?;
+        let slots = cluster.num_slots();
+        let pairs =
+            placement.physical_to_logical().chunks(slots).zip(plan.physical_to_logical().chunks(slots));
+        // Why a search ended holds for the placement that it ended with.
+        let stop = |((new, old), &stop): ((&[i32], &[i32]), &Stop)| {
+            if new == old { stop } else { Stop::NoMoveLeft }
+        };
+        plan.stops = pairs.zip(&plan.stops).map(stop).collect();
+        plan.placement = placement;
         plan.quality = OnceLock::new();
         plan.elapsed += start.elapsed();
         Ok(plan)
@@ -144,7 +150,8 @@ pub struct LayerMoves {
     pub received: usize,
     /// Those of them that had to, since the previous map was not valid.
     pub repairs: usize,
-    /// By which part the objective falls: 0.1 is a tenth less than with the previous map, repaired.
+    /// By which part the objective falls: 0.1 is a tenth less than with the previous map, repaired. It may be negative
+    /// where a later state undoes a repair.
     pub gain: f64,
 }
 

@@ -5,8 +5,8 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use super::Planner;
 use super::backend::Backend;
+use super::{Planner, checked};
 use crate::check;
 use crate::choice::DeviceChoice;
 use crate::cluster::Cluster;
@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::loads::Loads;
 use crate::options::PlanOptions;
 use crate::params::Params;
-use crate::plan::{Placement, Plan};
+use crate::plan::Plan;
 use crate::presets::Preset;
 use crate::watch::{Cancel, Watch};
 
@@ -59,8 +59,9 @@ impl Planner {
         let start = Instant::now();
         // Bad options are refused however short the time is.
         Params::new(loads, cluster, options)?;
-        let mut plan = self.greedy(loads, cluster, options)?;
         let attempt = self.watch.attempt(loads.layers());
+        attempt.go_on()?;
+        let mut plan = self.greedy(loads, cluster, options)?;
         let cancel = Cancel::new();
         let parts = self.parts(&plan, options, &cancel)?;
         let slots = cluster.num_slots();
@@ -95,8 +96,7 @@ impl Planner {
         };
         cancel.cancel();
         outcome?;
-        plan.placement = Placement::new(loads.experts(), slots, map)?;
-        check::score(loads, cluster, plan.physical_to_logical())?;
+        plan.placement = checked(loads, cluster, map)?;
         plan.warnings.dedup();
         if done < loads.layers() {
             plan.warnings.insert(0, cut_short(limit, done, loads.layers()));
@@ -131,16 +131,15 @@ impl Planner {
         options: &PlanOptions,
         cancel: &Cancel,
     ) -> Result<mpsc::Receiver<Part>, Error> {
-        let score = check::score(&greedy.loads, &greedy.cluster, greedy.physical_to_logical());
-        let layers = score.map(|quality| quality.layers).unwrap_or_default();
+        let layers = check::score(&greedy.loads, &greedy.cluster, greedy.physical_to_logical())?.layers;
         let excess = layers.iter().map(|layer| layer.max_gpu_load - layer.mean_gpu_load);
         let excess: Vec<f64> = excess.collect();
         let mut order: Vec<usize> = (0..excess.len()).collect();
         order.sort_by(|&a, &b| excess[b].total_cmp(&excess[a]).then(a.cmp(&b)));
         let (workers, at_once) = match &self.inner.backend {
-            Backend::Cpu => (self.on_threads(rayon::current_num_threads), 1),
             #[cfg(feature = "gpu")]
-            _ => (1, AT_ONCE),
+            Backend::Device(_) => (1, AT_ONCE),
+            _ => (self.on_threads(rayon::current_num_threads), 1),
         };
         let parts: Arc<[Vec<usize>]> = order.chunks(at_once).map(<[usize]>::to_vec).collect();
         let next = Arc::new(AtomicUsize::new(0));
@@ -215,12 +214,12 @@ mod tests {
     fn the_time_holds_where_a_layer_takes_longer() {
         let counts: Vec<u64> = (0..256).map(|i| (i * i * 7919) % 10_007 + 1).collect();
         let loads = Loads::from_counts(1, 256, &counts).unwrap();
-        // With two slots a GPU the search does not come to the bound.
-        let cluster = Cluster::new(288, 1, 1, 144).unwrap();
+        // With three slots a GPU the search does not come to the bound: half a second for the layer.
+        let cluster = Cluster::new(432, 1, 1, 144).unwrap();
         let long = PlanOptions { starts: 1 << 16, iterations: 1 << 20, ..Preset::THOROUGH.options() };
         let planner = Planner::new(DeviceChoice::Cpu).unwrap();
         let start = Instant::now();
-        let plan = planner.plan_within(&loads, &cluster, &long, Duration::from_millis(50)).unwrap();
+        let plan = planner.plan_within(&loads, &cluster, &long, Duration::from_millis(5)).unwrap();
         assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
         assert_eq!(plan.warnings().len(), 1);
     }

@@ -1,7 +1,7 @@
 //! An AR(1) forecast of each expert's share, in integers.
 
 use crate::error::Error;
-use crate::loads::{Loads, check_same_layers};
+use crate::loads::{FIXED_TOTAL, Loads, check_same_layers};
 
 /// One, as a fraction of 2^16.
 pub const ONE: i64 = 1 << 16;
@@ -44,13 +44,30 @@ pub fn forecast(windows: &[Loads]) -> Result<Loads, Error> {
     }
     let mut counts = Vec::with_capacity(layers * experts);
     for layer in 0..layers {
-        let row = |w: &Loads| {
-            w.fixed()[layer * experts..(layer + 1) * experts].iter().map(|&x| i64::from(x)).collect()
-        };
-        let rows: Vec<Vec<i64>> = windows.iter().map(row).collect();
+        let rows: Vec<Vec<i64>> = windows.iter().map(|window| shares(window, layer)).collect();
         counts.extend(expected(&rows).into_iter().map(|share| u64::try_from(share).unwrap_or(0)));
     }
     Loads::from_counts(layers, experts, &counts)?.with_layer_ids(last.layer_ids())
+}
+
+/// A layer's shares: its loads, scaled to [`FIXED_TOTAL`]; even ones where there is no load.
+pub fn shares(loads: &Loads, layer: usize) -> Vec<i64> {
+    let experts = loads.experts();
+    let row = &loads.fixed()[layer * experts..(layer + 1) * experts];
+    let mut shares: Vec<u64> = row.iter().map(|&load| u64::from(load)).collect();
+    even(&mut shares);
+    shares.into_iter().map(|share| share as i64).collect()
+}
+
+/// Scales a row to [`FIXED_TOTAL`], less what rounding takes.
+pub fn even(row: &mut [u64]) {
+    let (total, experts) = (row.iter().sum::<u64>(), row.len() as u64);
+    for load in row.iter_mut() {
+        *load = match total {
+            0 => u64::from(FIXED_TOTAL) / experts,
+            total => *load * u64::from(FIXED_TOTAL) / total,
+        };
+    }
 }
 
 /// The forecast of a layer from its shares, oldest window first.

@@ -1,5 +1,5 @@
-//! Plans that hold up while loads move: which windows to plan on, when to leave a plan alone, and a replay that
-//! tells which of them is better on a trace.
+//! Plans that hold up while loads move: what stands for the next window, when to leave a plan alone, and a
+//! replay that scores strategies on a trace.
 //!
 //! A plan made from one window serves the next one. [`Strategy`] says what stands for the next window: the last
 //! ones around a forecast, or the forecast alone. [`Rebalancer`] is the object for a serving loop;

@@ -9,8 +9,9 @@ use crate::cluster::Cluster;
 use crate::error::Error;
 use crate::loads::{Loads, check_same_layers};
 use crate::moves;
+use crate::params::to_map;
 use crate::plan::Plan;
-use crate::planner::{Planner, Replan, to_map};
+use crate::planner::{Planner, Replan};
 use crate::previous::PreviousMap;
 
 /// What [`Rebalancer::propose`] proposes.
@@ -175,7 +176,14 @@ impl Rebalancer {
         let expected = check::score(&loads, &self.cluster, plan.physical_to_logical())?.balancedness();
         self.status.proposals += 1;
         self.status.expected_balancedness = Some(expected);
-        self.status.moves_proposed += replan.moves().received as u64;
+        let moved = match &self.running {
+            Some(running) if options.fresh => {
+                let new = PreviousMap::from(plan.placement()).rows(&self.cluster);
+                moves::received(self.cluster.slots_per_gpu(), &running.rows(&self.cluster), &new)
+            }
+            _ => replan.moves().received,
+        };
+        self.status.moves_proposed += moved as u64;
         self.status.repairs_proposed += replan.moves().repairs as u64;
         self.status.last_plan = plan.elapsed();
         self.status.planning += plan.elapsed();

@@ -1,8 +1,8 @@
 //! What the next window may look like: the last windows, moved so that their mean is the forecast.
 
-use super::forecast::expected;
+use super::forecast::{even, expected, shares};
 use crate::error::Error;
-use crate::loads::{FIXED_TOTAL, Loads};
+use crate::loads::Loads;
 
 /// Loads of the last `count` windows of `history`, oldest first, each weighing `decay` of the one after it, for one plan
 /// that suits the next window: the spread of the windows around what is expected.
@@ -47,23 +47,3 @@ pub fn scenarios(history: &[&Loads], count: usize, decay: f64) -> Result<Loads, 
 
 /// The sum of the weights of windows.
 const WEIGHTS: f64 = (1 << 24) as f64;
-
-/// A layer's shares: its loads, scaled to [`FIXED_TOTAL`]; even ones where there is no load.
-fn shares(loads: &Loads, layer: usize) -> Vec<i64> {
-    let experts = loads.experts();
-    let row = &loads.fixed()[layer * experts..(layer + 1) * experts];
-    let mut shares: Vec<u64> = row.iter().map(|&load| u64::from(load)).collect();
-    even(&mut shares);
-    shares.into_iter().map(|share| share as i64).collect()
-}
-
-/// Scales a row to [`FIXED_TOTAL`], less what rounding takes.
-fn even(row: &mut [u64]) {
-    let (total, experts) = (row.iter().sum::<u64>(), row.len() as u64);
-    for load in row.iter_mut() {
-        *load = match total {
-            0 => u64::from(FIXED_TOTAL) / experts,
-            total => *load * u64::from(FIXED_TOTAL) / total,
-        };
-    }
-}
