@@ -2,6 +2,7 @@
 
 mod spread;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -14,7 +15,7 @@ use super::{Part, print};
 use crate::check::{self, Quality};
 use crate::{Cluster, DeviceChoice, Error, Loads, Planner, Preset, bound};
 
-/// What the time of a step may differ by without anyone seeing it.
+/// A smaller difference in the time of a step does not count.
 const NOTICED: f64 = 0.01;
 
 /// Numbers of slots a GPU that are tried beyond the least.
@@ -27,7 +28,7 @@ const MOST_MORE: usize = 8;
 
 Exit codes: 0 advised, 2 bad input or a file that could not be read.")]
 pub struct Advise {
-    /// Load file: .json, .npy or .csv
+    /// Load file, as for `eplb plan`; - is standard input
     loads: PathBuf,
     #[command(flatten)]
     part: Part,
@@ -43,8 +44,7 @@ pub struct Advise {
     /// Bytes of an expert's weights, to tell what replicas cost
     #[arg(long, default_value_t = 0)]
     expert_bytes: u64,
-    /// Heaviest GPU over mean from which a layer gets slower. 1.05 to 1.13 were measured with Qwen3-235B on 8 A100, 1.02 to
-    /// 1.03 with a 57B model on 2 and 4, and 1.7 to 2.3 where communication dominates (reports of sjqsjq/EPLB on GitHub)
+    /// Heaviest GPU over mean from which a layer gets slower: measure it on your engine
     #[arg(long, default_value_t = 1.05, value_parser = parse_knee)]
     knee: f64,
     /// auto, cpu, gpu, an index or a part of a name (see `eplb devices`)
@@ -66,8 +66,9 @@ struct Row {
     limit: f64,
     /// Heaviest GPU over mean, the worst layer.
     worst: f64,
-    /// The time of all layers, of those that are even; and of each.
+    /// Mean time of a layer; 1 is that of an even spread.
     time: f64,
+    /// The time of each layer, in the same unit.
     layers: Vec<f64>,
 }
 
@@ -106,7 +107,7 @@ impl Advise {
         // More than one more replica of every expert is memory that nobody has.
         let most = (2 * least).min(least + MOST_MORE).max(least + 2);
         let mut clusters = Vec::new();
-        for &nodes in &self.nodes {
+        for nodes in BTreeSet::from_iter(self.nodes.iter().copied()) {
             for slots in least..=most {
                 let cluster = Cluster::new(slots.saturating_mul(self.gpus), self.groups, nodes, self.gpus);
                 // The least is asked for; what is too large beyond it is only not tried.
@@ -139,7 +140,7 @@ impl Advise {
         }
     }
 
-    /// The time of a layer's experts, of that of an even spread: flat up to the knee, then as the heaviest GPU.
+    /// The time of a layer's experts over that of an even spread: flat up to the knee, then it grows with the heaviest GPU.
     fn slow(&self, ratio: f64) -> f64 {
         (ratio / self.knee).max(1.0)
     }
@@ -179,10 +180,10 @@ impl<'a> Advice<'a> {
         let row = &rows[best];
         let gain = 1.0 - row.time / now;
         let mut advice = Self { ask, now, best, says: Vec::new(), spread: None, command: None };
-        if gain < NOTICED {
+        if 1.0 - least / now < NOTICED {
             advice.says.push(format!(
                 "Not worth it: experts where they are by default take {:.1} % longer than an even spread at a knee of {}, \
-                 and no number of replicas up to {} saves {} % of that.",
+                 and no number of replicas up to {} makes that part of a step {} % shorter.",
                 (now - 1.0) * 100.0,
                 ask.knee,
                 rows.iter().map(replicas).max().unwrap_or(0),
@@ -309,8 +310,8 @@ impl<'a> Advice<'a> {
             ));
         }
         lines.push(format!(
-            "limit: what no plan passes. worst max: heaviest GPU over mean, worst layer. time: of the experts' part of a step, of \
-             that without balancing, where a layer is slower from a heaviest GPU of {} of the mean on (--knee).",
+            "limit: no plan is more balanced. worst max: heaviest GPU over mean, worst layer. time: the experts' part of a step, \
+             as a part of its time without balancing; a layer gets slower once its heaviest GPU is {} times the mean (--knee).",
             self.ask.knee
         ));
         lines.push(String::new());

@@ -23,7 +23,7 @@ Exit codes: 0 written, 2 not written.")]
 pub struct Convert {
     /// The map to read: a plan file or any of the formats; - is standard input
     map: PathBuf,
-    /// The file to write, in the format of its ending (.json: sglang; .yaml: tensorrt-llm; .npy); - is standard output
+    /// The file to write, in the format of its ending (.json: sglang; .yaml: tensorrt-llm; .npy); - is standard output, as sglang
     out: PathBuf,
     /// Format of the file to read, where its content could be two
     #[arg(long, value_name = "FORMAT", value_parser = parse_format())]
@@ -43,7 +43,9 @@ impl Convert {
     pub fn run(self) -> Result<ExitCode, Error> {
         io::check_writable(&self.out, [&self.map])?;
         let format = match self.format {
-            None if self.out.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("json")) => {
+            None if io::is_standard(&self.out)
+                || self.out.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("json")) =>
+            {
                 PlanFormat::Sglang
             }
             format => format_of(format, &self.out)?,

@@ -55,7 +55,7 @@ pub fn check_writable<'a>(path: &Path, inputs: impl IntoIterator<Item = &'a Path
     if let Ok(place) = path.canonicalize()
         && inputs.into_iter().any(|input| input.canonicalize().is_ok_and(|input| input == place))
     {
-        return Err(Error::unwritable(path, "it is an input of this command; give --out another name"));
+        return Err(Error::unwritable(path, "it is an input of this command; name another file"));
     }
     trace::check_writable(path)
 }

@@ -64,7 +64,7 @@ struct Command {
 enum Verb {
     /// Make a plan from a load file
     Plan(Box<plan::Plan>),
-    /// Walk a trace: plan on the windows so far, score on the next one, strategy by strategy
+    /// Walk a trace: plan on the windows so far, score on the next one
     Replay(replay::ReplayTrace),
     /// Check and score a plan or a map, by code that shares nothing with the planner
     Check(check::Check),

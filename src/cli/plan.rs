@@ -152,7 +152,8 @@ impl Plan {
         let remain = gpus.saturating_sub(gone.len());
         let previous = previous.map(|map| self.start(map, gpus)).transpose()?;
         let each = self.slots_per_gpu.or(previous.as_ref().and_then(PreviousMap::slots_per_gpu));
-        let replicas = self.replicas.or(each.filter(|_| previous.is_some()).map(|each| each * remain));
+        let replicas =
+            self.replicas.or(each.filter(|_| previous.is_some()).map(|each| each.saturating_mul(remain)));
         let replicas = replicas.ok_or_else(|| words::needed("--replicas", "replicas of a layer"))?;
         let cluster = words::cluster(replicas, self.groups, self.nodes, remain, self.slots_per_gpu)?;
         self.check_options(&cluster)?;
@@ -170,15 +171,13 @@ impl Plan {
         made.replan.set_bound(bound_effort(self.tight_bound));
         let plan = made.replan.plan();
         let greedy = self.greedy(plan)?;
+        let spread = if gone.is_empty() { None } else { Some(self.spread(plan, gpus)?) };
+        let of_all_gpus = spread.as_ref().unwrap_or(plan);
         if let Some(out) = &self.out {
-            let spread = if gone.is_empty() { None } else { Some(self.spread(plan, gpus)?) };
-            let plan = spread.as_ref().unwrap_or(plan);
-            io::write(out, &bytes_of_plan(plan, format)?)?;
-            let losses = MapFile::from(plan).losses(format);
-            losses
-                .iter()
-                .filter(|_| format != PlanFormat::Eplb)
-                .for_each(|l| complain(&format!("warning: {l}")));
+            io::write(out, &bytes_of_plan(of_all_gpus, format)?)?;
+            for loss in MapFile::from(of_all_gpus).losses(format) {
+                complain(&format!("warning: {loss}"));
+            }
         }
         drop(progress);
         for warning in plan.warnings() {
@@ -189,9 +188,9 @@ impl Plan {
             return Ok(ExitCode::SUCCESS);
         }
         print(&if self.json {
-            self.json_report(&made, &greedy)?.to_string()
+            self.json_report(&made, of_all_gpus, &greedy)?.to_string()
         } else {
-            self.report(&made, &greedy)?
+            self.report(&made, of_all_gpus, &greedy)?
         });
         Ok(ExitCode::SUCCESS)
     }
@@ -226,9 +225,7 @@ impl Plan {
             words::check_effect(&[(self.expert_bytes > 0, "--expert-bytes")], "what moves: --previous PLAN")?;
         }
         let outlook = &self.outlook;
-        let takes =
-            |strategies: &[Strategy]| self.strategy.is_some_and(|strategy| strategies.contains(&strategy));
-        if !takes(&[Strategy::Scenarios]) {
+        if self.strategy != Some(Strategy::Scenarios) {
             let given = [(outlook.windows.is_some(), "--windows"), (outlook.decay.is_some(), "--decay")];
             words::check_effect(&given, "--strategy scenarios")?;
         }

@@ -8,9 +8,16 @@ use crate::check::Quality;
 use crate::{Duplicates, Error, PLAN_VERSION, Policy};
 
 impl Plan {
-    pub(super) fn json_report(&self, made: &Made, greedy: &Quality) -> Result<Value, Error> {
+    /// What `--json` prints. `of_all_gpus` is the plan in the numbering of all GPUs, gone ones included.
+    pub(super) fn json_report(
+        &self,
+        made: &Made,
+        of_all_gpus: &crate::Plan,
+        greedy: &Quality,
+    ) -> Result<Value, Error> {
         let plan = made.replan.plan();
         let mut report = json_report(plan, greedy);
+        report["fingerprint"] = json!(format!("{:016x}", of_all_gpus.fingerprint()));
         let windows = several_windows(plan)?;
         if !windows.is_empty() {
             report["windows"] = windows
@@ -39,14 +46,20 @@ impl Plan {
         }
         if self.with_map {
             report["physical_to_logical"] =
-                json!(plan.physical_to_logical().chunks(plan.slots()).collect::<Vec<_>>());
+                json!(of_all_gpus.physical_to_logical().chunks(of_all_gpus.slots()).collect::<Vec<_>>());
         }
         Ok(report)
     }
 
-    pub(super) fn report(&self, made: &Made, greedy: &Quality) -> Result<String, Error> {
+    /// What is printed for people; see [`Plan::json_report`].
+    pub(super) fn report(
+        &self,
+        made: &Made,
+        of_all_gpus: &crate::Plan,
+        greedy: &Quality,
+    ) -> Result<String, Error> {
         let plan = made.replan.plan();
-        let mut rows = report(plan, greedy);
+        let mut rows = report(plan, of_all_gpus.fingerprint(), greedy);
         let windows = several_windows(plan)?;
         if !windows.is_empty() {
             rows.insert(
@@ -133,7 +146,6 @@ fn json_report(plan: &crate::Plan, greedy: &Quality) -> Value {
         "worst_layer": quality.worst_layer().map(|layer| plan.layer_ids()[layer]),
         "replica_balancedness": quality.replica_balancedness(),
         "same_gpu_duplicates": quality.same_gpu_duplicates(),
-        "fingerprint": format!("{:016x}", plan.fingerprint()),
         "plan_version": PLAN_VERSION,
         "device": plan.device(),
         "backend": plan.backend(),
@@ -153,7 +165,7 @@ fn json_report(plan: &crate::Plan, greedy: &Quality) -> Value {
     })
 }
 
-fn report(plan: &crate::Plan, greedy: &Quality) -> Vec<(&'static str, String)> {
+fn report(plan: &crate::Plan, fingerprint: u64, greedy: &Quality) -> Vec<(&'static str, String)> {
     let quality = plan.quality();
     let cluster = plan.cluster();
     let why = match (cluster.policy(), cluster.num_groups(), cluster.num_nodes()) {
@@ -185,7 +197,7 @@ fn report(plan: &crate::Plan, greedy: &Quality) -> Vec<(&'static str, String)> {
             format!("{}   (greedy: {})", quality.same_gpu_duplicates(), greedy.same_gpu_duplicates()),
         ),
         ("layers without load", quality.layers_without_load().to_string()),
-        ("fingerprint", format!("{:016x}   (plan version {PLAN_VERSION})", plan.fingerprint())),
+        ("fingerprint", format!("{fingerprint:016x}   (plan version {PLAN_VERSION})")),
     ];
     for (layer, greedy, max) in where_duplicates_win(plan, greedy) {
         let text = format!(

@@ -19,7 +19,7 @@ use crate::{DeviceChoice, Error, Loads, MoveLimits, Planner};
 
 Exit codes: 0 replayed, 2 bad input or a file that could not be read.")]
 pub struct ReplayTrace {
-    /// Load file with several windows: .json or .npy
+    /// Load file with several windows, as for `eplb plan`; - is standard input
     trace: PathBuf,
     /// Layers of the file by number, as A..B: from A on, up to but not B
     #[arg(long, value_parser = super::parse_range, value_name = "A..B")]
@@ -44,7 +44,7 @@ pub struct ReplayTrace {
     /// Strategies to replay: scenarios, forecast
     #[arg(long, value_delimiter = ',', default_value = "scenarios")]
     strategy: Vec<Strategy>,
-    /// A new plan every so many windows
+    /// Windows from one new plan to the next
     #[arg(long, default_value_t = 1)]
     interval: usize,
     /// Seed of everything that is drawn
@@ -85,9 +85,8 @@ impl ReplayTrace {
         let names = [names, vec!["oracle", "greedy", "never move"]].concat();
         let rows = {
             let progress = Progress::of_rows(names, windows.len().saturating_sub(1), "windows");
-            replay(&planner, &windows, &cluster, &setup, || progress.step())
+            replay(&planner, &windows, &cluster, &setup, || progress.step())?
         };
-        let rows = rows?;
         print(&if self.json {
             self.json_report(&windows, &rows).to_string()
         } else if self.csv {

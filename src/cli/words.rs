@@ -4,7 +4,7 @@ use crate::cluster::{Cluster, MAX_SLOTS};
 use crate::error::Error;
 
 /// Fields of the library that are options, where a rule names them or they begin an error.
-const OPTIONS: [(&str, &str); 9] = [
+const OPTIONS: [(&str, &str); 8] = [
     ("num_replicas", "--replicas"),
     ("num_groups", "--groups"),
     ("num_nodes", "--nodes"),
@@ -13,11 +13,10 @@ const OPTIONS: [(&str, &str); 9] = [
     ("max_replicas_per_expert", "--max-replicas-per-expert"),
     ("max_moves", "--max-moves"),
     ("max_moves_per_layer", "--max-moves-per-layer"),
-    ("forecast_windows", "--windows"),
 ];
 
 /// Options whose fields are words of every day: they are changed where they begin an error alone.
-const FIRST: [&str; 16] = [
+const FIRST: [&str; 17] = [
     "starts",
     "iterations",
     "assignments",
@@ -27,7 +26,8 @@ const FIRST: [&str; 16] = [
     "layers",
     "windows",
     "decay",
-    "backtest",
+    "experts",
+    "gpus",
     "preset",
     "strategy",
     "device",

@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
-use super::{json, strict};
+use super::json;
 use crate::error::{Error, ParseError};
+use crate::trace::strict;
 
 /// The formats of maps.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

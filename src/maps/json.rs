@@ -2,9 +2,10 @@
 
 use serde_json::{Value, json};
 
-use super::{MapFile, PlanFormat, Rows, strict};
+use super::{MapFile, PlanFormat, Rows};
 use crate::error::ParseError;
 use crate::trace::brief;
+use crate::trace::strict;
 
 /// The devices of a layer, each by number with its experts.
 type Devices = Vec<(u32, Vec<i32>)>;

@@ -12,7 +12,6 @@
 
 mod format;
 mod json;
-pub(crate) mod strict;
 mod yaml;
 
 use std::path::Path;
@@ -96,13 +95,7 @@ impl MapFile {
     /// # Errors
     /// [`Error::Invalid`] where its slots are not a multiple of them.
     pub fn with_gpus(mut self, gpus: usize) -> Result<Self, Error> {
-        if gpus == 0 || !self.slots.is_multiple_of(gpus) {
-            return Err(Error::invalid(
-                "slots of the map",
-                self.slots,
-                format!("is not a multiple of num_gpus {gpus}"),
-            ));
-        }
+        self.slots_per_gpu(gpus)?;
         self.gpus = Some(gpus);
         Ok(self)
     }
@@ -173,12 +166,17 @@ impl MapFile {
     /// # Errors
     /// [`Error::Invalid`] where the numbers break a rule, as for [`Cluster::with_slots_per_gpu`].
     pub fn cluster(&self, groups: usize, nodes: usize, gpus: usize) -> Result<Cluster, Error> {
-        if !self.slots.is_multiple_of(gpus.max(1)) {
+        let each = self.slots_per_gpu(gpus)?;
+        let filled = self.rows[..self.slots].iter().filter(|&&expert| expert != -1).count();
+        Cluster::with_slots_per_gpu(filled, groups, nodes, gpus, each)
+    }
+
+    fn slots_per_gpu(&self, gpus: usize) -> Result<usize, Error> {
+        if gpus == 0 || !self.slots.is_multiple_of(gpus) {
             let rule = format!("is not a multiple of num_gpus {gpus}");
             return Err(Error::invalid("slots of the map", self.slots, rule));
         }
-        let filled = self.rows[..self.slots].iter().filter(|&&expert| expert != -1).count();
-        Cluster::with_slots_per_gpu(filled, groups, nodes, gpus, self.slots / gpus.max(1))
+        Ok(self.slots / gpus)
     }
 
     /// The map's quality on these loads, as [`check::score`] has it.
@@ -237,8 +235,8 @@ impl MapFile {
         if !in_order && matches!(format, PlanFormat::Vllm | PlanFormat::Npy) {
             said.push(format!("{format} has no layer numbers: row 0 is layer {}", self.id(0)));
         }
-        if !in_order && format == PlanFormat::Sglang {
-            let missing = self.last() as usize + 1 - self.layers();
+        let missing = self.last() as usize + 1 - self.layers();
+        if !in_order && format == PlanFormat::Sglang && missing > 0 {
             said.push(format!(
                 "sglang has a row for every layer from 0 on: the {missing} that the map lacks hold what SGLang starts with"
             ));

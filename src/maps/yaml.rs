@@ -1,8 +1,8 @@
 //! TensorRT-LLM's map: YAML of `num_slots`, `initial_global_assignments` (layer number: experts of the slots) and
 //! `layer_updates_per_iter`. Other fields are passed over.
 //!
-//! The events of the parser are taken as they come: a tree of values would need many times their memory, and aliases, which
-//! can repeat a part without an end, are refused.
+//! The events of the parser are taken as they come: a tree of values would need many times their memory. Aliases in what is
+//! read are refused: they can repeat a part without an end.
 
 use saphyr_parser::{Event, Parser};
 

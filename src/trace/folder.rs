@@ -1,5 +1,6 @@
 //! Loads that are a folder: a file for each rank, which are added up.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use super::{LoadFormat, LoadHistory, megatron, packed, read_file, tensors};
@@ -71,10 +72,7 @@ fn names(path: &Path) -> Result<Vec<PathBuf>, Error> {
 
 fn unpacked(file: &Path) -> Result<Vec<u8>, Error> {
     let bytes = read_file(file)?;
-    match packed::is_gzip(&bytes) {
-        true => packed::gunzip(&bytes).map_err(|source| Error::parse(file, source)),
-        false => Ok(bytes),
-    }
+    packed::unpacked(&bytes).map(Cow::into_owned).map_err(|source| Error::parse(file, source))
 }
 
 /// The number of experts that TensorRT-LLM tells.

@@ -1,7 +1,5 @@
 //! Megatron's router trace: JSON lines, a record for each step, layer and rank, with the experts of every token.
 
-use std::cell::RefCell;
-
 use serde::Deserialize;
 
 use super::LoadHistory;
@@ -43,17 +41,15 @@ pub fn read<'a>(files: impl IntoIterator<Item = &'a [u8]>, length: usize) -> Res
             }
         }
     }
-    // The numbers that the last other layer leaves.
-    let next = RefCell::new(0);
     loads.history(length, |layers| {
-        let numbers: Vec<u64> = layers
-            .iter()
-            .map(|&layer| {
-                let number = if layer < PREDICTS { layer } else { *next.borrow() };
-                *next.borrow_mut() = number + 1;
-                number
-            })
-            .collect();
+        // The number after that of the layer before.
+        let mut next = 0;
+        let number = |&layer: &u64| {
+            let number = if layer < PREDICTS { layer } else { next };
+            next = number + 1;
+            number
+        };
+        let numbers: Vec<u64> = layers.iter().map(number).collect();
         as_they_are(&numbers)
     })
 }

@@ -12,6 +12,7 @@ mod numbers;
 mod packed;
 mod plan_file;
 mod sparse;
+pub(crate) mod strict;
 mod tensors;
 mod write;
 
@@ -123,10 +124,10 @@ impl LoadHistory {
             return folder::read(path, format);
         }
         let refuse = |source: ParseError| Error::parse(path, source);
-        if let (None, Some(name), Some(parent)) = (format, path.file_name(), path.parent())
+        if let (Some(name), Some(parent)) = (path.file_name(), path.parent())
             && name == folder::META
         {
-            return folder::read(if parent.as_os_str().is_empty() { Path::new(".") } else { parent }, None);
+            return folder::read(if parent.as_os_str().is_empty() { Path::new(".") } else { parent }, format);
         }
         let format = match format.or_else(|| LoadFormat::of_path(path)) {
             Some(format) => format,
@@ -140,15 +141,8 @@ impl LoadHistory {
     /// # Errors
     /// What is wrong in them, and where.
     pub fn of_bytes(bytes: &[u8], format: Option<LoadFormat>) -> Result<Self, ParseError> {
-        let unpacked;
-        let bytes = match packed::is_gzip(bytes) {
-            true => {
-                unpacked = packed::gunzip(bytes)?;
-                &unpacked
-            }
-            false => bytes,
-        };
-        Self::parse(format.unwrap_or_else(|| LoadFormat::of_bytes(bytes)), bytes)
+        let bytes = packed::unpacked(bytes)?;
+        Self::parse(format.unwrap_or_else(|| LoadFormat::of_bytes(&bytes)), &bytes)
     }
 
     /// Reads the bytes of a file. Sizes are checked before memory is taken: at most 64 times that of the bytes, and

@@ -1,6 +1,7 @@
 //! Packed files: gzip, and the archives of NumPy. What they unpack to has a limit, since some bytes unpack to a million
 //! times as many.
 
+use std::borrow::Cow;
 use std::io::{Cursor, Read};
 use std::path::Path;
 
@@ -23,13 +24,12 @@ pub fn is_gzip_name(path: &Path) -> bool {
     path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("gz"))
 }
 
-/// Whether bytes are packed.
-pub fn is_gzip(bytes: &[u8]) -> bool {
-    bytes.starts_with(b"\x1f\x8b")
-}
-
-pub fn gunzip(bytes: &[u8]) -> Result<Vec<u8>, ParseError> {
-    limited(flate2::read::MultiGzDecoder::new(bytes), bytes.len(), "gzip")
+/// The bytes, unpacked where gzip packed them.
+pub fn unpacked(bytes: &[u8]) -> Result<Cow<'_, [u8]>, ParseError> {
+    if !bytes.starts_with(b"\x1f\x8b") {
+        return Ok(Cow::Borrowed(bytes));
+    }
+    limited(flate2::read::MultiGzDecoder::new(bytes), bytes.len(), "gzip").map(Cow::Owned)
 }
 
 /// The array of an archive that holds the loads.

@@ -4,12 +4,12 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use super::strict;
 use super::{brief, read_file, write_whole};
 use crate::check::{self, Quality};
 use crate::cluster::Cluster;
 use crate::error::{Error, ParseError};
 use crate::loads::{self, Loads};
-use crate::maps::strict;
 use crate::plan::{PLAN_VERSION, Placement, Plan};
 use crate::previous::PreviousMap;
 

@@ -190,7 +190,7 @@ fn advice_says_where_balance_is_not_worth_it() {
     assert!(run(&[&args[..], &["--knee", "3"]].concat()).contains("Not worth it"));
     let output = eplb(&[&args[..], &["--knee", "0.9"]].concat());
     assert!(String::from_utf8(output.stderr).unwrap().contains("is not between 1 and 100"));
-    assert_refused(&["advise", &even, "--gpus", "0"], "gpus 0 is not at least 1");
+    assert_refused(&["advise", &even, "--gpus", "0"], "--gpus 0 is not at least 1");
     assert_refused(
         &["advise", &even, "--gpus", "4", "--nodes", "3"],
         "--gpus 4 is not a multiple of --nodes 3",

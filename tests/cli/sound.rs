@@ -81,8 +81,8 @@ fn nothing_raw_reaches_the_terminal() {
         let text = String::from_utf8(text).unwrap();
         assert!(text.contains(shown), "{text:?}");
     };
-    let plan = write(folder.path(), "plan.json", b"{\"format\":\"\\u001b[31mHACK\\u001b[2J\"}");
-    clean(&eplb(&["check", &loads, &plan]), "\\u001b[31mHACK");
+    let plan = write(folder.path(), "plan.json", b"{\"format\":\"\\u001b[31mRED\\u001b[2J\"}");
+    clean(&eplb(&["check", &loads, &plan]), "\\u001b[31mRED");
     clean(&eplb(&plan_args("no\u{1b}[2Jfile.json", &[])), "no\\u001b[2Jfile.json");
     clean(&eplb(&plan_args(&loads, &["--preset", "\u{1b}[2J"])), "invalid value");
     if cfg!(unix) {

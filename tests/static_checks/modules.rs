@@ -50,7 +50,7 @@ const RULES: &[Rule] = &[
     // The engine runs any stage.
     Rule { files: &["engine"], only: None, never: &["stages", "planner"], wgpu: true, public: false },
     // What is built on the library could be outside of it.
-    Rule { files: &["trace", "cli"], only: None, never: MACHINERY, wgpu: false, public: true },
+    Rule { files: &["trace", "maps", "cli"], only: None, never: MACHINERY, wgpu: false, public: true },
 ];
 
 /// One use of a module: its name, or the name at the root that leads to it.

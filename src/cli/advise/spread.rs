@@ -3,8 +3,8 @@
 /// The most steps of the search: beyond, layers keep their equal share.
 const MOST_STEPS: usize = 100_000_000;
 
-/// For each layer one of the numbers `slots`, which rise by one, so that they sum to at most `total` and the times of the layers
-/// to the least; and that sum. `times` has, for each number of slots, the time of each layer. None where no choice fits.
+/// For each layer one of the numbers `slots` (each one more than the last). They sum to at most `total`, and the sum of the
+/// layers' times, which is returned too, is the least. `times` has, for each number of slots, the time of each layer. None where no choice fits.
 pub fn best(slots: &[usize], times: &[&[f64]], total: usize) -> Option<(Vec<usize>, f64)> {
     let layers = times.first()?.len();
     let (least, choices) = (*slots.first()?, slots.len());

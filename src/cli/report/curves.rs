@@ -10,7 +10,7 @@ use super::svg::{Line, Table, lines};
 use crate::trace::Window;
 use crate::{Error, ParseError, check};
 
-/// The most windows of a chart: of longer traces every so many-th is drawn.
+/// The most windows of a chart: of longer traces some are left out, evenly.
 const MOST: usize = 240;
 
 /// The classes of lines, in turn.

@@ -27,7 +27,7 @@ use page::{Section, Tile};
 
 Exit codes: 0 written, 2 bad input or a file that could not be read or written.")]
 pub struct Report {
-    /// Load file: .json, .npy or .csv
+    /// Load file, as for `eplb plan`; - is standard input
     #[arg(required_unless_present_any = ["replay", "advice"])]
     loads: Option<PathBuf>,
     /// Plan files in order of time: the page is about the last, and about what moves from the one before it
