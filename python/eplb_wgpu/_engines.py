@@ -111,7 +111,7 @@ def step(
 
 
 def joined(steps: NDArray[Any], windows: int = WINDOWS) -> tuple[NDArray[Any], list[float] | None]:
-    """Steps [T, layers, experts] as at most so many windows of following steps, and what each counts: its tokens.
+    """Steps [T, layers, experts] joined to at most this many windows, and the weight of each: its tokens.
 
     One window [layers, experts] where there is one step, or nothing has load.
     """

@@ -93,7 +93,7 @@ class Planner:
             previous: A :class:`Plan`, or [layers, slots] of whole numbers, the expert of each slot.
             window_weights: As for :meth:`plan`.
             **options: See :class:`PlanOptions` and :class:`MoveLimits`. By default there is no limit on the number of
-                moves, and ``min_gain`` is 0.08.
+                moves, and ``min_gain`` is 0.1.
 
         Raises:
             InvalidError: As for :meth:`plan`, and a map of other layers or not of whole numbers.

@@ -67,7 +67,7 @@ def register() -> None:
         return
 
     class EplbWgpuPolicy(policy.AbstractEplbPolicy):  # type: ignore[misc]
-        """eplb-wgpu behind vLLM's interface."""
+        """This planner, with vLLM's interface."""
 
         is_eplb_wgpu = True
 

@@ -4,7 +4,7 @@
 use pyo3::prelude::*;
 use pyo3::types::PyByteArray;
 
-/// The words of `bytes`; what is left over at the end is left out.
+/// The words of `bytes`, without a last one that is not whole.
 pub fn words<const N: usize, T>(bytes: &[u8], read: fn([u8; N]) -> T) -> Vec<T> {
     let (words, _) = bytes.as_chunks::<N>();
     words.iter().map(|&word| read(word)).collect()

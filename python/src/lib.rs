@@ -1,5 +1,5 @@
-//! `eplb_wgpu._core`: the planner for Python. The package beside this crate turns arrays into bytes and back and is
-//! what users see; here is what needs the core, as thin as it can be.
+//! `eplb_wgpu._core`, the planner for Python. Users see the package beside this crate, which turns arrays into bytes and
+//! bytes into arrays. This crate holds only what needs the core.
 #![deny(unsafe_code)]
 
 mod arrays;

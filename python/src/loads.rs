@@ -46,14 +46,6 @@ impl Loads {
     }
 }
 
-/// A layer's loads as integers that sum to at most 2^28: what is compared in them is the same on every machine.
-pub fn fixed(loads: &core::Loads, layer: usize) -> Vec<u32> {
-    let row = loads.layer(layer);
-    let total: f64 = row.iter().sum();
-    let scale = if total > 0.0 { f64::from(1 << 28) / total } else { 0.0 };
-    row.iter().map(|load| (load * scale) as u32).collect()
-}
-
 /// The same loads of some layers.
 pub fn select(loads: &core::Loads, layers: &[usize]) -> Result<core::Loads, core::Error> {
     let window = |window: &core::Loads| {

@@ -9,7 +9,7 @@ use crate::errors::{invalid, raise};
 
 type Dict<'a, 'py> = &'a Bound<'py, PyDict>;
 
-/// The value of a field as `T`; what does not fit is named, with its value.
+/// The value of a field as `T`. The error names the field and a value that does not fit.
 fn value<'py, T>(field: &str, value: &Bound<'py, PyAny>, rule: &str) -> PyResult<T>
 where
     T: for<'a> FromPyObject<'a, 'py>,
@@ -45,7 +45,7 @@ const PLAN: [&str; 8] = [
     "max_replicas_per_expert",
 ];
 
-/// Options of a plan; where no preset is named, the one for so many windows.
+/// Options of a plan. Where no preset is named, the number of windows decides which it is.
 pub fn plan(options: Dict, several_windows: bool) -> PyResult<PlanOptions> {
     let preset = match options.get_item("preset")? {
         Some(name) => name.str()?.to_string().parse().map_err(raise)?,

@@ -23,6 +23,18 @@ pub struct Moved {
     pub lost: Vec<(usize, usize)>,
 }
 
+impl From<&core::Replan> for Moved {
+    fn from(replan: &core::Replan) -> Self {
+        let layers = replan.layers();
+        Self {
+            received: layers.iter().map(|layer| layer.received).collect(),
+            repairs: layers.iter().map(|layer| layer.repairs).collect(),
+            order: replan.layers_to_move(),
+            lost: replan.lost().to_vec(),
+        }
+    }
+}
+
 impl Moved {
     pub fn dict<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let dict = PyDict::new(py);

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use eplb_wgpu as core;
-use eplb_wgpu::{MoveLimits, Placement, bound, check};
+use eplb_wgpu::{MoveLimits, bound, check};
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyDict};
 
@@ -13,8 +13,8 @@ use crate::errors::{Failure, invalid, raise};
 use crate::loads::Loads;
 use crate::options;
 use crate::plan::{Moved, Plan, fingerprint, quality_dict};
-use crate::previous::{fit, received};
-use crate::step::{lost, step};
+use crate::previous::previous;
+use crate::step::step;
 
 /// The planner on its device, and the threads on which everything runs: no other pool is ever started.
 pub struct Workers {
@@ -134,18 +134,9 @@ impl Planner {
         let (loads, cluster) = (&loads.0, &cluster.0);
         cluster.check_experts(loads.experts()).map_err(raise)?;
         self.run(py, |planner| {
-            let layers = fit(loads, cluster, &map, columns, options.duplicates == core::Duplicates::Avoid);
-            let start: Vec<i32> = layers.iter().flat_map(|layer| &layer.row).copied().collect();
-            let start = Placement::new(loads.experts(), cluster.num_slots(), start)?;
-            let replan = planner.replan(loads, cluster, &start, &options, &limits)?;
-            let rows = replan.plan().placement().physical_to_logical().chunks_exact(cluster.num_slots());
-            let moved = Moved {
-                received: layers.iter().zip(rows).map(|(l, row)| received(cluster, &l.old, row)).collect(),
-                repairs: layers.iter().map(|layer| layer.repairs(cluster)).collect(),
-                order: replan.layers_to_move(),
-                lost: lost(&layers),
-            };
-            Ok(Plan { plan: replan.plan().clone(), moved: Some(moved) })
+            let previous = previous(&map, columns, loads.experts())?;
+            let replan = planner.replan(loads, cluster, previous, &options, &limits)?;
+            Ok(Plan { plan: replan.plan().clone(), moved: Some(Moved::from(&replan)) })
         })
     }
 

@@ -3,7 +3,6 @@
 use std::sync::Mutex;
 
 use eplb_wgpu as core;
-use eplb_wgpu::Placement;
 use eplb_wgpu::rebalance::{self, ReplayOptions, ReplayRow};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -15,13 +14,12 @@ use crate::loads::Loads;
 use crate::options;
 use crate::plan::{Moved, Plan};
 use crate::planner::Planner;
-use crate::previous::{fit, received};
+use crate::previous::previous;
 
 /// Watches windows and proposes plans.
 #[pyclass(frozen, module = "eplb_wgpu._core")]
 pub struct Rebalancer {
     planner: Py<Planner>,
-    cluster: core::Cluster,
     state: Mutex<State>,
 }
 
@@ -61,7 +59,7 @@ impl Rebalancer {
         let inner = planner.get().run(py, |planner| Ok(planner.clone()))?;
         let rebalancer = rebalance::Rebalancer::new(inner, cluster.0.clone(), options).map_err(raise)?;
         let state = Mutex::new(State { rebalancer, last: None });
-        Ok(Self { planner, cluster: cluster.0.clone(), state })
+        Ok(Self { planner, state })
     }
 
     fn observe(&self, py: Python<'_>, window: &Loads) -> PyResult<()> {
@@ -74,18 +72,9 @@ impl Rebalancer {
 
     fn propose(&self, py: Python<'_>) -> PyResult<Proposed> {
         let (proposal, moved) = self.with(py, |state| {
-            let running = state.rebalancer.running().cloned();
             let proposal = state.rebalancer.propose()?;
-            let slots = self.cluster.num_slots();
-            let new = proposal.plan().placement().physical_to_logical();
-            let moved = running.map(|old| Moved {
-                received: (old.physical_to_logical().chunks_exact(slots).zip(new.chunks_exact(slots)))
-                    .map(|(old, new)| received(&self.cluster, old, new))
-                    .collect(),
-                repairs: vec![0; old.layers()],
-                order: proposal.replan.layers_to_move(),
-                lost: Vec::new(),
-            });
+            let replan = &proposal.replan;
+            let moved = (!replan.layers().is_empty()).then(|| Moved::from(replan));
             Ok((proposal, moved))
         })?;
         Ok((Plan { plan: proposal.plan().clone(), moved }, proposal.strategy.name()))
@@ -99,10 +88,7 @@ impl Rebalancer {
             if columns == 0 || map.len() != columns * loads.layers() {
                 return Ok(Some(Err((map.len() / columns.max(1), loads.layers()))));
             }
-            let layers = fit(loads, &self.cluster, &map, columns, false);
-            let rows: Vec<i32> = layers.into_iter().flat_map(|layer| layer.row).collect();
-            let placement = Placement::new(loads.experts(), self.cluster.num_slots(), rows)?;
-            state.rebalancer.apply(placement)?;
+            state.rebalancer.apply(previous(&map, columns, loads.experts())?)?;
             Ok(Some(Ok(())))
         })?;
         match observed {

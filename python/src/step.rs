@@ -1,13 +1,11 @@
 //! A step of a serving loop from whatever map runs: few moves, bounded.
 
-use std::cmp::Reverse;
+use eplb_wgpu::{Cluster, Error, Loads, MoveLimits, Placement, PlanOptions, Planner, Replan, check};
 
-use eplb_wgpu::{Cluster, Duplicates, Error, Loads, MoveLimits, Placement, PlanOptions, Planner, check};
-
-use crate::loads::{fixed, select};
+use crate::loads::select;
 use crate::options::{most_moves, with_most_moves};
 use crate::plan::Moved;
-use crate::previous::{Layer, fit, in_place, received};
+use crate::previous::previous;
 
 /// What a step comes to.
 pub struct Step {
@@ -40,113 +38,91 @@ pub fn step(
     limits: &MoveLimits,
 ) -> Result<Step, Error> {
     let slots = cluster.num_slots();
-    let flat = Cluster::with_slots_per_gpu(
-        cluster.num_replicas(),
-        1,
-        1,
-        cluster.num_gpus(),
-        cluster.slots_per_gpu(),
-    )?;
-    let avoid = options.duplicates == Duplicates::Avoid;
-    let mut layers = fit(loads, cluster, map, columns, avoid);
+    let per_gpu = cluster.slots_per_gpu();
+    let flat = Cluster::with_slots_per_gpu(cluster.num_replicas(), 1, 1, cluster.num_gpus(), per_gpu)?;
+    // A layer that counts as balanced is mended, and nothing else.
+    let still = MoveLimits { skip_if_balanced_ppm: Some(0), ..limits.clone() };
+    let mend =
+        |cluster| planner.replan(loads, cluster, previous(map, columns, loads.experts())?, options, &still);
+    let (together, as_is) = (mend(cluster)?, mend(&flat)?);
     let mut budget = most_moves(limits, slots * loads.layers());
-    let waiting = if layers.iter().any(|layer| layer.apart) {
-        let as_is = fit(loads, &flat, map, columns, avoid);
-        bring_together(loads, cluster, &mut layers, as_is, &mut budget)
-    } else {
-        Vec::new()
+    let waiting = bring_together(loads, &flat, &together, &as_is, &mut budget)?;
+    let ready: Vec<usize> = (0..loads.layers()).filter(|at| !waiting.contains(at)).collect();
+    let mut rows = together.plan().physical_to_logical().to_vec();
+    for &at in &waiting {
+        let row = at * slots..(at + 1) * slots;
+        rows[row.clone()].copy_from_slice(&as_is.plan().physical_to_logical()[row]);
+    }
+    let before = check::score(loads, &flat, &rows)?.balancedness();
+    let mut moved = Moved {
+        received: vec![0; loads.layers()],
+        repairs: vec![0; loads.layers()],
+        lost: as_is.lost().to_vec(),
+        ..Moved::default()
     };
-    let ready: Vec<usize> = (0..layers.len()).filter(|at| !waiting.contains(at)).collect();
-    let rows: Vec<i32> = layers.iter().flat_map(|layer| &layer.row).copied().collect();
-    let mut out = Step {
-        before: check::score(loads, &flat, &rows)?.balancedness(),
-        after: 0.0,
-        placement: Placement::new(loads.experts(), slots, rows)?,
-        moved: Moved {
-            repairs: layers.iter().map(|layer| layer.repairs(cluster)).collect(),
-            lost: lost(&layers),
-            ..Moved::default()
-        },
-        waiting: waiting.len(),
-        device: planner.device().name.clone(),
-        warnings: Vec::new(),
-    };
-    let share = budget.map(|budget| budget * waiting.len() / layers.len().max(1));
-    let start = out.placement.clone();
-    let mut rows = start.physical_to_logical().to_vec();
+    let mut warnings = Vec::new();
+    let share = budget.map(|budget| budget * waiting.len() / loads.layers().max(1));
     for (cluster, part) in [(&flat, &waiting), (cluster, &ready)] {
-        let allowed = if std::ptr::eq(part, &waiting) { share } else { budget };
-        let limits = with_most_moves(limits, allowed);
         if part.is_empty() {
             continue;
         }
-        let chosen = select(loads, part)?;
-        let from = part.iter().flat_map(|&at| &rows[at * slots..(at + 1) * slots]).copied().collect();
-        let from = Placement::new(loads.experts(), slots, from)?;
-        let replan = planner.replan(&chosen, cluster, &from, options, &limits)?;
-        budget = budget.map(|budget| budget.saturating_sub(replan.moves().received));
-        for (&at, new) in part.iter().zip(replan.plan().placement().physical_to_logical().chunks_exact(slots))
+        let allowed = if std::ptr::eq(part, &waiting) { share } else { budget };
+        let limits = with_most_moves(limits, allowed);
+        let from: Vec<i64> =
+            part.iter().flat_map(|&at| &map[at * columns..(at + 1) * columns]).copied().collect();
+        let from = previous(&from, columns, loads.experts())?;
+        let replan = planner.replan(&select(loads, part)?, cluster, from, options, &limits)?;
+        let balance = replan.moves().received.saturating_sub(replan.moves().repairs);
+        budget = budget.map(|budget| budget.saturating_sub(balance));
+        for ((&at, row), layer) in
+            part.iter().zip(replan.plan().physical_to_logical().chunks_exact(slots)).zip(replan.layers())
         {
-            let row = in_place(&layers[at].old, new, cluster.slots_per_gpu());
-            rows[at * slots..(at + 1) * slots].copy_from_slice(&row);
+            rows[at * slots..(at + 1) * slots].copy_from_slice(row);
+            (moved.received[at], moved.repairs[at]) = (layer.received, layer.repairs);
         }
-        out.moved.order.extend(replan.layers_to_move().into_iter().map(|at| part[at]));
-        out.device = replan.plan().device().to_string();
-        out.warnings.extend_from_slice(replan.plan().warnings());
+        moved.order.extend(replan.layers_to_move().into_iter().map(|at| part[at]));
+        warnings.extend_from_slice(replan.plan().warnings());
     }
-    let moved = layers.iter().zip(rows.chunks_exact(slots));
-    out.moved.received = moved.map(|(layer, row)| received(cluster, &layer.old, row)).collect();
-    out.after = check::score(loads, &flat, &rows)?.balancedness();
-    out.placement = Placement::new(loads.experts(), slots, rows)?;
-    Ok(out)
+    Ok(Step {
+        before,
+        after: check::score(loads, &flat, &rows)?.balancedness(),
+        placement: Placement::new(loads.experts(), slots, rows)?,
+        moved,
+        waiting: waiting.len(),
+        device: together.plan().device().to_string(),
+        warnings,
+    })
 }
 
-/// Brings groups together in as many layers as half of the budget allows, and takes from it what that moves. The
-/// layers that wait get the row of `as_is`, mended but for their groups.
+/// Brings groups together in as many layers as half of the budget allows, and takes from it what that moves. Returns
+/// the layers that wait.
 fn bring_together(
     loads: &Loads,
-    cluster: &Cluster,
-    layers: &mut [Layer],
-    as_is: Vec<Layer>,
+    flat: &Cluster,
+    together: &Replan,
+    as_is: &Replan,
     budget: &mut Option<usize>,
-) -> Vec<usize> {
-    let mut apart: Vec<(u64, usize)> = (0..layers.len())
-        .filter(|&at| layers[at].apart)
-        .map(|at| (heaviest(&as_is[at].row, loads, at, cluster), at))
-        .collect();
-    apart.sort_by_key(|&(load, at)| (Reverse(load), at));
+) -> Result<Vec<usize>, Error> {
+    let cost = |at: usize| together.layers()[at].repairs.saturating_sub(as_is.layers()[at].repairs);
+    let quality = check::score(loads, flat, as_is.plan().physical_to_logical())?;
+    let excess = |at: usize| match &quality.layers[at] {
+        layer if layer.mean_gpu_load > 0.0 => layer.max_gpu_load / layer.mean_gpu_load,
+        _ => 0.0,
+    };
+    let mut apart: Vec<usize> = (0..loads.layers()).filter(|&at| cost(at) > 0).collect();
+    apart.sort_by(|&a, &b| excess(b).total_cmp(&excess(a)).then(a.cmp(&b)));
     let most = budget.map(|budget| budget / 2);
     let (mut spent, mut waiting) = (0, Vec::new());
-    for (load, at) in apart {
-        let cost = layers[at].repairs(cluster).saturating_sub(as_is[at].repairs(cluster));
-        let fits = most.is_none_or(|most| spent + cost <= most || (spent == 0 && most > 0));
+    for at in apart {
+        let fits = most.is_none_or(|most| spent + cost(at) <= most || (spent == 0 && most > 0));
         // A layer without load has no need to move, as in a server's first, dry run.
-        if load > 0 && fits {
-            spent += cost;
+        if excess(at) > 0.0 && fits {
+            spent += cost(at);
         } else {
             waiting.push(at);
-            layers[at].row.clone_from(&as_is[at].row);
         }
     }
     *budget = budget.map(|budget| budget.saturating_sub(spent));
     waiting.sort_unstable();
-    waiting
-}
-
-/// Layer and expert of each expert that the map does not hold.
-pub fn lost(layers: &[Layer]) -> Vec<(usize, usize)> {
-    let all = layers.iter().enumerate();
-    all.flat_map(|(at, layer)| layer.lost.iter().map(move |&expert| (at, expert))).collect()
-}
-
-/// The heaviest GPU of a row, in the fixed point in which every layer has the same sum.
-fn heaviest(row: &[i32], loads: &Loads, layer: usize, cluster: &Cluster) -> u64 {
-    let loads = fixed(loads, layer);
-    let mut counts = vec![0u32; loads.len()];
-    let experts = |row: &[i32]| row.iter().filter_map(|&e| usize::try_from(e).ok()).collect::<Vec<usize>>();
-    for e in experts(row) {
-        counts[e] += 1;
-    }
-    let gpu = |gpu: &[i32]| experts(gpu).iter().map(|&e| u64::from(loads[e] / counts[e])).sum();
-    row.chunks_exact(cluster.slots_per_gpu()).map(gpu).max().unwrap_or(0)
+    Ok(waiting)
 }

@@ -43,7 +43,7 @@ def test_a_loop_keeps_the_rule_and_gets_better() -> None:
         assert sorted(priority) == list(range(LAYERS))
         changes = [bool((new[at] != table[at]).any()) for at in priority]
         assert changes == sorted(changes, reverse=True)
-        # The rule in so many words.
+        # The rule as that program has it.
         for before, after in zip(table, new, strict=True):
             assert set(after.ravel()) == set(range(EXPERTS))
             for old_device, new_device in zip(before, after, strict=True):

@@ -1,4 +1,4 @@
-"""The engines' own modules with this planner behind them.
+"""The engines' own modules with this planner in the place of theirs.
 
 EPLB_ENGINES names a folder with the unpacked packages `vllm`, `sglang` and `vllm_ascend`, or some of them, of which
 only the parts about expert load balancing are executed: what else they import is a mock. Without it, or without torch,
