@@ -54,7 +54,7 @@ impl Bench {
         Ok(())
     }
 
-    /// One batch of candidates on the CPU backend (one thread) and on the devices; a known computation runs beside it, to
+    /// One batch of candidates on the CPU backend (one thread) and on the devices. A known computation runs beside it, to
     /// compare machines by.
     fn race_batch(&self, batch: &Batch, yardstick: impl FnMut()) -> Result<Raced, Error> {
         let mut native = Vec::new();

@@ -94,7 +94,7 @@ fn change_of(expert: u32, count: u32) -> Change {
     return Change(comes, goes);
 }
 
-// The excess down to an event, were the surplus larger by so many, less that with the event.
+// The excess down to an event with the surplus raised by `above`, less the excess with the event counted too.
 fn difference(event: Event, above: i32) -> u32 {
     let surplus = bitcast<i32>(arena[surplus_at(event.row)]);
     let length = arena[position_at(event.row)] - event.at;

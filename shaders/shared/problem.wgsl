@@ -61,7 +61,7 @@ fn enough(bound: u32) -> u32 {
     return bound + mul_high(bound, params.start_fraction);
 }
 
-// Blocks of so many experts, for a lane each.
+// Blocks of this many experts, a lane each.
 fn expert_blocks(experts: u32) -> u32 {
     return (experts + EXPERT_BLOCK - 1u) / EXPERT_BLOCK;
 }
