@@ -36,6 +36,11 @@ impl Cancel {
         self.0.store(true, Ordering::Relaxed);
     }
 
+    /// Lets later calls run again; for after the stopped ones have ended.
+    pub fn reset(&self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+
     /// Whether the calls were stopped.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {

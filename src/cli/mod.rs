@@ -157,13 +157,7 @@ fn parse_format() -> impl TypedValueParser<Value = PlanFormat> {
 
 /// The format to write a map in, by the file's ending where none is given.
 fn format_of(format: Option<PlanFormat>, out: &Path) -> Result<PlanFormat, Error> {
-    let format = format.or_else(|| PlanFormat::of_path(out));
-    if io::is_standard(out) {
-        return Ok(format.unwrap_or_default());
-    }
-    format.ok_or_else(|| {
-        Error::unwritable(out, "its ending is not json, yaml or npy; --format says what it is")
-    })
+    if io::is_standard(out) { Ok(format.unwrap_or_default()) } else { PlanFormat::to_write(out, format) }
 }
 
 /// The bound of `plan` and `check`.

@@ -55,6 +55,13 @@ impl PlanFormat {
         }
     }
 
+    /// The format that a file is to be written in: the one given, or that of its ending.
+    pub(crate) fn to_write(path: &Path, format: Option<Self>) -> Result<Self, Error> {
+        format.or_else(|| Self::of_path(path)).ok_or_else(|| {
+            Error::unwritable(path, "its ending is not json, yaml or npy; a format says what it is")
+        })
+    }
+
     /// The format of a file's content, as far as that tells.
     pub(super) fn of_bytes(bytes: &[u8]) -> Result<Self, ParseError> {
         let start = bytes.iter().copied().find(|byte| !byte.is_ascii_whitespace());

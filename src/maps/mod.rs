@@ -54,6 +54,47 @@ pub struct MapFile {
 }
 
 impl MapFile {
+    /// The map of rows `[layers][slots]`, -1 for a slot that holds nothing: what [`MapFile::bytes`] turns into a file of
+    /// any other program.
+    ///
+    /// ```
+    /// use eplb_wgpu::maps::{MapFile, PlanFormat};
+    /// let map = MapFile::new(4, vec![0, 1, 2, 0])?.with_gpus(2)?.with_layer_ids(&[3])?;
+    /// assert!(MapFile::parse(PlanFormat::Ascend, &map.bytes(PlanFormat::Ascend)?).unwrap().layer_ids() == Some(&[3]));
+    /// # Ok::<(), eplb_wgpu::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] where the number of entries is not a multiple of `slots`, or there are no layers or too many,
+    /// or no slots or too many.
+    pub fn new(slots: usize, physical_to_logical: Vec<i32>) -> Result<Self, Error> {
+        if slots == 0 || slots > MAX_SLOTS {
+            let rule = format!("is not between 1 and {MAX_SLOTS}");
+            return Err(Error::invalid("slots of the map", slots, rule));
+        }
+        let (layers, rest) = (physical_to_logical.len() / slots, physical_to_logical.len() % slots);
+        if rest > 0 {
+            let rule = format!("is not a multiple of the number of slots {slots}");
+            return Err(Error::invalid("length of physical_to_logical", physical_to_logical.len(), rule));
+        }
+        if layers == 0 || layers > MAX_LAYERS {
+            let rule = format!("is not between 1 and {MAX_LAYERS}");
+            return Err(Error::invalid("layers of the map", layers, rule));
+        }
+        let rows = physical_to_logical;
+        Ok(Self { format: PlanFormat::Npy, slots, rows, layer_ids: None, gpus: None, plan: None })
+    }
+
+    /// The same map with these numbers of layers.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] where there are not as many as layers, or one is there twice.
+    pub fn with_layer_ids(mut self, layer_ids: &[u32]) -> Result<Self, Error> {
+        loads::check_layer_ids(self.layers(), layer_ids)?;
+        self.layer_ids = Some(layer_ids.to_vec());
+        Ok(self)
+    }
+
     /// Reads a file, by its content and its ending where no format is given.
     ///
     /// # Errors
@@ -227,6 +268,14 @@ impl MapFile {
         .into_bytes())
     }
 
+    /// Writes a file of this map, whole or not at all, in the format of its ending where none is given.
+    ///
+    /// # Errors
+    /// [`Error::Write`] where the file cannot be written, or its ending says no format; and as for [`MapFile::bytes`].
+    pub fn write(&self, path: &Path, format: Option<PlanFormat>) -> Result<(), Error> {
+        trace::write_whole(path, &self.bytes(PlanFormat::to_write(path, format)?)?)
+    }
+
     /// What a file of this format says otherwise than the map, in words.
     #[must_use]
     pub fn losses(&self, format: PlanFormat) -> Vec<String> {
@@ -315,6 +364,14 @@ pub fn bytes_of_plan(plan: &Plan, format: PlanFormat) -> Result<Vec<u8>, Error> 
     }
 }
 
+/// Writes a plan to a file of any format, whole or not at all: that of its ending where none is given.
+///
+/// # Errors
+/// [`Error::Write`] where the file cannot be written, or its ending says no format; and as for [`bytes_of_plan`].
+pub fn write_plan(plan: &Plan, path: &Path, format: Option<PlanFormat>) -> Result<(), Error> {
+    trace::write_whole(path, &bytes_of_plan(plan, PlanFormat::to_write(path, format)?)?)
+}
+
 /// Rows as they are read, with the numbers of their layers.
 #[derive(Default)]
 struct Rows {
@@ -341,23 +398,8 @@ impl Rows {
 
     /// The map of layers that the file tells by their place alone.
     fn by_place(self, format: PlanFormat) -> Result<MapFile, ParseError> {
-        let slots = self.rows.first().map_or(0, |row| row.1.len());
-        if self.rows.is_empty() || self.rows.len() > MAX_LAYERS {
-            return Err(Error::invalid(
-                "layers of the map",
-                self.rows.len(),
-                format!("is not between 1 and {MAX_LAYERS}"),
-            )
-            .into());
-        }
-        if slots == 0 || slots > MAX_SLOTS {
-            return Err(Error::invalid(
-                "slots of the map",
-                slots,
-                format!("is not between 1 and {MAX_SLOTS}"),
-            )
-            .into());
-        }
+        // Of no layers, the number of slots is no fault.
+        let slots = self.rows.first().map_or(1, |row| row.1.len());
         for (layer, row) in &self.rows {
             if row.len() != slots {
                 let first = self.rows[0].0;
@@ -366,7 +408,7 @@ impl Rows {
             }
         }
         let rows = self.rows.into_iter().flat_map(|row| row.1).collect();
-        Ok(MapFile { format, slots, rows, layer_ids: None, gpus: None, plan: None })
+        Ok(MapFile { format, ..MapFile::new(slots, rows)? })
     }
 }
 

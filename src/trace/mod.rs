@@ -27,7 +27,9 @@ pub use generate::{Family, Generate};
 pub use plan_file::{PlanFile, plan_bytes, write_plan};
 
 pub(crate) use npy::{of_rows as npy_of_rows, rows as npy_rows};
-pub(crate) use write::{check_writable, write_whole};
+#[cfg(feature = "cli")]
+pub(crate) use write::check_writable;
+pub(crate) use write::write_whole;
 
 /// The most numbers a load file may hold: 2 GiB of `f64`.
 const MAX_VALUES: usize = 1 << 28;

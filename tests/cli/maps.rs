@@ -118,7 +118,7 @@ fn a_plan_is_written_in_every_format_and_each_is_a_previous_map_and_passes_the_c
     assert_refused(&["check", &loads, &path("npy.map")], "--gpus is needed");
     let error = String::from_utf8(eplb(&["convert", &own, &path("x.npy")]).stderr).unwrap();
     assert!(error.contains("warning: npy has no layer numbers: row 0 is layer 3"), "{error}");
-    assert_refused(&["convert", &own, &path("x.toml")], "--format says what it is");
+    assert_refused(&["convert", &own, &path("x.toml")], "a format says what it is");
     assert_refused(&["convert", &own, &own], "it is an input of this command");
     // Other layers than the plan's.
     let other = write(folder.path(), "other.json", b"[[9,2,3,4],[1,8,5,4]]");
