@@ -7,6 +7,7 @@ a serving loop. :mod:`eplb_wgpu.vllm`, :mod:`eplb_wgpu.sglang` and :mod:`eplb_wg
 from ._core import PLAN_VERSION, Cluster, devices
 from ._core import VERSION as __version__
 from ._errors import InvalidError
+from ._files import Map, RecordedLoads, read_loads, read_map
 from ._options import MoveLimits, PlanOptions, RebalanceOptions, presets
 from ._plan import Moves, Plan, Quality
 from ._planner import Planner, check, rebalance_experts
@@ -16,6 +17,7 @@ __all__ = [
     "PLAN_VERSION",
     "Cluster",
     "InvalidError",
+    "Map",
     "MoveLimits",
     "Moves",
     "Plan",
@@ -25,11 +27,14 @@ __all__ = [
     "Quality",
     "RebalanceOptions",
     "Rebalancer",
+    "RecordedLoads",
     "ReplayRow",
     "__version__",
     "check",
     "devices",
     "presets",
+    "read_loads",
+    "read_map",
     "rebalance_experts",
     "replay",
 ]

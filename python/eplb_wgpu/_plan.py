@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from . import _core
 from ._arrays import floats, ints, map_of
 from ._errors import InvalidError
+from ._files import Map, warn
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
+    from os import PathLike
 
-    from . import _core
+    from numpy.typing import ArrayLike, NDArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,6 +137,28 @@ class Plan:
         return self.quality.balancedness
 
     @cached_property
+    def layer_ids(self) -> list[int]:
+        """[L]: the numbers of the layers, as the loads had them."""
+        return self._inner.layer_ids()
+
+    def save(self, path: str | PathLike[str], format: str | None = None) -> None:
+        """Writes the plan, whole or not at all: as a plan file, which ``eplb`` and :func:`read_map` take, or as an engine
+        reads it.
+
+        Args:
+            path: The file.
+            format: ``eplb``, ``sglang``, ``vllm``, ``tensorrt-llm``, ``vllm-ascend`` or ``npy``. By default what the
+                ending of ``path`` says: ``.json`` is a plan file, ``.yaml`` TensorRT-LLM's, ``.npy`` NumPy's.
+
+        Raises:
+            InvalidError: A format that cannot hold the plan, with the reason.
+            OSError: A file that cannot be written.
+
+        What a format cannot say, as the numbers of layers, is warned of.
+        """
+        warn(_core.write_plan(os.fspath(path), format, self._inner))
+
+    @cached_property
     def moves(self) -> Moves | None:
         """What it moves; None where nothing ran before."""
         told = self._inner.moved()
@@ -164,9 +189,9 @@ class Plan:
         return f"<Plan {self.fingerprint} of {layers} layers x {experts} experts on {self.cluster!r}>"
 
 
-def running_map(previous: Plan | ArrayLike, layers: int | None = None) -> tuple[bytes, int]:
+def running_map(previous: Plan | Map | ArrayLike, layers: int | None = None) -> tuple[bytes, int]:
     """A plan or map that runs, as bytes, with its slots."""
-    if isinstance(previous, Plan):
+    if isinstance(previous, Plan | Map):
         previous = previous.physical_to_logical
     if previous is None:
         raise InvalidError("previous", None, "is not a plan or a map [layers, slots]")

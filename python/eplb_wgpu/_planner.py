@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from . import _core
 from ._arrays import ints, is_tensor, loads_of, map_of, to_tensor
+from ._errors import InvalidError
+from ._files import Map, layer_numbers
 from ._options import device_of, split, threads_of
 from ._plan import Plan, Quality, running_map
 
@@ -56,6 +58,7 @@ class Planner:
         cluster: Cluster,
         *,
         window_weights: Sequence[float] | None = None,
+        layer_ids: Sequence[int] | None = None,
         **options: Unpack[PlanOptions],
     ) -> Plan:
         """A plan for loads on a cluster, without the interpreter's lock while it is made.
@@ -65,20 +68,23 @@ class Planner:
                 to 16 windows; numpy, torch or lists, of any dtype and layout, at least 0 and finite.
             cluster: Where replicas can go.
             window_weights: [windows], what each window counts; all the same by default.
+            layer_ids: [layers], the numbers of the layers, which files of the plan keep; 0 and on by default.
             **options: See :class:`PlanOptions`.
 
         Raises:
             InvalidError: Loads, cluster and options that break a rule, alone or together.
         """
-        return Plan(self._inner.plan(loads_of(weight, window_weights), cluster, dict(options)))
+        loads = numbered(loads_of(weight, window_weights), layer_ids)
+        return Plan(self._inner.plan(loads, cluster, dict(options)))
 
     def replan(
         self,
         weight: ArrayLike,
         cluster: Cluster,
-        previous: Plan | ArrayLike,
+        previous: Plan | Map | ArrayLike,
         *,
         window_weights: Sequence[float] | None = None,
+        layer_ids: Sequence[int] | None = None,
         **options: Unpack[ReplanOptions],
     ) -> Plan:
         """A plan from the one that runs: each moved slot must be worth its transfer.
@@ -90,35 +96,51 @@ class Planner:
         Args:
             weight: As for :meth:`plan`.
             cluster: Where replicas can go now.
-            previous: A :class:`Plan`, or [layers, slots] of whole numbers, the expert of each slot.
+            previous: A :class:`Plan`, a :class:`Map`, or [layers, slots] of whole numbers, the expert of each slot.
             window_weights: As for :meth:`plan`.
+            layer_ids: As for :meth:`plan`. Where ``previous`` tells its layers too, they must be the same.
             **options: See :class:`PlanOptions` and :class:`MoveLimits`. By default there is no limit on the number of
                 moves, and ``min_gain`` is 0.1.
 
         Raises:
             InvalidError: As for :meth:`plan`, and a map of other layers or not of whole numbers.
         """
-        loads = loads_of(weight, window_weights)
+        loads = numbered(loads_of(weight, window_weights), layer_ids)
         data, slots = running_map(previous, loads.layers)
+        check_same_layers(previous, layer_ids)
         chosen, limits = split(options)
         return Plan(self._inner.replan(loads, cluster, data, slots, chosen, limits))
 
-    def check(self, weight: ArrayLike, cluster: Cluster, physical_to_logical: Plan | ArrayLike) -> Quality:
+    def check(self, weight: ArrayLike, cluster: Cluster, physical_to_logical: Plan | Map | ArrayLike) -> Quality:
         """The quality of a map on loads, by code that shares nothing with the planner.
 
         Args:
             weight: [layers, experts].
             cluster: Where replicas can go.
-            physical_to_logical: A :class:`Plan`, or [layers, slots], the expert of each slot, -1 where it is free.
+            physical_to_logical: A :class:`Plan`, a :class:`Map`, or [layers, slots], the expert of each slot, -1 where it is free.
 
         Raises:
             InvalidError: The first rule that the map breaks, with layer and slot, expert or node.
         """
         loads = loads_of(weight)
-        if isinstance(physical_to_logical, Plan):
+        if isinstance(physical_to_logical, Plan | Map):
             physical_to_logical = physical_to_logical.physical_to_logical
         data, _, _ = map_of("physical_to_logical", physical_to_logical)
         return Quality._of(self._inner.check(loads, cluster, data))
+
+
+def numbered(loads: _core.Loads, layer_ids: Sequence[int] | None) -> _core.Loads:
+    """The same loads, of layers with these numbers where they are given."""
+    return loads if layer_ids is None else loads.numbered(layer_numbers(layer_ids))
+
+
+def check_same_layers(previous: Plan | Map | ArrayLike, layer_ids: Sequence[int] | None) -> None:
+    """Refuses a map that tells its layers and is of others than the loads."""
+    if layer_ids is None or not isinstance(previous, Plan | Map) or previous.layer_ids is None:
+        return
+    if list(previous.layer_ids) != list(layer_ids):
+        rule = f"are not those of the loads, {list(layer_ids)}"
+        raise InvalidError("layers of previous", list(previous.layer_ids), rule)
 
 
 _shared: dict[tuple[str, int], Planner] = {}
@@ -185,6 +207,6 @@ def rebalance_experts(
     return maps
 
 
-def check(weight: ArrayLike, cluster: Cluster, physical_to_logical: Plan | ArrayLike) -> Quality:
+def check(weight: ArrayLike, cluster: Cluster, physical_to_logical: Plan | Map | ArrayLike) -> Quality:
     """:meth:`Planner.check` on a planner made on first use."""
     return shared_planner().check(weight, cluster, physical_to_logical)

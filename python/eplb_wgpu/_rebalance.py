@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from ._core import Cluster
+    from ._files import Map
     from ._options import RebalanceOptions
 
 STRATEGIES = ("scenarios", "forecast")
@@ -85,7 +86,7 @@ class Rebalancer:
         plan, strategy = self._inner.propose()
         return Proposal(Plan(plan), strategy)
 
-    def apply(self, running: Plan | ArrayLike) -> None:
+    def apply(self, running: Plan | Map | ArrayLike) -> None:
         """Tells that a plan or a map [layers, slots] runs now: the one proposed, or any other, which need not fit.
 
         Raises:

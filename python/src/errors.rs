@@ -2,7 +2,7 @@
 
 use eplb_wgpu::Error;
 use pyo3::PyErr;
-use pyo3::exceptions::PyRuntimeError;
+use pyo3::exceptions::{PyFileNotFoundError, PyOSError, PyRuntimeError};
 
 pyo3::import_exception!(eplb_wgpu._errors, InvalidError);
 
@@ -41,6 +41,15 @@ impl From<Failure> for PyErr {
                 let found = if found.is_empty() { "none".into() } else { found.join(", ") };
                 InvalidError::new_err(("device", wanted, format!("is not here; found: {found}")))
             }
+            Error::Parse { path, source, .. } => InvalidError::new_err((
+                "file",
+                path.display().to_string(),
+                format!("cannot be read: {source}"),
+            )),
+            Error::Read { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
+                PyFileNotFoundError::new_err(message)
+            }
+            Error::Read { .. } | Error::Write { .. } => PyOSError::new_err(message),
             _ => PyRuntimeError::new_err(message),
         }
     }

@@ -5,6 +5,7 @@
 mod arrays;
 mod cluster;
 mod errors;
+mod files;
 mod loads;
 mod options;
 mod plan;
@@ -43,5 +44,9 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(devices, module)?)?;
     module.add_function(wrap_pyfunction!(rebalance::replay, module)?)?;
     module.add_function(wrap_pyfunction!(presets, module)?)?;
+    module.add_function(wrap_pyfunction!(files::read_map, module)?)?;
+    module.add_function(wrap_pyfunction!(files::write_map, module)?)?;
+    module.add_function(wrap_pyfunction!(files::write_plan, module)?)?;
+    module.add_function(wrap_pyfunction!(files::read_loads, module)?)?;
     Ok(())
 }

@@ -33,6 +33,11 @@ impl Loads {
         Ok(Self(core::Loads::from_windows(&windows, &weights).map_err(raise)?))
     }
 
+    /// The same loads, of layers with these numbers.
+    fn numbered(&self, layer_ids: Vec<u32>) -> PyResult<Self> {
+        Ok(Self(self.0.with_layer_ids(&layer_ids).map_err(raise)?))
+    }
+
     /// Number of layers.
     #[getter]
     fn layers(&self) -> usize {

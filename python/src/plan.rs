@@ -62,6 +62,10 @@ impl Plan {
         (placement.layers(), placement.experts(), placement.slots(), placement.max_replicas())
     }
 
+    fn layer_ids(&self) -> Vec<u32> {
+        self.plan.layer_ids().to_vec()
+    }
+
     #[getter]
     fn cluster(&self) -> Cluster {
         Cluster(self.plan.cluster().clone())

@@ -1,9 +1,11 @@
 //! `Planner`.
 
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use eplb_wgpu as core;
-use eplb_wgpu::{MoveLimits, bound, check};
+use eplb_wgpu::{Cancel, MoveLimits, bound, check};
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyDict};
 
@@ -15,6 +17,9 @@ use crate::options;
 use crate::plan::{Moved, Plan, fingerprint, quality_dict};
 use crate::previous::previous;
 use crate::step::step;
+
+/// How long work runs between two looks for a signal such as Ctrl-C.
+const BETWEEN_SIGNALS: Duration = Duration::from_millis(50);
 
 /// The planner on its device, and the threads on which everything runs: no other pool is ever started.
 pub struct Workers {
@@ -64,11 +69,49 @@ impl Planner {
         py: Python<'_>,
         work: impl FnOnce(&core::Planner) -> Result<T, core::Error> + Send,
     ) -> PyResult<T> {
-        let done = py.detach(|| {
-            let workers = self.workers()?;
-            workers.threads.install(|| work(&workers.planner)).map_err(Failure::from)
+        let cancel = Cancel::new();
+        let own = cancel.clone();
+        self.run_until(py, &cancel, move |planner| work(&planner.clone().with_cancel(&own)))
+    }
+
+    /// The same with the handle that stops the work. Ctrl-C reaches Python's main thread here: it stops the work, and is
+    /// raised once the work has ended.
+    pub fn run_until<T: Send>(
+        &self,
+        py: Python<'_>,
+        cancel: &Cancel,
+        work: impl FnOnce(&core::Planner) -> Result<T, core::Error> + Send,
+    ) -> PyResult<T> {
+        let workers = py.detach(|| self.workers())?;
+        let (send, receive) = mpsc::channel();
+        let Workers { planner, threads, .. } = &*workers;
+        let (done, interrupt) = py.detach(move || {
+            threads.in_place_scope(move |scope| {
+                scope.spawn(move |_| {
+                    // The receiver is there until this was received, or the work panics, which the scope hands on.
+                    let _ = send.send(work(planner));
+                });
+                let mut interrupt = None;
+                loop {
+                    match receive.recv_timeout(BETWEEN_SIGNALS) {
+                        Ok(done) => return (Some(done), interrupt),
+                        Err(RecvTimeoutError::Disconnected) => return (None, interrupt),
+                        Err(RecvTimeoutError::Timeout) if interrupt.is_none() => {
+                            interrupt = Python::attach(|py| py.check_signals()).err();
+                            if interrupt.is_some() {
+                                cancel.cancel();
+                            }
+                        }
+                        Err(RecvTimeoutError::Timeout) => {}
+                    }
+                }
+            })
         });
-        Ok(done?)
+        match (done, interrupt) {
+            (_, Some(interrupt)) => Err(interrupt),
+            (Some(done), None) => done.map_err(raise),
+            (None, None) => Err(raise(core::Error::Cancelled)),
+        }
     }
 }
 

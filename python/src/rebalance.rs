@@ -20,6 +20,8 @@ use crate::previous::previous;
 #[pyclass(frozen, module = "eplb_wgpu._core")]
 pub struct Rebalancer {
     planner: Py<Planner>,
+    /// Stops the planner of the state.
+    cancel: core::Cancel,
     state: Mutex<State>,
 }
 
@@ -38,10 +40,13 @@ impl Rebalancer {
         py: Python<'_>,
         work: impl FnOnce(&mut State) -> Result<T, core::Error> + Send,
     ) -> PyResult<T> {
-        self.planner.get().run(py, |_| {
+        let done = self.planner.get().run_until(py, &self.cancel, |_| {
             let mut state = self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             work(&mut state)
-        })
+        });
+        // What Ctrl-C stopped has ended.
+        self.cancel.reset();
+        done
     }
 }
 
@@ -56,10 +61,11 @@ impl Rebalancer {
         limits: &Bound<'_, PyDict>,
     ) -> PyResult<Self> {
         let options = options::rebalance(options, limits)?;
-        let inner = planner.get().run(py, |planner| Ok(planner.clone()))?;
+        let cancel = core::Cancel::new();
+        let inner = planner.get().run(py, |planner| Ok(planner.clone()))?.with_cancel(&cancel);
         let rebalancer = rebalance::Rebalancer::new(inner, cluster.0.clone(), options).map_err(raise)?;
         let state = Mutex::new(State { rebalancer, last: None });
-        Ok(Self { planner, state })
+        Ok(Self { planner, cancel, state })
     }
 
     fn observe(&self, py: Python<'_>, window: &Loads) -> PyResult<()> {
