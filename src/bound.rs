@@ -141,6 +141,8 @@ fn simple_bound(row: &[f64], room: Room) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use approx::assert_relative_eq;
+
     use super::*;
 
     /// Bounds of one layer of `row` on several clusters: 2, 3 and many slots a GPU, both policies.
@@ -179,7 +181,7 @@ mod tests {
         let row = [600.0, 560.0, 120.0, 120.0, 20.0, 10.0, 10.0, 10.0];
         let scaled: Vec<f64> = row.iter().map(|w| w * 1024.0).collect();
         for (small, large) in bounds_of(&row).into_iter().zip(bounds_of(&scaled)) {
-            assert!((small * 1024.0 - large).abs() <= 1e-9 * large, "{small} {large}");
+            assert_relative_eq!(small * 1024.0, large, max_relative = 1e-9);
         }
     }
 
@@ -188,6 +190,7 @@ mod tests {
         let loads = Loads::from_counts(1, 5, &[4, 4, 4, 4, 4]).unwrap();
         let few = lower_bounds(&loads, &Cluster::new(4, 1, 1, 4).unwrap())[0];
         let ragged = lower_bounds(&loads, &Cluster::new(8, 2, 2, 4).unwrap())[0];
-        assert!((few - 5.0).abs() < 1e-9 && (ragged - 5.0).abs() < 1e-9, "{few} {ragged}");
+        assert_relative_eq!(few, 5.0, max_relative = 1e-9);
+        assert_relative_eq!(ragged, 5.0, max_relative = 1e-9);
     }
 }

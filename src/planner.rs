@@ -1,4 +1,4 @@
-//! The planner: loads and a cluster in, a checked plan out.
+//! The planner: its device, its threads, and what it tells of its calls.
 
 mod backend;
 mod background;
@@ -6,24 +6,20 @@ pub(crate) mod cpu;
 #[cfg(feature = "gpu")]
 pub(crate) mod gpu;
 pub(crate) mod host;
+mod plan;
 mod replan;
 mod within;
 
-use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::sync::Arc;
 
-use crate::bound::BoundEffort;
 use crate::check;
 use crate::choice::{DeviceChoice, DeviceInfo};
 use crate::cluster::Cluster;
 use crate::error::Error;
 use crate::loads::Loads;
-use crate::options::{Duplicates, PlanOptions};
-use crate::params::{Params, to_map};
-use crate::plan::{Placement, Plan};
+use crate::plan::Placement;
 use crate::planner::backend::Backend;
-use crate::planner::cpu::Planned;
-use crate::watch::{Attempt, Cancel, Progress, Watch};
+use crate::watch::{Cancel, Progress, Watch};
 
 pub use replan::{LayerMoves, Replan};
 
@@ -200,108 +196,6 @@ impl Planner {
             Backend::Device(keeper) => Some(keeper.lend().expect("the device opens")),
             _ => None,
         }
-    }
-
-    /// Plans all layers of `loads` on `cluster`.
-    ///
-    /// The plan depends on loads, cluster and options alone: not on the device, the number of threads, or
-    /// which other layers are in the call. Where the device fails, the CPU backend makes the same plan and
-    /// [`Plan::warnings`] says so, or with [`Fallback::Never`] the call fails. A device that is lost is opened
-    /// again by the next call, up to three times between two plans that it makes.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] where loads, cluster and options break a rule together; [`Error::Device`] only with
-    /// [`Fallback::Never`]; [`Error::Cancelled`] where the call was stopped.
-    pub fn plan(&self, loads: &Loads, cluster: &Cluster, options: &PlanOptions) -> Result<Plan, Error> {
-        let start = Instant::now();
-        let params = Params::new(loads, cluster, options)?;
-        let mut warnings = Vec::new();
-        let mut made_by = self.inner.info.clone();
-        let windows = host::even_where_cold(&params, loads.fixed_windows());
-        let combined = host::combine(&params, &windows);
-        let attempt = || self.watch.attempt(loads.layers());
-        let mut plan_by = |params: &Params| {
-            if let Some(planned) = self.on_threads(|| host::plan_small(params, &combined, &attempt()))? {
-                return Ok(planned);
-            }
-            match self.plan_on_backend(params, &combined, &windows, &attempt()) {
-                Err(error @ Error::Device { .. }) if self.fallback == Fallback::Cpu => {
-                    warnings.push(format!("{error}; the CPU backend made the plan"));
-                    made_by = DeviceInfo::cpu();
-                    self.on_threads(|| cpu::plan(params, &combined, &windows, &attempt()))
-                }
-                planned => planned,
-            }
-        };
-        let mut planned = plan_by(&params)?;
-        // Where duplicates are allowed a plan without them is one too, and the search often finds a better one so.
-        let without = PlanOptions { duplicates: Duplicates::Avoid, ..options.clone() };
-        let without = Params::new(loads, cluster, &without)?;
-        if params.trajectory && without.avoid_duplicates != params.avoid_duplicates && planned.is_open() {
-            host::take_better(&params, &windows, &mut planned, &plan_by(&without)?);
-        }
-        attempt().go_on()?;
-        host::prefer_trivial(&params, &windows, &mut planned);
-        let placement = checked(loads, cluster, to_map(&planned.slots).collect())?;
-        Ok(Plan {
-            placement,
-            loads: loads.clone(),
-            cluster: cluster.clone(),
-            options: options.clone(),
-            stops: planned.ends,
-            device: made_by.name,
-            backend: made_by.backend,
-            elapsed: start.elapsed(),
-            warnings,
-            effort: BoundEffort::default(),
-            quality: OnceLock::new(),
-            threads: self.threads.clone(),
-        })
-    }
-
-    /// The stages, on the planner's backend.
-    fn plan_on_backend(
-        &self,
-        params: &Params,
-        combined: &[u32],
-        windows: &[u32],
-        attempt: &Attempt<'_>,
-    ) -> Result<Planned, Error> {
-        match &self.inner.backend {
-            Backend::Cpu => self.on_threads(|| cpu::plan(params, combined, windows, attempt)),
-            #[cfg(feature = "gpu")]
-            Backend::Device(keeper) => keeper.with(|gpu| gpu::plan(gpu, params, combined, windows, attempt)),
-            #[cfg(feature = "gpu")]
-            Backend::Refused(error) => Err(error.clone()),
-        }
-    }
-
-    /// [`Planner::plan`] without blocking the caller's executor: the work runs on a thread of its own, from the
-    /// first poll on. Dropping the future lets that work end unseen; the planner stays usable.
-    ///
-    /// # Errors
-    /// As for [`Planner::plan`], and [`Error::Device`] where no thread can be started or it dies.
-    ///
-    /// ```
-    /// use eplb_wgpu::{Cluster, DeviceChoice, Loads, PlanOptions, Planner};
-    /// let planner = Planner::new(DeviceChoice::Cpu)?;
-    /// let (loads, cluster) = (Loads::from_counts(1, 2, &[3, 1])?, Cluster::new(4, 1, 1, 2)?);
-    /// let options = PlanOptions::default();
-    /// let plan = pollster::block_on(planner.plan_async(&loads, &cluster, &options))?;
-    /// assert_eq!(plan.fingerprint(), planner.plan(&loads, &cluster, &options)?.fingerprint());
-    /// # Ok::<(), eplb_wgpu::Error>(())
-    /// ```
-    pub async fn plan_async(
-        &self,
-        loads: &Loads,
-        cluster: &Cluster,
-        options: &PlanOptions,
-    ) -> Result<Plan, Error> {
-        let (planner, loads, cluster, options) =
-            (self.clone(), loads.clone(), cluster.clone(), options.clone());
-        background::done(move || planner.plan(&loads, &cluster, &options))
-            .await
-            .unwrap_or_else(|reason| Err(Error::Device { device: self.inner.info.label(), reason }))
     }
 }
 

@@ -10,6 +10,7 @@ mod brute_force;
 #[path = "oracle/instances.rs"]
 mod instances;
 
+use approx::assert_relative_eq;
 use brute_force::{best_capped_load, best_max_load};
 use eplb_wgpu::bound::{self, BoundOptions};
 use eplb_wgpu::check;
@@ -43,7 +44,7 @@ fn preset(name: &str) -> PlanOptions {
 
 #[track_caller]
 fn assert_near(found: f64, right: f64) {
-    assert!((found - right).abs() <= ROUNDING * right, "{found}, not {right}");
+    assert_relative_eq!(found, right, max_relative = ROUNDING);
 }
 
 /// The example of DeepSeek's readme: another assignment of groups than the one with the best bound wins.

@@ -5,6 +5,7 @@
 #[path = "../benches/plans/greedy.rs"]
 mod greedy;
 
+use approx::relative_eq;
 use eplb_wgpu::trace::{Family, Generate, Window};
 use eplb_wgpu::{Cluster, DeviceChoice, Planner, Preset, check};
 use greedy::{Shape, rebalance};
@@ -36,7 +37,7 @@ fn greedy_is_as_good_as_gen00_on_every_layer() {
             check::check_maps(experts, replicas, &slots, lists, counts).unwrap();
             let greedy = check::score(&loads, &cluster, &slots).unwrap();
             for (layer, (own, gen00)) in greedy.layers.iter().zip(&plan.quality().layers).enumerate() {
-                let same = |a: f64, b: f64| (a - b).abs() <= 1e-6 * b;
+                let same = |a: f64, b: f64| relative_eq!(a, b, max_relative = 1e-6);
                 let context = format!("{shape:?} {family:?} layer {layer}: {own:?} {gen00:?}");
                 assert!(same(own.max_gpu_load, gen00.max_gpu_load), "{context}");
                 assert!(same(own.max_replica_load, gen00.max_replica_load), "{context}");

@@ -7,6 +7,7 @@ mod brute_force;
 #[path = "oracle/instances.rs"]
 mod instances;
 
+use approx::{assert_relative_eq, relative_eq};
 use brute_force::{best_capped_load, best_max_load};
 use eplb_wgpu::bound::{BoundEffort, BoundOptions};
 use eplb_wgpu::{Cluster, Loads, Policy, bound, check};
@@ -130,21 +131,22 @@ fn a_limit_of_replicas_has_a_bound_of_its_own() {
 #[test]
 fn the_oracle_finds_known_optima() {
     // The fold of 6 5 4 3 2 1 is 7 a GPU; a third replica cannot help.
-    assert_eq!(best_max_load(&[6, 5, 4, 3, 2, 1], &Cluster::new(6, 1, 1, 3).unwrap(), true), 7.0);
+    assert_relative_eq!(best_max_load(&[6, 5, 4, 3, 2, 1], &Cluster::new(6, 1, 1, 3).unwrap(), true), 7.0);
     // 9 in three replicas of 3, with 3 and 3 beside them: 3+3, 3+3, 3 with a free slot.
     let free = Cluster::with_slots_per_gpu(5, 1, 1, 3, 2).unwrap();
-    assert_eq!(best_max_load(&[9, 3, 3], &free, true), 6.0);
+    assert_relative_eq!(best_max_load(&[9, 3, 3], &free, true), 6.0);
     // One expert on one GPU with two slots is its own duplicate.
     let one = Cluster::new(2, 1, 1, 1).unwrap();
-    assert_eq!((best_max_load(&[5], &one, true), best_max_load(&[5], &one, false)), (5.0, f64::INFINITY));
+    assert_relative_eq!(best_max_load(&[5], &one, true), 5.0);
+    assert_eq!(best_max_load(&[5], &one, false), f64::INFINITY);
     // Whole groups: 8+1 against 1+1 in two nodes of one GPU each, though 8/2+1 = 5.5 would be even.
-    assert_eq!(best_max_load(&[8, 1, 1, 1], &Cluster::new(4, 2, 2, 2).unwrap(), true), 9.0);
+    assert_relative_eq!(best_max_load(&[8, 1, 1, 1], &Cluster::new(4, 2, 2, 2).unwrap(), true), 9.0);
     // Five replicas of three experts with one each there are not; two of the 9 have 4.5, and 4.5 beside 1.5.
     for (most, optimum) in [(1, f64::INFINITY), (2, 6.0), (3, 6.0)] {
-        assert_eq!(best_capped_load(&[9, 3, 3], &free, true, most), optimum);
+        assert_relative_eq!(best_capped_load(&[9, 3, 3], &free, true, most), optimum);
     }
     // Nothing can be split below one third: 10/3 with 8 on its own.
-    assert_eq!(best_max_load(&[10, 8], &Cluster::new(4, 1, 1, 4).unwrap(), true), 5.0);
+    assert_relative_eq!(best_max_load(&[10, 8], &Cluster::new(4, 1, 1, 4).unwrap(), true), 5.0);
     assert_eq!(
         best_max_load(&[u64::MAX; 3], &Cluster::new(3, 1, 1, 1).unwrap(), true),
         u64::MAX as f64 * 3.0
@@ -184,7 +186,7 @@ fn the_checker_and_the_oracle_know_the_same_plans() {
         }
         for (found, duplicates) in [(best, true), (best_distinct, false)] {
             let optimum = best_max_load(&row, &cluster, duplicates);
-            let same = found == optimum || (found - optimum).abs() <= ROUNDING * optimum;
+            let same = relative_eq!(found, optimum, max_relative = ROUNDING);
             assert!(same, "{found} against {optimum} for {row:?} on {cluster:?}, duplicates {duplicates}");
         }
     }
@@ -203,17 +205,22 @@ fn scores_agree_with_whole_numbers() {
         let count = |expert: i32| plan.iter().filter(|&&e| e == expert).count() as u128;
         let share =
             |expert: i32| if expert < 0 { 0 } else { u128::from(row[expert as usize]) * 840 / count(expert) };
-        let near = |value: f64, whole: u128, name: &str| {
+        let assert_near = |value: f64, whole: u128, name: &str| {
             let wanted = whole as f64 / 840.0;
-            assert!((value - wanted).abs() <= ROUNDING * wanted, "case {case}: {name} {value}, not {wanted}");
+            let near = relative_eq!(value, wanted, max_relative = ROUNDING);
+            assert!(near, "case {case}: {name} {value}, not {wanted}");
         };
         let gpus: Vec<&[i32]> = plan.chunks(cluster.slots_per_gpu()).collect();
         let gpu_loads = gpus.iter().map(|gpu| gpu.iter().map(|&e| share(e)).sum());
-        near(layer.max_gpu_load, gpu_loads.max().unwrap(), "max GPU load");
-        near(layer.max_replica_load, plan.iter().map(|&e| share(e)).max().unwrap(), "heaviest replica");
+        assert_near(layer.max_gpu_load, gpu_loads.max().unwrap(), "max GPU load");
+        assert_near(
+            layer.max_replica_load,
+            plan.iter().map(|&e| share(e)).max().unwrap(),
+            "heaviest replica",
+        );
         let total: u128 = row.iter().map(|&w| u128::from(w) * 840).sum();
-        near(layer.mean_gpu_load * cluster.num_gpus() as f64, total, "mean GPU load");
-        near(layer.mean_replica_load * cluster.num_replicas() as f64, total, "mean replica load");
+        assert_near(layer.mean_gpu_load * cluster.num_gpus() as f64, total, "mean GPU load");
+        assert_near(layer.mean_replica_load * cluster.num_replicas() as f64, total, "mean replica load");
         let duplicates = gpus.iter().map(|gpu| {
             let mut experts: Vec<i32> = gpu.iter().copied().filter(|&e| e >= 0).collect();
             let filled = experts.len();

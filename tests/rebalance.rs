@@ -1,5 +1,6 @@
 //! Plans for several windows, plans from a previous plan, and replays: on generated loads, by the public API.
 
+use approx::abs_diff_eq;
 use eplb_wgpu::rebalance::{RebalanceOptions, Rebalancer, ReplayOptions, Strategy, forecast, replay};
 use eplb_wgpu::trace::{Family, Generate, Window};
 use eplb_wgpu::{
@@ -227,7 +228,7 @@ fn plans_from_a_previous_one_keep_their_promises() {
             }
             let gain = 1.0 - is[layer] / was[layer];
             let told = replan.layers()[layer].gain;
-            assert!((gain - told).abs() < 2e-3, "layer {layer}: {gain}, told {told}");
+            assert!(abs_diff_eq!(gain, told, epsilon = 2e-3), "layer {layer}: {gain}, told {told}");
         }
         let order = replan.layers_to_move();
         let worth = |&l: &usize| replan.layers()[l].gain / replan.layers()[l].received as f64;

@@ -76,6 +76,8 @@ pub fn noise_shift(load: u32) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use approx::assert_abs_diff_eq;
+
     use super::*;
 
     #[test]
@@ -108,7 +110,7 @@ mod tests {
         for (i, z) in NORMAL.into_iter().enumerate() {
             let z = f64::from(z) / 256.0;
             let p = 1.0 / (1.0 + (-(0.07056 * z.powi(3) + 1.5976 * z)).exp());
-            assert!((p - (i as f64 + 0.5) / 64.0).abs() < 1.5e-3, "{i}: {p}");
+            assert_abs_diff_eq!(p, (i as f64 + 0.5) / 64.0, epsilon = 1.5e-3);
         }
     }
 }

@@ -105,6 +105,8 @@ fn persistence(rows: &[Vec<i64>]) -> (i64, Vec<i64>) {
 
 #[cfg(test)]
 mod tests {
+    use approx::assert_relative_eq;
+
     use super::*;
 
     fn windows(rows: &[[u64; 2]]) -> Vec<Loads> {
@@ -115,7 +117,7 @@ mod tests {
     fn noise_is_forecast_by_its_mean_and_a_drift_by_its_end() {
         let noise = windows(&[[70, 30], [30, 70], [70, 30], [30, 70], [70, 30], [30, 70]]);
         let next = forecast(&noise).unwrap();
-        assert!((next.layer(0)[0] / next.layer(0)[1] - 1.0).abs() < 1e-3, "{:?}", next.layer(0));
+        assert_relative_eq!(next.layer(0)[0], next.layer(0)[1], max_relative = 1e-3);
         let drift: Vec<[u64; 2]> = (0..8).map(|t| [100 + 100 * t, 900 - 100 * t]).collect();
         let next = forecast(&windows(&drift)).unwrap();
         let share = next.layer(0)[0] / (next.layer(0)[0] + next.layer(0)[1]);
@@ -127,7 +129,7 @@ mod tests {
         let one = windows(&[[3, 5]]);
         assert_eq!(forecast(&one).unwrap(), one[0]);
         let next = forecast(&windows(&[[30, 50]; 4])).unwrap();
-        assert!((next.layer(0)[0] / next.layer(0)[1] - 0.6).abs() < 1e-6);
+        assert_relative_eq!(next.layer(0)[0] / next.layer(0)[1], 0.6, max_relative = 1e-6);
         assert!(forecast(&[]).is_err());
     }
 }

@@ -11,6 +11,7 @@ mod replicas;
 
 use std::sync::LazyLock;
 
+use approx::relative_ne;
 use eplb_wgpu::check::{self, Quality};
 use eplb_wgpu::{DeviceChoice, Duplicates, Plan, PlanOptions, Planner, Preset, bound};
 
@@ -110,7 +111,7 @@ fn the_score_of_deepseeks_plans_is_what_they_say() {
 }
 
 fn differ(a: f64, b: f64) -> bool {
-    (a - b).abs() > RELATIVE * a.abs().max(b.abs())
+    relative_ne!(a, b, max_relative = RELATIVE)
 }
 
 #[test]

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use approx::relative_eq;
+
 /// Quotients closer than this, relatively, are not told apart by the float32 of the answers.
 const NEAR: f64 = 1e-6;
 
@@ -41,7 +43,7 @@ pub fn compare(loads: &[f64], ours: &[u32], theirs: &[u32]) -> Result<Option<Nea
     };
     let tie = NearTie { ours: before(ours_more), theirs: before(theirs_more) };
     let (a, b) = (tie.ours.1, tie.theirs.1);
-    if (a - b).abs() < NEAR * a.max(b) || a == b { Ok(Some(tie)) } else { Err(format!("no near-tie: {tie}")) }
+    if relative_eq!(a, b, max_relative = NEAR) { Ok(Some(tie)) } else { Err(format!("no near-tie: {tie}")) }
 }
 
 #[test]

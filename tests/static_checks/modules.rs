@@ -25,7 +25,7 @@ const MACHINERY: &[&str] = &["engine", "layout", "mirror", "params", "planner", 
 const RULES: &[Rule] = &[
     // The problem and its answer know nothing of how it is solved.
     Rule {
-        files: &["loads.rs", "cluster.rs", "options.rs", "plan.rs", "error.rs"],
+        files: &["loads.rs", "loads", "cluster.rs", "options.rs", "plan.rs", "plan", "error.rs"],
         only: None,
         never: MACHINERY,
         wgpu: false,
@@ -33,7 +33,7 @@ const RULES: &[Rule] = &[
     },
     // The judges share no code with the planner, nor with each other, but what spreads any work over threads.
     Rule {
-        files: &["check.rs", "bound.rs"],
+        files: &["check.rs", "check", "bound.rs", "bound"],
         only: Some(&["loads", "cluster", "error", "threads"]),
         never: &[],
         wgpu: false,

@@ -42,6 +42,8 @@ pub fn best(slots: &[usize], times: &[&[f64]], total: usize) -> Option<(Vec<usiz
 
 #[cfg(test)]
 mod tests {
+    use approx::assert_relative_eq;
+
     use super::*;
 
     #[test]
@@ -50,7 +52,7 @@ mod tests {
         let times: [&[f64]; 3] = [&[1.0, 2.0, 1.5], &[1.0, 2.0, 1.3], &[1.0, 1.1, 1.2]];
         let (spread, time) = best(&[4, 5, 6], &times, 15).unwrap();
         assert_eq!(spread, [4, 6, 5]);
-        assert!((time - 3.4).abs() < 1e-12, "{time}");
+        assert_relative_eq!(time, 3.4, max_relative = 1e-12);
         for total in 12..=20 {
             let (_, found) = best(&[4, 5, 6], &times, total).unwrap();
             let mut least = f64::INFINITY;
@@ -60,7 +62,7 @@ mod tests {
                     least = least.min((0..3).map(|layer| times[more[layer]][layer]).sum());
                 }
             }
-            assert!((found - least).abs() < 1e-12, "{total}: {found} {least}");
+            assert_relative_eq!(found, least, max_relative = 1e-12);
         }
         assert_eq!(best(&[4, 5, 6], &times, 11), None);
     }

@@ -1,0 +1,166 @@
+//! The score of a plan: loads of GPUs and replicas, layer by layer, and what follows from them.
+
+/// One layer of a plan, scored with the loads as given (not in fixed point). All loads are in the unit of
+/// the given loads, usually tokens.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct LayerQuality {
+    /// Load of the busiest GPU.
+    pub max_gpu_load: f64,
+    /// Mean load of a GPU.
+    pub mean_gpu_load: f64,
+    /// Load of the heaviest replica.
+    pub max_replica_load: f64,
+    /// Mean load of a replica.
+    pub mean_replica_load: f64,
+    /// What no valid plan can go below; 0 until [`Quality::with_bounds`].
+    pub lower_bound: f64,
+    /// Slots that repeat an expert already on their GPU.
+    pub same_gpu_duplicates: usize,
+}
+
+impl LayerQuality {
+    /// `max GPU load / lower bound - 1`, at least 0; `None` for a layer without load.
+    ///
+    /// The mean GPU load is a lower bound too and stands in where [`LayerQuality::lower_bound`] is smaller,
+    /// as it is before [`Quality::with_bounds`].
+    #[must_use]
+    pub fn gap(&self) -> Option<f64> {
+        let bound = self.lower_bound.max(self.mean_gpu_load);
+        (self.has_load() && bound > 0.0).then(|| (self.max_gpu_load / bound - 1.0).max(0.0))
+    }
+
+    /// Whether any expert of the layer has load.
+    fn has_load(&self) -> bool {
+        self.max_gpu_load > 0.0
+    }
+}
+
+/// How good a plan is.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Quality {
+    /// Layer by layer.
+    pub layers: Vec<LayerQuality>,
+}
+
+impl Quality {
+    /// The same quality with a lower bound per layer, as [`crate::bound`] gives them. Layers
+    /// beyond the end of `bounds` keep the bound they have.
+    #[must_use]
+    pub fn with_bounds(mut self, bounds: &[f64]) -> Self {
+        for (layer, &bound) in self.layers.iter_mut().zip(bounds) {
+            layer.lower_bound = bound;
+        }
+        self
+    }
+
+    /// Sum over layers of the mean GPU load / sum over layers of the max GPU load: 1 is perfect. 1 where
+    /// nothing has load.
+    #[must_use]
+    pub fn balancedness(&self) -> f64 {
+        self.ratio_of_sums(|l| l.mean_gpu_load, |l| l.max_gpu_load)
+    }
+
+    /// [`Quality::balancedness`] over replicas instead of GPUs: sum of mean replica load / sum of heaviest
+    /// replica load. It depends on the replica counts alone, not on where replicas sit.
+    #[must_use]
+    pub fn replica_balancedness(&self) -> f64 {
+        self.ratio_of_sums(|l| l.mean_replica_load, |l| l.max_replica_load)
+    }
+
+    /// Max GPU load / mean GPU load of the layer where that is largest; 1 where nothing has load.
+    #[must_use]
+    pub fn max_over_mean(&self) -> f64 {
+        // The mean of denormal loads can be 0.
+        let loaded = self.layers.iter().filter(|l| l.mean_gpu_load > 0.0);
+        loaded.map(|l| l.max_gpu_load / l.mean_gpu_load).fold(1.0, f64::max)
+    }
+
+    /// Mean of [`LayerQuality::gap`] over the layers with load; 0 where there are none.
+    #[must_use]
+    pub fn mean_gap(&self) -> f64 {
+        let gaps: Vec<f64> = self.layers.iter().filter_map(LayerQuality::gap).collect();
+        if gaps.is_empty() { 0.0 } else { gaps.iter().sum::<f64>() / gaps.len() as f64 }
+    }
+
+    /// The largest [`LayerQuality::gap`]; 0 where nothing has load.
+    #[must_use]
+    pub fn worst_gap(&self) -> f64 {
+        self.layers.iter().filter_map(LayerQuality::gap).fold(0.0, f64::max)
+    }
+
+    /// The layer with the largest gap, the lower of equals; `None` where nothing has load.
+    #[must_use]
+    pub fn worst_layer(&self) -> Option<usize> {
+        let gaps = self.layers.iter().enumerate().filter_map(|(i, l)| Some((i, l.gap()?)));
+        gaps.reduce(|worst, next| if next.1 > worst.1 { next } else { worst }).map(|(layer, _)| layer)
+    }
+
+    /// Slots that repeat an expert already on their GPU, all layers together.
+    #[must_use]
+    pub fn same_gpu_duplicates(&self) -> usize {
+        self.layers.iter().map(|l| l.same_gpu_duplicates).sum()
+    }
+
+    /// Layers in which no expert has load, as a model's dense layers are recorded.
+    #[must_use]
+    pub fn layers_without_load(&self) -> usize {
+        self.layers.iter().filter(|l| !l.has_load()).count()
+    }
+
+    fn ratio_of_sums(&self, mean: fn(&LayerQuality) -> f64, max: fn(&LayerQuality) -> f64) -> f64 {
+        let (means, maxima) = self.layers.iter().fold((0.0, 0.0), |sum, l| (sum.0 + mean(l), sum.1 + max(l)));
+        // Rounding can pass 1, that of denormal loads by far.
+        if maxima > 0.0 { (means / maxima).min(1.0) } else { 1.0 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use approx::assert_relative_eq;
+
+    use super::*;
+
+    fn layer(max: f64, mean: f64, bound: f64) -> LayerQuality {
+        LayerQuality {
+            max_gpu_load: max,
+            mean_gpu_load: mean,
+            max_replica_load: max / 2.0,
+            mean_replica_load: mean / 4.0,
+            lower_bound: bound,
+            same_gpu_duplicates: 1,
+        }
+    }
+
+    #[test]
+    fn quality_sums_over_layers_and_leaves_out_those_without_load() {
+        let quality =
+            Quality { layers: vec![layer(0.0, 0.0, 0.0), layer(15.0, 10.0, 0.0), layer(25.0, 20.0, 0.0)] };
+        assert_relative_eq!(quality.balancedness(), 30.0 / 40.0);
+        assert_relative_eq!(quality.replica_balancedness(), 7.5 / 20.0);
+        assert_relative_eq!(quality.max_over_mean(), 1.5);
+        assert_eq!((quality.same_gpu_duplicates(), quality.layers_without_load()), (3, 1));
+        // Gaps are over the mean where there is no bound.
+        assert_eq!(quality.worst_layer(), Some(1));
+        assert_relative_eq!(quality.worst_gap(), 0.5);
+        let bounded = quality.with_bounds(&[0.0, 12.0, 20.0]);
+        assert_relative_eq!(bounded.layers[1].lower_bound, 12.0);
+        assert_eq!(bounded.worst_layer(), Some(1), "the lower of equals");
+        assert_relative_eq!(bounded.worst_gap(), 0.25);
+        assert_relative_eq!(bounded.mean_gap(), 0.25);
+    }
+
+    #[test]
+    fn nothing_loaded_is_perfectly_balanced() {
+        for layers in [vec![], vec![layer(0.0, 0.0, 0.0)]] {
+            let quality = Quality { layers };
+            for ratio in [quality.balancedness(), quality.replica_balancedness(), quality.max_over_mean()] {
+                assert_relative_eq!(ratio, 1.0);
+            }
+            assert_relative_eq!(quality.mean_gap(), 0.0);
+            assert_relative_eq!(quality.worst_gap(), 0.0);
+            assert_eq!(quality.worst_layer(), None);
+        }
+    }
+}

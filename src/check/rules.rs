@@ -1,0 +1,106 @@
+//! The rules that a valid plan keeps.
+
+use crate::cluster::{Cluster, Policy};
+use crate::error::Error;
+use crate::loads::Loads;
+
+/// Checks that there is an entry for each slot of each layer.
+pub fn check_length(loads: &Loads, cluster: &Cluster, physical_to_logical: &[i32]) -> Result<(), Error> {
+    let slots = cluster.num_slots();
+    if physical_to_logical.len() == loads.layers() * slots {
+        return Ok(());
+    }
+    let rule = format!("is not layers {} x slots {slots}", loads.layers());
+    Err(Error::invalid("length of physical_to_logical", physical_to_logical.len(), rule))
+}
+
+/// The filled slots of a row of `physical_to_logical` that [`check_entries`] has passed, each with its expert.
+pub fn filled(row: &[i32]) -> impl Iterator<Item = (usize, usize)> {
+    row.iter().enumerate().filter_map(|(slot, &entry)| Some((slot, usize::try_from(entry).ok()?)))
+}
+
+/// Whether all entries of a row of `physical_to_logical` are experts or -1.
+pub fn check_entries(row: &[i32], experts: usize) -> Result<(), String> {
+    let is_entry = |entry: i32| usize::try_from(entry).map_or(entry == -1, |expert| expert < experts);
+    match row.iter().position(|&entry| !is_entry(entry)) {
+        Some(slot) => Err(format!("slot {slot} holds {}, not an expert in 0..{experts} or -1", row[slot])),
+        None => Ok(()),
+    }
+}
+
+/// What every layer is held against.
+pub struct Rules<'a> {
+    cluster: &'a Cluster,
+    experts: usize,
+    /// The group of each expert, where groups matter.
+    group_of: Vec<usize>,
+}
+
+impl<'a> Rules<'a> {
+    /// `experts` is known to fit the cluster.
+    pub fn new(cluster: &'a Cluster, experts: usize) -> Self {
+        let groups = if cluster.policy() == Policy::Hierarchical { cluster.num_groups() } else { 0 };
+        let group_of = (0..groups).flat_map(|group| std::iter::repeat_n(group, experts / groups)).collect();
+        Self { cluster, experts, group_of }
+    }
+
+    /// The replica count of each expert, or the first rule that a row of `physical_to_logical` breaks.
+    pub fn check_layer(&self, row: &[i32]) -> Result<Vec<u32>, String> {
+        let Self { cluster, experts, .. } = *self;
+        let replicas = cluster.num_replicas();
+        check_entries(row, experts)?;
+        let mut counts = vec![0; experts];
+        let mut found = 0;
+        for (_, expert) in filled(row) {
+            counts[expert] += 1;
+            found += 1;
+        }
+        if found != replicas {
+            let first_free = row.iter().position(|&entry| entry == -1);
+            let free = first_free.map_or_else(String::new, |slot| format!(", slot {slot} is free"));
+            return Err(format!("{found} slots are filled, not num_replicas {replicas}{free}"));
+        }
+        if let Some(missing) = counts.iter().position(|&count| count == 0) {
+            return Err(format!("expert {missing} has no replica"));
+        }
+        if cluster.policy() == Policy::Hierarchical {
+            self.check_nodes(row)?;
+        }
+        Ok(counts)
+    }
+
+    /// The rules of the hierarchical policy; every expert is known to have a replica.
+    fn check_nodes(&self, row: &[i32]) -> Result<(), String> {
+        let cluster = self.cluster;
+        let (groups, nodes) = (cluster.num_groups(), cluster.num_nodes());
+        let node_slots = cluster.num_slots() / nodes;
+        let mut node_of_group = vec![None; groups];
+        let mut replicas_of_node = Vec::with_capacity(nodes);
+        for (node, slots) in row.chunks_exact(node_slots).enumerate() {
+            let mut replicas = 0;
+            for (index, expert) in filled(slots) {
+                replicas += 1;
+                let group = self.group_of[expert];
+                let home = *node_of_group[group].get_or_insert(node);
+                if home != node {
+                    let slot = node * node_slots + index;
+                    return Err(format!(
+                        "slot {slot} in node {node} holds expert {expert} of group {group}, which is in node {home}"
+                    ));
+                }
+            }
+            replicas_of_node.push(replicas);
+        }
+        for (node, replicas) in replicas_of_node.into_iter().enumerate() {
+            let held = node_of_group.iter().filter(|&&home| home == Some(node)).count();
+            if held != groups / nodes {
+                return Err(format!("node {node} holds {held} groups, not {}", groups / nodes));
+            }
+            if replicas != cluster.num_replicas() / nodes {
+                let wanted = cluster.num_replicas() / nodes;
+                return Err(format!("node {node} holds {replicas} replicas, not {wanted}"));
+            }
+        }
+        Ok(())
+    }
+}
