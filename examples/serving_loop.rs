@@ -1,17 +1,25 @@
-//! A serving loop: windows of loads come in, a rebalancer proposes, the loop applies what is worth it.
+//! A serving loop: it starts from the plan that ran before a restart, loses a GPU, and gets one back.
 //!
 //! `cargo run --release --example serving_loop`
 //!
-//! The loads are generated: eight layers of 64 experts whose popularity drifts from window to window.
+//! The loads are generated: eight layers of 64 experts whose popularity drifts from window to window. Each line is what an
+//! operator would graph of a window; the last ones are what Prometheus would scrape.
 
 use eplb_wgpu::rebalance::{RebalanceOptions, Rebalancer};
-use eplb_wgpu::trace::{Family, Generate, Window};
-use eplb_wgpu::{Cluster, DeviceChoice, Error, MaxMoves, MoveLimits, Planner, check};
+use eplb_wgpu::trace::{Family, Generate, PlanFile, Window, plan_bytes};
+use eplb_wgpu::{Cluster, DeviceChoice, Error, PlanOptions, Planner, PreviousMap};
 
 /// Bytes of one expert's weights: three matrices of 2048 x 1408 in 8 bits, about DeepSeek-V2-Lite's.
 const EXPERT_BYTES: u64 = 3 * 2048 * 1408;
 
-fn main() -> Result<(), Error> {
+/// Slots of each GPU.
+const SLOTS: usize = 10;
+
+/// The window at whose end GPU 5 fails, and the one at whose end another GPU comes.
+const FAILS: usize = 10;
+const COMES: usize = 16;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
     let trace = Generate {
         family: Family::Lognormal(0.8),
         windows: 24,
@@ -22,33 +30,53 @@ fn main() -> Result<(), Error> {
         ..Generate::default()
     }
     .history()?;
-    let cluster = Cluster::new(72, 1, 1, 8)?;
-    let options = RebalanceOptions {
-        limits: MoveLimits { max_moves: Some(MaxMoves::Slots(60)), ..MoveLimits::default() },
-        ..RebalanceOptions::default()
-    };
-    let mut rebalancer = Rebalancer::new(Planner::new(DeviceChoice::Auto)?, cluster.clone(), options)?;
+    let planner = Planner::new(DeviceChoice::Auto)?;
+    let eight = Cluster::with_slots_per_gpu(80, 1, 1, 8, SLOTS)?;
+    let seven = Cluster::with_slots_per_gpu(70, 1, 1, 7, SLOTS)?;
 
-    println!("window  served at  strategy   moved  transfer MB  plan ms");
-    for t in 0..trace.windows() {
-        let window = trace.loads(Window::Index(t))?;
-        // How evenly the plan that runs served this window.
-        let served = match rebalancer.running() {
-            Some(plan) => check::score(&window, &cluster, plan.physical_to_logical())?.balancedness(),
-            None => 0.0,
-        };
-        rebalancer.observe(window)?;
+    // Before the restart a plan ran, and its file was kept (`eplb plan --out`, or `trace::write_plan`).
+    let before = planner.plan(&trace.loads(Window::Index(0))?, &eight, &PlanOptions::default())?;
+    let kept = plan_bytes(&before);
+
+    // By default at most 5 % of the slots move at a step, besides those that must.
+    let mut rebalancer = Rebalancer::new(planner, eight.clone(), RebalanceOptions::default())?;
+    let restored = PlanFile::parse(&kept)?;
+    rebalancer.apply(restored.previous_map())?;
+
+    println!("window  GPUs  served at  expected  moved  must move  transfer MB  plan ms");
+    for t in 1..trace.windows() {
+        rebalancer.observe(trace.loads(Window::Index(t))?)?;
+        let running = rebalancer.running().cloned();
+        match (t, running) {
+            (FAILS, Some(map)) => rebalancer.change_cluster(seven.clone(), without(map, 5)?)?,
+            // The new GPU is the last one, and holds nothing yet.
+            (COMES, Some(map)) => rebalancer.change_cluster(eight.clone(), map)?,
+            _ => {}
+        }
         let proposal = rebalancer.propose()?;
-        let moves = proposal.replan.moves();
+        let (moves, status) = (proposal.replan.moves(), rebalancer.status());
         println!(
-            "{t:6}  {served:9.4}  {:9}  {:5}  {:11}  {:7.1}",
-            proposal.strategy,
+            "{t:6}  {:4}  {:>9}  {:8.4}  {:5}  {:9}  {:11}  {:7.1}",
+            proposal.plan().cluster().num_gpus(),
+            status.balancedness.map_or("-".into(), |served| format!("{served:.4}")),
+            status.expected_balancedness.unwrap_or(0.0),
             moves.received,
+            moves.repairs,
             moves.bytes(EXPERT_BYTES) >> 20,
-            proposal.plan().elapsed().as_secs_f64() * 1e3,
+            status.last_plan.as_secs_f64() * 1e3,
         );
-        // A real loop transfers weights here, the layers of `proposal.replan.layers_to_move()` in this order.
+        // A real loop transfers weights here, the layers of `proposal.replan.layers_to_move()` in this order. Experts of
+        // `proposal.replan.lost()` have no replica left on any GPU: their weights come from disk.
+        for (layer, expert) in proposal.replan.lost() {
+            println!("        layer {layer}: expert {expert} comes from disk");
+        }
         rebalancer.apply(proposal.plan().placement().clone())?;
     }
+    println!("\n{}", rebalancer.status().prometheus());
     Ok(())
+}
+
+/// The map of the GPUs that remain.
+fn without(map: PreviousMap, gpu: usize) -> Result<PreviousMap, Error> {
+    map.with_slots_per_gpu(SLOTS)?.without_gpus(&[gpu])
 }

@@ -50,7 +50,7 @@ class RebalanceOptions(MoveLimits, total=False):
     """Options of a rebalancer and a replay; all may be left out."""
 
     scenario_windows: int
-    """Windows of ``scenarios``, 1 to 16; 8 by default."""
+    """Windows of ``scenarios``, 1 to 16, which is the default."""
     decay: float
     """Each window of ``scenarios`` weighs this much of the one after it; 0.9 by default."""
     forecast_windows: int

@@ -207,7 +207,7 @@ impl Limits {
 /// What the next window is planned from.
 #[derive(Args)]
 struct Outlook {
-    /// Windows that `scenarios` plans on, 1 to 16 [default: 8]
+    /// Windows that `scenarios` plans on, 1 to 16 [default: 16]
     #[arg(long)]
     windows: Option<usize>,
     /// What a window weighs of the one after it, under `scenarios`: above 0, at most 1 [default: 0.9]

@@ -1,30 +1,48 @@
 //! Which slot holds which expert.
 
+use std::sync::OnceLock;
+
 use crate::cluster::MAX_SLOTS;
 use crate::error::Error;
 use crate::loads::MAX_EXPERTS;
 
+/// The most entries that the padded lists of slots may have: 1 GiB.
+const MAX_LISTED: usize = 1 << 28;
+
 /// Where every replica sits: the three maps of DeepSeek's contract, consistent with each other.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Placement {
     layers: usize,
     experts: usize,
     slots: usize,
     max_replicas: usize,
     physical_to_logical: Vec<i32>,
-    logical_to_physical: Vec<i32>,
+    /// The padded lists, made when they are asked for.
+    lists: OnceLock<Vec<i32>>,
     replica_counts: Vec<u32>,
 }
+
+/// What the map says is all there is: the rest follows from it.
+impl PartialEq for Placement {
+    fn eq(&self, other: &Self) -> bool {
+        (self.experts, self.slots, &self.physical_to_logical)
+            == (other.experts, other.slots, &other.physical_to_logical)
+    }
+}
+
+impl Eq for Placement {}
 
 impl Placement {
     /// The placement that `physical_to_logical` (`[layers][slots]`, -1 for a free slot) describes.
     ///
-    /// The padded lists of slots take `experts` times the memory of `physical_to_logical` where one expert has
-    /// nearly all slots, and a small multiple of it in any useful plan.
+    /// It takes the memory of `physical_to_logical` and of four bytes an expert and layer. The padded lists of slots are made
+    /// when they are asked for; they take `experts` times as much where one expert has nearly all slots, and a small multiple
+    /// in any useful plan.
     ///
     /// # Errors
     /// [`Error::Invalid`] where the number of entries is not a multiple of `slots`, there are more experts than
-    /// slots, more than [`MAX_EXPERTS`] or [`MAX_SLOTS`] of them, or the lists do not fit the memory; [`Error::InvalidPlan`] where an
+    /// slots, more than [`MAX_EXPERTS`] or [`MAX_SLOTS`] of them, or the padded lists would have more than 2^28
+    /// entries (1 GiB); [`Error::InvalidPlan`] where an
     /// entry is not an expert.
     pub fn new(experts: usize, slots: usize, physical_to_logical: Vec<i32>) -> Result<Self, Error> {
         for (field, value, most) in [("experts", experts, MAX_EXPERTS), ("slots", slots, MAX_SLOTS)] {
@@ -56,32 +74,13 @@ impl Placement {
         }
         let max_replicas = replica_counts.iter().copied().max().unwrap_or(0) as usize;
         let length = (layers * experts).saturating_mul(max_replicas);
-        let mut logical_to_physical = Vec::new();
-        if logical_to_physical.try_reserve_exact(length).is_err() {
-            return Err(Error::invalid("length of logical_to_physical", length, "does not fit the memory"));
+        if length > MAX_LISTED {
+            let rule =
+                format!("is more than {MAX_LISTED}: max_replicas_per_expert keeps the lists of slots short");
+            return Err(Error::invalid("length of logical_to_physical", length, rule));
         }
-        logical_to_physical.resize(length, -1);
-        let mut filled = vec![0usize; experts];
-        // No layer has room where there are no replicas.
-        for (row, lists) in rows().zip(logical_to_physical.chunks_exact_mut((experts * max_replicas).max(1)))
-        {
-            filled.fill(0);
-            for (slot, &expert) in row.iter().enumerate() {
-                if let Ok(expert) = usize::try_from(expert) {
-                    lists[expert * max_replicas + filled[expert]] = slot as i32;
-                    filled[expert] += 1;
-                }
-            }
-        }
-        Ok(Self {
-            layers,
-            experts,
-            slots,
-            max_replicas,
-            physical_to_logical,
-            logical_to_physical,
-            replica_counts,
-        })
+        let lists = OnceLock::new();
+        Ok(Self { layers, experts, slots, max_replicas, physical_to_logical, lists, replica_counts })
     }
 
     /// Number of layers.
@@ -119,7 +118,21 @@ impl Placement {
     #[doc(alias = "log2phy")]
     #[must_use]
     pub fn logical_to_physical(&self) -> &[i32] {
-        &self.logical_to_physical
+        self.lists.get_or_init(|| (0..self.layers).flat_map(|layer| self.lists_of(layer)).collect())
+    }
+
+    /// [`Placement::logical_to_physical`] of one layer, for whoever can do without all of them at once.
+    pub(crate) fn lists_of(&self, layer: usize) -> Vec<i32> {
+        let mut lists = vec![-1; self.experts * self.max_replicas];
+        let mut filled = vec![0usize; self.experts];
+        let row = &self.physical_to_logical[layer * self.slots..(layer + 1) * self.slots];
+        for (slot, &expert) in row.iter().enumerate() {
+            if let Ok(expert) = usize::try_from(expert) {
+                lists[expert * self.max_replicas + filled[expert]] = slot as i32;
+                filled[expert] += 1;
+            }
+        }
+        lists
     }
 
     /// How many replicas each expert has, `[layers][experts]`.

@@ -135,6 +135,39 @@ impl Rebalancer {
         Ok(())
     }
 
+    /// Tells that GPUs are gone or new: the cluster from now on, and the map that runs on it. The windows are kept.
+    ///
+    /// ```
+    /// use eplb_wgpu::rebalance::{RebalanceOptions, Rebalancer};
+    /// use eplb_wgpu::{Cluster, DeviceChoice, Loads, Planner, PreviousMap};
+    /// let planner = Planner::new(DeviceChoice::Cpu)?;
+    /// let mut rebalancer = Rebalancer::new(planner, Cluster::new(6, 1, 1, 3)?, RebalanceOptions::default())?;
+    /// rebalancer.observe(Loads::from_counts(1, 4, &[90, 30, 20, 10])?)?;
+    /// let running = rebalancer.propose()?.plan().placement().clone();
+    /// // GPU 1 of 3 fails.
+    /// let left = PreviousMap::from(running).with_slots_per_gpu(2)?.without_gpus(&[1])?;
+    /// rebalancer.change_cluster(Cluster::new(4, 1, 1, 2)?, left)?;
+    /// assert_eq!(rebalancer.propose()?.plan().slots(), 4);
+    /// # Ok::<(), eplb_wgpu::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] where the windows or the map do not fit the cluster; nothing is changed then.
+    pub fn change_cluster(
+        &mut self,
+        cluster: Cluster,
+        running: impl Into<PreviousMap>,
+    ) -> Result<(), Error> {
+        let running = running.into();
+        if let Some(window) = self.history.back() {
+            cluster.check_experts(window.experts())?;
+            running.check(window)?;
+        }
+        self.cluster = cluster;
+        self.running = Some(running);
+        Ok(())
+    }
+
     /// What one graphs of the loop.
     ///
     /// ```

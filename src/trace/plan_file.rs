@@ -1,7 +1,9 @@
 //! Plan files, `eplb-plan/1`.
 
+use std::io::Write;
 use std::path::Path;
 
+use serde::ser::{Serialize, SerializeSeq, Serializer};
 use serde_json::{Value, json};
 
 use super::strict;
@@ -10,7 +12,7 @@ use crate::check::{self, Quality};
 use crate::cluster::Cluster;
 use crate::error::{Error, ParseError};
 use crate::loads::{self, Loads};
-use crate::plan::{PLAN_VERSION, Placement, Plan};
+use crate::plan::{PLAN_VERSION, Placement, Plan, Stop};
 use crate::previous::PreviousMap;
 
 /// A plan as the bytes of a plan file, `eplb-plan/1`. Other forms of it are in [`crate::maps`].
@@ -26,7 +28,11 @@ use crate::previous::PreviousMap;
 /// ```
 #[must_use]
 pub fn plan_bytes(plan: &Plan) -> Vec<u8> {
-    (plan_json(plan).to_string() + "\n").into_bytes()
+    let mut bytes = Vec::new();
+    // Nothing in it fails: keys are names, and a vector takes all.
+    let _ = serde_json::to_writer(&mut bytes, &written(plan));
+    bytes.push(b'\n');
+    bytes
 }
 
 /// Writes a plan file, whole or not at all.
@@ -43,61 +49,115 @@ const FORMAT: &str = "eplb-plan/1";
 /// The field that holds the checksum.
 const CHECKSUM: &str = "checksum";
 
-/// A plan as a plan file holds it, its checksum included: xxHash64 (seed 0) over the compact JSON of all other
-/// fields, keys in order, in hexadecimal. White space and the order of fields are free.
-fn plan_json(plan: &Plan) -> Value {
-    let cluster = plan.cluster();
-    let quality = plan.quality();
-    let layers: Vec<Value> = quality
-        .layers
-        .iter()
-        .zip(plan.stops())
-        .map(|(layer, stop)| {
-            json!({
-                "max": layer.max_gpu_load, "mean": layer.mean_gpu_load, "lower_bound": layer.lower_bound,
-                "stop": stop.name(),
-            })
+/// A plan as a plan file holds it. Fields are in the order of their names, as the checksum takes them: xxHash64 (seed 0)
+/// over the compact JSON of all fields but itself, keys in order, in hexadecimal. In a file white space and the order of
+/// fields are free.
+#[derive(serde::Serialize)]
+struct Written<'a> {
+    backend: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    checksum: Option<String>,
+    device: &'a str,
+    fingerprint: String,
+    format: &'static str,
+    layer_ids: &'a [u32],
+    layers: Value,
+    logical_to_physical: Lists<'a>,
+    num_gpus: usize,
+    num_groups: usize,
+    num_nodes: usize,
+    num_replicas: usize,
+    options: Value,
+    physical_to_logical: Vec<&'a [i32]>,
+    plan_version: u32,
+    replica_counts: Vec<&'a [u32]>,
+    slots_per_gpu: usize,
+    summary: Value,
+}
+
+/// The padded lists of slots, layer after layer: all at once they may take much more memory than the plan.
+struct Lists<'a>(&'a Placement);
+
+impl Serialize for Lists<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let width = self.0.max_replicas().max(1);
+        let mut layers = to.serialize_seq(Some(self.0.layers()))?;
+        for layer in 0..self.0.layers() {
+            layers.serialize_element(&self.0.lists_of(layer).chunks(width).collect::<Vec<_>>())?;
+        }
+        layers.end()
+    }
+}
+
+fn written(plan: &Plan) -> Written<'_> {
+    let (cluster, quality, options) = (plan.cluster(), plan.quality(), plan.options());
+    let layer = |(layer, stop): (&check::LayerQuality, &Stop)| {
+        json!({
+            "max": layer.max_gpu_load, "mean": layer.mean_gpu_load, "lower_bound": layer.lower_bound,
+            "stop": stop.name(),
         })
-        .collect();
-    let (slots, experts) = (plan.slots(), plan.experts());
-    let options = plan.options();
-    let mut root = json!({
-        "format": FORMAT,
-        "plan_version": PLAN_VERSION,
-        "layer_ids": plan.layer_ids(),
-        "num_replicas": cluster.num_replicas(),
-        "num_groups": cluster.num_groups(),
-        "num_nodes": cluster.num_nodes(),
-        "num_gpus": cluster.num_gpus(),
-        "slots_per_gpu": cluster.slots_per_gpu(),
-        "physical_to_logical": plan.physical_to_logical().chunks_exact(slots).collect::<Vec<_>>(),
-        "logical_to_physical": plan.logical_to_physical().chunks_exact(experts * plan.max_replicas())
-            .map(|layer| layer.chunks_exact(plan.max_replicas()).collect::<Vec<_>>()).collect::<Vec<_>>(),
-        "replica_counts": plan.replica_counts().chunks_exact(experts).collect::<Vec<_>>(),
-        "layers": layers,
-        "summary": {
+    };
+    let sorted = |mut value: Value| {
+        value.sort_all_objects();
+        value
+    };
+    let mut written = Written {
+        backend: plan.backend(),
+        checksum: None,
+        device: plan.device(),
+        fingerprint: format!("{:016x}", plan.fingerprint()),
+        format: FORMAT,
+        layer_ids: plan.layer_ids(),
+        layers: sorted(quality.layers.iter().zip(plan.stops()).map(layer).collect()),
+        logical_to_physical: Lists(plan.placement()),
+        num_gpus: cluster.num_gpus(),
+        num_groups: cluster.num_groups(),
+        num_nodes: cluster.num_nodes(),
+        num_replicas: cluster.num_replicas(),
+        options: sorted(json!({
+            "seed": options.seed, "starts": options.starts, "iterations": options.iterations,
+            "assignments": options.assignments, "all": format!("{options:?}"),
+        })),
+        physical_to_logical: plan.physical_to_logical().chunks_exact(plan.slots()).collect(),
+        plan_version: PLAN_VERSION,
+        replica_counts: plan.replica_counts().chunks_exact(plan.experts()).collect(),
+        slots_per_gpu: cluster.slots_per_gpu(),
+        summary: sorted(json!({
             "balancedness": quality.balancedness(), "replica_balancedness": quality.replica_balancedness(),
             "max_over_mean": quality.max_over_mean(), "mean_gap": quality.mean_gap(),
             "worst_gap": quality.worst_gap(), "same_gpu_duplicates": quality.same_gpu_duplicates(),
             "layers_without_load": quality.layers_without_load(),
-        },
-        "options": {
-            "seed": options.seed, "starts": options.starts, "iterations": options.iterations,
-            "assignments": options.assignments, "all": format!("{options:?}"),
-        },
-        "device": plan.device(),
-        "backend": plan.backend(),
-        "fingerprint": format!("{:016x}", plan.fingerprint()),
-    });
-    root[CHECKSUM] = checksum(&mut root).into();
-    root
+        })),
+    };
+    written.checksum = Some(format!("{:016x}", hash(&written)));
+    written
+}
+
+/// The hash of a value's compact JSON, which is never there as a whole.
+fn hash(value: &impl Serialize) -> u64 {
+    struct Hasher(xxhash_rust::xxh64::Xxh64);
+    impl Write for Hasher {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.update(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut hasher = Hasher(xxhash_rust::xxh64::Xxh64::new(0));
+    let mut buffered = std::io::BufWriter::new(&mut hasher);
+    // Nothing in it fails: keys are names, and the hasher takes all.
+    let _ = serde_json::to_writer(&mut buffered, value).map(|()| buffered.flush());
+    drop(buffered);
+    hasher.0.digest()
 }
 
 /// The checksum of an object without one. Numbers are written as the shortest text that is read back as the
 /// same, so a file gives the same bytes as the plan it was made from.
 fn checksum(root: &mut Value) -> String {
     root.sort_all_objects();
-    format!("{:016x}", xxhash_rust::xxh64::xxh64(root.to_string().as_bytes(), 0))
+    format!("{:016x}", hash(root))
 }
 
 /// A plan read from a file: its cluster and placement.
