@@ -90,11 +90,11 @@ pub fn bar(eighths: u32) -> char {
 
 const LEAST_BAR: u32 = 0x2581;
 
-/// Bars in blue, and the highest in yellow: it is what a layer waits for.
+/// Bars in cyan, which is read on dark and light, and the highest in yellow: it is what a layer waits for.
 fn colour(text: &str) -> String {
     let code = |c: char| match u32::from(c).checked_sub(LEAST_BAR) {
         Some(7) => "\u{1b}[33m",
-        Some(0..7) => "\u{1b}[34m",
+        Some(0..7) => "\u{1b}[36m",
         _ => "\u{1b}[0m",
     };
     let (mut shown, mut now) = (String::with_capacity(text.len()), code(' '));
@@ -153,7 +153,7 @@ mod tests {
     fn bars_alone_are_coloured() {
         let text = format!("a {}{}{} b", bar(0), bar(2), bar(9));
         assert_eq!(text, "a ▁▂█ b");
-        assert_eq!(colour(&text), "a \u{1b}[34m▁▂\u{1b}[33m█\u{1b}[0m b");
+        assert_eq!(colour(&text), "a \u{1b}[36m▁▂\u{1b}[33m█\u{1b}[0m b");
     }
 
     #[test]

@@ -117,7 +117,14 @@ fn ctrl_c_ends_a_plan_a_replay_and_a_report_and_leaves_no_file() {
 /// What a command shows on a terminal, which `script` plays.
 #[cfg(target_os = "linux")]
 fn on_terminal(args: &[String]) -> String {
-    let command = format!("{} {}", env!("CARGO_BIN_EXE_eplb"), args.join(" "));
+    shown_with("", args)
+}
+
+/// The same, with a variable of the environment.
+#[cfg(target_os = "linux")]
+fn shown_with(variable: &str, args: &[String]) -> String {
+    let command =
+        format!("TERM=xterm NO_COLOR= {variable} {} {}", env!("CARGO_BIN_EXE_eplb"), args.join(" "));
     let output = Command::new("script").args(["-qec", &command, "/dev/null"]).stdin(Stdio::null()).output();
     let output = output.expect("script, of the package bsdutils or util-linux");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
@@ -140,4 +147,10 @@ fn long_work_is_shown_on_a_terminal_and_short_work_is_not() {
     let short = ["plan", &long[1], "--replicas", "256", "--gpus", "2", "--device", "cpu"].map(String::from);
     let shown = on_terminal(&short);
     assert!(!shown.contains("layers, ") && shown.contains("balancedness"), "{shown:?}");
+    // Bars are coloured on a terminal alone, and not where the user wants none.
+    assert!(shown.contains("\u{1b}[33m█"), "{shown:?}");
+    let plain = shown_with("NO_COLOR=1", &short);
+    assert!(plain.contains('█') && !plain.contains("\u{1b}[33m"), "{plain:?}");
+    let piped = stdout(&eplb(&short.each_ref().map(String::as_str)));
+    assert!(piped.contains("worst layer") && !piped.contains('\u{1b}'), "{piped:?}");
 }
