@@ -54,7 +54,7 @@ impl Profiler {
     pub fn plan(&self, loads: &Loads, cluster: &Cluster, options: &PlanOptions) -> Result<StageTimes, Error> {
         let params = Params::new(loads, cluster, options)?;
         let watch = Watch::default();
-        let attempt = watch.attempt(loads.layers());
+        let attempt = watch.attempt(loads, cluster, options);
         pipeline::plan(&self.gpu, &params, loads.fixed(), loads.fixed_windows(), &attempt)?;
         Ok(self.times())
     }

@@ -4,7 +4,12 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::bound::{self, BoundOptions};
+use crate::check::{self, LayerQuality};
+use crate::cluster::Cluster;
 use crate::error::Error;
+use crate::loads::Loads;
+use crate::options::PlanOptions;
 
 /// Stops calls of the planners that were given it ([`crate::Planner::with_cancel`]); clones stop the same ones.
 ///
@@ -56,6 +61,10 @@ pub struct Progress {
     pub layers_done: usize,
     /// Layers of the call.
     pub layers: usize,
+    /// [`crate::Quality::mean_gap`] of the layers that are planned, in millionths. It is that of the search: what is done to the
+    /// plan after it can lower it. `None` while no such layer has load; and in [`crate::Planner::replan`], where the moves that
+    /// are allowed are spread over layers once all are searched.
+    pub mean_gap_ppm: Option<u32>,
 }
 
 /// What is told of a call's progress.
@@ -81,14 +90,31 @@ impl fmt::Debug for Watch {
 #[derive(Debug)]
 pub struct Attempt<'a> {
     watch: &'a Watch,
+    loads: &'a Loads,
+    cluster: &'a Cluster,
+    bound: BoundOptions,
+    done: Mutex<Done>,
+}
+
+/// What an attempt has come to.
+#[derive(Debug, Default)]
+struct Done {
     layers: usize,
-    done: Mutex<usize>,
+    /// The sum of the gaps that are known, and how many they are.
+    gaps: (f64, usize),
 }
 
 impl Watch {
-    /// An attempt to plan this many layers.
-    pub fn attempt(&self, layers: usize) -> Attempt<'_> {
-        Attempt { watch: self, layers, done: Mutex::new(0) }
+    /// An attempt to plan all layers of `loads`.
+    pub fn attempt<'a>(
+        &'a self,
+        loads: &'a Loads,
+        cluster: &'a Cluster,
+        options: &PlanOptions,
+    ) -> Attempt<'a> {
+        let max_replicas_per_expert = options.max_replicas_per_expert;
+        let bound = BoundOptions { max_replicas_per_expert, ..BoundOptions::default() };
+        Attempt { watch: self, loads, cluster, bound, done: Mutex::default() }
     }
 }
 
@@ -102,13 +128,37 @@ impl Attempt<'_> {
         }
     }
 
-    /// Tells that more layers are planned. Listeners are told by one thread at a time, in order.
-    pub fn finish(&self, layers: usize) {
+    /// Tells that a layer is searched whose plan is not known yet.
+    pub fn finish(&self) {
         if let Some(tell) = &self.watch.progress {
-            let mut done = self.done.lock().unwrap_or_else(PoisonError::into_inner);
-            *done += layers;
-            tell(Progress { layers_done: *done, layers: self.layers });
+            self.tell(tell, 1, &[]);
         }
+    }
+
+    /// Tells that layers are planned: those from `first` on, with the expert of each of their slots, -1 where it is free.
+    pub fn finish_as(&self, first: usize, map: impl Iterator<Item = i32>) {
+        if let Some(tell) = &self.watch.progress {
+            let map: Vec<i32> = map.collect();
+            let layers: Vec<usize> = (first..first + map.len() / self.cluster.num_slots()).collect();
+            let loads = self.loads.select_layers(&layers);
+            // Before the lock: these use rayon's threads, and one that waits here could be given a layer that ends here.
+            let quality = check::score(&loads, self.cluster, &map);
+            let bounds = bound::lower_bounds_with(&loads, self.cluster, &self.bound);
+            let quality = quality.map(|quality| quality.with_bounds(&bounds).layers).unwrap_or_default();
+            let gaps: Vec<f64> = quality.iter().filter_map(LayerQuality::gap).collect();
+            self.tell(tell, layers.len(), &gaps);
+        }
+    }
+
+    /// Listeners are told by one thread at a time, in order.
+    fn tell(&self, listener: &Listener, layers: usize, gaps: &[f64]) {
+        let mut done = self.done.lock().unwrap_or_else(PoisonError::into_inner);
+        done.layers += layers;
+        done.gaps = (done.gaps.0 + gaps.iter().sum::<f64>(), done.gaps.1 + gaps.len());
+        let (sum, known) = done.gaps;
+        // A float that is too large becomes the largest number.
+        let mean_gap_ppm = (known > 0).then(|| (sum / known as f64 * 1e6).round() as u32);
+        listener(Progress { layers_done: done.layers, layers: self.loads.layers(), mean_gap_ppm });
     }
 }
 
@@ -121,6 +171,26 @@ mod tests {
     fn call() -> (Loads, Cluster) {
         let counts: Vec<u64> = (0..6 * 32).map(|i| (i * 7919) % 101 + 1).collect();
         (Loads::from_counts(6, 32, &counts).unwrap(), Cluster::new(40, 1, 1, 8).unwrap())
+    }
+
+    #[test]
+    fn the_gap_that_is_told_last_is_that_of_the_plan() {
+        let (loads, cluster) = call();
+        for (preset, limit) in [(Preset::GREEDY, None), (Preset::FAST, None), (Preset::FAST, Some(()))] {
+            let last = Arc::new(Mutex::new(None));
+            let heard = last.clone();
+            let planner = Planner::new(DeviceChoice::Cpu).unwrap();
+            let planner = planner.with_progress(move |told| *heard.lock().unwrap() = told.mean_gap_ppm);
+            let plan = match limit {
+                None => planner.plan(&loads, &cluster, &preset.options()).unwrap(),
+                Some(()) => planner
+                    .plan_within(&loads, &cluster, &preset.options(), std::time::Duration::MAX)
+                    .unwrap(),
+            };
+            let gap = (plan.quality().mean_gap() * 1e6).round() as u32;
+            assert_eq!(*last.lock().unwrap(), Some(gap), "{preset}");
+            assert!(gap > 0, "{preset}");
+        }
     }
 
     /// What a listener of a planner heard.

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::progress::Progress;
 use super::report::data::{bytes_text, trivial};
-use super::{Part, print};
+use super::{Part, mean_and_most, print};
 use crate::check::{self, Quality};
 use crate::{Cluster, DeviceChoice, Error, Loads, Planner, Preset, bound};
 
@@ -50,7 +50,7 @@ pub struct Advise {
     /// auto, cpu, gpu, an index or a part of a name (see `eplb devices`)
     #[arg(long, default_value = "auto")]
     device: DeviceChoice,
-    /// Preset of the plans
+    /// Preset of the plans (see `eplb plan --preset help`)
     #[arg(long, default_value = "fast")]
     preset: String,
     /// Print one JSON object
@@ -148,9 +148,9 @@ impl Advise {
     /// The time of the trivial placement without further replicas.
     fn trivial_time(&self, loads: &Loads, cluster: &Cluster) -> Result<f64, Error> {
         let gpus = check::gpu_loads(loads, cluster, &trivial(loads, cluster))?;
-        let ratio = |row: &[f64]| {
-            let mean = row.iter().sum::<f64>() / row.len() as f64;
-            if mean > 0.0 { row.iter().copied().fold(0.0, f64::max) / mean } else { 1.0 }
+        let ratio = |row: &[f64]| match mean_and_most(row) {
+            (mean, most) if mean > 0.0 => most / mean,
+            _ => 1.0,
         };
         Ok(mean(&gpus.chunks(cluster.num_gpus()).map(|row| self.slow(ratio(row))).collect::<Vec<_>>()))
     }

@@ -8,11 +8,11 @@ use clap::Args;
 use serde_json::json;
 
 use super::{
-    Part, bound_effort, fingerprints, io, milliseconds, parse_format, percent, print, table, words, worst_gap,
+    MapForm, Part, bound_effort, fingerprints, io, milliseconds, percent, print, table, words, worst_gap,
 };
 use crate::bound::BoundOptions;
 use crate::check::Quality;
-use crate::maps::{MapFile, PlanFormat};
+use crate::maps::MapFile;
 use crate::{Cluster, DeviceChoice, Error, Loads, bound};
 
 #[derive(Args)]
@@ -33,18 +33,8 @@ pub struct Check {
     plan: Option<PathBuf>,
     #[command(flatten)]
     part: Part,
-    /// Format of the plan or map, where its content could be two
-    #[arg(long, value_parser = parse_format(), conflicts_with = "fingerprints")]
-    format: Option<PlanFormat>,
-    /// GPUs of a map that does not tell them
-    #[arg(long, conflicts_with = "fingerprints")]
-    gpus: Option<usize>,
-    /// Groups of experts, of a map [default: 1]
-    #[arg(long, conflicts_with = "fingerprints")]
-    groups: Option<usize>,
-    /// Nodes, of a map [default: 1]
-    #[arg(long, conflicts_with = "fingerprints")]
-    nodes: Option<usize>,
+    #[command(flatten)]
+    maps: MapForm,
     /// Fail where a GPU holds an expert twice, or a layer's gap to the bound is above --max-gap
     #[arg(long, conflicts_with = "fingerprints")]
     strict: bool,
@@ -52,7 +42,7 @@ pub struct Check {
     #[arg(long, requires = "strict")]
     max_gap: Option<f64>,
     /// Instead of files: plan a fixed list of cases, and compare with what every device has to come to
-    #[arg(long, conflicts_with_all = ["loads", "plan", "window", "layers"])]
+    #[arg(long, conflicts_with_all = ["loads", "plan", "window", "layers", "format", "gpus", "groups", "nodes"])]
     fingerprints: bool,
     /// The device of --fingerprints: auto, cpu, gpu, an index or a part of a name (see `eplb devices`)
     #[arg(long, default_value = "auto", conflicts_with = "loads")]
@@ -77,8 +67,8 @@ impl Check {
         }
         io::check_inputs([loads, plan])?;
         let loads = self.part.read(loads)?;
-        let map = io::read_map(plan, self.format)?;
-        let cluster = self.cluster(&map)?;
+        let map = self.maps.read(plan)?;
+        let cluster = self.maps.cluster(std::slice::from_ref(&map))?;
         let start = Instant::now();
         let quality = match map.score(&loads, &cluster) {
             Ok(quality) => {
@@ -100,22 +90,6 @@ impl Check {
         let faults = if self.strict { faults(&map, &cluster, &loads, &quality, max_gap) } else { vec![] };
         self.show(&map, &loads, &quality, &faults, start.elapsed());
         Ok(if faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-    }
-
-    /// The cluster: a plan file tells it, else options and map do.
-    fn cluster(&self, map: &MapFile) -> Result<Cluster, Error> {
-        if let Some(plan) = map.plan() {
-            let given = [
-                (self.gpus.is_some(), "--gpus"),
-                (self.groups.is_some(), "--groups"),
-                (self.nodes.is_some(), "--nodes"),
-            ];
-            words::check_effect(&given, "a map without a cluster, and a plan file has one")?;
-            return Ok(plan.cluster.clone());
-        }
-        let gpus = self.gpus.or(map.num_gpus());
-        let gpus = gpus.ok_or_else(|| words::needed("--gpus", "the map does not tell how many there are"))?;
-        map.cluster(self.groups.unwrap_or(1), self.nodes.unwrap_or(1), gpus)
     }
 
     fn show(
@@ -167,7 +141,8 @@ impl Check {
         }
         rows.push(("time", milliseconds(time)));
         rows.extend(faults.iter().map(|fault| ("not strictly valid", fault.clone())));
-        print(&table(&rows));
+        let says = "balancedness: mean over heaviest GPU; of replicas the same. gap: heaviest GPU over what no plan goes below.";
+        print(&format!("{}\n{says}", table(&rows)));
     }
 }
 

@@ -50,6 +50,11 @@ impl Devices {
                 lines.push(format!("     {name} {value}"));
             }
         }
+        if !found.is_empty() {
+            lines.push(
+                "each: what --device takes, name (backend), kind, driver; below it its limits".to_string(),
+            );
+        }
         lines.push(format!("auto takes: {auto}"));
         print(&lines.join("\n"));
         Ok(ExitCode::SUCCESS)

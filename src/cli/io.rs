@@ -1,6 +1,6 @@
 //! What the command reads and writes: files, standard input and output as `-`, and the terminal.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -74,6 +74,41 @@ pub fn print(text: &str) {
     to_standard_output((plain(text) + "\n").as_bytes());
 }
 
+/// [`print`], with the bars of the text in colours on a terminal, unless `NO_COLOR` asks for none.
+pub fn print_bars(text: &str) {
+    let text = plain(text) + "\n";
+    let no = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+    let coloured = std::io::stdout().is_terminal() && !no && !dumb;
+    to_standard_output(if coloured { colour(&text) } else { text }.as_bytes());
+}
+
+/// A bar of this many eighths, at least one.
+pub fn bar(eighths: u32) -> char {
+    char::from_u32(LEAST_BAR - 1 + eighths.clamp(1, 8)).unwrap_or('?')
+}
+
+const LEAST_BAR: u32 = 0x2581;
+
+/// Bars in cyan, which is read on dark and light, and the highest in yellow: it is what a layer waits for.
+fn colour(text: &str) -> String {
+    let code = |c: char| match u32::from(c).checked_sub(LEAST_BAR) {
+        Some(7) => "\u{1b}[33m",
+        Some(0..7) => "\u{1b}[36m",
+        _ => "\u{1b}[0m",
+    };
+    let (mut shown, mut now) = (String::with_capacity(text.len()), code(' '));
+    for c in text.chars() {
+        let next = code(c);
+        if next != now {
+            shown.push_str(next);
+            now = next;
+        }
+        shown.push(c);
+    }
+    shown
+}
+
 fn to_standard_output(bytes: &[u8]) {
     let mut out = std::io::stdout().lock();
     if let Err(error) = out.write_all(bytes).and_then(|()| out.flush()) {
@@ -112,7 +147,14 @@ pub fn plain(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::plain;
+    use super::{bar, colour, plain};
+
+    #[test]
+    fn bars_alone_are_coloured() {
+        let text = format!("a {}{}{} b", bar(0), bar(2), bar(9));
+        assert_eq!(text, "a ▁▂█ b");
+        assert_eq!(colour(&text), "a \u{1b}[36m▁▂\u{1b}[33m█\u{1b}[0m b");
+    }
 
     #[test]
     fn nothing_that_steers_a_terminal_passes() {

@@ -28,10 +28,10 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::bound::BoundEffort;
 use crate::check::Quality;
-use crate::maps::PlanFormat;
+use crate::maps::{MapFile, PlanFormat};
 use crate::rebalance::RebalanceOptions;
 use crate::trace::{LoadFormat, LoadHistory, Window};
-use crate::{Error, MaxMoves, MoveLimits, PLAN_VERSION};
+use crate::{Cluster, Error, MaxMoves, MoveLimits, PLAN_VERSION};
 
 use io::{complain, print};
 
@@ -53,7 +53,7 @@ const BAD_INPUT: u8 = 2;
   eplb convert plan.json init.json --format sglang
   eplb help plan                                     all about one verb
 
-Exit codes: 0 done; 1 a check failed; 2 bad input, or a file that could not be read or written."
+Exit codes: 0 done; 1 a check failed; 2 bad input, or a file that could not be read or written; 130 stopped by Ctrl-C."
 )]
 struct Command {
     #[command(subcommand)]
@@ -158,6 +158,47 @@ fn parse_format() -> impl TypedValueParser<Value = PlanFormat> {
 /// The format to write a map in, by the file's ending where none is given.
 fn format_of(format: Option<PlanFormat>, out: &Path) -> Result<PlanFormat, Error> {
     if io::is_standard(out) { Ok(format.unwrap_or_default()) } else { PlanFormat::to_write(out, format) }
+}
+
+/// What a map does not tell itself.
+#[derive(Args)]
+struct MapForm {
+    /// Format of the plan or map, where its content could be two
+    #[arg(long, value_parser = parse_format())]
+    format: Option<PlanFormat>,
+    /// GPUs of a map that does not tell them
+    #[arg(long)]
+    gpus: Option<usize>,
+    /// Groups of experts, of a map [default: 1]
+    #[arg(long)]
+    groups: Option<usize>,
+    /// Nodes, of a map [default: 1]
+    #[arg(long)]
+    nodes: Option<usize>,
+}
+
+impl MapForm {
+    fn read(&self, path: &Path) -> Result<MapFile, Error> {
+        io::read_map(path, self.format)
+    }
+
+    /// The cluster of maps that are read together: that of the last plan file among them, else what options and the last
+    /// map tell.
+    fn cluster(&self, maps: &[MapFile]) -> Result<Cluster, Error> {
+        if let Some(plan) = maps.iter().rev().find_map(MapFile::plan) {
+            let given = [
+                (self.gpus.is_some(), "--gpus"),
+                (self.groups.is_some(), "--groups"),
+                (self.nodes.is_some(), "--nodes"),
+            ];
+            words::check_effect(&given, "a map without a cluster, and a plan file has one")?;
+            return Ok(plan.cluster.clone());
+        }
+        let needed = || words::needed("--gpus", "the map does not tell how many there are");
+        let gpus = self.gpus.or(maps.iter().rev().find_map(MapFile::num_gpus)).ok_or_else(needed)?;
+        let last = maps.last().ok_or_else(|| words::needed("PLAN", "a plan or map"))?;
+        last.cluster(self.groups.unwrap_or(1), self.nodes.unwrap_or(1), gpus)
+    }
 }
 
 /// The bound of `plan` and `check`.
@@ -311,6 +352,27 @@ pub fn main() -> ExitCode {
 fn table(rows: &[(&str, String)]) -> String {
     let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     rows.iter().map(|(name, value)| format!("{name:width$}  {value}")).collect::<Vec<_>>().join("\n")
+}
+
+/// The most bars of a row: of more values the largest of each run is shown.
+const MOST_BARS: usize = 32;
+
+/// A row of bars, from `least` to the largest of the values.
+fn bars(values: &[f64], least: f64) -> String {
+    let most = values.iter().copied().fold(least, f64::max);
+    let runs = values.chunks(values.len().div_ceil(MOST_BARS).max(1));
+    let bar = |run: &[f64]| {
+        let value = run.iter().copied().fold(least, f64::max);
+        // Lower than the highest is not as high.
+        let eighths = if value < most { ((value - least) / (most - least) * 8.0) as u32 } else { 8 };
+        io::bar(if most > least { eighths } else { 1 })
+    };
+    runs.map(bar).collect()
+}
+
+/// The mean and the largest of some loads.
+fn mean_and_most(loads: &[f64]) -> (f64, f64) {
+    (loads.iter().sum::<f64>() / loads.len() as f64, loads.iter().copied().fold(0.0, f64::max))
 }
 
 /// `0.02 % (layer 11)`

@@ -138,8 +138,7 @@ impl Plan {
 
     pub fn run(self) -> Result<ExitCode, Error> {
         if self.preset.as_deref() == Some("help") {
-            let line = |preset: Preset| format!("{:9} {}", preset.name(), preset.summary());
-            print(&Preset::all().map(line).collect::<Vec<_>>().join("\n"));
+            print(&presets());
             return Ok(ExitCode::SUCCESS);
         }
         if self.loads.is_empty() {
@@ -187,11 +186,11 @@ impl Plan {
             // It holds the map.
             return Ok(ExitCode::SUCCESS);
         }
-        print(&if self.json {
-            self.json_report(&made, of_all_gpus, &greedy)?.to_string()
+        if self.json {
+            print(&self.json_report(&made, of_all_gpus, &greedy)?.to_string());
         } else {
-            self.report(&made, of_all_gpus, &greedy)?
-        });
+            io::print_bars(&self.report(&made, of_all_gpus, &greedy)?);
+        }
         Ok(ExitCode::SUCCESS)
     }
 
@@ -323,6 +322,20 @@ impl Plan {
         }
         Ok(options)
     }
+}
+
+/// What `--preset help` prints: what a user wants, and apart from it the programs that this planner is measured against.
+fn presets() -> String {
+    let is_lineage = |preset: &Preset| preset.name().starts_with("gen") || preset.name().starts_with("rec");
+    let (lineage, own): (Vec<Preset>, Vec<Preset>) = Preset::all().partition(is_lineage);
+    let line = |preset: &Preset| format!("  {:9} {}", preset.name(), preset.summary());
+    let lines = |presets: &[Preset]| presets.iter().map(line).collect::<Vec<_>>().join("\n");
+    format!(
+        "Presets of this planner:\n{}\n\nRules of earlier programs and their variants, to compare with (`eplb bench --lineage` runs them \
+         all):\n{}",
+        lines(&own),
+        lines(&lineage)
+    )
 }
 
 /// `default`, `fast` and so on, and `help`.

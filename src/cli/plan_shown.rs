@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::plan::{Made, Plan};
-use super::{milliseconds, percent, table};
+use super::{bars, mean_and_most, milliseconds, percent, table};
 use crate::check::Quality;
 use crate::{Duplicates, Error, PLAN_VERSION, Policy};
 
@@ -16,7 +16,7 @@ impl Plan {
         greedy: &Quality,
     ) -> Result<Value, Error> {
         let plan = made.replan.plan();
-        let mut report = json_report(plan, greedy);
+        let mut report = json_report(plan, greedy, self.previous.is_some());
         report["fingerprint"] = json!(format!("{:016x}", of_all_gpus.fingerprint()));
         let windows = several_windows(plan)?;
         if !windows.is_empty() {
@@ -59,8 +59,18 @@ impl Plan {
         greedy: &Quality,
     ) -> Result<String, Error> {
         let plan = made.replan.plan();
-        let mut rows = report(plan, of_all_gpus.fingerprint(), greedy);
         let windows = several_windows(plan)?;
+        // What it is compared with: the greedy rule moves what it likes, and knows of one window.
+        let greedy_is = match (self.previous.is_some(), windows.is_empty()) {
+            (true, _) => "greedy, free to move all",
+            (false, false) => "greedy on the mean",
+            (false, true) => "greedy",
+        };
+        let mut rows = report(plan, of_all_gpus.fingerprint(), (greedy, greedy_is));
+        if self.previous.is_none() {
+            rows.extend(duplicates_win(plan, greedy));
+        }
+        rows.splice(6..6, shape(plan)?);
         if !windows.is_empty() {
             rows.insert(
                 3,
@@ -70,7 +80,10 @@ impl Plan {
         let name = |i: usize| match (self.loads.get(i), self.loads.len()) {
             (Some(file), 2..) => file.display().to_string(),
             _ if i + 1 == windows.len() => "last window".to_string(),
-            _ => format!("{} windows before", windows.len() - 1 - i),
+            _ => match windows.len() - 1 - i {
+                1 => "the window before".to_string(),
+                before => format!("{before} windows before"),
+            },
         };
         if !windows.is_empty() {
             for (i, (window, weight)) in windows.iter().zip(plan.loads().window_weights()).enumerate() {
@@ -110,7 +123,13 @@ impl Plan {
                 if first.is_empty() { "none".into() } else { first.join(", ") },
             ));
         }
-        Ok(table(&rows))
+        let mut lines = vec![table(&rows)];
+        lines.push(
+            "balancedness: mean over heaviest GPU. gap: heaviest GPU over what no plan goes below. greedy: DeepSeek's rule, which may \
+             hold an expert twice on a GPU."
+                .into(),
+        );
+        Ok(lines.join("\n"))
     }
 }
 
@@ -136,7 +155,7 @@ fn where_duplicates_win(plan: &crate::Plan, greedy: &Quality) -> Vec<(u32, f64, 
     wins.map(|(layer, greedy, max)| (plan.layer_ids()[layer], greedy, max)).collect()
 }
 
-fn json_report(plan: &crate::Plan, greedy: &Quality) -> Value {
+fn json_report(plan: &crate::Plan, greedy: &Quality, is_bound_to_moves: bool) -> Value {
     let quality = plan.quality();
     json!({
         "balancedness": quality.balancedness(),
@@ -158,14 +177,19 @@ fn json_report(plan: &crate::Plan, greedy: &Quality) -> Value {
         "layers_without_load": quality.layers_without_load(),
         "policy": plan.cluster().policy().name(),
         "greedy_balancedness": greedy.balancedness(),
-        "duplicates_win": where_duplicates_win(plan, greedy).into_iter()
+        // A plan that may move little is no match for one that may move all.
+        "duplicates_win": where_duplicates_win(plan, greedy).into_iter().filter(|_| !is_bound_to_moves)
             .map(|(layer, greedy, max)| json!({ "layer": layer, "greedy_max": greedy, "max": max }))
             .collect::<Vec<_>>(),
         "warnings": plan.warnings(),
     })
 }
 
-fn report(plan: &crate::Plan, fingerprint: u64, greedy: &Quality) -> Vec<(&'static str, String)> {
+fn report(
+    plan: &crate::Plan,
+    fingerprint: u64,
+    (greedy, greedy_is): (&Quality, &str),
+) -> Vec<(&'static str, String)> {
     let quality = plan.quality();
     let cluster = plan.cluster();
     let why = match (cluster.policy(), cluster.num_groups(), cluster.num_nodes()) {
@@ -185,25 +209,63 @@ fn report(plan: &crate::Plan, fingerprint: u64, greedy: &Quality) -> Vec<(&'stat
         cluster.policy().name()
     );
     let worst = super::worst_gap(quality, plan.layer_ids());
-    let mut rows = vec![
+    vec![
         ("plan", shape),
         ("device", format!("{} ({})", plan.device(), plan.backend())),
         ("time", format!("{}, bound {}", milliseconds(plan.elapsed()), milliseconds(plan.bound_elapsed()))),
-        ("balancedness", format!("{:.5}   (greedy: {:.5})", quality.balancedness(), greedy.balancedness())),
+        (
+            "balancedness",
+            format!("{:.5}   ({greedy_is}: {:.5})", quality.balancedness(), greedy.balancedness()),
+        ),
         ("mean gap to the bound", percent(quality.mean_gap())),
         ("worst gap", worst),
         (
             "duplicates on a GPU",
-            format!("{}   (greedy: {})", quality.same_gpu_duplicates(), greedy.same_gpu_duplicates()),
+            format!("{}   ({greedy_is}: {})", quality.same_gpu_duplicates(), greedy.same_gpu_duplicates()),
         ),
         ("layers without load", quality.layers_without_load().to_string()),
         ("fingerprint", format!("{fingerprint:016x}   (plan version {PLAN_VERSION})")),
-    ];
-    for (layer, greedy, max) in where_duplicates_win(plan, greedy) {
+    ]
+}
+
+/// The layers that are named of those in which duplicates win.
+const NAMED: usize = 3;
+
+fn duplicates_win(plan: &crate::Plan, greedy: &Quality) -> Vec<(&'static str, String)> {
+    let wins = where_duplicates_win(plan, greedy);
+    let row = |&(layer, greedy, max): &(u32, f64, f64)| {
         let text = format!(
-            "heaviest GPU {greedy:.4} with an expert twice on a GPU (greedy), {max:.4} without: --allow-duplicates"
+            "layer {layer}: heaviest GPU {greedy:.4} with an expert twice on a GPU (greedy), {max:.4} without: \
+             --allow-duplicates"
         );
-        rows.push(("duplicates win", format!("layer {layer}: {text}")));
+        ("duplicates win", text)
+    };
+    let mut rows: Vec<_> = wins.iter().take(NAMED).map(row).collect();
+    if wins.len() > NAMED {
+        rows.push(("duplicates win", format!("in {} layers more, which --json lists", wins.len() - NAMED)));
     }
     rows
+}
+
+/// The GPUs of the layer with the widest gap, and how far every layer is from even, as rows of bars.
+fn shape(plan: &crate::Plan) -> Result<Vec<(&'static str, String)>, Error> {
+    let Some(worst) = plan.quality().worst_layer() else { return Ok(Vec::new()) };
+    let loads = plan.gpu_loads();
+    let gpus = plan.cluster().num_gpus();
+    let row = &loads[worst * gpus..(worst + 1) * gpus];
+    let (mean, most) = mean_and_most(row);
+    let least = row.iter().copied().fold(f64::INFINITY, f64::min);
+    let of_worst = format!(
+        "{} layer {}: GPUs {:.2} to {:.2} of the mean",
+        bars(row, 0.0),
+        plan.layer_ids()[worst],
+        least / mean,
+        most / mean
+    );
+    let layers = plan.quality().layers.iter().filter(|layer| layer.mean_gpu_load > 0.0);
+    let ratios: Vec<f64> = layers.map(|layer| layer.max_gpu_load / layer.mean_gpu_load).collect();
+    let (_, most) = mean_and_most(&ratios);
+    let least = ratios.iter().copied().fold(f64::INFINITY, f64::min);
+    let of_all = format!("{} heaviest GPU {least:.4} to {most:.4} of the mean", bars(&ratios, 1.0));
+    Ok(vec![("worst layer", of_worst), ("layer by layer", of_all)])
 }

@@ -106,12 +106,16 @@ impl Progress {
         self.bar.set_length(steps as u64);
     }
 
-    /// Shows the layers that the planner plans, and that there is work after them.
+    /// Shows the layers that the planner plans, how far they are above the bound, and that there is work after them.
     pub fn watch(&self, planner: Planner) -> Planner {
         let bar = self.bar.clone();
         planner.with_progress(move |told| {
             bar.set_length(told.layers as u64);
             bar.set_position(told.layers_done as u64);
+            // The layers that are done: a plan is made layer by layer, and nothing is known of the others.
+            if let Some(gap) = told.mean_gap_ppm {
+                bar.set_prefix(format!("layers (mean gap {:.4} %)", f64::from(gap) / 1e4));
+            }
             bar.set_message(if told.layers_done == told.layers { "planned, judging: " } else { "" });
         })
     }

@@ -57,7 +57,7 @@ pub struct ReplayTrace {
     outlook: Outlook,
     #[command(flatten)]
     limits: Limits,
-    /// auto, cpu, gpu, an index or a part of a name
+    /// auto, cpu, gpu, an index or a part of a name (see `eplb devices`)
     #[arg(long, default_value = "auto")]
     device: DeviceChoice,
     /// Print one JSON object
@@ -100,7 +100,7 @@ impl ReplayTrace {
     fn report(&self, windows: &[Loads], rows: &[ReplayRow]) -> String {
         let mut lines = vec![
             format!(
-                "{}: {} windows of {} layers x {} experts; {} replicas on {} GPUs in {} nodes; {}, a plan every {} windows",
+                "{}: {} windows of {} layers x {} experts; {} replicas on {} GPUs in {} nodes; {}, {}",
                 self.trace.display(),
                 windows.len(),
                 windows[0].layers(),
@@ -109,12 +109,15 @@ impl ReplayTrace {
                 self.gpus,
                 self.nodes,
                 if self.fresh { "fresh plans" } else { "from the plan that runs" },
-                self.interval,
+                match self.interval {
+                    1 => "a plan every window".to_string(),
+                    interval => format!("a plan every {interval} windows"),
+                },
             ),
-            "scores are of the window after those a plan was made from".to_string(),
+            format!("{:<11} {:^26} {:^27}", "", "balancedness of GPUs", "of replicas"),
             format!(
                 "{:<11} {:>8} {:>8} {:>8} {:>9} {:>8} {:>8} {:>8} {:>9}",
-                "", "balance", "worst", "p5", "replicas", "worst", "p5", "moved", "ms a plan"
+                "", "mean", "worst", "p5", "mean", "worst", "p5", "moved", "ms a plan"
             ),
         ];
         for row in rows {
@@ -132,6 +135,12 @@ impl ReplayTrace {
                 row.milliseconds.mean(),
             ));
         }
+        lines.push(
+            "Scores are of the window after those a plan was made from: its mean load over its heaviest, 1 is even; p5: one window in \
+             twenty is worse. Replicas weigh the counts alone. moved: slots whose GPU gets another expert, a plan. oracle: plans for \
+             the window itself, which nobody knows; oracle and greedy plan anew and may move all."
+                .into(),
+        );
         lines.join("\n")
     }
 

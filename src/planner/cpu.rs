@@ -5,7 +5,7 @@ use crate::mirror::s2_groups_to_nodes::{self, Assignment};
 use crate::mirror::s6_select::{LayerBest, NodeBest};
 use crate::mirror::{Starts, s1_group_loads};
 use crate::options::GroupRule;
-use crate::params::{FULL_ASSIGNMENTS, Params, enumerate_assignments};
+use crate::params::{FULL_ASSIGNMENTS, Params, enumerate_assignments, to_map};
 use crate::plan::Stop;
 use crate::threads;
 use crate::watch::Attempt;
@@ -52,7 +52,7 @@ pub fn plan(
         let windows = windows.chunks_exact(combined.len()).map(|window| &window[row.clone()]).collect();
         let combined = &combined[row];
         let best = Layer { params, table: &table, combined, windows, bound: 0, solved: vec![] }.plan(scratch);
-        attempt.finish(1);
+        attempt.finish_as(layer, to_map(&best.slots));
         Ok(best)
     });
     Ok(Planned::of(&layers.into_iter().collect::<Result<Vec<_>, Error>>()?))

@@ -6,7 +6,7 @@ use crate::engine::recording::Recording;
 use crate::engine::shaders::ShaderSource;
 use crate::error::Error;
 use crate::layout::{CHOSEN, Layout, window_quads, words::layer};
-use crate::params::{FULL_ASSIGNMENTS, Params, SearchKind, enumerate_assignments};
+use crate::params::{FULL_ASSIGNMENTS, Params, SearchKind, enumerate_assignments, to_map};
 use crate::plan::Stop;
 use crate::planner::cpu::Planned;
 use crate::stages::{self, Batch, STAGES, queue, s1_group_loads, s2_groups_to_nodes, s5_search, s6_select};
@@ -65,7 +65,9 @@ pub fn plan(
         let quads = quads.next().unwrap_or_default();
         let params = Params { layers, ..params.clone() };
         plan_layers(gpu, &params, &table, (loads, quads), &mut planned, attempt)?;
-        attempt.finish(layers as usize);
+        let slots = (params.node_slots * params.nodes) as usize;
+        let (done, made) = (planned.ends.len(), layers as usize);
+        attempt.finish_as(done - made, to_map(&planned.slots[(done - made) * slots..]));
     }
     Ok(planned)
 }

@@ -7,7 +7,7 @@ use super::cpu::Planned;
 use crate::error::Error;
 use crate::exact;
 use crate::loads::FIXED_TOTAL;
-use crate::params::Params;
+use crate::params::{Params, to_map};
 use crate::plan::Stop;
 use crate::replan;
 use crate::threads;
@@ -59,7 +59,7 @@ pub fn plan_small(
     let layers = threads::each(params.layers as usize, |layer, (): &mut ()| {
         attempt.go_on()?;
         let slots = exact::plan_layer(params, &combined[layer * experts..(layer + 1) * experts]);
-        attempt.finish(1);
+        attempt.finish_as(layer, to_map(&slots));
         Ok(slots)
     });
     let layers = layers.into_iter().collect::<Result<Vec<_>, Error>>()?;

@@ -36,7 +36,7 @@ impl Planner {
         let mut made_by = self.inner.info.clone();
         let windows = host::even_where_cold(&params, loads.fixed_windows());
         let combined = host::combine(&params, &windows);
-        let attempt = || self.watch.attempt(loads.layers());
+        let attempt = || self.watch.attempt(loads, cluster, options);
         let mut plan_by = |params: &Params| {
             if let Some(planned) = self.on_threads(|| host::plan_small(params, &combined, &attempt()))? {
                 return Ok(planned);

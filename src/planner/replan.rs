@@ -54,7 +54,7 @@ impl Planner {
         let params = Params::new(loads, cluster, options)?;
         previous.check(loads)?;
         let rows = previous.rows(cluster);
-        let attempt = self.watch.attempt(loads.layers());
+        let attempt = self.watch.attempt(loads, cluster, options);
         attempt.go_on()?;
         let windows = loads.fixed_windows();
         let chosen = self.on_threads(|| {
@@ -104,7 +104,7 @@ impl Planner {
         let start = Instant::now();
         let windows = host::even_where_cold(&params, loads.fixed_windows());
         let rows = PreviousMap::from(plan.placement()).rows(cluster);
-        let attempt = self.watch.attempt(loads.layers());
+        let attempt = self.watch.attempt(loads, cluster, options);
         let rows = self.on_threads(|| replan::polish(&params, &windows, &rows, &attempt))?;
         let placement = checked(loads, cluster, to_map(&rows).collect())?;
         let slots = cluster.num_slots();

@@ -60,7 +60,7 @@ impl Planner {
         let start = Instant::now();
         // Bad options are refused however short the time is.
         Params::new(loads, cluster, options)?;
-        let attempt = self.watch.attempt(loads.layers());
+        let attempt = self.watch.attempt(loads, cluster, options);
         attempt.go_on()?;
         let mut plan = self.greedy(loads, cluster, options)?;
         let cancel = Cancel::new();
@@ -82,11 +82,11 @@ impl Planner {
                     {
                         map[layer * slots..(layer + 1) * slots].copy_from_slice(row);
                         plan.stops[layer] = *stop;
+                        attempt.finish_as(layer, row.iter().copied());
                     }
                     (plan.device, plan.backend) = (part.device.clone(), part.backend.clone());
                     plan.warnings.extend(part.warnings);
                     done += layers.len();
-                    attempt.finish(layers.len());
                 }
                 (_, Err(RecvTimeoutError::Timeout)) => {}
                 (_, Err(RecvTimeoutError::Disconnected)) => {

@@ -99,7 +99,7 @@ fn each_layer<T: Send>(
             windows.chunks_exact(params.layers as usize * experts).map(window).collect();
         let previous = &previous[at * slots..(at + 1) * slots];
         let made = work(Layer { params, rows: rows.iter().map(|row| &row[..]).collect(), previous }, search);
-        attempt.finish(1);
+        attempt.finish();
         Ok(made)
     });
     layers.into_iter().collect()

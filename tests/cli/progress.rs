@@ -10,11 +10,16 @@ use super::{assert_refused, eplb, stdout};
 
 /// A plan that takes a second a layer, of twelve layers.
 fn long_plan(folder: &Path) -> Vec<String> {
+    plan_of(folder, "12", "65536")
+}
+
+/// A plan of this many layers, by this many starts: a second has some 65,536 of them.
+fn plan_of(folder: &Path, layers: &str, starts: &str) -> Vec<String> {
     let loads = folder.join("loads.npy").to_str().unwrap().to_string();
-    let generate = ["generate", "--layers", "12", "--out", &loads];
+    let generate = ["generate", "--layers", layers, "--out", &loads];
     assert!(eplb(&generate).status.success());
     let shape = ["--replicas", "288", "--gpus", "32", "--device", "cpu"];
-    let budget = ["--preset", "rec5", "--starts", "65536"];
+    let budget = ["--preset", "rec5", "--starts", starts];
     [&["plan", loads.as_str()], &shape[..], &budget[..]].concat().into_iter().map(String::from).collect()
 }
 
@@ -57,33 +62,69 @@ fn a_time_limit_ends_a_plan_and_is_told() {
     );
 }
 
+/// Presses Ctrl-C in the midst of a command, which must end at once, print nothing, and leave what is in the folder.
 #[cfg(unix)]
-#[test]
-fn ctrl_c_ends_a_plan_and_leaves_no_file() {
-    let folder = tempfile::tempdir().unwrap();
-    let args = long_plan(folder.path());
-    let out = folder.path().join("plan.json");
+#[track_caller]
+fn assert_stops(folder: &Path, args: &[&str]) {
+    let names = || {
+        let entries = std::fs::read_dir(folder).unwrap().flatten().map(|entry| entry.file_name());
+        entries.collect::<std::collections::BTreeSet<_>>()
+    };
+    let before = names();
     let mut child = Command::new(env!("CARGO_BIN_EXE_eplb"));
-    let child = child.args(&args).arg("--out").arg(&out).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let child = child.spawn().unwrap();
+    let child = child.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = child.spawn().unwrap();
+    // Held open: a command that reads it waits for more.
+    let input = child.stdin.take();
     std::thread::sleep(Duration::from_millis(400));
+    assert_eq!(child.try_wait().unwrap(), None, "{args:?} takes too little time");
     let start = Instant::now();
     let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
     assert!(killed.success());
     let output = child.wait_with_output().unwrap();
+    drop(input);
     // A tenth of a second, and what a busy machine adds.
-    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
-    assert_eq!(output.status.code(), Some(130));
-    assert_eq!(String::from_utf8(output.stderr).unwrap(), "eplb: stopped: no file was written\n");
-    assert_eq!(output.stdout, b"");
-    let left = std::fs::read_dir(folder.path()).unwrap().flatten().map(|entry| entry.file_name());
-    assert_eq!(left.collect::<Vec<_>>(), ["loads.npy"]);
+    assert!(start.elapsed() < Duration::from_secs(2), "{args:?}: {:?}", start.elapsed());
+    assert_eq!(output.status.code(), Some(130), "{args:?}");
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(error, "eplb: stopped: no file was written\n", "{args:?}");
+    assert_eq!(output.stdout, b"", "{args:?}");
+    assert_eq!(names(), before, "{args:?}");
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_ends_a_plan_a_replay_and_a_report_and_leaves_no_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_string();
+    let long = long_plan(folder.path());
+    let out = path("plan.json");
+    let long: Vec<&str> = long.iter().map(String::as_str).collect();
+    assert_stops(folder.path(), &[&long[..], &["--out", &out]].concat());
+
+    let (trace, plan, page) = (path("trace.npy"), path("before.json"), path("page.html"));
+    let generate = ["generate", "--layers", "12", "--windows", "300", "--drift", "0.2", "--out", &trace];
+    assert!(eplb(&generate).status.success());
+    let shape = ["--replicas", "288", "--gpus", "32", "--device", "cpu"];
+    assert_stops(folder.path(), &[&["replay", trace.as_str()], &shape[..]].concat());
+
+    let made = [&["plan", long[1], "--out", plan.as_str()], &shape[..]].concat();
+    assert!(eplb(&made).status.success());
+    // A page is made in less time than a key is pressed: here its loads are still to come.
+    assert_stops(folder.path(), &["report", "-", &plan, "-o", &page]);
 }
 
 /// What a command shows on a terminal, which `script` plays.
 #[cfg(target_os = "linux")]
 fn on_terminal(args: &[String]) -> String {
-    let command = format!("{} {}", env!("CARGO_BIN_EXE_eplb"), args.join(" "));
+    shown_with("", args)
+}
+
+/// The same, with a variable of the environment.
+#[cfg(target_os = "linux")]
+fn shown_with(variable: &str, args: &[String]) -> String {
+    let command =
+        format!("TERM=xterm NO_COLOR= {variable} {} {}", env!("CARGO_BIN_EXE_eplb"), args.join(" "));
     let output = Command::new("script").args(["-qec", &command, "/dev/null"]).stdin(Stdio::null()).output();
     let output = output.expect("script, of the package bsdutils or util-linux");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
@@ -97,8 +138,19 @@ fn long_work_is_shown_on_a_terminal_and_short_work_is_not() {
     let mut long = long_plan(folder.path());
     long.extend(["--time-limit".to_string(), "1.2".to_string()]);
     let shown = on_terminal(&long);
-    assert!(shown.contains("/12 layers, "), "{shown:?}");
+    assert!(shown.contains("/12 layers, 0 s so far"), "{shown:?}");
+    let mut of_many = plan_of(folder.path(), "500", "4096");
+    of_many.extend(["--time-limit".to_string(), "1.5".to_string()]);
+    let shown = on_terminal(&of_many);
+    assert!(shown.contains("/500 layers (mean gap ") && shown.contains(" %), "), "{shown:?}");
+    assert!(shown.contains(" s left"), "{shown:?}");
     let short = ["plan", &long[1], "--replicas", "256", "--gpus", "2", "--device", "cpu"].map(String::from);
     let shown = on_terminal(&short);
     assert!(!shown.contains("layers, ") && shown.contains("balancedness"), "{shown:?}");
+    // Bars are coloured on a terminal alone, and not where the user wants none.
+    assert!(shown.contains("\u{1b}[33m█"), "{shown:?}");
+    let plain = shown_with("NO_COLOR=1", &short);
+    assert!(plain.contains('█') && !plain.contains("\u{1b}[33m"), "{plain:?}");
+    let piped = stdout(&eplb(&short.each_ref().map(String::as_str)));
+    assert!(piped.contains("worst layer") && !piped.contains('\u{1b}'), "{piped:?}");
 }

@@ -90,6 +90,12 @@ fn a_page_of_94_layers_on_32_gpus_is_one_small_file_that_needs_no_other() {
     ] {
         assert!(words.contains(part), "{part}");
     }
+    // One group of keys a chart; in that of a heat map every layer, with the numbers of all GPUs.
+    let groups = tags.iter().filter(|tag| tag.contains("role=\"radiogroup\"")).count();
+    assert_eq!(groups, 14);
+    let of_map = tags.iter().filter(|tag| tag.contains("name=\"load-plan\"")).count();
+    assert_eq!(of_map, 94);
+    assert!(words.contains("L93 G0: ") && words.contains(", G28: "));
     assert!(page.contains("prefers-color-scheme:dark") && page.contains("@media print"));
     let files: Vec<_> = std::fs::read_dir(charts).unwrap().flatten().map(|entry| entry.path()).collect();
     assert_eq!(files.len(), 14);
@@ -113,8 +119,38 @@ fn numbers_on_a_page_are_those_of_the_loads() {
     for part in ["L0 G0: 1.20", "L0 G1: 0.60", "L0 G2: 1.20"] {
         assert!(words.contains(part), "{part}");
     }
+    assert!(words.contains("L0 G0: 1.20 0.60 1.20") && words.contains("L1 G0: 0.00 0.00 0.00"));
     assert!(words.contains("trivial 0.8333"));
     assert!(!words.contains("Moves from") && !words.contains("NaN") && !words.contains("inf"));
+}
+
+#[test]
+fn maps_of_other_programs_have_pages_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_string();
+    let loads = write(folder.path(), "loads.json", b"[[90,30,20,10],[7,5,60,8]]");
+    let (plan, out) = (path("plan.json"), path("r.html"));
+    run(&["plan", &loads, "--replicas", "6", "--gpus", "3", "--device", "cpu", "--out", &plan]);
+    let mut pages = Vec::new();
+    for (format, name) in
+        [("npy", "m.npy"), ("vllm", "v.json"), ("vllm-ascend", "a.json"), ("sglang", "s.json")]
+    {
+        let map = path(name);
+        run(&["convert", &plan, &map, "--format", format]);
+        let gpus: &[&str] = if format == "vllm-ascend" { &[] } else { &["--gpus", "3"] };
+        run(&[&["report", &loads, &map, "-o", &out], gpus].concat());
+        let (_, words) = elements(&std::fs::read_to_string(&out).unwrap());
+        pages.push(words.replace(name, "map").split_once("Load of every GPU").unwrap().1.to_string());
+        // The plan file tells the cluster of both.
+        assert!(run(&["report", &loads, &map, &plan, "-o", &out]).contains("13 charts"));
+    }
+    assert!(pages.iter().all(|page| *page == pages[0]));
+    let map = path("m.npy");
+    assert_refused(&["report", &loads, &map, "-o", &out], "--gpus is needed");
+    assert_refused(&["report", &loads, &map, "--gpus", "4", "-o", &out], "is not a multiple of --gpus 4");
+    assert_refused(&["report", &loads, &map, &plan, "--gpus", "3", "-o", &out], "--gpus does nothing here");
+    let other = write(folder.path(), "other.json", b"[[1,2,3,4,5,6,7]]");
+    assert_refused(&["report", &other, &map, "--gpus", "3", "-o", &out], "");
 }
 
 #[test]

@@ -22,7 +22,7 @@ fn assert_equal_plans(device: &Gpu, bench: &Bench, budgets: &[u32]) {
         let params = Params { starts, iterations: bench.params.iterations.min(100), ..bench.params.clone() };
         let loads = &bench.case.loads;
         let watch = Watch::default();
-        let attempt = watch.attempt(loads.layers());
+        let attempt = watch.attempt(loads, &bench.case.cluster, &PlanOptions::default());
         let (fixed, windows) = (loads.fixed(), loads.fixed_windows());
         let expected = cpu::plan(&params, fixed, windows, &attempt).expect("nobody stops it");
         let found = gpu::plan(device, &params, fixed, windows, &attempt).expect("the device works");

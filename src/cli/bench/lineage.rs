@@ -123,6 +123,14 @@ fn report(rows: &[(Preset, Row)]) -> String {
             row.combined()
         )
     }));
+    // A line of its own, as Markdown has it.
+    lines.push(String::new());
+    lines.push(
+        "balancedness: the mean GPU over the heaviest; replicas: the same of replicas; next window: of the same plans on the window \
+         after. ms: of a plan. combined: the score of the programs that gen and rec are. Those may hold an expert twice on a GPU \
+         (duplicates), the other presets do not."
+            .into(),
+    );
     lines.join("\n")
 }
 

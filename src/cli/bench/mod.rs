@@ -45,7 +45,7 @@ pub struct Bench {
     /// Join records of `eplb bench --out` into one table; fails where fingerprints differ
     #[arg(long, num_args = 1.., value_name = "RECORD", conflicts_with_all = ["lineage", "device", "out"])]
     collate: Vec<PathBuf>,
-    /// auto, cpu, gpu, an index or a part of a name [default: all, with --lineage auto]
+    /// auto, cpu, gpu, an index or a part of a name (see `eplb devices`) [default: all, with --lineage auto]
     #[arg(long)]
     device: Option<DeviceChoice>,
     /// Record to write

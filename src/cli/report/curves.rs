@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::data::Facts;
 use super::page::Section;
 use super::svg::{Line, Table, lines};
+use crate::cli::mean_and_most;
 use crate::trace::Window;
 use crate::{Error, ParseError, check};
 
@@ -34,8 +35,8 @@ pub fn windows(facts: &Facts) -> Result<Option<Section>, Error> {
             let gpus = check::gpu_loads(&loads, &facts.cluster, &view.map)?;
             let (mut means, mut most) = (0.0, 0.0);
             for row in gpus.chunks(facts.cluster.num_gpus()) {
-                means += row.iter().sum::<f64>() / row.len() as f64;
-                most += row.iter().copied().fold(0.0, f64::max);
+                let (mean, heaviest) = mean_and_most(row);
+                (means, most) = (means + mean, most + heaviest);
             }
             line.values.push((most > 0.0).then(|| (means / most).min(1.0)));
         }

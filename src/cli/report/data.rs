@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::page::Tile;
 use super::transfers::{Transfers, transfers};
 use crate::check::{self, Quality};
-use crate::cli::{Part, percent};
+use crate::cli::{MapForm, Part, mean_and_most, percent};
 use crate::trace::{LoadHistory, PlanFile};
 use crate::{Cluster, DeviceChoice, Error, Loads, ParseError, Planner, Preset, bound};
 
@@ -35,29 +35,29 @@ pub struct Facts {
 }
 
 impl Facts {
-    pub fn gather(loads: &Path, part: &Part, plans: &[PathBuf], expert_bytes: u64) -> Result<Self, Error> {
+    pub fn gather(
+        loads: &Path,
+        part: &Part,
+        plans: &[PathBuf],
+        form: &MapForm,
+        expert_bytes: u64,
+    ) -> Result<Self, Error> {
         let history = part.history(loads)?;
         let file = loads.display().to_string();
         let loads = history.loads(part.window)?;
-        let read = |path: &PathBuf| {
-            let plan = PlanFile::read(path)?;
-            plan.score(&loads)?;
-            Ok(plan)
-        };
-        let files = plans.iter().map(read).collect::<Result<Vec<_>, Error>>()?;
+        let files = plans.iter().map(|path| form.read(path)).collect::<Result<Vec<_>, Error>>()?;
+        let cluster = form.cluster(&files)?;
         let Some(last) = files.last() else {
             return Err(Error::invalid("PLAN", "(none)", "is needed"));
         };
-        for (path, plan) in plans.iter().zip(&files) {
-            if plan.cluster != last.cluster {
-                let reason = format!(
-                    "its cluster {:?} is not that of the last plan, {:?}",
-                    plan.cluster, last.cluster
-                );
+        for (path, file) in plans.iter().zip(&files) {
+            let other = file.plan().filter(|plan| plan.cluster != cluster);
+            if let Some(PlanFile { cluster: other, .. }) = other {
+                let reason = format!("its cluster {other:?} is not that of the last plan, {cluster:?}");
                 return Err(Error::parse(path, ParseError::content(reason)));
             }
+            file.score(&loads, &cluster)?;
         }
-        let cluster = last.cluster.clone();
         let view = |name: String, class, map: Vec<i32>| {
             Ok::<_, Error>(View { name, class, gpus: check::gpu_loads(&loads, &cluster, &map)?, map })
         };
@@ -73,9 +73,9 @@ impl Facts {
                 1 => ("previous plan".to_string(), "s2"),
                 n => (format!("{n} plans before"), "s4"),
             };
-            views.push(view(name, class, plan.placement.physical_to_logical().to_vec())?);
+            views.push(view(name, class, plan.physical_to_logical().to_vec())?);
         }
-        let quality = last.score(&loads)?.with_bounds(&bound::lower_bounds(&loads, &cluster));
+        let quality = last.score(&loads, &cluster)?.with_bounds(&bound::lower_bounds(&loads, &cluster));
         let slots = cluster.num_slots();
         let transfers = (before > 0).then(|| {
             let [.., old, new] = views.as_slice() else { return Vec::new() };
@@ -96,9 +96,11 @@ impl Facts {
                 cluster.policy().name()
             ),
             format!(
-                "Loads: {file}. Plans, in order of time: {}. Fingerprint of the last: {:016x}.",
+                "Loads: {file}. Plans, in order of time: {}.{}",
                 shown.join(", "),
-                last.placement.fingerprint()
+                last.plan().map_or(String::new(), |plan| {
+                    format!(" Fingerprint of the last: {:016x}.", plan.placement.fingerprint())
+                })
             ),
         ];
         Ok(Self { history, loads, cluster, views, quality, transfers, expert_bytes, lead })
@@ -117,26 +119,21 @@ impl Facts {
         self.loads.layer_ids()[layer].to_string()
     }
 
-    /// The GPUs of a layer, and their mean.
-    pub fn gpus<'a>(&self, view: &'a View, layer: usize) -> (&'a [f64], f64) {
+    /// The GPUs of a layer.
+    pub fn gpus<'a>(&self, view: &'a View, layer: usize) -> &'a [f64] {
         let gpus = self.cluster.num_gpus();
-        let row = &view.gpus[layer * gpus..(layer + 1) * gpus];
-        (row, row.iter().sum::<f64>() / gpus as f64)
+        &view.gpus[layer * gpus..(layer + 1) * gpus]
     }
 
     /// Mean over largest load of a layer's GPUs; none without load.
     pub fn balance(&self, view: &View, layer: usize) -> Option<f64> {
-        let (row, mean) = self.gpus(view, layer);
-        let most = row.iter().copied().fold(0.0, f64::max);
+        let (mean, most) = mean_and_most(self.gpus(view, layer));
         (most > 0.0).then(|| (mean / most).min(1.0))
     }
 
     /// [`Quality::balancedness`] of a placement, which need not be valid.
     pub fn balancedness(&self, view: &View) -> f64 {
-        let sums = (0..self.layers()).map(|layer| {
-            let (row, mean) = self.gpus(view, layer);
-            (mean, row.iter().copied().fold(0.0, f64::max))
-        });
+        let sums = (0..self.layers()).map(|layer| mean_and_most(self.gpus(view, layer)));
         let (means, most) = sums.fold((0.0, 0.0), |sum, (mean, most)| (sum.0 + mean, sum.1 + most));
         if most > 0.0 { (means / most).min(1.0) } else { 1.0 }
     }

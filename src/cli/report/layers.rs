@@ -3,6 +3,7 @@
 use super::data::{Facts, View, bytes_text};
 use super::page::Section;
 use super::svg::{Cell, Chart, Line, Table, bars, heat_map, lines};
+use crate::cli::mean_and_most;
 
 /// The most cells of a heat map: four of these are 1 MB of text.
 const MOST_CELLS: usize = 3200;
@@ -51,9 +52,9 @@ fn gpus(facts: &Facts) -> Section {
         title: "Load of every GPU",
         text: vec![
             "A layer is done when its busiest GPU is. Trivial is expert after expert, then the first ones again: what runs \
-             before any plan. Greedy is DeepSeek's rule."
+             before any plan. Greedy is DeepSeek's rule, which may hold an expert twice on a GPU."
                 .into(),
-            "Colours: the load of a GPU over the mean of its layer. Point at a cell for the number: L is the layer, G the GPU.".into(),
+            "Colours: the load of a GPU over the mean of its layer. Point at a cell for the number, or press Tab and the arrow keys: L is the layer, G the GPU.".into(),
         ],
         key: HEAT.iter().enumerate().map(|(at, &class)| (class, text(at))).collect(),
         charts,
@@ -70,8 +71,8 @@ fn heat(facts: &Facts, view: &View) -> Chart {
             let name = run_name(|layer| facts.layer_name(layer), run);
             let cells = columns.iter().map(|gpus| {
                 let ratio = |layer: usize| {
-                    let (row, mean) = facts.gpus(view, layer);
-                    let most = row[gpus.clone()].iter().copied().fold(0.0, f64::max);
+                    let row = facts.gpus(view, layer);
+                    let (mean, most) = (mean_and_most(row).0, mean_and_most(&row[gpus.clone()]).1);
                     if mean > 0.0 { most / mean } else { 0.0 }
                 };
                 let most = run.clone().map(ratio).fold(0.0, f64::max);
@@ -90,8 +91,8 @@ fn heat(facts: &Facts, view: &View) -> Chart {
         Table::new(&["layer", "lightest GPU", "mean", "heaviest GPU", "heaviest / mean", "which"]);
     table.rows = (0..facts.layers().min(MOST_LAYERS))
         .map(|layer| {
-            let (row, mean) = facts.gpus(view, layer);
-            let most = row.iter().copied().fold(0.0, f64::max);
+            let row = facts.gpus(view, layer);
+            let (mean, most) = mean_and_most(row);
             let least = row.iter().copied().fold(f64::INFINITY, f64::min);
             let which = row.iter().position(|&load| load == most).unwrap_or(0);
             vec![
@@ -110,11 +111,26 @@ fn heat(facts: &Facts, view: &View) -> Chart {
         }
         _ => String::new(),
     };
+    let says = rows.iter().map(|(name, cells)| row_says(name, cells)).collect();
     let columns: Vec<String> = columns.iter().map(|run| run.start.to_string()).collect();
     let note = format!("Balancedness {:.4}.{binned}", facts.balancedness(view));
-    heat_map(&rows, &columns, ("GPU", "layer"), Some((EVEN, "0.95 to 1.05")))
+    heat_map(&rows, &columns, ("GPU", "layer"), Some((EVEN, "0.95 to 1.05")), says)
         .with_name(&format!("load-{}", slug(view)), &capital(&view.name), &note)
         .with_table(table)
+}
+
+/// The numbers of a row of GPUs, four at a time behind the name of the first: short, as there are many rows.
+fn row_says(name: &str, cells: &[Cell]) -> String {
+    let begin = format!("L{name} ");
+    let parts = cells.iter().map(|(_, says)| says.strip_prefix(&begin).unwrap_or(says));
+    let parts: Vec<(&str, &str)> = parts.filter_map(|says| says.split_once(": ")).collect();
+    let four = |four: &[(&str, &str)]| {
+        let numbers: Vec<&str> = four.iter().map(|(_, number)| *number).collect();
+        format!("{}: {}", four[0].0, numbers.join(" "))
+    };
+    // A cell of several GPUs has a name of its own.
+    let most = if parts.iter().any(|(name, _)| name.contains(' ')) { 1 } else { 4 };
+    format!("L{name} {}", parts.chunks(most).map(four).collect::<Vec<_>>().join(", "))
 }
 
 /// The heaviest GPU over the mean, the second, and so on: means over the layers with load.
@@ -122,7 +138,8 @@ fn profile(facts: &Facts, view: &View) -> Vec<f64> {
     let mut sums = vec![0.0; facts.cluster.num_gpus()];
     let mut layers = 0.0;
     for layer in 0..facts.layers() {
-        let (row, mean) = facts.gpus(view, layer);
+        let row = facts.gpus(view, layer);
+        let (mean, _) = mean_and_most(row);
         if mean > 0.0 {
             let mut row = row.to_vec();
             row.sort_by(|a, b| b.total_cmp(a));
@@ -220,6 +237,15 @@ fn hot_experts(facts: &Facts) -> Section {
             (name.clone(), cells.collect())
         })
         .collect();
+    let row_says = |run: &std::ops::Range<usize>| {
+        let layer = run.start;
+        let each = facts.hottest(layer).into_iter().take(hot).map(|expert| {
+            let share = facts.share(layer, expert) * 100.0;
+            format!("{expert}: {} x, {share:.2} %", facts.homes(layer, expert).len())
+        });
+        format!("L{} experts {}", facts.layer_name(layer), each.collect::<Vec<_>>().join("; "))
+    };
+    let says = layers.iter().map(row_says).collect();
     let columns: Vec<String> = (1..=hot).map(|rank| rank.to_string()).collect();
     let mut table = Table::new(&["layer", "expert", "load", "replicas", "GPUs"]);
     for layer in 0..facts.layers().min(MOST_LAYERS) {
@@ -236,7 +262,7 @@ fn hot_experts(facts: &Facts) -> Section {
             ]);
         }
     }
-    let counts = heat_map(&rows, &columns, ("experts of a layer, the hottest first", "layer"), None)
+    let counts = heat_map(&rows, &columns, ("experts of a layer, the hottest first", "layer"), None, says)
         .with_name("replicas", "Replicas of hot experts", "How often the plan holds each of them.")
         .with_table(table);
     let text = |count: usize| match count {
@@ -257,7 +283,7 @@ fn homes(facts: &Facts, layer: usize) -> Chart {
     let name = facts.layer_name(layer);
     let runs = runs(facts.cluster.num_gpus(), 128);
     let mut table = Table::new(&["expert", "load", "GPUs"]);
-    let mut rows: Vec<(String, Vec<Cell>)> = Vec::new();
+    let (mut rows, mut says): (Vec<(String, Vec<Cell>)>, Vec<String>) = Default::default();
     for expert in facts.hottest(layer).into_iter().take(HOT) {
         let (homes, share) = (facts.homes(layer, expert), facts.share(layer, expert) * 100.0);
         let cells = runs.iter().map(|run| {
@@ -268,10 +294,11 @@ fn homes(facts: &Facts, layer: usize) -> Chart {
         });
         rows.push((expert.to_string(), cells.collect()));
         let told: Vec<String> = homes.iter().map(usize::to_string).collect();
+        says.push(format!("expert {expert} ({share:.2} %) on GPUs {}", told.join(", ")));
         table.rows.push(vec![expert.to_string(), format!("{share:.2} %"), told.join(", ")]);
     }
     let columns: Vec<String> = runs.iter().map(|run| run.start.to_string()).collect();
-    heat_map(&rows, &columns, ("GPU", "expert"), None)
+    heat_map(&rows, &columns, ("GPU", "expert"), None, says)
         .with_name(
             "homes",
             &format!("Where the hottest experts of layer {name} live"),
@@ -334,7 +361,7 @@ fn moves(facts: &Facts) -> Option<Section> {
         )],
         key: vec![],
         charts: vec![
-            slots.with_name("moves", "Slots that move", "Point at a bar for its bytes."),
+            slots.with_name("moves", "Slots that move", "Each bar tells its bytes."),
             rounds.with_name("rounds", "Rounds of transfers", "Numbers: in the table beside."),
         ],
     })

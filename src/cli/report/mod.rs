@@ -14,7 +14,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::progress::Progress;
-use super::{Part, io, print, words};
+use super::{MapForm, Part, io, print, words};
 use crate::Error;
 use data::Facts;
 use page::{Section, Tile};
@@ -23,18 +23,23 @@ use page::{Section, Tile};
 #[command(after_help = "Examples:
   eplb report loads.json plan.json -o report.html
   eplb report loads.json old.json new.json --expert-bytes 18874368 -o report.html
+  eplb report loads.json map.npy --gpus 32 -o report.html     a map of another program
   eplb report --replay replay.json --svg charts
 
+A plan file tells its cluster, and a map beside it has the same; else --gpus, --groups and --nodes tell that of maps.
 Exit codes: 0 written, 2 bad input or a file that could not be read or written.")]
 pub struct Report {
     /// Load file, as for `eplb plan`; - is standard input
     #[arg(required_unless_present_any = ["replay", "advice"])]
     loads: Option<PathBuf>,
-    /// Plan files in order of time: the page is about the last, and about what moves from the one before it
-    #[arg(requires = "loads")]
+    /// Plans or maps in any format of `eplb convert`, in order of time: the page is about the last, and about what moves from
+    /// the one before it
+    #[arg(requires = "loads", value_name = "PLAN")]
     plans: Vec<PathBuf>,
     #[command(flatten)]
     part: Part,
+    #[command(flatten)]
+    maps: MapForm,
     /// What `eplb replay --json` printed: its curves
     #[arg(long, value_name = "FILE")]
     replay: Option<PathBuf>,
@@ -63,9 +68,9 @@ impl Report {
         let progress = Progress::new(4, "steps");
         if let Some(loads) = &self.loads {
             if self.plans.is_empty() {
-                return Err(words::needed("PLAN", "a plan file: eplb plan LOADS ... --out PLAN makes one"));
+                return Err(words::needed("PLAN", "a plan or map: eplb plan LOADS ... --out PLAN makes one"));
             }
-            let facts = Facts::gather(loads, &self.part, &self.plans, self.expert_bytes)?;
+            let facts = Facts::gather(loads, &self.part, &self.plans, &self.maps, self.expert_bytes)?;
             progress.step();
             lead = facts.lead();
             tiles = facts.tiles();

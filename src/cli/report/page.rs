@@ -59,10 +59,11 @@ fn section(section: &Section) -> String {
 fn figure(chart: &Chart) -> String {
     let class = if chart.wide { " class=\"wide\"" } else { "" };
     format!(
-        "\n<figure{class}><figcaption>{}<span>{}</span></figcaption><div class=\"scroll\">{}</div>{}{}</figure>",
+        "\n<figure{class}><figcaption>{}<span>{}</span></figcaption><div class=\"scroll\"><div class=\"plot\">{}{}</div></div>{}{}</figure>",
         escaped(&chart.title),
         escaped(&chart.note),
         chart.element(),
+        chart.keys(),
         table(&chart.summary, None),
         table(&chart.table, Some(&chart.title))
     )

@@ -27,6 +27,7 @@ circle:hover{fill-opacity:1;fill:var(--ink)}
 /// All else of a page.
 pub const PAGE: &str = "\
 *{box-sizing:border-box}
+html{scroll-padding:1rem 0 7rem}
 body{margin:0 auto;max-width:1180px;padding:1rem;background:var(--paper);color:var(--ink);font:15px/1.5 system-ui,sans-serif;color-scheme:light dark}
 h1{font-size:1.5rem;margin:.3rem 0}
 h2{font-size:1.15rem;margin:2rem 0 .3rem}
@@ -40,9 +41,17 @@ p{margin:.3rem 0;max-width:75ch;overflow-wrap:anywhere}
 .charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(430px,100%),1fr));gap:1rem}
 figure{margin:0;background:var(--card);border:1px solid var(--rule);border-radius:8px;padding:.7rem;min-width:0;break-inside:avoid}
 figure.wide{grid-column:1/-1}
-figure svg{display:block;width:100%;max-width:520px;height:auto}
+figure svg{display:block;width:100%;height:auto}
+.plot{position:relative;max-width:520px}
+.keys label{position:static;pointer-events:none}
+.keys input{appearance:none;position:absolute;margin:0;padding:0;border:0;background:none;pointer-events:none;left:calc(var(--l) + var(--x,0)*var(--w)/var(--n));top:calc(var(--t) + var(--y,0)*var(--h)/var(--n));width:var(--w);height:var(--h)}
+.rows input{--y:var(--i);height:calc(var(--h)/var(--n))}
+.columns input{--x:var(--i);width:calc(var(--w)/var(--n))}
+.keys input:focus{outline:2px solid var(--ink);outline-offset:1px;z-index:1}
+.keys span{display:none;position:fixed;z-index:2;left:0;right:0;bottom:0;margin:0 auto;max-width:1180px;padding:.4rem 1rem;background:var(--paper);color:var(--ink);border:1px solid var(--ink);font-size:.85rem}
+.keys input:focus+span{display:block}
 figure.wide .scroll{overflow-x:auto}
-figure.wide svg{max-width:940px;min-width:600px}
+figure.wide .plot{max-width:940px;min-width:600px}
 figcaption{font-weight:600;margin-bottom:.3rem}
 figcaption span{display:block;font-weight:400;font-size:.85rem}
 details{margin-top:.4rem;font-size:.85rem}
@@ -54,5 +63,5 @@ th:first-child,td:first-child{text-align:left}
 .key{display:flex;flex-wrap:wrap;gap:.2rem .9rem;padding:0;margin:.4rem 0;list-style:none;font-size:.85rem}
 .key svg{width:14px;height:14px;vertical-align:-2px;margin-right:.3rem}
 pre{background:var(--card);border:1px solid var(--rule);border-radius:8px;padding:.6rem;white-space:pre-wrap;overflow-wrap:anywhere}
-@media print{body{max-width:none;padding:0;font-size:11px}figure,.tiles div{border-color:#999}details:not([open])>summary{display:none}.table{max-height:none}*{print-color-adjust:exact;-webkit-print-color-adjust:exact}}
+@media print{body{max-width:none;padding:0;font-size:11px}figure,.tiles div{border-color:#999}.keys{display:none}details:not([open])>summary{display:none}.table{max-height:none}*{print-color-adjust:exact;-webkit-print-color-adjust:exact}}
 ";

@@ -13,10 +13,23 @@ pub struct Chart {
     size: (f64, f64),
     body: String,
     pub table: Table,
+    /// What the keyboard goes through.
+    pub marks: Marks,
     /// A short table that is always seen.
     pub summary: Table,
     /// Whether it takes the whole width of a page.
     pub wide: bool,
+}
+
+/// The rows or columns of a chart, which the arrow keys go through: one stop for the tab key a chart, whatever its size.
+#[derive(Default)]
+pub struct Marks {
+    /// Whether they lie one below the other.
+    rows: bool,
+    /// Left, top, width and height of all of them, in the units of the view box.
+    area: [f64; 4],
+    /// The numbers of each, as text.
+    says: Vec<String>,
 }
 
 /// Numbers as text, row by row.
@@ -69,6 +82,41 @@ impl Chart {
         self
     }
 
+    fn with_marks(mut self, rows: bool, area: [f64; 4], says: Vec<String>) -> Self {
+        self.marks = Marks { rows, area, says };
+        self
+    }
+
+    /// What a page lays over the chart: a group of radio buttons, which browsers step through by the arrow keys without
+    /// any script. They are seen while they have the focus alone, and let the pointer through to the marks below them.
+    pub fn keys(&self) -> String {
+        let Marks { rows, area, says } = &self.marks;
+        if says.is_empty() {
+            return String::new();
+        }
+        let (width, height) = self.size;
+        let [left, top, wide, high] = area;
+        let percent = |part: f64, whole: f64| format!("{:.2}%", part / whole * 100.0);
+        let mut text = format!(
+            "<div class=\"keys {}\" role=\"radiogroup\" aria-label=\"Numbers: {}\" style=\"--n:{};--l:{};--t:{};--w:{};--h:{}\">",
+            if *rows { "rows" } else { "columns" },
+            escaped(&self.title),
+            says.len(),
+            percent(*left, width),
+            percent(*top, height),
+            percent(*wide, width),
+            percent(*high, height)
+        );
+        for (at, says) in says.iter().enumerate() {
+            text += &format!(
+                "<label><input type=\"radio\" name=\"{}\" style=\"--i:{at}\"/><span>{}</span></label>",
+                self.name,
+                escaped(says)
+            );
+        }
+        text + "</div>"
+    }
+
     pub fn with_summary(mut self, summary: Table) -> Self {
         self.summary = summary;
         self
@@ -83,6 +131,7 @@ impl Chart {
             size,
             body,
             table: Table::default(),
+            marks: Marks::default(),
             summary: Table::default(),
             wide: size.0 > NARROW,
         }
@@ -114,13 +163,14 @@ impl Chart {
     }
 }
 
-/// Rows of cells, each row with its label; labels are shown where there is room. A cell without a class is not drawn: the
+/// Rows of cells, each row with its label and what it says as a whole; labels are shown where there is room. A cell without a class is not drawn: the
 /// ground is seen there, where there is one.
 pub fn heat_map(
     rows: &[(String, Vec<Cell>)],
     columns: &[String],
     axes: (&str, &str),
     ground: Option<(&str, &str)>,
+    says: Vec<String>,
 ) -> Chart {
     let count = rows.iter().map(|(_, cells)| cells.len()).max().unwrap_or(0).max(1);
     let width = NARROW - LEFT - RIGHT;
@@ -138,8 +188,16 @@ pub fn heat_map(
     }
     for (y, (_, cells)) in rows.iter().enumerate() {
         body += &format!("<g transform=\"translate(0 {y})\">");
-        for (x, (class, says)) in cells.iter().enumerate().filter(|(_, (class, _))| !class.is_empty()) {
-            body += &format!("<rect x=\"{x}\" class=\"{class}\"><title>{}</title></rect>", escaped(says));
+        // Cells of a class together: its name is said once.
+        let mut classes: Vec<&str> = cells.iter().map(|(class, _)| class.as_str()).collect();
+        classes.sort_unstable();
+        classes.dedup();
+        for &class in classes.iter().filter(|class| !class.is_empty()) {
+            body += &format!("<g class=\"{class}\">");
+            for (x, (_, says)) in cells.iter().enumerate().filter(|(_, (of, _))| of == class) {
+                body += &format!("<rect x=\"{x}\"><title>{}</title></rect>", escaped(says));
+            }
+            body += "</g>";
         }
         body += "</g>";
     }
@@ -156,7 +214,7 @@ pub fn heat_map(
     }
     body += &x_labels(columns, width, height, 0.5);
     body += &axis_names(axes, width, height);
-    Chart::of((NARROW, TOP + height + BOTTOM), body)
+    Chart::of((NARROW, TOP + height + BOTTOM), body).with_marks(true, [LEFT, TOP, width, height], says)
 }
 
 /// One bar a value, from 0 up to the largest or `top`; a dashed line at `mark`, where there is one.
@@ -188,7 +246,8 @@ pub fn bars(
     }
     body += &x_labels(columns, width, HEIGHT, 0.5);
     body += &axis_names(axes, width, HEIGHT);
-    Chart::of((NARROW, TOP + HEIGHT + BOTTOM), body)
+    let says = values.iter().map(|(_, says)| says.clone()).collect();
+    Chart::of((NARROW, TOP + HEIGHT + BOTTOM), body).with_marks(false, [LEFT, TOP, width, HEIGHT], says)
 }
 
 /// Lines over the same steps, between the least and the largest value, with a legend below.
@@ -229,7 +288,18 @@ pub fn lines(lines: &[Line], columns: &[String], axes: (&str, &str)) -> Chart {
     body += &x_labels(columns, width, HEIGHT, if columns.len() > 1 { 0.0 } else { 0.5 });
     body += &axis_names(axes, width, HEIGHT);
     let (legend, height) = legend(lines, full, TOP + HEIGHT + BOTTOM + 8.0);
-    Chart::of((full, height), body + &legend)
+    let says = (0..columns.len()).map(|at| {
+        let value = |line: &Line| {
+            let value = line.values.get(at).copied().flatten()?;
+            Some(format!("{} {value:.4}", line.name))
+        };
+        let values: Vec<String> = lines.iter().filter_map(value).collect();
+        format!("{} {}: {}", axes.0, columns[at], values.join("; "))
+    });
+    // A column is around its points.
+    let each = if columns.len() > 1 { width / steps } else { width };
+    let area = [x(0) - each / 2.0, TOP, each * columns.len() as f64, HEIGHT];
+    Chart::of((full, height), body + &legend).with_marks(false, area, says.collect())
 }
 
 /// The names of lines, in rows from `y` on; and where they end.
