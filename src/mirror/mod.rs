@@ -28,6 +28,7 @@ pub struct Starts {
     pub combined: Vec<u32>,
     /// `[experts][windows]`.
     pub loads: Vec<u32>,
+    counts: s5_counts::Tables,
     search: s5_search::Search,
 }
 
@@ -41,7 +42,7 @@ impl Starts {
         (floors, stop_load): (&[u32], u32),
         ends: &mut impl FnMut(&'static str),
     ) -> Outcome {
-        let Self { candidate, combined, loads, search } = self;
+        let Self { candidate, combined, loads, counts, search } = self;
         let key = rng::key(params, group, start);
         s3_replicate::replicate(params, key, start, combined, &mut candidate.counts, &mut candidate.scratch);
         ends("s3_replicate");
@@ -50,7 +51,7 @@ impl Starts {
         let floors = (floors, stop_load);
         let (stem, outcome) = match params.search_kind() {
             SearchKind::Counts => {
-                ("s5_counts", s5_counts::search(params, key, combined, stop_load, candidate))
+                ("s5_counts", s5_counts::search(params, key, combined, stop_load, candidate, counts))
             }
             SearchKind::Trajectory => {
                 ("s5_search", s5_search::search(params, (key, start), loads, floors, candidate, search))

@@ -67,9 +67,10 @@ pub fn search(
     loads: &[u32],
     stop_load: u32,
     candidate: &mut Candidate,
+    tables: &mut Tables,
 ) -> Outcome {
     let packed = candidate.max_load();
-    let Candidate { counts, expert, snapshot, two_slots: tables, .. } = candidate;
+    let Candidate { counts, expert, snapshot, .. } = candidate;
     snapshot.clone_from(expert);
     tables.begin(loads, counts);
     let best = packed.min(tables.value(params, counts));
