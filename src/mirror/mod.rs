@@ -1,15 +1,22 @@
 //! The CPU backend: the six stages as plain sequential Rust, one file a shader.
 //!
-//! Each file here is the specification of the shader of the same stem, and computes the same integers. Sizes
-//! and constants come from [`crate::params`]; nothing here knows wgpu.
+//! Each file here is the specification of the shader of the same stem, and computes the same integers; the parts of a
+//! large stage are in a folder of its name, in files named as the shader's. What several stages need is in `shared`, there and here.
+//! Sizes and constants come from [`crate::params`]; nothing here knows wgpu.
 
 use candidate::{Candidate, Outcome};
 
 use crate::params::{Params, SearchKind};
 
-pub mod abreast;
-pub mod candidate;
-pub mod rng;
+pub use shared::{abreast, candidate, rng};
+
+/// What several stages need.
+mod shared {
+    pub mod abreast;
+    pub mod candidate;
+    pub mod rng;
+}
+
 pub mod s1_group_loads;
 pub mod s2_groups_to_nodes;
 pub mod s3_replicate;
