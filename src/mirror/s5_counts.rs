@@ -35,7 +35,9 @@ use crate::plan::Stop;
 use moves::index_of;
 use table::{COLUMNS, Change};
 
-pub use moves::{GAINERS, INDEX, LOSERS};
+#[cfg(feature = "gpu")]
+pub use moves::INDEX;
+pub use moves::{GAINERS, LOSERS};
 
 /// A target is the best value less a part of it, 1 / 2^6 at first. After 2 iterations without a new best the part is
 /// halved, down to 1 / 2^16: what is easier to reach has less room for a detour.
