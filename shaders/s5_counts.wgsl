@@ -1,5 +1,5 @@
 // Stage 5 where GPUs have two slots: search the replica counts alone. Reads `results` (node loads), `groups` (the bound);
-// writes `arena`. What is computed, and why, is said in `src/mirror/s5_counts/`.
+// writes `arena`. What is computed, and why, is said in `src/mirror/s5_counts.rs`.
 //
 // search_counts  one workgroup a queued candidate: at first the order of experts and the fold of the counts it has, then
 //                iterations of the search

@@ -112,6 +112,27 @@ fn propose(rebalancer: &mut Rebalancer, cluster: &Cluster, limits: &MoveLimits, 
     }
 }
 
+/// What does not fit is refused, and changes nothing.
+fn refuse(
+    rebalancer: &mut Rebalancer,
+    random: &mut Random,
+    cluster: &Cluster,
+    (layers, experts): (usize, usize),
+    has_observed: bool,
+) {
+    let more = experts + 1 + random.below(3);
+    let other = window(random, layers, more);
+    if has_observed || cluster.check_experts(other.experts()).is_err() {
+        assert!(rebalancer.observe(other.clone()).is_err());
+    }
+    let two = Loads::from_windows(&[other.clone(), other], &[1.0; 2]).expect("one shape");
+    assert!(rebalancer.observe(two).is_err());
+    if has_observed {
+        let running = map(random, layers + 1, experts, cluster.num_slots());
+        assert!(rebalancer.apply(running).is_err());
+    }
+}
+
 fn walk(seed: u64, steps: usize) {
     let mut random = Random(seed);
     let planner = Planner::new(DeviceChoice::Cpu).expect("the CPU backend is always there");
@@ -157,20 +178,8 @@ fn walk(seed: u64, steps: usize) {
                     let running = map(&mut random, layers, experts, cluster.num_slots());
                     rebalancer.apply(running).expect("a map of these layers");
                 }
-                // What does not fit is refused, and changes nothing.
                 4 => {
-                    let more = experts + 1 + random.below(3);
-                    let other = window(&mut random, layers, more);
-                    let known = last.is_some() || cluster.check_experts(other.experts()).is_err();
-                    if known {
-                        assert!(rebalancer.observe(other.clone()).is_err());
-                    }
-                    let two = Loads::from_windows(&[other.clone(), other], &[1.0; 2]).expect("one shape");
-                    assert!(rebalancer.observe(two).is_err());
-                    if last.is_some() {
-                        let running = map(&mut random, layers + 1, experts, cluster.num_slots());
-                        assert!(rebalancer.apply(running).is_err());
-                    }
+                    refuse(&mut rebalancer, &mut random, &cluster, (layers, experts), last.is_some());
                 }
                 // The cluster grows or shrinks: a new loop restores what ran.
                 5 => {

@@ -155,6 +155,16 @@ fn windows_that_break_a_rule_are_refused() {
     assert!(error(&[two, window(2)], &[1.0; 2]).starts_with("window 0 several windows"));
 }
 
+/// Of both policies, of few and many slots a GPU, and one with free slots.
+fn small_clusters() -> [Cluster; 4] {
+    [
+        Cluster::new(48, 4, 2, 8).unwrap(),
+        Cluster::new(40, 1, 1, 8).unwrap(),
+        Cluster::new(32, 1, 1, 16).unwrap(),
+        Cluster::with_slots_per_gpu(42, 4, 2, 6, 8).unwrap(),
+    ]
+}
+
 /// No drift, no limits and no start may make a plan worse than it was, or pass a limit.
 #[test]
 fn plans_from_a_previous_one_keep_their_promises() {
@@ -162,12 +172,7 @@ fn plans_from_a_previous_one_keep_their_promises() {
         Config { cases: 60, ..Config::default() },
         TestRng::deterministic_rng(RngAlgorithm::ChaCha),
     );
-    let clusters = [
-        Cluster::new(48, 4, 2, 8).unwrap(),
-        Cluster::new(40, 1, 1, 8).unwrap(),
-        Cluster::new(32, 1, 1, 16).unwrap(),
-        Cluster::with_slots_per_gpu(42, 4, 2, 6, 8).unwrap(),
-    ];
+    let clusters = small_clusters();
     let cases = (
         (0..4usize, 0..1000u64, 0..3usize, 1..6usize),
         (

@@ -3,6 +3,7 @@
 //! - [`problem`]: what to give the planner, and what it refuses;
 //! - [`quick_start`]: a first plan, from the command line and from code;
 //! - [`report`]: how many replicas to choose, and pages to look at;
+//! - [`serving`]: plans over time, what to set, and what it brings;
 //! - [`how_it_works`]: one small layer, followed through the stages by hand;
 //! - [`determinism`]: plans made on several ranks;
 //! - [`coming_from`]: what to type, coming from another program.
@@ -22,6 +23,11 @@ pub mod quick_start {
 /// How many replicas to choose, and pages to look at.
 pub mod report {
     #![doc = include_str!("report.md")]
+}
+
+/// Plans over time: what to set, and what it brings.
+pub mod serving {
+    #![doc = include_str!("serving.md")]
 }
 
 /// One small layer, followed through the stages by hand.

@@ -2,9 +2,7 @@
 
 use std::path::Path;
 
-use super::json;
-use crate::error::{Error, ParseError};
-use crate::trace::strict;
+use crate::error::Error;
 
 /// The formats of maps.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -60,18 +58,6 @@ impl PlanFormat {
         format.or_else(|| Self::of_path(path)).ok_or_else(|| {
             Error::unwritable(path, "its ending is not json, yaml or npy; a format says what it is")
         })
-    }
-
-    /// The format of a file's content, as far as that tells.
-    pub(super) fn of_bytes(bytes: &[u8]) -> Result<Self, ParseError> {
-        let start = bytes.iter().copied().find(|byte| !byte.is_ascii_whitespace());
-        match start {
-            None => Err(ParseError::content("the file is empty")),
-            _ if bytes.starts_with(b"\x93NUMPY") => Ok(Self::Npy),
-            // An object or array of JSON is YAML too.
-            Some(b'{' | b'[') => json::format_of(&strict::read(bytes, "a plan file or a map")?),
-            _ => Ok(Self::TensorRtLlm),
-        }
     }
 }
 

@@ -22,7 +22,7 @@ use crate::error::{Error, ParseError};
 use crate::loads::{self, Loads, MAX_LAYERS};
 use crate::plan::Plan;
 use crate::previous::PreviousMap;
-use crate::trace::{self, PlanFile, plan_bytes, read_file};
+use crate::trace::{self, PlanFile, plan_bytes, read_file, strict};
 
 pub use format::PlanFormat;
 
@@ -109,7 +109,7 @@ impl MapFile {
     /// # Errors
     /// What is wrong in them, by layer and slot; and where they could be two things.
     pub fn of_bytes(bytes: &[u8], format: Option<PlanFormat>) -> Result<Self, ParseError> {
-        let format = format.map_or_else(|| PlanFormat::of_bytes(bytes), Ok)?;
+        let format = format.map_or_else(|| format_of(bytes), Ok)?;
         Self::parse(format, bytes)
     }
 
@@ -350,6 +350,18 @@ impl From<&Plan> for MapFile {
             gpus: Some(plan.cluster().num_gpus()),
             plan: None,
         }
+    }
+}
+
+/// The format of a file's content, as far as that tells.
+fn format_of(bytes: &[u8]) -> Result<PlanFormat, ParseError> {
+    let start = bytes.iter().copied().find(|byte| !byte.is_ascii_whitespace());
+    match start {
+        None => Err(ParseError::content("the file is empty")),
+        _ if bytes.starts_with(b"\x93NUMPY") => Ok(PlanFormat::Npy),
+        // An object or array of JSON is YAML too.
+        Some(b'{' | b'[') => json::format_of(&strict::read(bytes, "a plan file or a map")?),
+        _ => Ok(PlanFormat::TensorRtLlm),
     }
 }
 

@@ -1,15 +1,22 @@
 //! The CPU backend: the six stages as plain sequential Rust, one file a shader.
 //!
-//! Each file here is the specification of the shader of the same stem, and computes the same integers. Sizes
-//! and constants come from [`crate::params`]; nothing here knows wgpu.
+//! Each file here is the specification of the shader of the same stem, and computes the same integers; the parts of a
+//! large stage are in a folder of its name, in files named as the shader's. What several stages need is in `shared`, there and here.
+//! Sizes and constants come from [`crate::params`]; nothing here knows wgpu.
 
 use candidate::{Candidate, Outcome};
 
 use crate::params::{Params, SearchKind};
 
-pub mod abreast;
-pub mod candidate;
-pub mod rng;
+pub use shared::{abreast, candidate, rng};
+
+/// What several stages need.
+mod shared {
+    pub mod abreast;
+    pub mod candidate;
+    pub mod rng;
+}
+
 pub mod s1_group_loads;
 pub mod s2_groups_to_nodes;
 pub mod s3_replicate;
@@ -28,6 +35,7 @@ pub struct Starts {
     pub combined: Vec<u32>,
     /// `[experts][windows]`.
     pub loads: Vec<u32>,
+    counts: s5_counts::Tables,
     search: s5_search::Search,
 }
 
@@ -41,7 +49,7 @@ impl Starts {
         (floors, stop_load): (&[u32], u32),
         ends: &mut impl FnMut(&'static str),
     ) -> Outcome {
-        let Self { candidate, combined, loads, search } = self;
+        let Self { candidate, combined, loads, counts, search } = self;
         let key = rng::key(params, group, start);
         s3_replicate::replicate(params, key, start, combined, &mut candidate.counts, &mut candidate.scratch);
         ends("s3_replicate");
@@ -50,7 +58,7 @@ impl Starts {
         let floors = (floors, stop_load);
         let (stem, outcome) = match params.search_kind() {
             SearchKind::Counts => {
-                ("s5_counts", s5_counts::search(params, key, combined, stop_load, candidate))
+                ("s5_counts", s5_counts::search(params, key, combined, stop_load, candidate, counts))
             }
             SearchKind::Trajectory => {
                 ("s5_search", s5_search::search(params, (key, start), loads, floors, candidate, search))

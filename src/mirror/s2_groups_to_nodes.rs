@@ -1,10 +1,14 @@
 //! Stage 2, the mirror of `shaders/s2_groups_to_nodes.wgsl`: which groups each node holds.
 
+mod gather;
+
 use std::borrow::Cow;
 
 use crate::mirror::rng;
 use crate::options::GroupRule;
 use crate::params::{ASSIGNMENT_WALK, GROUP_SWAP_PAIRS, GROUP_SWAP_STEPS, Params, SAMPLED_ASSIGNMENTS};
+
+pub use gather::{node_bound, node_loads};
 
 /// A balanced assignment of groups to nodes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -96,15 +100,6 @@ pub fn greedy(params: &Params, loads: &[u32], group_loads: &[u32]) -> Assignment
     Assignment { groups, bound }
 }
 
-/// The loads of the experts of a node that holds `groups`, in its own numbering: group by group, expert by expert.
-pub fn node_loads(params: &Params, groups: &[u32], loads: &[u32], out: &mut Vec<u32>) {
-    out.clear();
-    for &group in groups {
-        let first = (group * params.group_size) as usize;
-        out.extend_from_slice(&loads[first..first + params.group_size as usize]);
-    }
-}
-
 /// The largest node load over GPUs a node, rounded up.
 pub fn node_average(params: &Params, groups: &[u32], group_loads: &[u32]) -> u32 {
     let nodes = groups.chunks_exact(params.node_groups as usize);
@@ -121,12 +116,6 @@ fn exact_bound(params: &Params, groups: &[u32], average: u32, loads: &[u32]) -> 
         bound = lightest_heaviest(params, &node, bound);
     }
     bound
-}
-
-/// What no placement of a node goes below: the larger of its load per GPU and its heaviest replica under the counts
-/// that keep that lightest.
-pub fn node_bound(params: &Params, loads: &[u32]) -> u32 {
-    lightest_heaviest(params, loads, loads.iter().sum::<u32>().div_ceil(params.node_gpus))
 }
 
 /// The least `t >= floor` such that counts exist under which no replica is heavier than `t`, by bisection:

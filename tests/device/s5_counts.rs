@@ -1,7 +1,7 @@
 use super::*;
 use crate::cases::Random;
 use crate::engine::recording::Dispatch;
-use crate::mirror::s5_counts::search;
+use crate::mirror::s5_counts::{Tables, search};
 use crate::params::SearchKind;
 use crate::{Cluster, Duplicates, Loads, PlanOptions};
 
@@ -104,9 +104,11 @@ fn assert_equal_searches(gpu: &Gpu, bench: &Bench, change: impl Fn(&mut Recordin
     let control = bench.run_candidates(gpu, &recording, base.at_control, 2);
     let snapshots = bench.run_candidates(gpu, &recording, base.at_snapshot, base.node_slots);
     let counts = bench.run_candidates(gpu, &recording, base.at_counts, base.node_experts);
+    let mut tables = Tables::default();
     bench.each_candidate(|packed, candidate| {
         let number = packed.number;
-        let outcome = search(&bench.params, packed.key, packed.combined, packed.stop_load, candidate);
+        let outcome =
+            search(&bench.params, packed.key, packed.combined, packed.stop_load, candidate, &mut tables);
         let found = &control[number];
         let expected = [outcome.end as u32, outcome.max];
         assert_same("end and max", bench.case.seed, &expected, &[found[END], found[BEST_MAX]]);

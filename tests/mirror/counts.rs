@@ -54,7 +54,8 @@ impl Call {
             counts: self.packed.counts.clone(),
             ..Candidate::default()
         };
-        let outcome = s5_counts::search(&params, self.key, &self.loads, stop_load, &mut found);
+        let mut tables = s5_counts::Tables::default();
+        let outcome = s5_counts::search(&params, self.key, &self.loads, stop_load, &mut found, &mut tables);
         let mut counts = vec![0; self.loads.len()];
         found.snapshot.iter().for_each(|&e| counts[e as usize] += 1);
         assert_eq!(counts, found.counts);

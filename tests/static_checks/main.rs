@@ -4,6 +4,7 @@
 //! run over everything the library ships, and over small fixtures with one fault each, which show that the
 //! check can fail.
 
+mod circles;
 mod fixture;
 mod floats;
 mod host;

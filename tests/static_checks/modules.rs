@@ -154,10 +154,10 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
     text.split(|c: char| !(c.is_alphanumeric() || c == '_')).filter(|word| !word.is_empty())
 }
 
-/// The text without comments, strings and what follows the first `#[cfg(test)]`: by the custom of this project
-/// tests stand at the end of a file. Lines keep their numbers.
-fn program_text(source: &str) -> String {
-    let source = source.split("#[cfg(test)]").next().unwrap_or_default();
+/// The text without comments, strings and the module of tests: by the custom of this project it stands at the end of
+/// a file. Lines keep their numbers.
+pub fn program_text(source: &str) -> String {
+    let source = source.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
     let (mut out, mut chars) = (String::new(), source.chars().peekable());
     while let Some(c) = chars.next() {
         match c {
@@ -183,7 +183,7 @@ fn program_text(source: &str) -> String {
 }
 
 /// The Rust files at a path, tests in files of their own (`…_tests.rs`) left out.
-fn rust_files(path: &Path) -> Vec<PathBuf> {
+pub fn rust_files(path: &Path) -> Vec<PathBuf> {
     if path.is_file() {
         return vec![path.to_path_buf()];
     }

@@ -1,5 +1,6 @@
 //! One stage, one stem: `shaders/s4_pack.wgsl`, `src/stages/s4_pack.rs`, `src/mirror/s4_pack.rs`,
-//! `tests/device/s4_pack.rs`.
+//! `tests/device/s4_pack.rs`. A large shader and its mirror have the same parts: `shaders/s5_search/exchange.wgsl`,
+//! `src/mirror/s5_search/exchange.rs`.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -9,11 +10,10 @@ use eplb_wgpu::testing::shaders;
 const PLACES: [(&str, &str); 4] =
     [("shaders", "wgsl"), ("src/stages", "rs"), ("src/mirror", "rs"), ("tests/device", "rs")];
 
-/// The stems in a folder: files `<stem>.<extension>`, and modules that are folders.
+/// The stems in a folder: files `<stem>.<extension>`.
 fn stems(folder: &Path, extension: &str) -> BTreeSet<String> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
-    let here = entries
-        .filter(|path| path.extension().is_some_and(|e| e == extension) || path.join("mod.rs").is_file());
+    let here = entries.filter(|path| path.extension().is_some_and(|e| e == extension));
     here.filter_map(|path| Some(path.file_stem()?.to_str()?.to_string())).collect()
 }
 
@@ -37,7 +37,16 @@ fn complaints(root: &Path) -> Vec<String> {
     let lacking = found.iter().flat_map(|(folder, extension, stems)| {
         all.difference(stems).map(move |stem| format!("{folder}/{stem}.{extension} is not there"))
     });
-    lacking.collect()
+    lacking.chain(all.iter().flat_map(|stem| unequal_parts(root, stem))).collect()
+}
+
+/// Where the parts of a stage's shader are not those of its mirror.
+fn unequal_parts(root: &Path, stem: &str) -> Vec<String> {
+    let [shader, mut mirror] = [("shaders", "wgsl"), ("src/mirror", "rs")]
+        .map(|(folder, extension)| stems(&root.join(folder).join(stem), extension));
+    mirror.remove("tests");
+    let parts = shader.symmetric_difference(&mirror);
+    parts.map(|part| format!("{stem}/{part} is in one of shaders and src/mirror alone")).collect()
 }
 
 /// Files of shaders that no pipeline is composed of.
@@ -88,11 +97,21 @@ mod tests {
             std::fs::write(dir.path().join(other), "").unwrap();
         }
         assert_eq!(complaints(dir.path()), Vec::<String>::new());
-        // A stage may be a folder.
-        std::fs::create_dir(dir.path().join("src/mirror/s2_b")).unwrap();
-        std::fs::write(dir.path().join("src/mirror/s2_b/mod.rs"), "").unwrap();
+        std::fs::write(dir.path().join("src/mirror/s2_b.rs"), "").unwrap();
         assert_eq!(complaints(dir.path()).len(), 3);
         assert!(complaints(dir.path()).contains(&"shaders/s2_b.wgsl is not there".to_string()));
+    }
+
+    #[test]
+    fn a_part_that_shader_or_mirror_lacks_is_found() {
+        let dir = tempfile::tempdir().unwrap();
+        for file in ["shaders/s1_a/x.wgsl", "src/mirror/s1_a/x.rs", "src/mirror/s1_a/tests.rs"] {
+            std::fs::create_dir_all(dir.path().join(file).parent().unwrap()).unwrap();
+            std::fs::write(dir.path().join(file), "").unwrap();
+        }
+        assert_eq!(unequal_parts(dir.path(), "s1_a"), Vec::<String>::new());
+        std::fs::write(dir.path().join("src/mirror/s1_a/y.rs"), "").unwrap();
+        assert_eq!(unequal_parts(dir.path(), "s1_a"), ["s1_a/y is in one of shaders and src/mirror alone"]);
     }
 
     #[test]

@@ -24,18 +24,20 @@
 //! iterations are what `params.iterations` and `params.patience` count, and a larger budget repeats what a smaller one did.
 
 mod fold;
+mod moves;
+mod order;
 mod table;
 
 use crate::mirror::candidate::{Candidate, Outcome};
 use crate::mirror::rng;
 use crate::params::Params;
 use crate::plan::Stop;
-use table::{COLUMNS, Change, merged};
+use moves::index_of;
+use table::{COLUMNS, Change};
 
-/// An iteration weighs all moves of a replica from the best of these to the best of those.
-pub const LOSERS: usize = 4;
-/// See [`LOSERS`].
-pub const GAINERS: usize = 16;
+#[cfg(feature = "gpu")]
+pub use moves::INDEX;
+pub use moves::{GAINERS, LOSERS};
 
 /// A target is the best value less a part of it, 1 / 2^6 at first. After 2 iterations without a new best the part is
 /// halved, down to 1 / 2^16: what is easier to reach has less room for a detour.
@@ -67,9 +69,10 @@ pub fn search(
     loads: &[u32],
     stop_load: u32,
     candidate: &mut Candidate,
+    tables: &mut Tables,
 ) -> Outcome {
     let packed = candidate.max_load();
-    let Candidate { counts, expert, snapshot, two_slots: tables, .. } = candidate;
+    let Candidate { counts, expert, snapshot, .. } = candidate;
     snapshot.clone_from(expert);
     tables.begin(loads, counts);
     let best = packed.min(tables.value(params, counts));
@@ -118,30 +121,6 @@ impl Run<'_> {
     }
 }
 
-/// One place in a list of the best: the excess, then a hash, then what it is for.
-fn rank(excess: u32, word: u32, index: u32) -> u64 {
-    let tie = word.wrapping_add(index.wrapping_mul(rng::PLACE_STEP)) & !INDEX | index;
-    u64::from(excess) << 32 | u64::from(tie)
-}
-
-/// The bits of [`rank`] that say what it is for: a node has at most 4,096 experts.
-pub const INDEX: u32 = 0xfff;
-
-fn index_of(rank: u64) -> usize {
-    (rank as u32 & INDEX) as usize
-}
-
-/// Puts a rank into a list of the least, rising, `u64::MAX` where it is empty.
-fn offer<const N: usize>(list: &mut [u64; N], mut rank: u64) {
-    if rank < list[N - 1] {
-        for entry in list {
-            let (low, high) = (rank.min(*entry), rank.max(*entry));
-            *entry = low;
-            rank = high;
-        }
-    }
-}
-
 /// All that the search remembers, kept from candidate to candidate for its memory alone.
 #[derive(Default)]
 pub struct Tables {
@@ -174,46 +153,6 @@ pub struct Tables {
 }
 
 impl Tables {
-    /// Shares and order for some counts, which are the best so far.
-    fn begin(&mut self, loads: &[u32], counts: &[u32]) {
-        let experts = loads.len();
-        for array in [&mut self.share, &mut self.more, &mut self.fewer, &mut self.row, &mut self.tabu] {
-            array.clear();
-            array.resize(experts, 0);
-        }
-        self.changes.iter_mut().for_each(|changes| changes.resize(experts, Change::default()));
-        self.best_counts.clear();
-        self.best_counts.extend_from_slice(counts);
-        (0..experts).for_each(|e| self.weigh(loads, counts, e));
-        let Self { order, share, .. } = self;
-        order.clear();
-        order.extend(0..experts as u32);
-        order.sort_unstable_by_key(|&e| (u32::MAX - share[e as usize], e));
-    }
-
-    /// The loads of an expert's replicas.
-    fn weigh(&mut self, loads: &[u32], counts: &[u32], e: usize) {
-        let (load, count) = (loads[e], counts[e]);
-        self.share[e] = load / count;
-        self.more[e] = load / (count + 1);
-        self.fewer[e] = if count > 1 { load / (count - 1) } else { 0 };
-    }
-
-    /// Brings an expert whose share changed to its place in the order.
-    fn reorder(&mut self, e: usize) {
-        let Self { order, share, .. } = self;
-        let mut at = order.iter().position(|&other| other == e as u32).unwrap_or(0);
-        let goes_before = |a: u32, b: u32| (share[b as usize], a) < (share[a as usize], b);
-        while at > 0 && goes_before(order[at], order[at - 1]) {
-            order.swap(at, at - 1);
-            at -= 1;
-        }
-        while at + 1 < order.len() && goes_before(order[at + 1], order[at]) {
-            order.swap(at, at + 1);
-            at += 1;
-        }
-    }
-
     /// The search itself, from the counts at hand.
     fn iterate(&mut self, mut run: Run<'_>, counts: &mut [u32]) -> Outcome {
         let mut iteration = 0;
@@ -268,46 +207,5 @@ impl Tables {
             run.slack = 0;
         }
         raises
-    }
-
-    /// The experts that leave the least excess with one replica more, or with one less, best first.
-    fn list<const GAINS: bool, const N: usize>(
-        &mut self,
-        params: &Params,
-        counts: &[u32],
-        word: u32,
-    ) -> [u64; N] {
-        let mut list = [u64::MAX; N];
-        for (e, &count) in counts.iter().enumerate() {
-            if if GAINS { count >= params.max_count } else { count < 2 } {
-                continue;
-            }
-            let (share, count) = if GAINS { (self.more[e], count + 1) } else { (self.fewer[e], count - 1) };
-            let change = self.change(counts, e, share, count);
-            self.changes[usize::from(GAINS)][e] = change;
-            offer(&mut list, rank(self.excess_after(change.0.into_iter()), word, e as u32));
-        }
-        list
-    }
-
-    /// The move that leaves the least excess, by its places in the lists; experts that are to be left alone take part
-    /// where that is less than `least`.
-    fn best_move(&self, iteration: u32, word: u32, least: u32, losers: &[u64], gainers: &[u64]) -> u64 {
-        let mut best = u64::MAX;
-        for (i, &loser) in losers.iter().enumerate().take_while(|(_, rank)| **rank < u64::MAX) {
-            let x = index_of(loser);
-            for (j, &gainer) in gainers.iter().enumerate().take_while(|(_, rank)| **rank < u64::MAX) {
-                let y = index_of(gainer);
-                if x == y {
-                    continue;
-                }
-                let excess = self.excess_after(merged(&self.changes[0][x], &self.changes[1][y]));
-                let is_free = self.tabu[x] <= iteration && self.tabu[y] <= iteration;
-                if is_free || excess < least {
-                    best = best.min(rank(excess, word, (i * GAINERS + j) as u32));
-                }
-            }
-        }
-        best
     }
 }

@@ -1,6 +1,5 @@
 //! One candidate plan of a node, as stages 3 to 5 build and improve it.
 
-use crate::mirror::s5_counts;
 use crate::params::Params;
 use crate::plan::Stop;
 
@@ -27,8 +26,6 @@ pub struct Candidate {
     pub last: Vec<u32>,
     /// Stage 3: loads as perturbed.
     pub scratch: Vec<u32>,
-    /// The search of counts.
-    pub two_slots: s5_counts::Tables,
 }
 
 /// What stage 5 made of a candidate.
