@@ -5,6 +5,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+#[cfg(feature = "gpu")]
 use super::backend::Backend;
 use super::{Planner, checked};
 use crate::check;
