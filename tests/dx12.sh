@@ -92,6 +92,8 @@ flock 9
 recipe="$suite $packages"
 if [ "$(cat "$chroot/made" 2>/dev/null)" != "$recipe" ]; then
     say "making the chroot $chroot"
+    # What lies there and is not ours is not ours to remove.
+    [ ! -e "$chroot" ] || [ -e "$chroot/made" ] || fail "$chroot is there, and no chroot of this script"
     # It gets its name when it is whole.
     as_root rm -rf --one-file-system "$chroot.part" "$chroot"
     as_root debootstrap --variant=minbase "$suite" "$chroot.part" "$(mirror)" || fail "debootstrap failed"
