@@ -68,26 +68,20 @@ fn descend(invocation: Invocation) {
     while ended == END_RUNNING && spent < params.fuel {
         // What a driver walks through that runs all branches, masked: each loop of the shader once.
         spent += DESCENT_WALK;
-        switch phase {
-            case PHASE_STEP: {
-                begin_step(stop);
-            }
-            case PHASE_BEGIN_SWAPS: {
-                begin_swaps();
-            }
-            case PHASE_PARTNERS: {
-                mark_partner();
-            }
-            case PHASE_PROPOSE: {
-                propose();
-            }
-            case PHASE_SWAPS_ENDED: {
-                after_swaps();
-            }
-            case PHASE_BEGIN_SPLITS: {
-                begin_splits();
-            }
-            default: {}
+        // No `switch`: Direct3D's compiler FXC takes its variable, which the branches set, for the constant of each case.
+        let now = phase;
+        if now == PHASE_STEP {
+            begin_step(stop);
+        } else if now == PHASE_BEGIN_SWAPS {
+            begin_swaps();
+        } else if now == PHASE_PARTNERS {
+            mark_partner();
+        } else if now == PHASE_PROPOSE {
+            propose();
+        } else if now == PHASE_SWAPS_ENDED {
+            after_swaps();
+        } else if now == PHASE_BEGIN_SPLITS {
+            begin_splits();
         }
         // Scans have loops of their own, so that a piece of one does not walk through the others.
         while phase == PHASE_SWAP && spent < params.fuel {

@@ -291,3 +291,26 @@ fn the_cpu_backend_has_the_fingerprints_that_are_committed() {
     let output = eplb(&["check", "--fingerprints", "--device", "cpu"]);
     assert!(stdout(&output).contains("fingerprints  all equal"), "{}", stdout(&output));
 }
+
+#[test]
+fn some_of_the_fingerprints_can_be_compared() {
+    let some = |only: &[&str]| {
+        let output = eplb(&[&["check", "--fingerprints", "--device", "cpu", "--json"], only].concat());
+        let report: serde_json::Value = serde_json::from_str(&stdout(&output)).unwrap();
+        assert_eq!((output.status.code(), &report["equal"]), (Some(0), &true.into()), "{report}");
+        let names: Vec<_> = report["fingerprints"].as_object().unwrap().keys().cloned().collect();
+        assert_eq!(report["cases"], names.len() - 1, "the loads are no case");
+        names
+    };
+    assert_eq!(some(&["--only", "FAST global"]), ["fast global", "loads"]);
+    assert_eq!(some(&["--only", "largest", "--only", "gen03"]).len(), 4);
+    let output = eplb(&["check", "--fingerprints", "--device", "cpu", "--only", "steep"]);
+    let rows: Vec<_> =
+        stdout(&output).lines().map(|row| row.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+    assert!(rows.contains(&"cases 1 of 77".to_string()), "{rows:?}");
+    assert_refused(
+        &["check", "--fingerprints", "--device", "cpu", "--only", "fast", "--only", "none"],
+        "\"none\"",
+    );
+    assert_eq!(eplb(&["check", "loads.json", "plan.json", "--only", "fast"]).status.code(), Some(2));
+}

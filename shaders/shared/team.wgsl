@@ -17,18 +17,19 @@ fn is_less(a: vec2<u32>, b: vec2<u32>) -> bool {
     return a.x < b.x || (a.x == b.x && a.y < b.y);
 }
 
-// Takes the queued candidate of this workgroup, if there is one.
+// Takes the queued candidate of this workgroup, if there is one. (One way out: of a return before the end Direct3D's
+// compiler FXC says that it leaves the result unset, and the barriers after it in varying control flow.)
 fn take_team(at: Invocation) -> bool {
     take_params();
     lane = at.lane;
     leads = lane == 0u;
     // Told, so that a compiler knows it as uniform: the struct it comes in holds the lane too.
     let place = told(workgroup_of(at));
-    if place >= told(queued()) {
-        return false;
+    let is_queued = place < told(queued());
+    if is_queued {
+        take_candidate(queued_candidate(place));
     }
-    take_candidate(queued_candidate(place));
-    return true;
+    return is_queued;
 }
 
 // The leader's word, for all lanes.

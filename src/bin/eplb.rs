@@ -1,7 +1,7 @@
 //! The `eplb` command; what it does is in `eplb_wgpu::cli`.
 
 fn main() -> std::process::ExitCode {
-    #[cfg(target_os = "linux")]
+    #[cfg(all(target_os = "linux", feature = "gpu"))]
     quiet_device_selection();
     eplb_wgpu::cli::main()
 }
@@ -9,7 +9,7 @@ fn main() -> std::process::ExitCode {
 /// Without a desktop Mesa's Vulkan layer that chooses a device prints errors about it before the first answer. It reads the
 /// environment when a driver is loaded, and a process cannot safely change its own: so it begins anew, within a few
 /// milliseconds, with the variable that turns the layer off. What the user has said of the layer stays.
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", feature = "gpu"))]
 fn quiet_device_selection() {
     use std::os::unix::process::CommandExt;
     const OFF: &str = "NODEVICE_SELECT";

@@ -21,6 +21,7 @@ use crate::{Cluster, DeviceChoice, Error, Loads, bound};
   eplb check loads.json expert_map.json --strict         fails on duplicates and on a gap above 1 %
   eplb check loads.json map.npy --gpus 32 --groups 8 --nodes 4
   eplb check --fingerprints --device gpu
+  eplb check --fingerprints --only fast --only steep     on a slow device: the cases of these names
 
 A plan file tells its cluster; of a map without one, --gpus, --groups and --nodes do.
 Exit codes: 0 valid, 1 not valid or not strictly so, 2 bad input.")]
@@ -44,6 +45,9 @@ pub struct Check {
     /// Instead of files: plan a fixed list of cases, and compare with what every device has to come to
     #[arg(long, conflicts_with_all = ["loads", "plan", "window", "layers", "format", "gpus", "groups", "nodes"])]
     fingerprints: bool,
+    /// Of --fingerprints only the cases with this in their name; may be given several times
+    #[arg(long, value_name = "PART", requires = "fingerprints")]
+    only: Vec<String>,
     /// The device of --fingerprints: auto, cpu, gpu, an index or a part of a name (see `eplb devices`)
     #[arg(long, default_value = "auto", conflicts_with = "loads")]
     device: DeviceChoice,
@@ -58,7 +62,7 @@ pub struct Check {
 impl Check {
     pub fn run(self) -> Result<ExitCode, Error> {
         let (Some(loads), Some(plan)) = (&self.loads, &self.plan) else {
-            let equal = fingerprints::run(self.device, self.json)?;
+            let equal = fingerprints::run(self.device, &self.only, self.json)?;
             return Ok(if equal { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         };
         let max_gap = self.max_gap.unwrap_or(0.01);

@@ -35,14 +35,24 @@ struct Case {
     options: PlanOptions,
 }
 
-/// Plans every case on the device and prints what came out. True where all is as committed, on this device.
-pub fn run(device: DeviceChoice, as_json: bool) -> Result<bool, Error> {
-    let Committed { plan_version, fingerprints: committed } =
+/// Plans the cases on the device, those with one of `only` in their names if there is any, and prints what came out. True
+/// where all of that is as committed, on this device.
+pub fn run(device: DeviceChoice, only: &[String], as_json: bool) -> Result<bool, Error> {
+    let Committed { plan_version, fingerprints: mut committed } =
         serde_json::from_str(include_str!("../../tests/fingerprints.json"))
             .map_err(|error| Error::invalid("tests/fingerprints.json", "", error.to_string()))?;
-    let planner = Planner::new(device)?;
-    let cases = cases()?;
+    let mut cases = cases()?;
+    let all = cases.len();
+    // The loads of all cases, whichever are planned: it is one hash.
     let mut found = Fingerprints::from([(LOADS.to_string(), hash_of_loads(&cases))]);
+    for part in only {
+        if !cases.iter().any(|case| is_meant(&case.name, std::slice::from_ref(part))) {
+            return Err(Error::invalid("--only", format!("{part:?}"), "is in the name of no case"));
+        }
+    }
+    cases.retain(|case| is_meant(&case.name, only));
+    committed.retain(|name, _| name == LOADS || is_meant(name, only));
+    let planner = Planner::new(device)?;
     let mut warnings = Vec::new();
     for case in &cases {
         let plan = planner.plan(&case.loads, &case.cluster, &case.options)?;
@@ -70,7 +80,7 @@ pub fn run(device: DeviceChoice, as_json: bool) -> Result<bool, Error> {
         let mut rows = vec![
             ("device", device),
             ("plan version", PLAN_VERSION.to_string()),
-            ("cases", cases.len().to_string()),
+            ("cases", if only.is_empty() { all.to_string() } else { format!("{} of {all}", cases.len()) }),
         ];
         if plan_version != PLAN_VERSION {
             rows.push(("committed for", format!("plan version {plan_version}")));
@@ -84,6 +94,11 @@ pub fn run(device: DeviceChoice, as_json: bool) -> Result<bool, Error> {
         table(&rows)
     });
     Ok(equal)
+}
+
+/// Whether a case is one of those asked for: all are where nothing is said.
+fn is_meant(name: &str, only: &[String]) -> bool {
+    only.is_empty() || only.iter().any(|part| name.to_lowercase().contains(&part.to_lowercase()))
 }
 
 /// Names whose fingerprints are not the same on both sides, or only on one.

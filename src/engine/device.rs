@@ -4,6 +4,10 @@
 //! is not set). Its order is by kind, real GPUs first, so that `Auto` and `Gpu` are readings of the same list:
 //! `Gpu` takes its first usable adapter, `Auto` its first usable real GPU, or else the CPU backend. An adapter
 //! that cannot run the shaders stays in the list, with the reason, and is never chosen.
+//!
+//! A driver that hands its work to another one says "real GPU" of itself whatever is behind it: Wine's Direct3D 12 shows
+//! lavapipe as an NVIDIA card. So [`kind_of`] counts an adapter as software, whatever kind it gives itself, where its
+//! words or its vectors tell. Where nothing tells it is taken at its word.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -23,18 +27,37 @@ const NEEDED: [(&str, u64); 4] = [
     ("max_compute_invocations_per_workgroup", 256),
 ];
 
+/// What software drivers are called, in lower case: a driver that stands before one of them (ANGLE, Zink, a virtual
+/// machine's) has it in its own words.
+const SOFTWARE_DRIVERS: [&str; 5] =
+    ["llvmpipe", "lavapipe", "softpipe", "swiftshader", "basic render driver"];
+
+/// NVIDIA's number on the PCI bus, and the lanes that the vectors of all its GPUs have.
+const NVIDIA: (u32, u32) = (0x10de, 32);
+
+/// What kind of device an adapter is: what it says, unless it names a software driver, or is an NVIDIA card with vectors that
+/// no such card has (the processor's).
+fn kind_of(info: &wgpu::AdapterInfo) -> wgpu::DeviceType {
+    let told = format!("{} {} {}", info.name, info.driver, info.driver_info).to_lowercase();
+    let names_software = SOFTWARE_DRIVERS.iter().any(|name| told.contains(name));
+    // 0 lanes are those of a driver that does not tell.
+    let is_no_nvidia = info.vendor == NVIDIA.0 && (1..NVIDIA.1).contains(&info.subgroup_max_size);
+    if names_software || is_no_nvidia { wgpu::DeviceType::Cpu } else { info.device_type }
+}
+
 /// What an adapter is.
 fn described(adapter: &wgpu::Adapter) -> DeviceInfo {
     let info = adapter.get_info();
+    let kind = kind_of(&info);
     let limits = compute_limits(&adapter.limits(), &info);
     let unusable_because = lacks(adapter.get_downlevel_capabilities().flags).or_else(|| too_low(&limits));
     DeviceInfo {
         name: info.name,
         backend: info.backend.to_str().to_string(),
-        kind: kind_name(info.device_type).to_string(),
+        kind: kind_name(kind).to_string(),
         driver: info.driver,
         driver_info: info.driver_info,
-        is_software: info.device_type == wgpu::DeviceType::Cpu,
+        is_software: kind == wgpu::DeviceType::Cpu,
         unusable_because,
         features: adapter.features().iter_names().map(|(name, _)| name.to_string()).collect(),
         limits,
@@ -67,6 +90,9 @@ pub(crate) struct OpenDevice {
     pub queue: wgpu::Queue,
     /// What it is.
     pub info: DeviceInfo,
+    /// Whether the adapter says of itself that it is software. One that says it is a GPU, rightly or not, gets the shaders
+    /// of a GPU: its driver is made for them.
+    pub says_software: bool,
     /// What went wrong outside an error scope. What a call computes while it is set cannot be trusted.
     pub fault: Fault,
     /// How long to wait for one submission.
@@ -192,7 +218,8 @@ impl Opening {
             let message = if destroyed { "it was destroyed" } else { &message };
             seen.lose(one_line(&format!("device lost: {message}")));
         });
-        Ok(OpenDevice { device, queue, info, fault, patience: self.patience })
+        let says_software = adapter.get_info().device_type == wgpu::DeviceType::Cpu;
+        Ok(OpenDevice { device, queue, info, says_software, fault, patience: self.patience })
     }
 }
 
@@ -228,7 +255,7 @@ async fn found(memory: wgpu::MemoryBudgetThresholds) -> Vec<(DeviceInfo, wgpu::A
 
 fn sort_key(adapter: &wgpu::Adapter) -> (u8, u8, String, String) {
     let info = adapter.get_info();
-    let kind = match info.device_type {
+    let kind = match kind_of(&info) {
         wgpu::DeviceType::DiscreteGpu => 0,
         wgpu::DeviceType::IntegratedGpu => 1,
         wgpu::DeviceType::VirtualGpu => 2,

@@ -100,6 +100,34 @@ fn an_unusable_adapter_is_refused_with_its_reason() {
 }
 
 #[test]
+fn a_driver_before_a_software_driver_is_software_where_it_tells() {
+    use wgpu::DeviceType::{Cpu, DiscreteGpu, IntegratedGpu, VirtualGpu};
+    let kind = |kind, name: &str, driver: &str, vendor, vector| {
+        let mut info = wgpu::AdapterInfo::new(kind, wgpu::Backend::Dx12);
+        (info.name, info.driver, info.vendor) = (name.into(), driver.into(), vendor);
+        info.subgroup_max_size = vector;
+        kind_of(&info)
+    };
+    assert_eq!(
+        kind(VirtualGpu, "Virtio-GPU Venus (llvmpipe (LLVM 19.1.7, 256 bits))", "venus", 0x1af4, 8),
+        Cpu
+    );
+    assert_eq!(kind(IntegratedGpu, "ANGLE (Microsoft Basic Render Driver)", "", 0x1414, 4), Cpu);
+    assert_eq!(kind(DiscreteGpu, "a GPU", "SwiftShader driver", 0, 4), Cpu);
+    // Wine's vkd3d on lavapipe, and the card whose name it has.
+    assert_eq!(kind(IntegratedGpu, "NVIDIA GeForce GTX 470", "9.21.13.9135", 0x10de, 8), Cpu);
+    assert_eq!(kind(DiscreteGpu, "NVIDIA GeForce GTX 470", "9.21.13.9135", 0x10de, 32), DiscreteGpu);
+    // Vectors of 8 lanes are no news of others, and on GLES they are not told: wgpu says 4 to 128.
+    assert_eq!(kind(IntegratedGpu, "Intel(R) UHD Graphics 630", "Intel", 0x8086, 8), IntegratedGpu);
+    assert_eq!(kind(DiscreteGpu, "NVIDIA H100", "NVIDIA", 0x10de, 128), DiscreteGpu);
+    assert_eq!(kind(DiscreteGpu, "NVIDIA H100", "", 0x10de, 0), DiscreteGpu);
+    assert_eq!(
+        kind(DiscreteGpu, "AMD Radeon RX 7900", "radv Mesa 25.0.7 (LLVM 19.1.7)", 0x1002, 64),
+        DiscreteGpu
+    );
+}
+
+#[test]
 fn limits_below_webgpus_defaults_make_an_adapter_unusable() {
     let adapter = wgpu::AdapterInfo::new(wgpu::DeviceType::Other, wgpu::Backend::Gl);
     let webgpu = compute_limits(&wgpu::Limits::default(), &adapter);

@@ -52,7 +52,7 @@ impl Gpu {
     pub fn new(open: OpenDevice, shaders: &[ShaderSource]) -> Result<Self, Error> {
         let device = &open.device;
         let vector = open.info.limits.iter().find(|(name, _)| *name == "subgroup_max_size");
-        let tuning = Tuning::of(open.info.is_software, vector.map_or(0, |(_, lanes)| *lanes));
+        let tuning = Tuning::of(open.says_software, vector.map_or(0, |(_, lanes)| *lanes));
         let shaders = Shaders::new(device, shaders, tuning);
         let grids = device.create_buffer(&wgpu::BufferDescriptor {
             label: Some("grids"),

@@ -85,12 +85,12 @@ impl Tuning {
     /// On a GPU: two vectors of 32. Reasoned, not measured.
     pub const GPU: Self = Self { team: 64 };
 
-    /// That of a device with vectors of this many lanes. With teams smaller than its vector (8 lanes by default) llvmpipe
+    /// That of a device with vectors of this many lanes, software or not by its own word. With teams smaller than its vector (8 lanes by default) llvmpipe
     /// gives wrong placements, why is not known; SwiftShader computes teams of 1 to 4 rightly. GLES does not tell the
     /// vector (wgpu says 128): 16 lanes are the most that llvmpipe has.
-    pub fn of(is_software: bool, vector: u64) -> Self {
+    pub fn of(says_software: bool, vector: u64) -> Self {
         match vector {
-            _ if !is_software => Self::GPU,
+            _ if !says_software => Self::GPU,
             0..=64 => Self { team: Self::SOFTWARE.team.max(vector as u32) },
             _ => Self { team: 16 },
         }
