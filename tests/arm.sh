@@ -4,6 +4,8 @@
 #
 #     tests/arm.sh
 #
+# Exit codes: 0 the plans are the committed ones; 1 they are not; 3 what it needs cannot be had here.
+#
 # This is qemu's user mode, which translates the program's instructions: not Arm hardware. It shows that the code
 # which the compiler makes for Arm, NEON included, comes to the same plans; it says nothing about time.
 # On Debian and Ubuntu it installs what is missing (a cross linker, Arm's C library, qemu), and Rust's target by rustup.
@@ -19,6 +21,12 @@ fail() {
     exit 1
 }
 
+# Where what the script needs cannot be had here, which is no fault of the plans.
+lacks() {
+    printf 'tests/arm.sh: %s\n' "$*" >&2
+    exit 3
+}
+
 as_root() {
     if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo "$@"; fi
 }
@@ -29,15 +37,15 @@ has_packages() {
 }
 
 if ! has_packages; then
-    command -v apt-get >/dev/null || fail "needs aarch64-linux-gnu-gcc, Arm's C library and qemu-aarch64: please install them"
+    command -v apt-get >/dev/null || lacks "needs aarch64-linux-gnu-gcc, Arm's C library and qemu-aarch64: please install them"
     # Package lists may be partly unreachable and still hold what is needed.
     as_root apt-get update -q || true
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends \
-        gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user
-    has_packages || fail "gcc-aarch64-linux-gnu and qemu-user are installed, and still something is missing"
+        gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user || lacks "cannot install gcc-aarch64-linux-gnu and qemu-user"
+    has_packages || lacks "gcc-aarch64-linux-gnu and qemu-user are installed, and still something is missing"
 fi
-command -v rustup >/dev/null || fail "needs rustup, to install Rust's target $target"
-rustup target add "$target"
+command -v rustup >/dev/null || lacks "needs rustup, to install Rust's target $target"
+rustup target add "$target" || lacks "Rust's target $target cannot be had"
 
 # Without `gpu`: there is no driver to ask. Without debug information, which only takes time here.
 CARGO_PROFILE_RELEASE_DEBUG=false CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc \

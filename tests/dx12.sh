@@ -4,6 +4,8 @@
 #
 #     tests/dx12.sh [--full]
 #
+# Exit codes: 0 the plans are the committed ones; 1 they are not; 3 what it needs cannot be had here.
+#
 # A short list of cases, with the searches of the presets in use; --full takes all. What runs is Microsoft's HLSL
 # compiler (d3dcompiler_47.dll, FXC) and Wine's vkd3d on Mesa's lavapipe: not Windows, and no GPU, though the adapter
 # calls itself an integrated NVIDIA card, so that it gets the shaders as they are for GPUs.
@@ -38,6 +40,12 @@ fail() {
     exit 1
 }
 
+# Where what the script needs cannot be had here, which is no fault of the plans.
+lacks() {
+    printf 'tests/dx12.sh: %s\n' "$*" >&2
+    exit 3
+}
+
 as_root() {
     if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo "$@"; fi
 }
@@ -63,18 +71,18 @@ has() {
 
 # debootstrap is in a folder that only root has in its path.
 PATH=$PATH:/usr/sbin
-command -v apt-get >/dev/null || fail "needs Debian or Ubuntu, whose mirror the chroot is made from"
-[ "$(id -u)" -eq 0 ] || has sudo || fail "needs root or sudo: it makes a chroot"
+command -v apt-get >/dev/null || lacks "needs Debian or Ubuntu, whose mirror the chroot is made from"
+[ "$(id -u)" -eq 0 ] || has sudo || lacks "needs root or sudo: it makes a chroot"
 if ! has debootstrap x86_64-w64-mingw32-gcc npm; then
     say "installing what is missing"
     # Package lists may be partly unreachable and still hold what is needed.
     as_root apt-get update -q || true
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends \
-        debootstrap gcc-mingw-w64-x86-64-win32
-    has npm || as_root apt-get install -y -q --no-install-recommends nodejs npm
+        debootstrap gcc-mingw-w64-x86-64-win32 || lacks "cannot install debootstrap and gcc-mingw-w64-x86-64-win32"
+    has npm || as_root apt-get install -y -q --no-install-recommends nodejs npm || lacks "cannot install npm"
 fi
-has rustup || fail "needs rustup, to install Rust's target $target"
-rustup target add "$target"
+has rustup || lacks "needs rustup, to install Rust's target $target"
+rustup target add "$target" || lacks "Rust's target $target cannot be had"
 
 # The mirror of Debian that apt uses here, or Debian's own where this is no Debian.
 mirror() {
@@ -96,17 +104,17 @@ if [ "$(cat "$chroot/made" 2>/dev/null)" != "$recipe" ]; then
     [ ! -e "$chroot" ] || [ -e "$chroot/made" ] || fail "$chroot is there, and no chroot of this script"
     # It gets its name when it is whole.
     as_root rm -rf --one-file-system "$chroot.part" "$chroot"
-    as_root debootstrap --variant=minbase "$suite" "$chroot.part" "$(mirror)" || fail "debootstrap failed"
+    as_root debootstrap --variant=minbase "$suite" "$chroot.part" "$(mirror)" || lacks "debootstrap failed"
     as_root chroot "$chroot.part" env DEBIAN_FRONTEND=noninteractive sh -c "
         apt-get update -q && apt-get install -y -q --no-install-recommends ${packages//,/ } && apt-get clean" ||
-        fail "the packages of the chroot cannot be installed: ${packages//,/ }"
+        lacks "the packages of the chroot cannot be installed: ${packages//,/ }"
     printf '%s\n' "$recipe" | as_root tee "$chroot.part/made" >/dev/null
     as_root mv "$chroot.part" "$chroot"
 fi
 
 if [ ! -e "$compiler" ]; then
     say "fetching FXC"
-    npm ci --prefix tests/tint --ignore-scripts --no-audit --no-fund
+    npm ci --prefix tests/tint --ignore-scripts --no-audit --no-fund || lacks "the npm package webgpu cannot be had"
     [ -e "$compiler" ] || fail "the npm package webgpu has no $compiler"
 fi
 
