@@ -65,10 +65,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             moves.bytes(EXPERT_BYTES) >> 20,
             status.last_plan.as_secs_f64() * 1e3,
         );
-        // A real loop transfers weights here, the layers of `proposal.replan.layers_to_move()` in this order. Experts of
-        // `proposal.replan.lost()` have no replica left on any GPU: their weights come from disk.
-        for (layer, expert) in proposal.replan.lost() {
-            println!("        layer {layer}: expert {expert} comes from disk");
+        // A real loop transfers weights here, the layers of `proposal.replan.layers_to_move()` in this order. No GPU has the
+        // experts of `proposal.replan.lost()` any more: their weights come from disk.
+        if !proposal.replan.lost().is_empty() {
+            println!("        {} experts come from disk", proposal.replan.lost().len());
         }
         rebalancer.apply(proposal.plan().placement().clone())?;
     }

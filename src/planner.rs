@@ -48,7 +48,7 @@ pub struct Planner {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fallback {
-    /// The CPU backend makes the same plan, and [`Plan::warnings`] names the cause.
+    /// The CPU backend makes the same plan, and [`crate::Plan::warnings`] names the cause.
     #[default]
     Cpu,
     /// The call ends with [`Error::Device`].

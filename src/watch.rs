@@ -61,7 +61,7 @@ pub struct Progress {
     pub layers_done: usize,
     /// Layers of the call.
     pub layers: usize,
-    /// [`crate::Quality::mean_gap`] of the layers that are planned, in millionths. It is that of the search: what is done to the
+    /// [`crate::check::Quality::mean_gap`] of the layers that are planned, in millionths. It is that of the search: what is done to the
     /// plan after it can lower it. `None` while no such layer has load; and in [`crate::Planner::replan`], where the moves that
     /// are allowed are spread over layers once all are searched.
     pub mean_gap_ppm: Option<u32>,

@@ -153,11 +153,7 @@ impl Rebalancer {
     ///
     /// # Errors
     /// [`Error::Invalid`] where the windows or the map do not fit the cluster; nothing is changed then.
-    pub fn change_cluster(
-        &mut self,
-        cluster: Cluster,
-        running: impl Into<PreviousMap>,
-    ) -> Result<(), Error> {
+    pub fn change_cluster(&mut self, cluster: Cluster, running: impl Into<PreviousMap>) -> Result<(), Error> {
         let running = running.into();
         if let Some(window) = self.history.back() {
             cluster.check_experts(window.experts())?;

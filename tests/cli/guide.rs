@@ -57,6 +57,7 @@ fn prepare(folder: &Path) {
     for (name, seed) in [("loads.npy", "1"), ("loads.json", "1"), ("before.npy", "2")] {
         run(&["generate", "--layers", "3", "--seed", seed, "--out", &path(name)]);
     }
+    run(&["generate", "--layers", "3", "--windows", "3", "--out", &path("trace.npy")]);
     for (loads, plan) in [("before.npy", "old.json"), ("loads.npy", "new.json")] {
         run(&["plan", &path(loads), "--replicas", "288", "--gpus", "32", "--out", &path(plan)]);
     }
