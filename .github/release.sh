@@ -39,6 +39,9 @@ tools_bin=$bin
 "$tools_bin/python" -m pip --disable-pip-version-check install --quiet "${tools[@]}"
 export PATH=$tools_bin:$PATH
 
+# Small files: without debug information.
+export CARGO_PROFILE_RELEASE_DEBUG=false CARGO_PROFILE_RELEASE_STRIP=true
+
 linked=()
 built=target/$target/release
 if [[ $target == *-linux-gnu ]]; then

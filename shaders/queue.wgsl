@@ -1,8 +1,8 @@
 // The queue between dispatches: which candidates still run. A dispatch over the queue has as many workgroups
 // as `tally` wrote for it, so candidates that are done cost nothing.
 
-// (x, y, z) for one lane in `spread` a queued candidate, then for one workgroup a queued candidate, then for one lane a
-// (queued candidate, and block of experts; expert that may have several replicas; block of these)
+// Five grids (x, y, z). Of each queued candidate the first has `spread` lanes; the second a workgroup; the third a lane for
+// each block of experts; the fourth one for each expert that may have several replicas; the fifth one for each block of these.
 @group(1) @binding(0) var<storage, read_write> grids: array<u32>;
 
 @compute @workgroup_size(1)

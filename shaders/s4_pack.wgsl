@@ -9,7 +9,7 @@
 override AVOIDS: u32;            // whether duplicates are avoided
 override NOISY: u32;             // whether starts other than the first add noise
 override FREES: u32;             // whether slots stay free
-override GPUS: u32;              // GPUs of a node, in eights, where a lane keeps them to itself; else 0
+override GPUS: u32;              // where a lane keeps the GPUs of a node to itself, their number rounded up to eights; else 0
 
 // Scratch, behind the lists: slots in use and last expert by GPU (where a lane keeps the GPUs to itself, both in one
 // word).

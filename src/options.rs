@@ -100,8 +100,9 @@ pub struct PlanOptions {
     pub iterations: u32,
     /// A start ends after this many iterations without a new best.
     pub patience: u32,
-    /// Group assignments tried a layer at most (with [`GroupRule::BestFirst`]), in order of their bounds, from 1 to
-    /// [`MAX_ASSIGNMENTS`]. `None`: all that could win where they can be enumerated, the best few beyond.
+    /// Assignments of groups to nodes that a layer tries at most, from 1 to [`MAX_ASSIGNMENTS`]; the one with the lowest bound
+    /// comes first. `None`: where all of them can be enumerated, each that could win; else the best few of a sample. Other
+    /// rules than [`GroupRule::BestFirst`] try one.
     pub assignments: Option<u32>,
     /// How groups are given to nodes.
     pub groups: GroupRule,

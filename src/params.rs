@@ -17,14 +17,14 @@ pub fn to_map(slots: &[u32]) -> impl Iterator<Item = i32> + '_ {
     slots.iter().map(|&e| if e == FREE { -1 } else { e as i32 })
 }
 
-/// Inner loops run over blocks of this many, unrolled; work is counted in blocks.
+/// Inner loops run over blocks of this many values; compilers unroll a loop of constant length. Work is counted in blocks.
 ///
-/// llvmpipe and lavapipe stop a loop after 65,535 trips in all, silently, but unroll constant inner loops:
-/// blocks keep the count of trips low. Four wastes little on the usual 2 to 18 slots a GPU.
+/// llvmpipe and lavapipe end a loop after 65,535 trips, silently. An unrolled loop has no trips, so blocks keep their number
+/// low. Four wastes little on the usual 2 to 18 slots a GPU.
 pub const BLOCK: u32 = 4;
 
-/// On a device the lineage's descent walks through at most this many loops in a turn of its machine besides those in
-/// which it does something, where a driver runs all branches, masked: 24 by count.
+/// Loops that a turn of the lineage's descent may pass without doing anything in them, at most: a driver that runs all
+/// branches, masked, passes every loop of the shader in every turn. There are 24.
 pub const DESCENT_WALK: u32 = 32;
 
 /// On a device the lineage's descent is given at most this many dispatches of each batch.
@@ -40,8 +40,8 @@ pub const BIPARTITION_SLOTS: u32 = 10;
 /// Bipartition tries this many splits between two looks at the budget of a dispatch.
 pub const BIPARTITION_CHUNK: u32 = 32;
 
-/// The load that a slot is given while exchanges are weighed if it must not move (negative on the giving side): the
-/// most that a layer can weigh, so that no exchange with such a slot wins. The worst sum, of five of them, fits `i32`.
+/// The load of a slot that must not move, while exchanges are weighed: the most that a layer can weigh, so that no exchange
+/// with such a slot wins. On the GPU that gives it is taken as negative. Five of them, the worst sum, fit `i32`.
 pub const BLOCKED: i32 = FIXED_TOTAL as i32;
 
 /// A slot that moved stays for this many iterations, and up to two more.
@@ -56,8 +56,8 @@ pub const EXPERT_TENURE: u32 = 5;
 pub const TRANSFER_WAIT: u32 = 20;
 
 /// An iteration weighs at most this many exchanges of a slot for a slot, as (slots offered) x (slots of a node), so
-/// that one fits a dispatch on any device. Up to 9 slots a GPU all are offered on up to 202 GPUs. With several windows
-/// a part: one for each two of them.
+/// that one fits a dispatch on any device. With up to 9 slots a GPU, all slots are offered on up to 202 GPUs. Several windows
+/// divide this number by half of theirs.
 const EXCHANGE_SCAN: u32 = 1 << 14;
 /// The most slots of a GPU offered for exchange, as bits of a word.
 const EXCHANGE_SLOTS: u32 = 32;
@@ -68,7 +68,8 @@ const MOST_PAIR_SLOTS: u32 = 16;
 /// For transfers an iteration looks at most at this many (experts that may lose a replica) x (slots of a node) x
 /// windows.
 const LOSER_SCAN: u32 = 1 << 16;
-/// And at most at this many (slots of the proposing GPU whose expert may gain a replica) x (slots of a node) x windows.
+/// For transfers an iteration looks at most at this many (slots of the proposing GPU whose expert may gain a replica) x
+/// (slots of a node) x windows.
 const GAINER_SCAN: u32 = 1 << 14;
 
 /// With three slots a GPU the bound is out of reach, and a trajectory goes on to gain for longer: the patience is

@@ -22,7 +22,7 @@ fn find_duplicates() {
     parted = FoldDuplicates(place, first, min(begin, after), count);
 }
 
-// What the fold comes to, duplicates parted. An expert's last replica has the heaviest partner. In the last place, if there are
+// The heaviest GPU of the fold, once duplicates are parted. An expert's last replica has the heaviest partner. In the last place, if there are
 // duplicates, one of them with the heaviest that exchanges.
 fn fold_value() -> u32 {
     find_duplicates();

@@ -32,7 +32,7 @@ fn find_exchange(key: u32) {
         let expert = slot_expert(heavy * params.slots_per_gpu + slot);
         own_expert[slot] = expert;
         own_several[slot] = select(NONE, expert, replicas_of(expert) > 1u);
-        // Whose iteration this is, the heaviest GPU holds: so that to ask takes no loop.
+        // An expert with the number of this iteration is on the heaviest GPU: whether it is takes no loop to tell.
         if expert != FREE {
             set_scratch(expert, iteration);
         }

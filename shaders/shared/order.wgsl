@@ -1,8 +1,8 @@
-// The order of packing, replica by replica: heaviest first; of equal replicas first ones before further ones, then lower
-// experts; where duplicates are avoided (`together`) an expert's replicas stay together.
+// The order in which replicas are packed: the heaviest first. Of equally heavy ones an expert's first replica comes before
+// further ones, then the lower expert. Where duplicates are avoided (`together`) an expert's replicas stay together.
 //
-// It is the node's order of experts by load, without those that have several replicas, merged with a list of these by the
-// load of one. Their lists lie in scratch, of the candidate that has the order.
+// Two lists are merged: the node's experts by load, where those with several replicas are passed over, and the experts with
+// several replicas by the load of one. The lists lie in the scratch of the candidate that has the order.
 
 override CUT: u32;               // whether items are packed in several dispatches
 

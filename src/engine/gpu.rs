@@ -37,7 +37,7 @@ pub struct Gpu {
     cache: Mutex<Cache>,
 }
 
-/// What calls make and leave to the next; all of it goes where a call fails, so that no half-made thing stays.
+/// What one call makes and the next one uses again. Where a call fails all of it is dropped, so that nothing half-made stays.
 #[derive(Default)]
 struct Cache {
     pipelines: Pipelines,

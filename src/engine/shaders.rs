@@ -90,8 +90,8 @@ impl Shaders {
         variants.filter(|variant| !pipelines.contains_key(variant) && met.insert(*variant)).collect()
     }
 
-    /// The dispatches of each submission. One ends too before a pipeline that is not there yet: while that is made, the
-    /// device runs what comes before it, and some drivers go on compiling then.
+    /// The dispatches of each submission. A submission also ends before a pipeline that is not made yet: while it is being made,
+    /// the device runs the dispatches before it. (Some drivers compile only then.)
     pub fn submissions<'a>(&self, missing: &[Variant], recording: &'a Recording) -> Vec<&'a [Dispatch]> {
         let mut missing = missing.iter().peekable();
         let mut submissions = Vec::new();

@@ -143,7 +143,7 @@ pub struct Tables {
     position: Vec<u32>,
     /// The surplus below each row.
     surplus: Vec<i32>,
-    /// The excess down to each row, were the surplus larger by -7 to 8.
+    /// The excess down to each row, if the surplus were larger by -7 to 8.
     excess: Vec<[u32; COLUMNS]>,
     /// Rows whose position, less the highest and shifted, is below each number: see [`Tables::row_of`].
     before: Vec<u32>,

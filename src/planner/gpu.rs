@@ -95,9 +95,8 @@ fn plan_layers(
     let problem = layout.problem(loads, quads, table);
     let part =
         Part::Results { begin: layout.result_begin, words: layout.results_words - layout.result_begin };
-    // Most layers are done with the first assignment and few turns, and a turn in which nothing is left to do takes a
-    // driver as long as many a turn in which there is. So a plan is made in that share of the work, and again in more of
-    // it where that was not enough.
+    // Most layers are done with the first assignment and few turns. A turn without work still takes a driver as long as some
+    // with work. So a plan is first made with a part of the turns, and made again with more of them where they did not do.
     let mut share = Extent { assignments: params.assignments.min(1), work_divisor: WORK_DIVISORS[0] };
     loop {
         let (recording, arena_words) = record(params, &layout, arena, share);

@@ -21,7 +21,7 @@ pub const STAGE: Stage = Stage {
     teams: false,
 };
 
-/// Whether a dispatch packs some of the items.
+/// Whether a dispatch packs only a part of the replicas.
 pub const CUT: Override =
     Override { name: "CUT", read_by: &["pack"], of: |p| u32::from(p.begin > 0 || p.end < p.node_replicas) };
 
@@ -41,8 +41,8 @@ pub fn record(recording: &mut Recording, base: &GpuParams, batch: &Batch) {
     record_pack(recording, base, batch, kernel("pack"));
 }
 
-/// The lists from which the order of packing follows. Starts without noise on the counts share them: those of one of
-/// each node are made.
+/// The lists from which the order of packing follows. Starts without noise on the counts have the same lists: they are made
+/// once for each node.
 pub fn record_order(recording: &mut Recording, base: &GpuParams, batch: &Batch) {
     let params = batch.params(base);
     let several = several(base);

@@ -7,7 +7,7 @@ use super::Tables;
 use crate::params::Params;
 
 impl Tables {
-    /// What the fold of some counts comes to, duplicates parted.
+    /// The heaviest GPU of the fold of some counts, once duplicates are parted.
     pub fn value(&self, params: &Params, counts: &[u32]) -> u32 {
         let (order, share) = (&self.order, &self.share);
         let (mut heavy, mut light) = (0, order.len() - 1);
@@ -62,7 +62,7 @@ impl Tables {
         FoldDuplicates { first, without, last_partner: without - (params.node_gpus - first).min(without) }
     }
 
-    /// Writes the fold to slots, duplicates parted.
+    /// Writes the fold to slots, and parts duplicates.
     pub fn fold(&self, params: &Params, counts: &[u32], slots: &mut [u32]) {
         let gpus = params.node_gpus as usize;
         let replicas = self.order.iter().flat_map(|&e| std::iter::repeat_n(e, counts[e as usize] as usize));
