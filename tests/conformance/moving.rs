@@ -69,9 +69,9 @@ fn fresh_plans_for_the_next_window_beat_greedy_ones() {
     let rows = rows(true);
     let gain = |[ours, _, greedy]: &[ReplayRow; 3]| ours.balancedness.mean() - greedy.balancedness.mean();
     for (name, rows) in &rows {
-        assert!(gain(rows) >= -0.005, "{name}: {}", gain(rows));
+        assert!(gain(rows) >= -0.002, "{name}: {}", gain(rows));
         let over_last = rows[0].balancedness.mean() - rows[1].balancedness.mean();
-        assert!(over_last >= -0.005, "{name}: {over_last} over the forecast alone");
+        assert!(over_last >= -0.002, "{name}: {over_last} over the forecast alone");
     }
     let mean = rows.iter().map(|(_, rows)| gain(rows)).sum::<f64>() / rows.len().max(1) as f64;
     assert!(rows.is_empty() || mean >= 0.01, "on the mean of the series: {mean}");
@@ -84,7 +84,7 @@ fn plans_from_the_one_that_runs_move_little_and_serve_as_well_as_greedy_ones() {
         let gain = ours.balancedness.mean() - greedy.balancedness.mean();
         // At most 5 % of the slots move a step, where greedy plans anew; and some layers of a model, which stray from its
         // mean, stand for it here.
-        assert!(gain >= -0.005, "{name}: {gain}");
+        assert!(gain >= -0.003, "{name}: {gain}");
     }
 }
 
