@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use crate::bound::{self, BoundOptions};
 use crate::check::{self, LayerQuality};
@@ -14,7 +15,7 @@ use crate::options::PlanOptions;
 /// Stops calls of the planners that were given it ([`crate::Planner::with_cancel`]); clones stop the same ones.
 ///
 /// A call that is stopped ends with [`Error::Cancelled`] once the layers in work are done, or on a device once what was
-/// submitted last is. A handle stays as it is: later calls of the same planners end at once.
+/// submitted last is. A handle stays as it is until [`Cancel::reset`]: later calls of the same planners end at once.
 ///
 /// ```
 /// use eplb_wgpu::{Cancel, Cluster, DeviceChoice, Error, Loads, PlanOptions, Planner};
@@ -61,9 +62,9 @@ pub struct Progress {
     pub layers_done: usize,
     /// Layers of the call.
     pub layers: usize,
-    /// [`crate::check::Quality::mean_gap`] of the layers that are planned, in millionths. It is that of the search: what is done to the
-    /// plan after it can lower it. `None` while no such layer has load; and in [`crate::Planner::replan`], where the moves that
-    /// are allowed are spread over layers once all are searched.
+    /// [`crate::check::Quality::mean_gap`] of the layers that are planned, in millionths, but for those of the first half second
+    /// of a call. It is that of the search: what is done to the plan after it can lower it. `None` while no such layer has
+    /// load; and in [`crate::Planner::replan`], where the moves that are allowed are spread over layers once all are searched.
     pub mean_gap_ppm: Option<u32>,
 }
 
@@ -93,8 +94,13 @@ pub struct Attempt<'a> {
     loads: &'a Loads,
     cluster: &'a Cluster,
     bound: BoundOptions,
+    start: Instant,
     done: Mutex<Done>,
 }
+
+/// From this time of a call on it tells the gap of the layers that end: a bound can take longer than the plan, and of a
+/// shorter call nobody sees it. Tests do not wait.
+const GAP_AFTER: Duration = Duration::from_millis(if cfg!(test) { 0 } else { 500 });
 
 /// What an attempt has come to.
 #[derive(Debug, Default)]
@@ -114,7 +120,7 @@ impl Watch {
     ) -> Attempt<'a> {
         let max_replicas_per_expert = options.max_replicas_per_expert;
         let bound = BoundOptions { max_replicas_per_expert, ..BoundOptions::default() };
-        Attempt { watch: self, loads, cluster, bound, done: Mutex::default() }
+        Attempt { watch: self, loads, cluster, bound, start: Instant::now(), done: Mutex::default() }
     }
 }
 
@@ -140,6 +146,9 @@ impl Attempt<'_> {
         if let Some(tell) = &self.watch.progress {
             let map: Vec<i32> = map.collect();
             let layers: Vec<usize> = (first..first + map.len() / self.cluster.num_slots()).collect();
+            if self.start.elapsed() < GAP_AFTER {
+                return self.tell(tell, layers.len(), &[]);
+            }
             let loads = self.loads.select_layers(&layers);
             // Before the lock: these use rayon's threads, and one that waits here could be given a layer that ends here.
             let quality = check::score(&loads, self.cluster, &map);
