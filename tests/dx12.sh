@@ -147,7 +147,8 @@ under_wine() {
 }
 
 say "Wine's vkd3d on lavapipe, with Microsoft's FXC; not Windows"
-under_wine devices || fail "no adapter of Direct3D 12 under Wine"
+as_root unshare --mount --pid --fork true || lacks "namespaces are not allowed here"
+under_wine devices || lacks "no adapter of Direct3D 12 under Wine"
 say "fingerprints${only[*]:+: ${only[*]}}"
 under_wine check --fingerprints --device dx12 ${only[@]+"${only[@]}"} ||
     fail "the plans are not the committed ones, or not this device's"
