@@ -38,7 +38,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let before = planner.plan(&trace.loads(Window::Index(0))?, &eight, &PlanOptions::default())?;
     let kept = plan_bytes(&before);
 
-    // By default at most 5 % of the slots move at a step, besides those that must.
+    // By default a step moves at most 5 % of the slots for balance. Slots that must move, as after a failure, come on top.
     let mut rebalancer = Rebalancer::new(planner, eight.clone(), RebalanceOptions::default())?;
     let restored = PlanFile::parse(&kept)?;
     rebalancer.apply(restored.previous_map())?;

@@ -81,8 +81,9 @@ pub struct DeviceInfo {
     pub driver: String,
     /// The driver's version and whatever else it says of itself; may be empty.
     pub driver_info: String,
-    /// Whether it is a driver that runs the shaders on the processor, or stands before one and shows it, by a word of its
-    /// name or by an NVIDIA card's vectors that are too short. What does not show it is taken for what it says.
+    /// Whether the shaders run on the processor. A driver may say that it is a GPU and hand its work to a software driver: it
+    /// counts as software where its name or its description names one, or where it calls itself an NVIDIA card and has
+    /// vectors shorter than any such card's. Where nothing shows it, the driver is believed.
     pub is_software: bool,
     /// Why it cannot run the shaders, where it cannot; such a device is never chosen.
     pub unusable_because: Option<String>,

@@ -54,8 +54,8 @@ impl Bench {
         Ok(())
     }
 
-    /// One batch of candidates on the CPU backend (one thread) and on the devices. A known computation runs beside it, to
-    /// compare machines by.
+    /// Times one batch of candidates on one thread of the CPU backend and on each device. The yardstick is timed too: the same
+    /// fixed computation on every machine, so that their times can be compared.
     fn race_batch(&self, batch: &Batch, yardstick: impl FnMut()) -> Result<Raced, Error> {
         let mut native = Vec::new();
         let mut timed = vec![Vec::new(); self.devices.len()];

@@ -1,5 +1,5 @@
-//! `eplb_wgpu._core`, the planner for Python. Users see the package beside this crate, which turns arrays into bytes and
-//! bytes into arrays. This crate holds only what needs the core.
+//! `eplb_wgpu._core`, the planner for Python. Users call the Python package `eplb_wgpu`, which turns arrays into bytes, calls
+//! this module, and turns the bytes that come back into arrays. This crate holds only what needs the core.
 #![deny(unsafe_code)]
 
 mod arrays;

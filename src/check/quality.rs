@@ -111,7 +111,7 @@ impl Quality {
 
     fn ratio_of_sums(&self, mean: fn(&LayerQuality) -> f64, max: fn(&LayerQuality) -> f64) -> f64 {
         let (means, maxima) = self.layers.iter().fold((0.0, 0.0), |sum, l| (sum.0 + mean(l), sum.1 + max(l)));
-        // Rounding can pass 1, that of denormal loads by far.
+        // Rounding can make the ratio larger than 1; with denormal loads, much larger.
         if maxima > 0.0 { (means / maxima).min(1.0) } else { 1.0 }
     }
 }

@@ -28,7 +28,7 @@ pub fn check_entries(row: &[i32], experts: usize) -> Result<(), String> {
     }
 }
 
-/// What every layer is held against.
+/// The rules that every layer of a plan must keep, for one cluster and number of experts.
 pub struct Rules<'a> {
     cluster: &'a Cluster,
     experts: usize,
