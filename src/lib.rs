@@ -57,6 +57,7 @@ mod cluster;
 mod engine;
 mod error;
 mod exact;
+mod given;
 #[cfg(doc)]
 pub mod guide;
 #[cfg(feature = "gpu")]
@@ -92,6 +93,7 @@ mod threads;
 pub mod trace;
 mod watch;
 
+pub use check::Dispatch;
 pub use choice::{DeviceChoice, DeviceInfo};
 #[cfg(not(feature = "gpu"))]
 pub use choice::{auto_device, devices};
