@@ -83,6 +83,7 @@ pub mod profile;
 mod profile;
 pub mod rebalance;
 mod replan;
+mod spread;
 #[cfg(feature = "gpu")]
 mod stages;
 #[cfg(all(feature = "gpu", feature = "test-support"))]

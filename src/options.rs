@@ -1,5 +1,7 @@
 //! What a caller may choose: the budget, the move set, the rules, and presets of them.
 
+use crate::check::Dispatch;
+
 /// The most starts a node.
 pub const MAX_STARTS: u32 = 1 << 16;
 
@@ -123,6 +125,9 @@ pub struct PlanOptions {
     pub stop_gap_ppm: u32,
     /// A node gets no further starts once one of them is within this many millionths of the bound.
     pub start_gap_ppm: u32,
+    /// How tokens are dealt to replicas: what plans are judged by, where nodes are known under the global policy. Under the
+    /// hierarchical one, and with one node, all of them come to the same.
+    pub dispatch: Dispatch,
 }
 
 impl Descent {
@@ -162,6 +167,7 @@ impl Default for PlanOptions {
             max_replicas_per_expert: None,
             stop_gap_ppm: 200,
             start_gap_ppm: 400,
+            dispatch: Dispatch::Equal,
         }
     }
 }

@@ -167,5 +167,8 @@ impl Layer<'_> {
 
 /// The filled slots of a row, each with its expert.
 fn filled(row: &[u32]) -> impl Iterator<Item = (usize, usize)> + '_ {
-    row.iter().enumerate().filter(|(_, expert)| **expert != FREE).map(|(slot, &expert)| (slot, expert as usize))
+    row.iter()
+        .enumerate()
+        .filter(|(_, expert)| **expert != FREE)
+        .map(|(slot, &expert)| (slot, expert as usize))
 }

@@ -9,7 +9,7 @@ from ._core import VERSION as __version__
 from ._errors import InvalidError
 from ._files import Map, RecordedLoads, read_loads, read_map
 from ._options import MoveLimits, PlanOptions, RebalanceOptions, presets
-from ._plan import Moves, Plan, Quality
+from ._plan import Moves, Plan, Quality, Traffic
 from ._planner import Planner, check, rebalance_experts
 from ._rebalance import Proposal, Rebalancer, ReplayRow, replay
 
@@ -29,6 +29,7 @@ __all__ = [
     "Rebalancer",
     "RecordedLoads",
     "ReplayRow",
+    "Traffic",
     "__version__",
     "check",
     "devices",

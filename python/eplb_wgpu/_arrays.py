@@ -69,11 +69,12 @@ def _window(array: NDArray[Any]) -> _core.Loads:
     return _core.Loads.window(layers, experts, kind, data.tobytes())
 
 
-def windows_of(weight: ArrayLike) -> list[_core.Loads]:
+def windows_of(weight: ArrayLike, field: str = "weight") -> list[_core.Loads]:
     """Each window of [windows, layers, experts]."""
-    array = to_numpy("weight", weight)
+    array = to_numpy(field, weight)
     if array.ndim != 3:
-        raise InvalidError("weight of shape", list(array.shape), "is not [windows, layers, experts]")
+        first = "windows" if field == "weight" else "num_gpus"
+        raise InvalidError(f"{field} of shape", list(array.shape), f"is not [{first}, layers, experts]")
     return [_window(window) for window in array]
 
 

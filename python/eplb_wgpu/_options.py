@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 from . import _core
 from ._arrays import whole
@@ -28,6 +28,9 @@ class PlanOptions(TypedDict, total=False):
     """Whether a GPU may hold an expert twice, as DeepSeek's planner lets it. False by default."""
     max_replicas_per_expert: int | None
     """The most replicas of an expert; None for as many as are useful."""
+    dispatch: Literal["equal", "nearest", "own-gpu"]
+    """How tokens are dealt to replicas: ``equal`` by default; ``nearest`` (own GPU, else own node, else all); ``own-gpu``
+    (own GPU, else whole GPUs to replicas in turn). Plans are judged by it where nodes hold no whole groups."""
 
 
 class MoveLimits(TypedDict, total=False):

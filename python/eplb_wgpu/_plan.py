@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from . import _core
-from ._arrays import floats, ints, map_of
+from ._arrays import floats, ints, map_of, windows_of
 from ._errors import InvalidError
 from ._files import Map, warn
 
@@ -53,6 +53,22 @@ class Quality:
             told[field] = np.array(told[field], dtype=np.float64)
         told["duplicates_by_layer"] = np.array(told["duplicates_by_layer"], dtype=np.int64)
         return cls(**told)
+
+
+@dataclass(frozen=True, eq=False)
+class Traffic:
+    """Where tokens go under a dispatch."""
+
+    dispatch: str
+    """``equal``, ``nearest`` or ``own-gpu``."""
+    balancedness: float
+    """Sum over layers of the mean GPU load / sum over layers of the largest: 1 is perfect."""
+    on_gpu: float
+    """The share of tokens that are served by the GPU that they come from."""
+    in_node: float
+    """The share of tokens that are served in the node that they come from, those on the GPU included."""
+    gpu_loads: NDArray[np.float64]
+    """[layers, num_gpus]: the load of each GPU."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,6 +131,24 @@ class Plan:
     def gpu_loads(self) -> NDArray[np.float64]:
         """[L, num_gpus]: the load of each GPU, each replica carrying an equal part of its expert's load."""
         return _frozen(floats(self._inner.gpu_loads(), self._inner.shape[0], self.cluster.num_gpus))
+
+    def traffic(
+        self, dispatch: Literal["equal", "nearest", "own-gpu"] = "nearest", sources: ArrayLike | None = None
+    ) -> Traffic:
+        """Where the tokens that the plan was made for go.
+
+        Args:
+            dispatch: How they are dealt to replicas, see :class:`PlanOptions`.
+            sources: [num_gpus, layers, experts], the tokens that each GPU sends. By default every GPU sends an equal
+                part of every expert's load.
+
+        Raises:
+            InvalidError: No such dispatch, or sources of another shape.
+        """
+        windows = None if sources is None else windows_of(sources, "sources")
+        data, told = self._inner.traffic(dispatch, windows)
+        loads = floats(data, self._inner.shape[0], self.cluster.num_gpus)
+        return Traffic(gpu_loads=_frozen(loads), **told)
 
     @property
     def cluster(self) -> _core.Cluster:

@@ -1,7 +1,7 @@
 //! What a caller may choose, by name.
 
 use eplb_wgpu::rebalance::{RebalanceOptions, Strategy};
-use eplb_wgpu::{Duplicates, MaxMoves, MoveLimits, PlanOptions, Preset};
+use eplb_wgpu::{Dispatch, Duplicates, MaxMoves, MoveLimits, PlanOptions, Preset};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
@@ -34,7 +34,7 @@ fn ppm(field: &str, share: &Bound<'_, PyAny>) -> PyResult<u32> {
 const WHOLE: &str = "is not a whole number, at least 0 and below 2^32";
 
 /// Names of the options of a plan.
-const PLAN: [&str; 8] = [
+const PLAN: [&str; 9] = [
     "preset",
     "seed",
     "starts",
@@ -43,6 +43,7 @@ const PLAN: [&str; 8] = [
     "assignments",
     "allow_duplicates",
     "max_replicas_per_expert",
+    "dispatch",
 ];
 
 /// Options of a plan. Where no preset is named, the number of windows decides which it is.
@@ -68,6 +69,7 @@ pub fn plan(options: Dict, several_windows: bool) -> PyResult<PlanOptions> {
                 out.duplicates = if allow { Duplicates::Allow } else { Duplicates::Avoid };
             }
             "max_replicas_per_expert" => out.max_replicas_per_expert = value(field, &given, WHOLE)?,
+            "dispatch" => out.dispatch = dispatch(&given.str()?.to_string())?,
             _ => return Err(unknown("option", field, &PLAN)),
         }
     }
@@ -128,6 +130,11 @@ pub fn rebalance(options: Dict, move_limits: Dict) -> PyResult<RebalanceOptions>
     }
     out.check().map_err(raise)?;
     Ok(out)
+}
+
+/// A dispatch by name.
+pub fn dispatch(name: &str) -> PyResult<Dispatch> {
+    name.parse().map_err(raise)
 }
 
 /// A strategy by name.

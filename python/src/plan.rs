@@ -1,12 +1,15 @@
 //! `Plan`: the core's plan, read out as arrays.
 
 use eplb_wgpu as core;
-use eplb_wgpu::check::Quality;
+use eplb_wgpu::check::{self, Quality};
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyDict};
 
 use crate::arrays::{f64s, i64s};
 use crate::cluster::Cluster;
+use crate::errors::raise;
+use crate::loads::Loads;
+use crate::options;
 
 type Bytes<'py> = Bound<'py, PyByteArray>;
 
@@ -89,6 +92,31 @@ impl Plan {
     /// [layers][gpus] of f64.
     fn gpu_loads<'py>(&self, py: Python<'py>) -> PyResult<Bytes<'py>> {
         f64s(py, self.plan.gpu_loads().into_iter())
+    }
+
+    /// Where tokens go under a dispatch: of even sources, or of one window for each GPU.
+    fn traffic<'py>(
+        &self,
+        py: Python<'py>,
+        dispatch: &str,
+        sources: Option<Vec<Loads>>,
+    ) -> PyResult<(Bytes<'py>, Bound<'py, PyDict>)> {
+        let dispatch = options::dispatch(dispatch)?;
+        let plan = &self.plan;
+        let sources = sources.map(|all| all.into_iter().map(|loads| loads.0).collect::<Vec<_>>());
+        let traffic = py.detach(|| match sources {
+            Some(sources) => {
+                check::traffic_from(&sources, plan.cluster(), plan.physical_to_logical(), dispatch)
+            }
+            None => Ok(plan.traffic(dispatch)),
+        });
+        let traffic = traffic.map_err(raise)?;
+        let dict = PyDict::new(py);
+        dict.set_item("dispatch", traffic.dispatch.name())?;
+        dict.set_item("balancedness", traffic.balancedness())?;
+        dict.set_item("on_gpu", traffic.on_gpu())?;
+        dict.set_item("in_node", traffic.in_node())?;
+        Ok((f64s(py, traffic.gpu_loads.into_iter())?, dict))
     }
 
     #[getter]

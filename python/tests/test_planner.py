@@ -31,6 +31,27 @@ def test_a_plan_tells_what_it_is() -> None:
         plan.physical_to_logical[0, 0] = 1
 
 
+def test_traffic_stays_where_copies_are_spread() -> None:
+    weight, nodes = loads(2, 64), Cluster(72, 1, 4, 8)
+    spread, before = Planner().plan(weight, nodes), Planner().plan(weight, Cluster(72, 1, 1, 8))
+    nearest, equal = spread.traffic(), spread.traffic("equal")
+    assert nearest.dispatch == "nearest" and nearest.in_node > equal.in_node + 0.02 > 0.27
+    assert nearest.on_gpu > equal.on_gpu > 0 and nearest.balancedness > 0.99
+    assert np.allclose(equal.gpu_loads, spread.gpu_loads)
+    assert spread.balancedness > before.balancedness * (1 - 2e-4)
+    sources = np.zeros((8, 2, 64))
+    sources[3] = weight
+    sent = spread.traffic("nearest", sources)
+    assert np.allclose(sent.gpu_loads.sum(axis=1), weight.sum(axis=1)) and sent.in_node > 0.25
+    assert Planner().plan(weight, nodes, dispatch="nearest").traffic().balancedness > 0.99
+    with pytest.raises(InvalidError, match="dispatch near is not one of equal, nearest, own-gpu"):
+        spread.traffic("near")  # type: ignore[arg-type]
+    with pytest.raises(InvalidError, match="number of sources 2 is not num_gpus 8"):
+        spread.traffic("nearest", sources[:2])
+    with pytest.raises(InvalidError, match=r"sources of shape .* is not \[num_gpus, layers, experts\]"):
+        spread.traffic("nearest", weight)
+
+
 def test_clusters_are_values() -> None:
     cluster = Cluster(40, 1, 1, 8, 6)
     assert (cluster.num_slots, cluster.slots_per_gpu, cluster.num_replicas) == (48, 6, 40)

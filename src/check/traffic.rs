@@ -88,6 +88,11 @@ pub struct Traffic {
 }
 
 impl Traffic {
+    /// Of no layers.
+    pub(crate) fn none(dispatch: Dispatch) -> Self {
+        Self { dispatch, layers: Vec::new(), gpu_loads: Vec::new() }
+    }
+
     /// Sum over layers of the mean GPU load / sum over layers of the max GPU load: 1 is perfect. 1 where nothing has
     /// load.
     #[must_use]
@@ -203,7 +208,7 @@ fn of_layers(
         }
         Ok(flow)
     });
-    let mut traffic = Traffic { dispatch, layers: Vec::new(), gpu_loads: Vec::new() };
+    let mut traffic = Traffic::none(dispatch);
     for flow in layers {
         let Flow { gpus: loads, on_gpu, in_node } = flow?;
         traffic.layers.push(LayerTraffic {

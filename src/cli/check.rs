@@ -1,25 +1,28 @@
 //! `eplb check`
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Args;
 use serde_json::json;
 
+use super::traffic::{Served, parse_dispatch};
 use super::{
     MapForm, Part, bound_effort, fingerprints, io, milliseconds, percent, print, table, words, worst_gap,
 };
 use crate::bound::BoundOptions;
 use crate::check::Quality;
 use crate::maps::MapFile;
-use crate::{Cluster, DeviceChoice, Error, Loads, bound};
+use crate::trace::Window;
+use crate::{Cluster, DeviceChoice, Dispatch, Error, Loads, bound};
 
 #[derive(Args)]
 #[command(after_help = "Examples:
   eplb check loads.json plan.json
   eplb check loads.json expert_map.json --strict         fails on duplicates and on a gap above 1 %
   eplb check loads.json map.npy --gpus 32 --groups 8 --nodes 4
+  eplb check loads.npy plan.json --sources sent.npy      what stays on GPUs and in nodes, token by token
   eplb check --fingerprints --device gpu
   eplb check --fingerprints --only fast --only steep     on a slow device: the cases of these names
 
@@ -51,6 +54,14 @@ pub struct Check {
     /// The device of --fingerprints: auto, cpu, gpu, an index or a part of a name (see `eplb devices`)
     #[arg(long, default_value = "auto", conflicts_with = "loads")]
     device: DeviceChoice,
+    /// The dispatch whose traffic is told: equal, nearest or own-gpu, as for `eplb plan` [default where there are several
+    /// nodes: nearest]
+    #[arg(long, conflicts_with = "fingerprints", value_parser = parse_dispatch())]
+    dispatch: Option<Dispatch>,
+    /// Tokens that each GPU sends to each expert, [gpus][layers][experts], as a load file with a window for each GPU:
+    /// traffic is told of these
+    #[arg(long, conflicts_with = "fingerprints", value_name = "FILE")]
+    sources: Option<PathBuf>,
     /// A closer bound of 2 and 3 slots a GPU, for some fifty times the work
     #[arg(long, conflicts_with = "fingerprints")]
     tight_bound: bool,
@@ -69,7 +80,7 @@ impl Check {
         if !(max_gap >= 0.0 && max_gap.is_finite()) {
             return Err(Error::invalid("--max-gap", max_gap, "is not a number, at least 0"));
         }
-        io::check_inputs([loads, plan])?;
+        io::check_inputs([loads, plan].into_iter().chain(&self.sources))?;
         let loads = self.part.read(loads)?;
         let map = self.maps.read(plan)?;
         let cluster = self.maps.cluster(std::slice::from_ref(&map))?;
@@ -91,19 +102,39 @@ impl Check {
             }
             Err(error) => return Err(error),
         };
+        let sources = self.sources.as_deref().map(|path| self.sent(path, &loads)).transpose()?;
+        let served = Served {
+            loads: &loads,
+            cluster: &cluster,
+            map: map.physical_to_logical(),
+            sources: sources.as_deref(),
+            dispatch: self.dispatch,
+        };
         let faults = if self.strict { faults(&map, &cluster, &loads, &quality, max_gap) } else { vec![] };
-        self.show(&map, &loads, &quality, &faults, start.elapsed());
+        self.show(&map, &served, &quality, &faults, start.elapsed())?;
         Ok(if faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+
+    /// What each GPU sends.
+    fn sent(&self, path: &Path, loads: &Loads) -> Result<Vec<Loads>, Error> {
+        let history = self.part.history(path)?;
+        if (history.layers(), history.experts()) != (loads.layers(), loads.experts()) {
+            let value = format!("{} layers x {} experts", history.layers(), history.experts());
+            let rule = format!("are not those of the loads, {} x {}", loads.layers(), loads.experts());
+            return Err(Error::invalid("--sources", value, rule));
+        }
+        (0..history.windows()).map(|gpu| history.loads(Window::Index(gpu))).collect()
     }
 
     fn show(
         &self,
         map: &MapFile,
-        loads: &Loads,
+        served: &Served<'_>,
         quality: &Quality,
         faults: &[String],
         time: std::time::Duration,
-    ) {
+    ) -> Result<(), Error> {
+        let loads = served.loads;
         let fingerprint = map.plan().map(|plan| format!("{:016x}", plan.placement.fingerprint()));
         let version = map.plan().and_then(|plan| plan.plan_version);
         if self.json {
@@ -126,7 +157,9 @@ impl Check {
             if self.strict {
                 report["strict"] = json!({ "passed": faults.is_empty(), "faults": faults });
             }
-            return print(&report.to_string());
+            report["dispatch"] = served.json()?;
+            print(&report.to_string());
+            return Ok(());
         }
         let mut rows = vec![
             ("valid", "yes".to_string()),
@@ -136,6 +169,7 @@ impl Check {
             ("worst gap", worst_gap(quality, loads.layer_ids())),
             ("duplicates on a GPU", quality.same_gpu_duplicates().to_string()),
         ];
+        rows.splice(2..2, served.rows()?);
         match (fingerprint, version) {
             (Some(print), Some(version)) => {
                 rows.push(("fingerprint", format!("{print}   (plan version {version})")))
@@ -147,6 +181,7 @@ impl Check {
         rows.extend(faults.iter().map(|fault| ("not strictly valid", fault.clone())));
         let says = "balancedness: mean over heaviest GPU; of replicas the same. gap: heaviest GPU over what no plan goes below.";
         print(&format!("{}\n{says}", table(&rows)));
+        Ok(())
     }
 }
 

@@ -11,7 +11,9 @@ use serde_json::json;
 
 use super::{print, table};
 use crate::trace::{Family, Generate, Window};
-use crate::{Cluster, DeviceChoice, Duplicates, Error, Loads, PLAN_VERSION, PlanOptions, Planner, Preset};
+use crate::{
+    Cluster, DeviceChoice, Dispatch, Duplicates, Error, Loads, PLAN_VERSION, PlanOptions, Planner, Preset,
+};
 
 /// Fingerprints by the name of their case.
 type Fingerprints = BTreeMap<String, String>;
@@ -160,6 +162,13 @@ fn cases() -> Result<Vec<Case>, Error> {
     let allow = PlanOptions { duplicates: Duplicates::Allow, ..default.clone() };
     small("duplicates allowed", lognormal, (2, 12), Cluster::new(48, 1, 1, 6)?, allow)?;
     small("groups no multiple of nodes", lognormal, (2, 30), Cluster::new(36, 5, 2, 4)?, default.clone())?;
+    let (nodes, free) = (Cluster::new(112, 1, 4, 16)?, Cluster::with_slots_per_gpu(70, 3, 2, 8, 10)?);
+    small("spread over nodes", lognormal, (3, 96), nodes.clone(), default.clone())?;
+    small("spread over nodes, free slots", Family::Zipf(0.5), (2, 60), free, default.clone())?;
+    for dispatch in [Dispatch::Nearest, Dispatch::OwnGpu] {
+        let options = PlanOptions { dispatch, ..default.clone() };
+        small(&format!("dispatch {dispatch}"), lognormal, (2, 96), nodes.clone(), options)?;
+    }
     let assignments = PlanOptions { assignments: Some(4), ..default.clone() };
     small("four assignments", lognormal, (2, 48), Cluster::new(64, 12, 4, 16)?, assignments)?;
     small("one start, no iteration", lognormal, (2, 64), Cluster::new(80, 8, 2, 8)?, budget(1, 0))?;

@@ -16,6 +16,7 @@ mod pool;
 mod progress;
 mod replay;
 mod report;
+mod traffic;
 mod words;
 
 use std::path::Path;

@@ -8,14 +8,15 @@ use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
 use super::progress::Progress;
+use super::traffic::parse_dispatch;
 use super::{Limits, Outlook, Part, bound_effort, complain, format_of, io, parse_format, print, words};
 use crate::check::{self, Quality};
 use crate::maps::{MapFile, PlanFormat, bytes_of_plan};
 use crate::rebalance::{Proposal, RebalanceOptions, Rebalancer, Strategy};
 use crate::trace::Window;
 use crate::{
-    Cluster, DeviceChoice, Duplicates, Error, Fallback, Loads, MoveLimits, PlanOptions, Planner, Policy,
-    Preset, PreviousMap, Replan,
+    Cluster, DeviceChoice, Dispatch, Duplicates, Error, Fallback, Loads, MoveLimits, PlanOptions, Planner,
+    Policy, Preset, PreviousMap, Replan,
 };
 
 #[derive(Args)]
@@ -102,6 +103,11 @@ pub struct Plan {
     /// Let a GPU hold an expert twice, as the peers do
     #[arg(long)]
     allow_duplicates: bool,
+    /// How serving deals the tokens of an expert to its replicas: equal; nearest (own GPU, else own node, else all); own-gpu
+    /// (own GPU, else whole GPUs to replicas in turn). Plans are judged by it where --nodes are known and --groups no
+    /// multiple of them [default: equal]
+    #[arg(long, value_parser = parse_dispatch())]
+    pub(super) dispatch: Option<Dispatch>,
     /// A closer bound of 2 and 3 slots a GPU, for some fifty times the work
     #[arg(long)]
     tight_bound: bool,
@@ -320,6 +326,7 @@ impl Plan {
         if self.allow_duplicates {
             options.duplicates = Duplicates::Allow;
         }
+        options.dispatch = self.dispatch.unwrap_or(options.dispatch);
         Ok(options)
     }
 }

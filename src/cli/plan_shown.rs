@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::plan::{Made, Plan};
+use super::traffic::Served;
 use super::{bars, mean_and_most, milliseconds, percent, table};
 use crate::check::Quality;
 use crate::{Duplicates, Error, PLAN_VERSION, Policy};
@@ -44,11 +45,18 @@ impl Plan {
                 })).collect::<Vec<_>>(),
             });
         }
+        report["dispatch"] = self.served(plan).json()?;
         if self.with_map {
             report["physical_to_logical"] =
                 json!(of_all_gpus.physical_to_logical().chunks(of_all_gpus.slots()).collect::<Vec<_>>());
         }
         Ok(report)
+    }
+
+    /// The plan's map and loads.
+    fn served<'a>(&self, plan: &'a crate::Plan) -> Served<'a> {
+        let (loads, cluster, map) = (plan.loads(), plan.cluster(), plan.physical_to_logical());
+        Served { loads, cluster, map, sources: None, dispatch: self.dispatch }
     }
 
     /// What is printed for people; see [`Plan::json_report`].
@@ -71,6 +79,7 @@ impl Plan {
             rows.extend(duplicates_win(plan, greedy));
         }
         rows.splice(6..6, shape(plan)?);
+        rows.splice(4..4, self.served(plan).rows()?);
         if !windows.is_empty() {
             rows.insert(
                 3,

@@ -4,6 +4,7 @@
 //! - [`quick_start`]: a first plan, from the command line and from code;
 //! - [`report`]: how many replicas to choose, and pages to look at;
 //! - [`serving`]: plans over time, what to set, and what it brings;
+//! - [`locality`]: copies spread over nodes, and how tokens find them;
 //! - [`how_it_works`]: one small layer, followed through the stages by hand;
 //! - [`determinism`]: plans made on several ranks;
 //! - [`coming_from`]: what to type, coming from another program.
@@ -28,6 +29,11 @@ pub mod report {
 /// Plans over time: what to set, and what it brings.
 pub mod serving {
     #![doc = include_str!("serving.md")]
+}
+
+/// Copies spread over nodes, and how tokens find them.
+pub mod locality {
+    #![doc = include_str!("locality.md")]
 }
 
 /// One small layer, followed through the stages by hand.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::Plan;
 use crate::bound::{self, BoundEffort, BoundOptions};
-use crate::check::{self, Quality};
+use crate::check::{self, Dispatch, Quality, Traffic};
 use crate::error::Error;
 use crate::loads::Loads;
 
@@ -25,6 +25,25 @@ impl Plan {
         let map = self.placement.physical_to_logical();
         // The planner checks every plan before it returns it.
         check::gpu_loads(&self.loads, &self.cluster, map).unwrap_or_default()
+    }
+
+    /// Where the tokens that the plan was made for go under a dispatch, if every GPU sends an equal part of every expert's
+    /// load; see [`check::traffic_from`] for counts of each GPU.
+    ///
+    /// ```
+    /// use eplb_wgpu::{Cluster, DeviceChoice, Dispatch, Loads, PlanOptions, Planner};
+    /// let loads = Loads::from_counts(1, 4, &[90, 30, 20, 10])?;
+    /// let cluster = Cluster::new(8, 1, 2, 4)?; // two nodes, which hold no whole groups
+    /// let plan = Planner::new(DeviceChoice::Cpu)?.plan(&loads, &cluster, &PlanOptions::default())?;
+    /// let nearest = plan.traffic(Dispatch::Nearest);
+    /// assert!(nearest.in_node() >= plan.traffic(Dispatch::Equal).in_node());
+    /// # Ok::<(), eplb_wgpu::Error>(())
+    /// ```
+    #[must_use]
+    pub fn traffic(&self, dispatch: Dispatch) -> Traffic {
+        let map = self.placement.physical_to_logical();
+        // The planner checks every plan before it returns it.
+        check::traffic(&self.loads, &self.cluster, map, dispatch).unwrap_or_else(|_| Traffic::none(dispatch))
     }
 
     /// How good the plan is on the loads it was made for, with each layer's lower bound: computed on the first

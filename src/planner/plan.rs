@@ -16,6 +16,7 @@ use crate::loads::Loads;
 use crate::options::{Duplicates, PlanOptions};
 use crate::params::{Params, to_map};
 use crate::plan::Plan;
+use crate::spread;
 use crate::watch::Attempt;
 
 impl Planner {
@@ -59,6 +60,11 @@ impl Planner {
         }
         attempt().go_on()?;
         host::prefer_trivial(&params, &windows, &mut planned);
+        let nodes = cluster.num_nodes() as u32;
+        self.on_threads(|| {
+            let attempt = attempt();
+            spread::spread(&params, nodes, options.dispatch, loads.fixed_windows(), &mut planned, &attempt)
+        })?;
         let placement = checked(loads, cluster, to_map(&planned.slots).collect())?;
         Ok(Plan {
             placement,

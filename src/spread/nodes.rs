@@ -52,15 +52,10 @@ impl Expert {
 impl Nodes {
     /// Replicas of these counts in the lightest nodes, heaviest first; then exchanged between nodes until these are even.
     /// `None` where an expert finds too few nodes with a slot left.
-    pub fn spread(
-        params: &Params,
-        nodes: u32,
-        nearest: bool,
-        loads: &[u32],
-        counts: &[u32],
-    ) -> Option<Self> {
+    pub fn spread(params: &Params, nodes: u32, nearest: bool, loads: &[u32], counts: &[u32]) -> Option<Self> {
         let slots = params.node_slots / nodes;
-        let experts = loads.iter().zip(counts).map(|(&load, &count)| Expert::new(load, count, nodes, nearest));
+        let experts =
+            loads.iter().zip(counts).map(|(&load, &count)| Expert::new(load, count, nodes, nearest));
         let experts: Vec<Expert> = experts.collect();
         let each = experts.iter().map(|expert| expert.each).sum::<u32>();
         let each_load = experts.iter().map(|expert| expert.each_load).sum();
@@ -145,7 +140,8 @@ impl Nodes {
     /// and the one that it takes, if any. `order` is of rising loads.
     fn best(&self, order: &[usize], a: usize, b: usize) -> Option<(u32, usize, Option<usize>)> {
         let only = |node: usize, other: usize| {
-            let here = |e: &usize| self.rest[e * self.nodes + node] && !self.rest[e * self.nodes + other];
+            let here =
+                move |e: &usize| self.rest[e * self.nodes + node] && !self.rest[e * self.nodes + other];
             order.iter().copied().filter(here)
         };
         let (of_a, of_b) = (self.loads[a], self.loads[b]);

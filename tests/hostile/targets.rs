@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use eplb_wgpu::maps::{MapFile, PlanFormat};
 use eplb_wgpu::trace::{LoadFormat, LoadHistory, PlanFile, Window, plan_bytes};
 use eplb_wgpu::{
-    Cluster, Descent, DeviceChoice, Duplicates, GroupRule, Loads, Objective, Placement, PlanOptions, Planner,
-    Policy, Search, bound, check,
+    Cluster, Descent, DeviceChoice, Dispatch, Duplicates, GroupRule, Loads, Objective, Placement,
+    PlanOptions, Planner, Policy, Search, bound, check,
 };
 
 /// A target: it panics where something is wrong.
@@ -341,5 +341,6 @@ fn options(bytes: &mut Bytes) -> PlanOptions {
         patience: [32, 0, 1, u32::MAX][bytes.below(4)],
         max_replicas_per_expert: [None, None, Some(0), Some(1), Some(2), Some(u32::MAX)][bytes.below(6)],
         seed: bytes.word(),
+        dispatch: Dispatch::ALL[bytes.below(3)],
     }
 }

@@ -1,6 +1,6 @@
 //! Seeded random clusters, loads and options, the same on every machine.
 
-use crate::{Cluster, Descent, Duplicates, GroupRule, Loads, Objective, PlanOptions, Search};
+use crate::{Cluster, Descent, Dispatch, Duplicates, GroupRule, Loads, Objective, PlanOptions, Search};
 
 /// A small generator (SplitMix64).
 pub struct Random(pub u64);
@@ -152,5 +152,6 @@ fn random_options(random: &mut Random) -> PlanOptions {
         starts: [1, 7, 32, 100][random.below(4)],
         iterations: [0, 9, 100, 1000][random.below(4)],
         patience: [0, 8, 32][random.below(3)],
+        dispatch: Dispatch::ALL[random.0 as usize % 3],
     }
 }

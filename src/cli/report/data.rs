@@ -7,7 +7,7 @@ use super::transfers::{Transfers, transfers};
 use crate::check::{self, Quality};
 use crate::cli::{MapForm, Part, mean_and_most, percent};
 use crate::trace::{LoadHistory, PlanFile};
-use crate::{Cluster, DeviceChoice, Error, Loads, ParseError, Planner, Preset, bound};
+use crate::{Cluster, DeviceChoice, Dispatch, Error, Loads, ParseError, Planner, Preset, bound};
 
 /// One placement.
 pub struct View {
@@ -170,6 +170,18 @@ impl Facts {
         here.map(|(slot, _)| slot / self.cluster.slots_per_gpu()).collect()
     }
 
+    /// What stays in its node, where there are several.
+    fn traffic(&self, view: &View) -> Option<Tile> {
+        let told = |dispatch| check::traffic(&self.loads, &self.cluster, &view.map, dispatch).ok();
+        let nearest = told(Dispatch::Nearest).filter(|_| self.cluster.num_nodes() > 1)?;
+        let text = format!(
+            "of tokens, {} on their GPU, if dealt to the nearest replica; balancedness {:.4} so",
+            percent(nearest.on_gpu()),
+            nearest.balancedness()
+        );
+        Some(("in their node", percent(nearest.in_node()), text))
+    }
+
     pub fn tiles(&self) -> Vec<Tile> {
         let [trivial, greedy, .., plan] = self.views.as_slice() else { return Vec::new() };
         let number = |view: &View| format!("{:.4}", self.balancedness(view));
@@ -190,6 +202,7 @@ impl Facts {
                 "in the worst layer".to_string(),
             ),
         ];
+        tiles.extend(self.traffic(plan));
         if let Some(layers) = &self.transfers {
             let slots: usize = layers.iter().map(|layer| layer.slots).sum();
             let rounds: usize = layers.iter().map(|layer| layer.rounds).sum();
