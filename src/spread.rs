@@ -22,7 +22,6 @@ use crate::given::Placer;
 use crate::mirror::{Starts, rng, s3_replicate, s4_pack};
 use crate::params::{FREE, Params};
 use crate::plan::Stop;
-use crate::planner::cpu::Planned;
 use crate::threads;
 use crate::watch::Attempt;
 use weigh::Weigher;
@@ -33,7 +32,8 @@ const COST_PPM: u64 = 100;
 /// A layer stays as it is where experts times nodes are more than this: what is done is in proportion to them.
 const MOST_PLACES: u64 = 1 << 22;
 
-/// Spreads the replicas of each layer of `planned` over `nodes` nodes. `loads` is `[layers][experts]`.
+/// Spreads the replicas of each layer over `nodes` nodes: of the plan made without nodes, `[layers][slots]` and why the
+/// search of each layer ended. `loads` is `[layers][experts]`.
 ///
 /// # Errors
 /// [`Error::Cancelled`] where the call was stopped.
@@ -42,7 +42,7 @@ pub fn spread(
     nodes: u32,
     dispatch: Dispatch,
     loads: &[u32],
-    planned: &mut Planned,
+    (planned, ends): (&mut [u32], &mut [Stop]),
     attempt: &Attempt<'_>,
 ) -> Result<(), Error> {
     if !applies(params, nodes) {
@@ -52,14 +52,14 @@ pub fn spread(
     let rows = threads::each(params.layers as usize, |layer, scratch: &mut Scratch| {
         attempt.go_on()?;
         let loads = &loads[layer * experts..(layer + 1) * experts];
-        let today = &planned.slots[layer * slots..(layer + 1) * slots];
+        let today = &planned[layer * slots..(layer + 1) * slots];
         Ok(Layer { params, nodes, dispatch, loads, today }.spread(scratch))
     });
     for (layer, row) in rows.into_iter().enumerate() {
         if let Some(Spread { row, is_worse }) = row? {
-            planned.slots[layer * slots..(layer + 1) * slots].copy_from_slice(&row);
+            planned[layer * slots..(layer + 1) * slots].copy_from_slice(&row);
             // Why a search ended holds for the placement that it ended with.
-            planned.ends[layer] = if is_worse { Stop::NoMoveLeft } else { planned.ends[layer] };
+            ends[layer] = if is_worse { Stop::NoMoveLeft } else { ends[layer] };
         }
     }
     Ok(())

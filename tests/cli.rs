@@ -19,6 +19,8 @@ mod progress;
 mod report;
 #[path = "cli/sound.rs"]
 mod sound;
+#[path = "cli/traffic.rs"]
+mod traffic;
 
 use std::path::Path;
 use std::process::{Command, Output};

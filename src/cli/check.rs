@@ -157,7 +157,7 @@ impl Check {
             if self.strict {
                 report["strict"] = json!({ "passed": faults.is_empty(), "faults": faults });
             }
-            report["dispatch"] = served.json()?;
+            report["traffic"] = served.json()?;
             print(&report.to_string());
             return Ok(());
         }

@@ -45,7 +45,7 @@ impl Plan {
                 })).collect::<Vec<_>>(),
             });
         }
-        report["dispatch"] = self.served(plan).json()?;
+        report["traffic"] = self.served(plan).json()?;
         if self.with_map {
             report["physical_to_logical"] =
                 json!(of_all_gpus.physical_to_logical().chunks(of_all_gpus.slots()).collect::<Vec<_>>());

@@ -62,8 +62,8 @@ impl Planner {
         host::prefer_trivial(&params, &windows, &mut planned);
         let nodes = cluster.num_nodes() as u32;
         self.on_threads(|| {
-            let attempt = attempt();
-            spread::spread(&params, nodes, options.dispatch, loads.fixed_windows(), &mut planned, &attempt)
+            let planned = (&mut planned.slots[..], &mut planned.ends[..]);
+            spread::spread(&params, nodes, options.dispatch, loads.fixed_windows(), planned, &attempt())
         })?;
         let placement = checked(loads, cluster, to_map(&planned.slots).collect())?;
         Ok(Plan {

@@ -11,6 +11,9 @@ const PARTNERS: usize = 8;
 /// Exchanges are weighed for at most this many steps over experts.
 const MOST_STEPS: usize = 1 << 22;
 
+/// Nodes are even where the heaviest one is above the mean by at most this part of it, as a power of two: 15 ppm.
+const EVEN_SHIFT: u32 = 16;
+
 /// How the replicas of a layer are spread over its nodes: an expert with as many as nodes, or more, has equally many in
 /// each, and one of the rest in some.
 pub struct Nodes {
@@ -115,10 +118,15 @@ impl Nodes {
         let mut order = self.order();
         order.reverse();
         let steps = order.len().max(1) * PARTNERS.min(self.nodes);
+        let mean = (self.loads.iter().map(|&load| u64::from(load)).sum::<u64>() / self.nodes as u64) as u32;
+        let enough = mean + (mean >> EVEN_SHIFT);
         for _ in 0..(32 * self.nodes).min(MOST_STEPS / steps) {
             let mut nodes: Vec<usize> = (0..self.nodes).collect();
             nodes.sort_unstable_by_key(|&node| (self.loads[node], node));
             let Some((&heaviest, others)) = nodes.split_last() else { return };
+            if self.loads[heaviest] <= enough {
+                return;
+            }
             let partners = &others[..others.len().min(PARTNERS)];
             let found = partners.iter().filter_map(|&node| Some((self.best(&order, heaviest, node)?, node)));
             let Some(((max, gives, takes), node)) = found.min_by_key(|&((max, ..), _)| max) else { return };
