@@ -125,7 +125,8 @@ fn more_stays_in_the_node_and_balance_costs_at_most_100_ppm() {
         let nearest = spread.traffic(Dispatch::Nearest);
         assert!(nearest.in_node() > before.in_node() + 0.005, "{nearest:?} {before:?}");
         assert!(nearest.balancedness() > 0.999, "{nearest:?}");
-        assert!(nearest.balancedness() > before.balancedness(), "{before:?}");
+        // With two replicas an expert the plan made without nodes loses nothing either.
+        assert!(nearest.balancedness() > before.balancedness() - 1e-4, "{before:?}");
     }
 }
 
