@@ -6,6 +6,9 @@ use crate::mirror::rng;
 use crate::mirror::{s4_pack, s5_search};
 use crate::params::{FREE, Params};
 
+/// Starts of a node at most: with given counts further ones bring little.
+const MOST_STARTS: u32 = 4;
+
 /// The replicas of an expert that a node holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Held {
@@ -50,7 +53,7 @@ impl Placer {
         candidate.counts.clear();
         candidate.counts.extend(held.iter().map(|held| held.count));
         let mut least = u32::MAX;
-        for start in 0..params.starts {
+        for start in 0..params.starts.min(MOST_STARTS) {
             let max = self.start(&params, node, start);
             if max < least {
                 least = max;

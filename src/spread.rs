@@ -18,7 +18,7 @@ mod weigh;
 
 use crate::check::Dispatch;
 use crate::error::Error;
-use crate::given::Placer;
+use crate::given::{Node, Placer};
 use crate::mirror::{Starts, rng, s3_replicate, s4_pack};
 use crate::params::{FREE, Params};
 use crate::plan::Stop;
@@ -115,7 +115,11 @@ impl Layer<'_> {
         let greedy_weighs = scratch.weigher.heaviest(dispatch, loads, &greedy);
         let limit = (equal + equal * COST_PPM / 1_000_000).min(greedy_weighs);
         let kept = scratch.weigher.kept_in_node(loads, today);
-        let mut best = (scratch.weigher.heaviest(dispatch, loads, today), None);
+        let weighs = match dispatch {
+            Dispatch::Equal => equal,
+            _ => scratch.weigher.heaviest(dispatch, loads, today),
+        };
+        let mut best = (weighs, None);
         if greedy_weighs < best.0 {
             best = (greedy_weighs, Some(greedy));
         }
@@ -134,8 +138,11 @@ impl Layer<'_> {
                 best = (weighs, Some(row));
             }
         }
-        let row = best.1?;
-        let is_worse = scratch.weigher.heaviest(Dispatch::Equal, loads, &row) > equal;
+        let (weighs, row) = (best.0, best.1?);
+        let is_worse = match dispatch {
+            Dispatch::Equal => weighs > equal,
+            _ => scratch.weigher.heaviest(Dispatch::Equal, loads, &row) > equal,
+        };
         Some(Spread { row, is_worse })
     }
 
@@ -149,20 +156,35 @@ impl Layer<'_> {
     }
 
     /// A placement of these counts with the replicas of an expert in as many nodes as can be; `None` where the nodes have
-    /// no room for that.
+    /// no room for that, or where it is of no use.
     fn place(&self, counts: &[u32], limit: u64, scratch: &mut Scratch) -> Option<Vec<u32>> {
         let Self { params, nodes, dispatch, loads, .. } = *self;
         let gpus = params.node_gpus / nodes;
-        let spread = nodes::Nodes::spread(params, nodes, dispatch == Dispatch::Nearest, loads, counts)?;
-        let mut row = Vec::with_capacity(params.node_slots as usize);
         // Rounding takes less than 2 from each slot.
         let enough = weigh::in_units(limit).saturating_sub(2 * params.slots_per_gpu);
+        // If tokens are dealt equally, the plan made without nodes is better than what is above the limit.
+        let is_of_use = |load: u32| load <= enough || dispatch != Dispatch::Equal;
+        if !loads.iter().zip(counts).all(|(load, &count)| is_of_use(load / count.max(1))) {
+            return None;
+        }
+        let spread = nodes::Nodes::spread(params, nodes, dispatch == Dispatch::Nearest, loads, counts)?;
+        let mut row = Vec::with_capacity(params.node_slots as usize);
         for node in 0..nodes {
-            let place = crate::given::Node { number: node, gpus, enough };
-            scratch.placer.place(params, place, &spread.held(node), &mut row);
+            let place = Node { number: node, gpus, enough };
+            let heaviest = scratch.placer.place(params, place, &spread.held(node), &mut row);
+            if !is_of_use(heaviest) {
+                return None;
+            }
         }
         Some(row)
     }
+}
+
+/// Experts by falling load, ties to the lower.
+fn by_falling_load(loads: impl Iterator<Item = (usize, u32)>) -> Vec<usize> {
+    let mut keys: Vec<u64> = loads.map(|(e, load)| u64::from(!load) << 32 | e as u64).collect();
+    keys.sort_unstable();
+    keys.into_iter().map(|key| key as u32 as usize).collect()
 }
 
 /// The filled slots of a row, each with its expert.

@@ -1,8 +1,6 @@
 //! Replica counts.
 
-use std::cmp::Reverse;
-
-use super::filled;
+use super::{by_falling_load, filled};
 
 /// The counts of a row.
 pub fn of_row(experts: u32, row: &[u32]) -> Vec<u32> {
@@ -16,8 +14,7 @@ pub fn of_row(experts: u32, row: &[u32]) -> Vec<u32> {
 /// expert. `None` where that many replicas are too many.
 pub fn hottest(loads: &[u32], further: u32, most: u32) -> Option<Vec<u32>> {
     let each = most.checked_sub(1).filter(|&each| each > 0)?;
-    let mut order: Vec<usize> = (0..loads.len()).collect();
-    order.sort_unstable_by_key(|&e| (Reverse(loads[e]), e));
+    let order = by_falling_load(loads.iter().copied().enumerate());
     let (full, rest) = ((further / each) as usize, further % each);
     let mut counts = vec![1; loads.len()];
     order.get(..full)?.iter().for_each(|&e| counts[e] = most);

@@ -1,12 +1,11 @@
 //! Which nodes hold the replicas of an expert.
 
-use std::cmp::Reverse;
-
+use super::by_falling_load;
 use crate::given::Held;
 use crate::params::Params;
 
 /// Of the lightest nodes this many are tried as partners of the heaviest one.
-const PARTNERS: usize = 8;
+const PARTNERS: usize = 2;
 
 /// Exchanges are weighed for at most this many steps over experts.
 const MOST_STEPS: usize = 1 << 22;
@@ -70,8 +69,9 @@ impl Nodes {
             room: vec![slots.checked_sub(each)?; number],
             experts,
         };
-        spread.fill()?;
-        spread.even_out();
+        let order = spread.order();
+        spread.fill(&order)?;
+        spread.even_out(&order);
         Some(spread)
     }
 
@@ -90,17 +90,16 @@ impl Nodes {
 
     /// The experts with replicas beside those in every node, by falling load of one, ties to the lower.
     fn order(&self) -> Vec<usize> {
-        let mut order: Vec<usize> = (0..self.experts.len()).filter(|&e| self.experts[e].rest > 0).collect();
-        order.sort_unstable_by_key(|&e| (Reverse(self.experts[e].rest_load), e));
-        order
+        let beside = self.experts.iter().enumerate().filter(|(_, expert)| expert.rest > 0);
+        by_falling_load(beside.map(|(e, expert)| (e, expert.rest_load)))
     }
 
     /// Gives each expert the lightest nodes with a slot left. Single replicas come last, as they fit anywhere.
-    fn fill(&mut self) -> Option<()> {
-        let mut order = self.order();
-        order.sort_by_key(|&e| self.experts[e].rest == 1);
+    fn fill(&mut self, order: &[usize]) -> Option<()> {
+        let (several, single): (Vec<usize>, Vec<usize>) =
+            order.iter().partition(|&&e| self.experts[e].rest > 1);
         let mut lightest: Vec<usize> = (0..self.nodes).collect();
-        for e in order {
+        for e in several.into_iter().chain(single) {
             let Expert { rest, rest_load, .. } = self.experts[e];
             lightest.retain(|&node| self.room[node] > 0);
             lightest.sort_by_key(|&node| (self.loads[node], node));
@@ -114,9 +113,9 @@ impl Nodes {
     }
 
     /// Exchanges a replica of the heaviest node for one of another, or for a free slot, while that makes it lighter.
-    fn even_out(&mut self) {
-        let mut order = self.order();
-        order.reverse();
+    /// `order` is of falling loads.
+    fn even_out(&mut self, order: &[usize]) {
+        let order: Vec<usize> = order.iter().rev().copied().collect();
         let steps = order.len().max(1) * PARTNERS.min(self.nodes);
         let mean = (self.loads.iter().map(|&load| u64::from(load)).sum::<u64>() / self.nodes as u64) as u32;
         let enough = mean + (mean >> EVEN_SHIFT);
