@@ -9,6 +9,9 @@ pub const MAX_ITERATIONS: u32 = 1 << 20;
 /// The most group assignments tried a layer.
 pub const MAX_ASSIGNMENTS: u32 = 1 << 10;
 
+/// The most pairs of GPUs that share with the heaviest one.
+pub const MAX_THREE_GPUS: u32 = 1 << 16;
+
 /// How groups are given to nodes (hierarchical policy only).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -123,6 +126,9 @@ pub struct PlanOptions {
     pub stop_gap_ppm: u32,
     /// A node gets no further starts once one of them is within this many millionths of the bound.
     pub start_gap_ppm: u32,
+    /// At the end the heaviest GPU shares its replicas anew with two others, again and again, where that makes it
+    /// lighter; it tries this many pairs of others at most, up to [`MAX_THREE_GPUS`], 0 for none. For one window and 2 to 6 slots a GPU.
+    pub three_gpus: u32,
 }
 
 impl Descent {
@@ -162,6 +168,7 @@ impl Default for PlanOptions {
             max_replicas_per_expert: None,
             stop_gap_ppm: 200,
             start_gap_ppm: 400,
+            three_gpus: 0,
         }
     }
 }
