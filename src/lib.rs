@@ -90,6 +90,7 @@ mod stages;
 #[doc(hidden)]
 pub mod testing;
 mod threads;
+mod three_gpus;
 #[cfg(feature = "files")]
 pub mod trace;
 mod watch;

@@ -11,6 +11,9 @@ pub const MAX_ITERATIONS: u32 = 1 << 20;
 /// The most group assignments tried a layer.
 pub const MAX_ASSIGNMENTS: u32 = 1 << 10;
 
+/// The most pairs of GPUs that share with the heaviest one.
+pub const MAX_THREE_GPUS: u32 = 1 << 16;
+
 /// How groups are given to nodes (hierarchical policy only).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -128,6 +131,9 @@ pub struct PlanOptions {
     /// How tokens are dealt to replicas: what plans are judged by, where nodes are known under the global policy. Under the
     /// hierarchical one, and with one node, all of them come to the same.
     pub dispatch: Dispatch,
+    /// At the end the heaviest GPU shares its replicas anew with two others, again and again, where that makes it
+    /// lighter; it tries this many pairs of others at most, up to [`MAX_THREE_GPUS`], 0 for none. For one window and 2 to 6 slots a GPU.
+    pub three_gpus: u32,
 }
 
 impl Descent {
@@ -168,6 +174,7 @@ impl Default for PlanOptions {
             stop_gap_ppm: 200,
             start_gap_ppm: 400,
             dispatch: Dispatch::Equal,
+            three_gpus: 0,
         }
     }
 }

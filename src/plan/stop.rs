@@ -27,6 +27,11 @@ impl Stop {
             .unwrap_or(Stop::BudgetSpent)
     }
 
+    /// Whether the search ended above its gap.
+    pub(crate) fn is_open(self) -> bool {
+        matches!(self, Stop::NoMoveLeft | Stop::BudgetSpent)
+    }
+
     /// `bound reached`, `no move left`, `budget spent`, `optimal` or `previous plan`.
     #[must_use]
     pub fn name(self) -> &'static str {

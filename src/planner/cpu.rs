@@ -21,7 +21,7 @@ pub struct Planned {
 impl Planned {
     /// Whether a layer's search ended above the gap.
     pub fn is_open(&self) -> bool {
-        self.ends.iter().any(|end| matches!(end, Stop::NoMoveLeft | Stop::BudgetSpent))
+        self.ends.iter().any(|end| end.is_open())
     }
 
     /// All layers' plans, in order.

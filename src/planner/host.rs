@@ -7,10 +7,11 @@ use super::cpu::Planned;
 use crate::error::Error;
 use crate::exact;
 use crate::loads::FIXED_TOTAL;
-use crate::params::{Params, to_map};
+use crate::params::{FREE, Params, to_map};
 use crate::plan::Stop;
 use crate::replan;
 use crate::threads;
+use crate::three_gpus::{self, Ways};
 use crate::watch::Attempt;
 
 /// Loads in which a layer without load has even ones, so that no expert is favoured: `[windows][layers][experts]`.
@@ -89,6 +90,61 @@ pub fn prefer_trivial(params: &Params, windows: &[u32], planned: &mut Planned) {
             row.copy_from_slice(&trivial);
         }
     }
+}
+
+/// Improves the layers whose search ended above the gap, where three GPUs can be told apart from two.
+///
+/// # Errors
+/// [`Error::Cancelled`] where the call was stopped.
+pub fn share_among_three(
+    params: &Params,
+    combined: &[u32],
+    planned: &mut Planned,
+    attempt: &Attempt<'_>,
+) -> Result<(), Error> {
+    if !three_gpus::is_for(params) || !planned.is_open() {
+        return Ok(());
+    }
+    let (ways, experts) = (Ways::of(params.slots_per_gpu), params.experts as usize);
+    let slots = (params.node_slots * params.nodes) as usize;
+    let improve = |layer: usize, scratch: &mut Option<Ways>| {
+        attempt.go_on()?;
+        let mut row = planned.slots[layer * slots..(layer + 1) * slots].to_vec();
+        let mut end = planned.ends[layer];
+        if end.is_open() {
+            let each = replica_loads(&row, &combined[layer * experts..(layer + 1) * experts]);
+            let stop = params.stop_load(least(params, &row, &each));
+            let heaviest = three_gpus::Layer { params, slots: &mut row, each: &each }
+                .improve(stop, scratch.get_or_insert_with(|| ways.clone()));
+            end = if heaviest <= stop { Stop::BoundReached } else { end };
+        }
+        Ok((row, end))
+    };
+    let improved = threads::each(params.layers as usize, improve);
+    let improved = improved.into_iter().collect::<Result<Vec<_>, Error>>()?;
+    for ((row, end), (to, to_end)) in
+        improved.into_iter().zip(planned.slots.chunks_exact_mut(slots).zip(&mut planned.ends))
+    {
+        to.copy_from_slice(&row);
+        *to_end = end;
+    }
+    Ok(())
+}
+
+/// Load of a replica of each expert.
+fn replica_loads(slots: &[u32], loads: &[u32]) -> Vec<u32> {
+    let mut counts = vec![0u32; loads.len()];
+    slots.iter().filter(|&&expert| expert != FREE).for_each(|&expert| counts[expert as usize] += 1);
+    loads.iter().zip(counts).map(|(&load, count)| load / count.max(1)).collect()
+}
+
+/// What no exchange inside the nodes makes the heaviest GPU lighter than: a node's average, or a replica.
+fn least(params: &Params, slots: &[u32], each: &[u32]) -> u32 {
+    let of_node = |node: &[u32]| {
+        let loads = || node.iter().filter(|&&expert| expert != FREE).map(|&expert| each[expert as usize]);
+        (loads().sum::<u32>() / params.node_gpus).max(loads().max().unwrap_or(0))
+    };
+    slots.chunks_exact(params.node_slots as usize).map(of_node).max().unwrap_or(0)
 }
 
 /// Takes another plan of each layer in which its heaviest GPU is lighter.

@@ -58,6 +58,7 @@ impl Planner {
         if params.trajectory && without.avoid_duplicates != params.avoid_duplicates && planned.is_open() {
             host::take_better(&params, &windows, &mut planned, &plan_by(&without)?);
         }
+        self.on_threads(|| host::share_among_three(&params, &combined, &mut planned, &attempt()))?;
         attempt().go_on()?;
         host::prefer_trivial(&params, &windows, &mut planned);
         let nodes = cluster.num_nodes() as u32;

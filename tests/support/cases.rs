@@ -153,5 +153,6 @@ fn random_options(random: &mut Random) -> PlanOptions {
         iterations: [0, 9, 100, 1000][random.below(4)],
         patience: [0, 8, 32][random.below(3)],
         dispatch: Dispatch::ALL[random.0 as usize % 3],
+        three_gpus: if random.below(4) == 0 { 40 } else { 0 },
     }
 }
