@@ -5,6 +5,7 @@
 mod maps;
 mod quality;
 mod rules;
+mod shares;
 
 use rules::{Rules, check_entries, check_length, filled};
 
@@ -15,6 +16,7 @@ use crate::threads;
 
 pub use maps::check_maps;
 pub use quality::{LayerQuality, Quality};
+pub use shares::score_shares;
 
 /// Checks every rule of a valid plan, then scores it. Lower bounds are left at 0; see
 /// [`Quality::with_bounds`].

@@ -2,13 +2,13 @@
 
 use std::collections::VecDeque;
 
-use super::scenarios::scenarios;
 use super::{RebalanceOptions, Status, Strategy, forecast};
 use crate::check;
 use crate::cluster::Cluster;
 use crate::error::Error;
 use crate::loads::{Loads, check_same_layers};
 use crate::moves;
+use crate::outlook::scenarios;
 use crate::params::to_map;
 use crate::plan::Plan;
 use crate::planner::{Planner, Replan};
