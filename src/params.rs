@@ -177,6 +177,8 @@ pub struct Params {
     pub max_count: u32,
     /// Whether construction and moves refuse a second replica of an expert on a GPU.
     pub avoid_duplicates: bool,
+    /// Whether plans are to hang their GPUs together: see [`PlanOptions::connected`].
+    pub connected: bool,
     /// Low and high word of the seed.
     pub seed: [u32; 2],
     /// Starts a node at most.
@@ -313,6 +315,7 @@ impl Params {
             windows,
             max_count: if avoid_duplicates { node_gpus.min(cap) } else { cap },
             avoid_duplicates,
+            connected: options.connected && node_gpus > 1 && node_replicas - node_experts >= node_gpus - 1,
             seed: [options.seed as u32, (options.seed >> 32) as u32],
             starts,
             // The lineage's programs make all of theirs.

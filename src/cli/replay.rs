@@ -53,6 +53,9 @@ pub struct ReplayTrace {
     /// Plan anew each time instead of from the plan that runs
     #[arg(long)]
     fresh: bool,
+    /// Hang the GPUs together, for shares of batches: see `eplb help plan`
+    #[arg(long)]
+    connected: bool,
     /// Tables of shares to deal the next window out by, besides evenly: windows, sample, batch
     #[arg(long, value_delimiter = ',', value_name = "FROM")]
     shares: Vec<SharesFrom>,
@@ -85,6 +88,7 @@ impl ReplayTrace {
         let limits = self.limits.limits(&MoveLimits::each_window());
         let mut options = RebalanceOptions { fresh: self.fresh, ..self.outlook.options(limits) };
         (options.plan.seed, options.scenario_plan.seed) = (self.seed, self.seed);
+        (options.plan.connected, options.scenario_plan.connected) = (self.connected, self.connected);
         let setup = ReplayOptions {
             strategies: self.strategy.clone(),
             interval: self.interval,

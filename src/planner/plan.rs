@@ -16,6 +16,7 @@ use crate::loads::Loads;
 use crate::options::{Duplicates, PlanOptions};
 use crate::params::{Params, to_map};
 use crate::plan::Plan;
+use crate::replan;
 use crate::watch::Attempt;
 
 impl Planner {
@@ -59,6 +60,10 @@ impl Planner {
         }
         attempt().go_on()?;
         host::prefer_trivial(&params, &windows, &mut planned);
+        if params.connected {
+            let connect = || replan::connect(&params, &windows, &planned.slots, &attempt());
+            planned.take_rows(self.on_threads(connect)?, &params);
+        }
         let placement = checked(loads, cluster, to_map(&planned.slots).collect())?;
         Ok(Plan {
             placement,
