@@ -16,7 +16,7 @@ use crate::threads;
 
 pub use maps::check_maps;
 pub use quality::{LayerQuality, Quality};
-pub use shares::score_shares;
+pub use shares::{parts, score_shares};
 
 /// Checks every rule of a valid plan, then scores it. Lower bounds are left at 0; see
 /// [`Quality::with_bounds`].

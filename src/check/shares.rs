@@ -1,5 +1,7 @@
 //! The score of a plan under a table of shares.
 
+use std::collections::BTreeMap;
+
 use super::quality::{LayerQuality, Quality};
 use super::rules::{Rules, check_length, filled};
 use crate::cluster::Cluster;
@@ -50,6 +52,54 @@ fn check_parts(experts: usize, row: &[i32], parts: &[u16]) -> Result<(), String>
         Some(slot) => Err(format!("slot {slot} is free and has {} parts", parts[slot])),
         None => Ok(()),
     }
+}
+
+/// Into how many parts the GPUs of each layer fall, `[layers]`: two GPUs are of one part where both hold replicas of an
+/// expert, or are linked by GPUs of which that is true. Load can flow within a part alone, however shares are dealt. One
+/// is best under the global policy, one a node under the hierarchical one.
+///
+/// # Errors
+/// [`Error::Invalid`] where the length of `physical_to_logical` is not a multiple of the slots.
+///
+/// ```
+/// use eplb_wgpu::{Cluster, check};
+/// let cluster = Cluster::new(6, 1, 1, 3)?;
+/// assert_eq!(check::parts(&cluster, &[0, 1, 1, 2, 2, 3])?, [1]);
+/// assert_eq!(check::parts(&cluster, &[0, 1, 0, 1, 2, 3])?, [2]);
+/// # Ok::<(), eplb_wgpu::Error>(())
+/// ```
+pub fn parts(cluster: &Cluster, physical_to_logical: &[i32]) -> Result<Vec<usize>, Error> {
+    let slots = cluster.num_slots();
+    if !physical_to_logical.len().is_multiple_of(slots) {
+        let rule = format!("is not a multiple of the number of slots {slots}");
+        return Err(Error::invalid("length of physical_to_logical", physical_to_logical.len(), rule));
+    }
+    let of_layer = |row: &[i32]| {
+        let mut holders: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        for (slot, expert) in filled(row) {
+            holders.entry(expert).or_default().push(slot / cluster.slots_per_gpu());
+        }
+        let mut on: Vec<Vec<&[usize]>> = vec![Vec::new(); cluster.num_gpus()];
+        for gpus in holders.values().filter(|gpus| gpus.len() > 1) {
+            gpus.iter().for_each(|&gpu| on[gpu].push(gpus));
+        }
+        // From each GPU that was not reached yet, all that can be.
+        let mut reached = vec![false; cluster.num_gpus()];
+        let mut parts = 0;
+        for gpu in 0..cluster.num_gpus() {
+            let mut next = if reached[gpu] { Vec::new() } else { vec![gpu] };
+            parts += next.len();
+            while let Some(gpu) = next.pop() {
+                if !std::mem::replace(&mut reached[gpu], true) {
+                    next.extend(
+                        std::mem::take(&mut on[gpu]).into_iter().flatten().filter(|&&gpu| !reached[gpu]),
+                    );
+                }
+            }
+        }
+        parts
+    };
+    Ok(physical_to_logical.chunks_exact(slots).map(of_layer).collect())
 }
 
 fn score_layer(loads: &[f64], cluster: &Cluster, row: &[i32], parts: &[u16]) -> LayerQuality {

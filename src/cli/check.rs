@@ -13,7 +13,7 @@ use super::{
 use crate::bound::BoundOptions;
 use crate::check::Quality;
 use crate::maps::MapFile;
-use crate::{Cluster, DeviceChoice, Error, Loads, bound};
+use crate::{Cluster, DeviceChoice, Error, Loads, bound, check};
 
 #[derive(Args)]
 #[command(after_help = "Examples:
@@ -92,7 +92,9 @@ impl Check {
             Err(error) => return Err(error),
         };
         let faults = if self.strict { faults(&map, &cluster, &loads, &quality, max_gap) } else { vec![] };
-        self.show(&map, &loads, &quality, &faults, start.elapsed());
+        let parts = check::parts(&cluster, map.physical_to_logical())?;
+        let joined = parts.iter().filter(|&&parts| parts == cluster.planned_nodes()).count();
+        self.show(&map, &loads, (&quality, joined), &faults, start.elapsed());
         Ok(if faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 
@@ -100,7 +102,7 @@ impl Check {
         &self,
         map: &MapFile,
         loads: &Loads,
-        quality: &Quality,
+        (quality, joined): (&Quality, usize),
         faults: &[String],
         time: std::time::Duration,
     ) {
@@ -115,6 +117,7 @@ impl Check {
                 "worst_gap": quality.worst_gap(),
                 "replica_balancedness": quality.replica_balancedness(),
                 "same_gpu_duplicates": quality.same_gpu_duplicates(),
+                "layers_connected": joined,
                 "layers_without_load": quality.layers_without_load(),
                 "layers": quality.layers.len(),
                 "layer_ids": loads.layer_ids(),
@@ -135,6 +138,7 @@ impl Check {
             ("mean gap to the bound", percent(quality.mean_gap())),
             ("worst gap", worst_gap(quality, loads.layer_ids())),
             ("duplicates on a GPU", quality.same_gpu_duplicates().to_string()),
+            ("GPUs hang together", format!("in {joined} of {} layers", quality.layers.len())),
         ];
         match (fingerprint, version) {
             (Some(print), Some(version)) => {

@@ -300,7 +300,10 @@ impl Search {
         let mut iteration = 0;
         while can_move && since < patience && self.work < WORK_LIMIT {
             iteration += 1;
-            let a = self.proposer();
+            let a = match since {
+                0 => self.proposer(),
+                _ => self.apart(key, iteration).unwrap_or_else(|| self.proposer()),
+            };
             let found = self.best_exchange(objective, key, iteration, a);
             let found = self.best_transfer(objective, iteration, a, found);
             self.make(objective, key, iteration, found.kind, &mut trail.changes);

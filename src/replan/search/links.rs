@@ -2,6 +2,7 @@
 //! batch by shares. Each part of a node's GPUs beyond the first costs a little.
 
 use super::Search;
+use crate::mirror::rng;
 
 /// A part costs the mean GPU over this.
 pub const PART: i32 = 100;
@@ -80,6 +81,26 @@ impl Search {
             }
         }
         parts - nodes
+    }
+
+    /// A GPU of a node that is of several parts, drawn: where nothing is gained by relieving the busiest, it proposes, so
+    /// that quiet nodes come together too.
+    pub(super) fn apart(&mut self, key: u32, iteration: u32) -> Option<usize> {
+        if self.links.price == 0 || self.links.parts == 0 {
+            return None;
+        }
+        // The last look at links may have been at a move.
+        self.parts();
+        let mut lanes = Vec::new();
+        for low in (0..self.lanes).step_by(self.node_lanes) {
+            let roots: Vec<u32> =
+                (low..low + self.node_gpus).map(|lane| self.links.root(lane as u32)).collect();
+            if roots.iter().any(|root| *root != roots[0]) {
+                lanes.extend(low..low + self.node_gpus);
+            }
+        }
+        let at = rng::below(rng::draw(key, rng::LINKS + iteration), lanes.len() as u32);
+        lanes.get(at as usize).copied()
     }
 
     /// By how much the cost of parts changes where GPU `a` gives `e` for the `f` of GPU `b`.
