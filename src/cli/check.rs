@@ -1,6 +1,6 @@
 //! `eplb check`
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -13,7 +13,8 @@ use super::{
 use crate::bound::BoundOptions;
 use crate::check::Quality;
 use crate::maps::MapFile;
-use crate::{Cluster, DeviceChoice, Error, Loads, bound, check};
+use crate::trace::SharesFile;
+use crate::{Cluster, DeviceChoice, Error, Loads, Placement, bound, check};
 
 #[derive(Args)]
 #[command(after_help = "Examples:
@@ -36,6 +37,9 @@ pub struct Check {
     part: Part,
     #[command(flatten)]
     maps: MapForm,
+    /// Score under a table of shares, as `eplb split` writes it, instead of even ones
+    #[arg(long, value_name = "FILE", conflicts_with = "fingerprints")]
+    shares: Option<PathBuf>,
     /// Fail where a GPU holds an expert twice, or a layer's gap to the bound is above --max-gap
     #[arg(long, conflicts_with = "fingerprints")]
     strict: bool,
@@ -74,7 +78,11 @@ impl Check {
         let map = self.maps.read(plan)?;
         let cluster = self.maps.cluster(std::slice::from_ref(&map))?;
         let start = Instant::now();
-        let quality = match map.score(&loads, &cluster) {
+        let score = match &self.shares {
+            Some(path) => score_shares(path, &map, &loads, &cluster),
+            None => map.score(&loads, &cluster),
+        };
+        let quality = match score {
             Ok(quality) => {
                 let options =
                     BoundOptions { effort: bound_effort(self.tight_bound), ..BoundOptions::default() };
@@ -152,6 +160,16 @@ impl Check {
         let says = "balancedness: mean over heaviest GPU; of replicas the same. gap: heaviest GPU over what no plan goes below.";
         print(&format!("{}\n{says}", table(&rows)));
     }
+}
+
+/// The score under a table of shares.
+fn score_shares(path: &Path, map: &MapFile, loads: &Loads, cluster: &Cluster) -> Result<Quality, Error> {
+    // What is wrong with the map alone is told first.
+    map.score(loads, cluster)?;
+    let rows = map.physical_to_logical();
+    let placement = Placement::new(loads.experts(), map.slots(), rows.to_vec())?;
+    let shares = SharesFile::read(path)?.shares(cluster, &placement)?;
+    check::score_shares(loads, cluster, rows, shares.parts())
 }
 
 /// What `--strict` has against a valid plan: the first duplicate of each layer that has any, and each gap too wide.
