@@ -28,6 +28,9 @@ class PlanOptions(TypedDict, total=False):
     """Whether a GPU may hold an expert twice, as DeepSeek's planner lets it. False by default."""
     max_replicas_per_expert: int | None
     """The most replicas of an expert; None for as many as are useful."""
+    connected: bool
+    """Hang the GPUs of a node (of the cluster, where nodes hold no whole groups) together by replicas of one expert, so
+    that :meth:`Planner.batch_shares` can level them. False by default."""
 
 
 class MoveLimits(TypedDict, total=False):
@@ -57,6 +60,8 @@ class RebalanceOptions(MoveLimits, total=False):
     """Windows that the forecast looks at; 32 by default."""
     fresh: bool
     """Plan anew each time, whatever runs. False by default."""
+    connected: bool
+    """As for :class:`PlanOptions`."""
 
 
 _LIMITS = frozenset(MoveLimits.__annotations__)

@@ -4,6 +4,7 @@
 //! - [`quick_start`]: a first plan, from the command line and from code;
 //! - [`report`]: how many replicas to choose, and pages to look at;
 //! - [`serving`]: plans over time, what to set, and what it brings;
+//! - [`shares`]: uneven shares of an expert's tokens, and how an engine deals by them;
 //! - [`how_it_works`]: one small layer, followed through the stages by hand;
 //! - [`determinism`]: plans made on several ranks;
 //! - [`coming_from`]: what to type, coming from another program.
@@ -28,6 +29,11 @@ pub mod report {
 /// Plans over time: what to set, and what it brings.
 pub mod serving {
     #![doc = include_str!("serving.md")]
+}
+
+/// Tables of shares: what they bring, and what an engine needs for them.
+pub mod shares {
+    #![doc = include_str!("shares.md")]
 }
 
 /// One small layer, followed through the stages by hand.

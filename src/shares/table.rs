@@ -13,7 +13,7 @@ pub const PARTS: u16 = 256;
 /// A table of shares: how many of an expert's [`PARTS`] parts each slot serves, `[layers][slots]`.
 ///
 /// The parts of an expert's slots sum to [`PARTS`] in each layer, and a free slot has none. Equal calls give equal tables
-/// on every processor. `shares` in the guide tells what an engine needs to use one.
+/// on every processor. The guide tells what an engine needs to use one.
 ///
 /// ```
 /// use eplb_wgpu::{Cluster, DeviceChoice, Loads, PlanOptions, Planner, check};
