@@ -84,10 +84,16 @@ pub fn expected(rows: &[impl AsRef<[i32]>]) -> Vec<i32> {
 pub fn persistence(rows: &[impl AsRef<[i32]>]) -> (i64, Vec<i32>) {
     let n = rows.len() as i64;
     let mut sums = vec![0i64; rows.first().map_or(0, |row| row.as_ref().len())];
+    // Loops, not closures, which would be compiled without the caller's vector instructions.
     for row in rows {
-        sums.iter_mut().zip(row.as_ref()).for_each(|(sum, &share)| *sum += i64::from(share));
+        for (sum, &share) in sums.iter_mut().zip(row.as_ref()) {
+            *sum += i64::from(share);
+        }
     }
-    let means: Vec<i32> = sums.iter().map(|sum| (sum / n.max(1)) as i32).collect();
+    let mut means = vec![0; sums.len()];
+    for (mean, sum) in means.iter_mut().zip(&sums) {
+        *mean = (sum / n.max(1)) as i32;
+    }
     let (mut covariance, mut variance) = (0i128, 0i128);
     for pair in rows.windows(2) {
         let (mut with, mut own) = (0, 0);

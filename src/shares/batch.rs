@@ -1,6 +1,7 @@
 //! Shares for one batch, from its own loads: load flows between the GPUs of each replicated expert until they are level.
 
 use super::layer::Replicas;
+use super::table::PARTS;
 
 /// Sweeps that move more than the difference asks for: what comes from afar arrives sooner.
 const SWEEPS: u32 = 20;
@@ -27,33 +28,37 @@ pub fn solve(loads: &[u32], gpus: usize, scratch: &mut Scratch, parts: &mut [u16
     for (place, &part) in have.iter().enumerate() {
         load[replicas.gpu(place)] += part;
     }
-    even.resize(parts.len(), 0);
-    replicas.round(have, even);
+    let heaviest = load.iter().copied().max().unwrap_or(0) as u64;
     let least = (load.iter().map(|&load| i64::from(load)).sum::<i64>() / gpus as i64) as i32 >> 12;
     for sweep in 0..=SWEEPS {
         let is_last = sweep == SWEEPS;
         let mut most = 0;
-        for expert in replicas.replicated() {
-            for (i, j) in replicas.pairs(expert) {
-                let (g, u) = (replicas.gpu(i), replicas.gpu(j));
-                let apart = load[g] - load[u];
-                // 13/16 of the difference, where a half would level the two; a half in the last sweep.
-                let flow = if is_last { apart / 2 } else { apart - apart / 4 + apart / 16 };
-                let flow = flow.clamp(-have[j], have[i]);
-                have[i] -= flow;
-                have[j] += flow;
-                load[g] -= flow;
-                load[u] += flow;
-                most = most.max(flow.abs());
-            }
+        for pair in &replicas.pairs {
+            let ([i, j], [g, u]) = (pair.places.map(|i| i as usize), pair.gpus.map(|g| g as usize));
+            let apart = load[g] - load[u];
+            // 13/16 of the difference, where a half would level the two; a half in the last sweep.
+            let flow = if is_last { apart >> 1 } else { apart - (apart >> 2) + (apart >> 4) };
+            let flow = flow.clamp(-have[j], have[i]);
+            have[i] -= flow;
+            have[j] += flow;
+            load[g] -= flow;
+            load[u] += flow;
+            most = most.max(flow.abs());
         }
         if most <= least {
             break;
         }
     }
     replicas.round(have, parts);
-    if peak(replicas, loads, load, parts) > peak(replicas, loads, load, even) {
-        parts.copy_from_slice(even);
+    // Rounding may take back what little there was to gain.
+    let peak_now = peak(replicas, loads, load, parts);
+    if peak_now >= heaviest * u64::from(PARTS) {
+        replicas.even(|expert| loads[expert] as i32, have);
+        even.resize(parts.len(), 0);
+        replicas.round(have, even);
+        if peak_now > peak(replicas, loads, load, even) {
+            parts.copy_from_slice(even);
+        }
     }
 }
 

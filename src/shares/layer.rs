@@ -10,8 +10,19 @@ pub struct Replicas {
     /// GPU and slot of each replica.
     gpu: Vec<u32>,
     slot: Vec<u32>,
-    /// The experts with several replicas.
-    replicated: Vec<u32>,
+    /// Pairs of an expert's replicas on different GPUs, expert after expert: each with those 1, 2, 4 and so on after it. Of
+    /// two or three these are all.
+    pub pairs: Vec<Pair>,
+}
+
+/// Two replicas of an expert that tokens can be shifted between.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pair {
+    pub expert: u32,
+    /// Their places in the list of replicas.
+    pub places: [u32; 2],
+    /// Their GPUs.
+    pub gpus: [u32; 2],
 }
 
 impl Replicas {
@@ -22,8 +33,6 @@ impl Replicas {
         let filled =
             || row.iter().enumerate().filter_map(|(slot, &e)| Some((slot, usize::try_from(e).ok()?)));
         filled().for_each(|(_, expert)| self.first[expert] += 1);
-        self.replicated.clear();
-        self.replicated.extend((0..experts as u32).filter(|&expert| self.first[expert as usize] > 1));
         // From counts to ends; each replica, last slot first, then takes the place before.
         let mut end = 0;
         for first in &mut self.first {
@@ -34,11 +43,35 @@ impl Replicas {
         self.gpu.resize(end as usize, 0);
         self.slot.clear();
         self.slot.resize(end as usize, 0);
-        for (slot, expert) in filled().collect::<Vec<_>>().into_iter().rev() {
-            self.first[expert] -= 1;
-            let at = self.first[expert] as usize;
-            self.gpu[at] = (slot / slots_per_gpu) as u32;
-            self.slot[at] = slot as u32;
+        let gpus = row.chunks(slots_per_gpu).enumerate().rev();
+        for (gpu, held) in gpus {
+            for (i, &expert) in held.iter().enumerate().rev() {
+                if let Ok(expert) = usize::try_from(expert) {
+                    self.first[expert] -= 1;
+                    let at = self.first[expert] as usize;
+                    self.gpu[at] = gpu as u32;
+                    self.slot[at] = (gpu * slots_per_gpu + i) as u32;
+                }
+            }
+        }
+        self.lay_pairs(experts);
+    }
+
+    fn lay_pairs(&mut self, experts: usize) {
+        self.pairs.clear();
+        for expert in 0..experts {
+            let replicas = self.of(expert);
+            let mut step = 1;
+            while step < replicas.len() {
+                for at in replicas.start..replicas.end - step {
+                    let (places, gpus) = ([at, at + step], [self.gpu[at], self.gpu[at + step]]);
+                    if gpus[0] != gpus[1] {
+                        let places = places.map(|place| place as u32);
+                        self.pairs.push(Pair { expert: expert as u32, places, gpus });
+                    }
+                }
+                step *= 2;
+            }
         }
     }
 
@@ -50,11 +83,6 @@ impl Replicas {
     /// The replicas of an expert, as places.
     pub fn of(&self, expert: usize) -> std::ops::Range<usize> {
         self.first[expert] as usize..self.first[expert + 1] as usize
-    }
-
-    /// The experts with several replicas.
-    pub fn replicated(&self) -> impl Iterator<Item = usize> + '_ {
-        self.replicated.iter().map(|&expert| expert as usize)
     }
 
     /// The GPU of a replica.
@@ -74,6 +102,10 @@ impl Replicas {
         for expert in 0..self.first.len() - 1 {
             let replicas = self.of(expert);
             let (whole, count) = (whole(expert), replicas.len() as i32);
+            if count == 1 {
+                out[replicas.start] = whole;
+                continue;
+            }
             for (i, part) in out[replicas].iter_mut().enumerate() {
                 *part = whole / count + i32::from((i as i32) < whole % count);
             }
@@ -87,6 +119,10 @@ impl Replicas {
         parts.fill(0);
         for expert in 0..self.first.len() - 1 {
             let replicas = self.of(expert);
+            if replicas.len() == 1 {
+                parts[self.slot[replicas.start] as usize] = PARTS;
+                continue;
+            }
             let whole: u64 = have[replicas.clone()].iter().map(|&part| part as u64).sum();
             let count = replicas.len() as u64;
             let mut left = u64::from(PARTS);
@@ -106,16 +142,6 @@ impl Replicas {
             }
         }
     }
-
-    /// Pairs of an expert's replicas, as places: each with those 1, 2, 4 and so on after it. Of two or three these are all.
-    pub fn pairs(&self, expert: usize) -> impl Iterator<Item = (usize, usize)> + use<> {
-        let replicas = self.of(expert);
-        let steps = std::iter::successors(Some(1), |step| Some(step * 2));
-        let count = replicas.len();
-        steps
-            .take_while(move |&step| step < count)
-            .flat_map(move |step| (replicas.start..replicas.end - step).map(move |at| (at, at + step)))
-    }
 }
 
 #[cfg(test)]
@@ -128,7 +154,12 @@ mod tests {
         replicas.lay(4, 2, &[2, 0, 0, -1, 3, 0]);
         assert_eq!((0..4).map(|e| replicas.of(e)).collect::<Vec<_>>(), [0..3, 3..3, 3..4, 4..5]);
         assert_eq!((replicas.gpu, replicas.slot), (vec![0, 1, 2, 0, 2], vec![1, 2, 5, 0, 4]));
-        assert_eq!(replicas.replicated, [0]);
+        let pair = Pair { expert: 0, places: [1, 2], gpus: [1, 2] };
+        assert_eq!(replicas.pairs[1], pair);
+        assert_eq!(
+            replicas.pairs.iter().map(|pair| pair.places).collect::<Vec<_>>(),
+            [[0, 1], [1, 2], [0, 2]]
+        );
     }
 
     #[test]
@@ -142,7 +173,5 @@ mod tests {
         assert_eq!(parts, [0, 256, 0, 256]);
         replicas.round(&[0, 0, 0, 0], &mut parts);
         assert_eq!(parts, [86, 85, 85, 256]);
-        assert_eq!(replicas.pairs(0).collect::<Vec<_>>(), [(0, 1), (1, 2), (0, 2)]);
-        assert_eq!(replicas.pairs(1).count(), 0);
     }
 }

@@ -104,9 +104,12 @@ impl Scratch {
         let rows: Vec<&[i32]> = self.rows.chunks_exact(experts).collect();
         let (phi, means) = persistence(&rows);
         let Some(last) = rows.last() else { return PULL };
+        // Loops here and below, not closures, which would be compiled without the vector instructions.
         self.centre.clear();
-        let next = |(&mean, &last): (&i32, &i32)| mean + (i64::from(last - mean) * phi / ONE) as i32;
-        self.centre.extend(means.iter().zip(*last).map(next));
+        self.centre.resize(experts, 0);
+        for ((centre, &mean), &last) in self.centre.iter_mut().zip(&means).zip(*last) {
+            *centre = mean + ((i64::from(last - mean) * phi) >> ONE.ilog2()) as i32;
+        }
         let (mut spread, mut pull) = (ONE, PULL);
         if let Some(sample) = sample {
             let gain = gain(&rows, &means, phi, &sample);
@@ -118,7 +121,9 @@ impl Scratch {
             spread = (((ONE - gain) * ONE) as u64).isqrt() as i64;
             pull = PULL * (ONE - gain) / ONE + LEAST_PULL;
         }
-        self.centre.iter_mut().for_each(|centre| *centre = (*centre).max(0));
+        for centre in &mut self.centre {
+            *centre = (*centre).max(0);
+        }
         lay_scenarios(&rows, &self.centre, spread, &mut self.scenarios);
         pull
     }
@@ -135,12 +140,9 @@ impl Scratch {
             let is_one = of_expert.len() == 1;
             for place in of_expert {
                 let load = &mut self.load[replicas.gpu(place)];
-                if is_one {
-                    (0..SCENARIOS).for_each(|s| load[s] += scenarios[s]);
-                } else {
-                    let share = i64::from(self.have[place]);
-                    (0..SCENARIOS)
-                        .for_each(|s| load[s] += ((i64::from(scenarios[s]) * share) >> WHOLE_BITS) as i32);
+                let share = i64::from(self.have[place]);
+                for (load, &x) in load.iter_mut().zip(scenarios) {
+                    *load += if is_one { x } else { ((i64::from(x) * share) >> WHOLE_BITS) as i32 };
                 }
             }
         }
@@ -152,32 +154,38 @@ impl Scratch {
         let Self { replicas, scenarios, centre, have, load, .. } = self;
         for _ in 0..SWEEPS {
             let mut most = 0;
-            for expert in replicas.replicated() {
-                let x = scenarios[expert];
-                let expected = i64::from(centre[expert]);
-                let even = ((expected * expected) >> 16) * pull;
-                let squares: i64 = x.iter().map(|&x| i64::from(x) * i64::from(x)).sum::<i64>() + even;
+            let (mut known, mut even, mut squares) = (u32::MAX, 0, 0);
+            for pair in &replicas.pairs {
+                let x = &scenarios[pair.expert as usize];
+                if pair.expert != known {
+                    known = pair.expert;
+                    let expected = i64::from(centre[known as usize]);
+                    even = ((expected * expected) >> 16) * pull;
+                    squares = even;
+                    for &x in x {
+                        squares += i64::from(x) * i64::from(x);
+                    }
+                }
                 if squares == 0 {
                     continue;
                 }
-                for (i, j) in replicas.pairs(expert) {
-                    let (g, u) = (replicas.gpu(i), replicas.gpu(j));
-                    let (heavy, light) = (load[g], load[u]);
-                    let mut slope = 0;
-                    for s in 0..SCENARIOS {
-                        slope += i64::from(x[s]) * i64::from(heavy[s] - light[s]);
-                    }
-                    // At most 2^62, and 2^59 of the pull.
-                    let slope = (slope << WHOLE_BITS) + even * i64::from(have[i] - have[j]);
-                    let flow = (slope / (2 * squares)).clamp(-i64::from(have[j]), i64::from(have[i]));
-                    have[i] -= flow as i32;
-                    have[j] += flow as i32;
-                    most = most.max(flow.abs());
-                    if g != u {
-                        let moved = x.map(|x| ((i64::from(x) * flow) >> WHOLE_BITS) as i32);
-                        (0..SCENARIOS).for_each(|s| load[g][s] -= moved[s]);
-                        (0..SCENARIOS).for_each(|s| load[u][s] += moved[s]);
-                    }
+                let ([i, j], [g, u]) = (pair.places.map(|i| i as usize), pair.gpus.map(|g| g as usize));
+                let (heavy, light) = (&load[g], &load[u]);
+                let mut slope = 0;
+                for s in 0..SCENARIOS {
+                    slope += i64::from(x[s]) * i64::from(heavy[s] - light[s]);
+                }
+                // At most 2^62, and 2^59 of the pull.
+                let slope = (slope << WHOLE_BITS) + even * i64::from(have[i] - have[j]);
+                let flow = (slope / (2 * squares)).clamp(-i64::from(have[j]), i64::from(have[i]));
+                have[i] -= flow as i32;
+                have[j] += flow as i32;
+                most = most.max(flow.abs());
+                for s in 0..SCENARIOS {
+                    load[g][s] -= ((i64::from(x[s]) * flow) >> WHOLE_BITS) as i32;
+                }
+                for s in 0..SCENARIOS {
+                    load[u][s] += ((i64::from(x[s]) * flow) >> WHOLE_BITS) as i32;
                 }
             }
             if most <= STILL {
@@ -190,13 +198,14 @@ impl Scratch {
 /// A row of loads as parts of [`TOTAL`]; even ones where there is no load.
 #[inline(always)]
 fn shares(loads: &[u32], out: &mut [i32]) {
-    let total: u64 = loads.iter().map(|&load| u64::from(load)).sum();
+    // At most 2^28, as all loads in fixed point.
+    let total: u32 = loads.iter().sum();
     if total == 0 {
         out.fill((TOTAL / loads.len() as u32) as i32);
         return;
     }
     // Loads of a layer with any come to 2^27 and more, but for rows that rounding left with little.
-    let factor = (u64::from(TOTAL) << 32) / total;
+    let factor = (u64::from(TOTAL) << 32) / u64::from(total);
     let factor = factor.min(u64::from(u32::MAX)) as u32;
     for (out, &load) in out.iter_mut().zip(loads) {
         *out = ((u64::from(load) * u64::from(factor)) >> 32) as i32;
@@ -218,23 +227,31 @@ fn lay_scenarios(rows: &[&[i32]], centre: &[i32], spread: i64, out: &mut Vec<Row
     let mut mean = vec![0i64; experts];
     for (row, &weight) in recent.iter().zip(&weights) {
         let weight = weight as i32;
-        mean.iter_mut().zip(*row).for_each(|(sum, &x)| *sum += i64::from(x) * i64::from(weight));
+        for (sum, &x) in mean.iter_mut().zip(*row) {
+            *sum += i64::from(x) * i64::from(weight);
+        }
     }
-    let mean: Vec<i32> = mean.iter().map(|sum| (sum >> TOTAL_BITS) as i32).collect();
-    out.clear();
-    out.resize(experts, [0; SCENARIOS]);
-    let (mut moved, spread) = (vec![0i32; experts], spread as i32);
-    for (s, (row, &weight)) in recent.iter().zip(&weights).enumerate() {
+    let (mut moved, spread) = (vec![0i32; SCENARIOS * experts], spread as i32);
+    let mut factors = [0; SCENARIOS];
+    let windows = recent.iter().zip(&weights).zip(moved.chunks_exact_mut(experts)).zip(&mut factors);
+    for (((row, &weight), moved), factor) in windows {
         let mut sum = 0i64;
-        for e in 0..experts {
-            let apart = (i64::from(row[e] - mean[e]) * i64::from(spread)) >> 16;
-            moved[e] = (centre[e] + apart as i32).max(0);
-            sum += i64::from(moved[e]);
+        for (((moved, &x), &mean), &centre) in moved.iter_mut().zip(*row).zip(&mean).zip(centre) {
+            let apart = (i64::from(x - (mean >> TOTAL_BITS) as i32) * i64::from(spread)) >> 16;
+            *moved = (centre + apart as i32).max(0);
+            sum += i64::from(*moved);
         }
         let root = ((weight as u64) << TOTAL_BITS).isqrt();
-        let factor = ((root << TOTAL_BITS) / sum.max(1) as u64).min(2 << TOTAL_BITS) as i32;
-        for (out, &moved) in out.iter_mut().zip(&moved) {
-            out[s] = ((i64::from(moved) * i64::from(factor)) >> TOTAL_BITS) as i32;
+        *factor = ((root << TOTAL_BITS) / sum.max(1) as u64).min(2 << TOTAL_BITS) as i32;
+    }
+    out.clear();
+    out.resize(experts, [0; SCENARIOS]);
+    for (expert, row) in out.iter_mut().enumerate() {
+        for (s, x) in row.iter_mut().enumerate() {
+            *x = moved[s * experts + expert];
+        }
+        for (x, &factor) in row.iter_mut().zip(&factors) {
+            *x = ((i64::from(*x) * i64::from(factor)) >> TOTAL_BITS) as i32;
         }
     }
 }
