@@ -341,5 +341,6 @@ fn options(bytes: &mut Bytes) -> PlanOptions {
         patience: [32, 0, 1, u32::MAX][bytes.below(4)],
         max_replicas_per_expert: [None, None, Some(0), Some(1), Some(2), Some(u32::MAX)][bytes.below(6)],
         seed: bytes.word(),
+        connected: bytes.one_in(2),
     }
 }

@@ -152,5 +152,7 @@ fn random_options(random: &mut Random) -> PlanOptions {
         starts: [1, 7, 32, 100][random.below(4)],
         iterations: [0, 9, 100, 1000][random.below(4)],
         patience: [0, 8, 32][random.below(3)],
+        // The host's work, whatever the backend.
+        connected: false,
     }
 }
