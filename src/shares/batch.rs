@@ -1,7 +1,6 @@
 //! Shares for one batch, from its own loads: load flows between the GPUs of each replicated expert until they are level.
 
-use super::layer::Replicas;
-use super::table::PARTS;
+use super::layer::{PARTS, Replicas};
 
 /// Sweeps that move more than the difference asks for: what comes from afar arrives sooner.
 const SWEEPS: u32 = 20;
@@ -19,7 +18,7 @@ pub struct Scratch {
 
 /// Works out the parts of a layer whose plan `scratch.replicas` holds, by slot, from its loads, `[experts]`.
 ///
-/// The heaviest GPU is no heavier than with even parts.
+/// The heaviest GPU is no heavier than with even shares.
 pub fn solve(loads: &[u32], gpus: usize, scratch: &mut Scratch, parts: &mut [u16]) {
     let Scratch { replicas, have, load, even } = scratch;
     replicas.even(|expert| loads[expert] as i32, have);

@@ -1,6 +1,7 @@
 //! A layer of a plan as the solvers see it: the replicas of each expert, and the GPUs that they are on.
 
-use super::table::PARTS;
+/// The parts that an expert's tokens are dealt in.
+pub const PARTS: u16 = 256;
 
 /// The replicas of a layer, expert after expert.
 #[derive(Default)]

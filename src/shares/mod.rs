@@ -9,4 +9,5 @@ mod layer;
 mod table;
 mod windows;
 
-pub use table::{PARTS, Shares};
+pub use layer::PARTS;
+pub use table::Shares;

@@ -1,14 +1,11 @@
 //! The table, and how one is made for all layers of a plan.
 
-use super::layer::Replicas;
+use super::layer::{PARTS, Replicas};
 use super::{batch, windows};
 use crate::cluster::Cluster;
 use crate::error::Error;
 use crate::loads::{Loads, check_same_layers};
 use crate::threads;
-
-/// The parts that an expert's tokens are dealt in.
-pub const PARTS: u16 = 256;
 
 /// A table of shares: how many of an expert's [`PARTS`] parts each slot serves, `[layers][slots]`.
 ///
@@ -24,7 +21,7 @@ pub const PARTS: u16 = 256;
 /// let shares = plan.batch_shares(&batch)?;
 /// let even = check::score(&batch, &cluster, plan.physical_to_logical())?;
 /// let dealt = check::score_shares(&batch, &cluster, plan.physical_to_logical(), shares.parts())?;
-/// assert!(dealt.balancedness() > even.balancedness());
+/// assert!(dealt.balancedness() >= even.balancedness());
 /// # Ok::<(), eplb_wgpu::Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -140,9 +140,15 @@ impl Scratch {
             let is_one = of_expert.len() == 1;
             for place in of_expert {
                 let load = &mut self.load[replicas.gpu(place)];
-                let share = i64::from(self.have[place]);
-                for (load, &x) in load.iter_mut().zip(scenarios) {
-                    *load += if is_one { x } else { ((i64::from(x) * share) >> WHOLE_BITS) as i32 };
+                let share = self.have[place];
+                if is_one {
+                    for (load, &x) in load.iter_mut().zip(scenarios) {
+                        *load += x;
+                    }
+                } else {
+                    for (load, &x) in load.iter_mut().zip(scenarios) {
+                        *load += scaled(x, share, WHOLE_BITS);
+                    }
                 }
             }
         }
@@ -181,11 +187,13 @@ impl Scratch {
                 have[i] -= flow as i32;
                 have[j] += flow as i32;
                 most = most.max(flow.abs());
+                let (from, to) = if flow > 0 { (g, u) } else { (u, g) };
+                let flow = flow.unsigned_abs() as i32;
                 for s in 0..SCENARIOS {
-                    load[g][s] -= ((i64::from(x[s]) * flow) >> WHOLE_BITS) as i32;
+                    load[from][s] -= scaled(x[s], flow, WHOLE_BITS);
                 }
                 for s in 0..SCENARIOS {
-                    load[u][s] += ((i64::from(x[s]) * flow) >> WHOLE_BITS) as i32;
+                    load[to][s] += scaled(x[s], flow, WHOLE_BITS);
                 }
             }
             if most <= STILL {
@@ -193,6 +201,12 @@ impl Scratch {
             }
         }
     }
+}
+
+/// `x * factor / 2^bits`, of numbers that are not negative.
+#[inline(always)]
+fn scaled(x: i32, factor: i32, bits: u32) -> i32 {
+    ((u64::from(x as u32) * u64::from(factor as u32)) >> bits) as i32
 }
 
 /// A row of loads as parts of [`TOTAL`]; even ones where there is no load.
@@ -232,26 +246,32 @@ fn lay_scenarios(rows: &[&[i32]], centre: &[i32], spread: i64, out: &mut Vec<Row
         }
     }
     let (mut moved, spread) = (vec![0i32; SCENARIOS * experts], spread as i32);
+    let is_spread = i64::from(spread) != ONE;
     let mut factors = [0; SCENARIOS];
     let windows = recent.iter().zip(&weights).zip(moved.chunks_exact_mut(experts)).zip(&mut factors);
     for (((row, &weight), moved), factor) in windows {
         let mut sum = 0i64;
         for (((moved, &x), &mean), &centre) in moved.iter_mut().zip(*row).zip(&mean).zip(centre) {
-            let apart = (i64::from(x - (mean >> TOTAL_BITS) as i32) * i64::from(spread)) >> 16;
-            *moved = (centre + apart as i32).max(0);
+            let mut apart = x - (mean as u64 >> TOTAL_BITS) as i32;
+            if is_spread {
+                apart = ((i64::from(apart) * i64::from(spread)) >> ONE.ilog2()) as i32;
+            }
+            *moved = (centre + apart).max(0);
             sum += i64::from(*moved);
         }
         let root = ((weight as u64) << TOTAL_BITS).isqrt();
         *factor = ((root << TOTAL_BITS) / sum.max(1) as u64).min(2 << TOTAL_BITS) as i32;
     }
+    for (moved, &factor) in moved.chunks_exact_mut(experts).zip(&factors) {
+        for x in moved {
+            *x = scaled(*x, factor, TOTAL_BITS);
+        }
+    }
     out.clear();
     out.resize(experts, [0; SCENARIOS]);
-    for (expert, row) in out.iter_mut().enumerate() {
-        for (s, x) in row.iter_mut().enumerate() {
-            *x = moved[s * experts + expert];
-        }
-        for (x, &factor) in row.iter_mut().zip(&factors) {
-            *x = ((i64::from(*x) * i64::from(factor)) >> TOTAL_BITS) as i32;
+    for (s, moved) in moved.chunks_exact(experts).enumerate() {
+        for (row, &x) in out.iter_mut().zip(moved) {
+            row[s] = x;
         }
     }
 }
