@@ -1,5 +1,6 @@
 //! Tables of shares: they sum up, are the same whatever makes them, and level what can be levelled.
 
+use eplb_wgpu::rebalance::{RebalanceOptions, Rebalancer};
 use eplb_wgpu::{Cluster, DeviceChoice, Loads, PARTS, PlanOptions, Planner, Shares, check};
 use proptest::prelude::*;
 
@@ -195,6 +196,22 @@ fn connected_plans_hang_together_and_level_any_batch() {
     let options = PlanOptions { connected: true, ..PlanOptions::default() };
     let plan = |options: &PlanOptions| planner.plan(&windows[0], &cluster, options).unwrap().fingerprint();
     assert_eq!(plan(&options), plan(&PlanOptions::default()));
+}
+
+#[test]
+fn a_serving_loop_hands_them_out() {
+    let windows = series(6);
+    let cluster = Cluster::new(32, 1, 1, 8).unwrap();
+    let planner = Planner::new(DeviceChoice::Cpu).unwrap();
+    let mut rebalancer = Rebalancer::new(planner, cluster, RebalanceOptions::default()).unwrap();
+    assert!(rebalancer.shares().unwrap_err().to_string().starts_with("maps that run 0 is not at least 1"));
+    rebalancer.observe(windows[0].clone()).unwrap();
+    let plan = rebalancer.propose().unwrap().plan().clone();
+    rebalancer.apply(plan.placement()).unwrap();
+    for window in &windows[1..] {
+        rebalancer.observe(window.clone()).unwrap();
+    }
+    assert_eq!(rebalancer.shares().unwrap(), plan.shares(&windows).unwrap());
 }
 
 #[test]
