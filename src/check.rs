@@ -5,6 +5,7 @@
 mod maps;
 mod quality;
 mod rules;
+mod shares;
 mod traffic;
 
 use rules::{Rules, check_entries, check_length, filled};
@@ -16,6 +17,7 @@ use crate::threads;
 
 pub use maps::check_maps;
 pub use quality::{LayerQuality, Quality};
+pub use shares::{parts, score_shares};
 pub use traffic::{Dispatch, LayerTraffic, Traffic, traffic, traffic_from};
 
 /// Checks every rule of a valid plan, then scores it. Lower bounds are left at 0; see

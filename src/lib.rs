@@ -69,6 +69,7 @@ pub mod maps;
 mod mirror;
 mod moves;
 mod options;
+mod outlook;
 // Some of its constants are about dispatches alone.
 #[cfg_attr(not(feature = "gpu"), allow(dead_code))]
 mod params;
@@ -83,6 +84,7 @@ pub mod profile;
 mod profile;
 pub mod rebalance;
 mod replan;
+mod shares;
 mod spread;
 #[cfg(feature = "gpu")]
 mod stages;
@@ -110,6 +112,7 @@ pub use plan::{PLAN_VERSION, Placement, Plan, Stop};
 pub use planner::{Fallback, LayerMoves, Planner, Replan};
 pub use presets::Preset;
 pub use previous::PreviousMap;
+pub use shares::{PARTS, Shares};
 pub use watch::{Cancel, Progress};
 
 // The program in the README is a doc test.

@@ -124,6 +124,10 @@ pub struct PlanOptions {
     pub duplicates: Duplicates,
     /// The most replicas of an expert, at least 1; `None` for as many as are useful.
     pub max_replicas_per_expert: Option<u32>,
+    /// Hang the GPUs together, for shares of each batch ([`crate::Plan::batch_shares`]): any two of a node (of the cluster
+    /// under the global policy) are linked by GPUs of which each and the next hold replicas of one expert. It costs up to
+    /// .002 of balance, and does nothing where a node has fewer further replicas than GPUs less one.
+    pub connected: bool,
     /// A start ends when its heaviest GPU is within this many millionths of the bound.
     pub stop_gap_ppm: u32,
     /// A node gets no further starts once one of them is within this many millionths of the bound.
@@ -171,6 +175,7 @@ impl Default for PlanOptions {
             search: Search::Trajectory,
             duplicates: Duplicates::Avoid,
             max_replicas_per_expert: None,
+            connected: false,
             stop_gap_ppm: 200,
             start_gap_ppm: 400,
             dispatch: Dispatch::Equal,

@@ -184,6 +184,8 @@ pub struct Params {
     pub avoid_duplicates: bool,
     /// Whether the search leaves replica counts as they are. On the host alone, see [`crate::given`].
     pub fixed_counts: bool,
+    /// Whether plans are to hang their GPUs together: see [`PlanOptions::connected`].
+    pub connected: bool,
     /// Low and high word of the seed.
     pub seed: [u32; 2],
     /// Starts a node at most.
@@ -314,6 +316,7 @@ impl Params {
             max_count: if avoid_duplicates { node_gpus.min(cap) } else { cap },
             avoid_duplicates,
             fixed_counts: false,
+            connected: options.connected && node_gpus > 1 && node_replicas - node_experts >= node_gpus - 1,
             seed: [options.seed as u32, (options.seed >> 32) as u32],
             starts,
             // The lineage's programs make all of theirs.

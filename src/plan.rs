@@ -2,6 +2,7 @@
 
 mod placement;
 mod quality;
+mod shares;
 mod stop;
 
 use std::sync::{Arc, OnceLock};

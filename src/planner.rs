@@ -170,7 +170,7 @@ impl Planner {
     }
 
     /// Runs work on the planner's own threads.
-    fn on_threads<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+    pub(crate) fn on_threads<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         match &self.threads {
             Some(pool) => pool.install(work),
             None => work(),

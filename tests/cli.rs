@@ -17,6 +17,8 @@ mod options;
 mod progress;
 #[path = "cli/report.rs"]
 mod report;
+#[path = "cli/shares.rs"]
+mod shares;
 #[path = "cli/sound.rs"]
 mod sound;
 #[path = "cli/traffic.rs"]

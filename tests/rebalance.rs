@@ -408,6 +408,7 @@ fn replays_compare_with_an_oracle_the_greedy_rule_and_staying() {
         strategies: vec![Strategy::Forecast],
         interval: 2,
         options: RebalanceOptions { fresh: true, ..RebalanceOptions::default() },
+        ..ReplayOptions::default()
     };
     let mut steps = 0;
     let rows = replay(&planner(), &trace, &cluster, &setup, || steps += 1).unwrap();

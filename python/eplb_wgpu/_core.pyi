@@ -110,7 +110,12 @@ class Planner:
         options: dict[str, Any],
         limits: dict[str, Any],
     ) -> tuple[bytearray, dict[str, Any]]: ...
-    def check(self, loads: Loads, cluster: Cluster, map: bytes) -> dict[str, Any]: ...
+    def shares(
+        self, windows: list[Loads], sample: Loads | None, batch: bool, cluster: Cluster, map: bytes
+    ) -> bytearray: ...
+    def check(
+        self, loads: Loads, cluster: Cluster, map: bytes, shares: bytes | None = None
+    ) -> dict[str, Any]: ...
 
 @final
 class Rebalancer:

@@ -31,6 +31,9 @@ class PlanOptions(TypedDict, total=False):
     dispatch: Literal["equal", "nearest", "own-gpu"]
     """How tokens are dealt to replicas: ``equal`` by default; ``nearest`` (own GPU, else own node, else all); ``own-gpu``
     (own GPU, else whole GPUs to replicas in turn). Plans are judged by it where nodes hold no whole groups."""
+    connected: bool
+    """Hang the GPUs of a node (of the cluster, where nodes hold no whole groups) together by replicas of one expert, so
+    that :meth:`Planner.batch_shares` can level them. False by default."""
 
 
 class MoveLimits(TypedDict, total=False):
@@ -60,6 +63,8 @@ class RebalanceOptions(MoveLimits, total=False):
     """Windows that the forecast looks at; 32 by default."""
     fresh: bool
     """Plan anew each time, whatever runs. False by default."""
+    connected: bool
+    """As for :class:`PlanOptions`."""
 
 
 _LIMITS = frozenset(MoveLimits.__annotations__)

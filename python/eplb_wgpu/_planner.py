@@ -6,7 +6,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from . import _core
-from ._arrays import ints, is_tensor, loads_of, map_of, to_tensor
+from ._arrays import ints, is_tensor, loads_of, map_of, to_tensor, windows_of
 from ._errors import InvalidError
 from ._files import Map, layer_numbers
 from ._options import device_of, split, threads_of
@@ -15,7 +15,8 @@ from ._plan import Plan, Quality, running_map
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from numpy.typing import ArrayLike
+    import numpy as np
+    from numpy.typing import ArrayLike, NDArray
     from typing_extensions import Unpack
 
     from ._core import Cluster
@@ -111,22 +112,89 @@ class Planner:
         chosen, limits = split(options)
         return Plan(self._inner.replan(loads, cluster, data, slots, chosen, limits))
 
-    def check(self, weight: ArrayLike, cluster: Cluster, physical_to_logical: Plan | Map | ArrayLike) -> Quality:
+    def shares(
+        self,
+        windows: ArrayLike,
+        cluster: Cluster,
+        physical_to_logical: Plan | Map | ArrayLike,
+        *,
+        sample: ArrayLike | None = None,
+    ) -> NDArray[np.int64]:
+        """A table of shares for the next window: how many of 256 parts of its expert's tokens each slot serves.
+
+        It moves no weights, so that it can be made anew at every window.
+
+        Args:
+            windows: [windows, layers, experts], the loads of the last windows, oldest first. The last 16 are planned
+                on, around a forecast from the last 32.
+            cluster: Where replicas can go.
+            physical_to_logical: A :class:`Plan`, a :class:`Map`, or [layers, slots], the expert of each slot, -1 where it is free.
+            sample: [layers, experts], the loads of what has run of the window that the table is for. It and the windows
+                are then to be counts of routings: of few, less is believed.
+
+        Returns:
+            [layers, slots]; the parts of an expert's slots sum to 256, and a free slot has none.
+
+        Raises:
+            InvalidError: Loads and a map that do not fit.
+
+        >>> from eplb_wgpu import Cluster, Planner
+        >>> planner, cluster = Planner(), Cluster(6, 1, 1, 3)
+        >>> plan = planner.plan([[90, 30, 20, 10]], cluster)
+        >>> int(planner.shares([[[90, 30, 20, 10]], [[80, 40, 20, 10]]], cluster, plan).sum())
+        1024
+        """
+        loads = windows_of(windows)
+        seen = None if sample is None else loads_of(sample)
+        data, layers, slots = entries_of(physical_to_logical)
+        return ints(self._inner.shares(loads, seen, False, cluster, data), layers, slots)
+
+    def batch_shares(
+        self, weight: ArrayLike, cluster: Cluster, physical_to_logical: Plan | Map | ArrayLike
+    ) -> NDArray[np.int64]:
+        """A table of shares for one batch whose loads are known, as :meth:`shares` gives it.
+
+        Args:
+            weight: [layers, experts], the loads of the batch.
+            cluster: Where replicas can go.
+            physical_to_logical: As for :meth:`shares`; best of a plan made with ``connected=True``.
+
+        Raises:
+            InvalidError: Loads and a map that do not fit.
+        """
+        data, layers, slots = entries_of(physical_to_logical)
+        return ints(self._inner.shares([loads_of(weight)], None, True, cluster, data), layers, slots)
+
+    def check(
+        self,
+        weight: ArrayLike,
+        cluster: Cluster,
+        physical_to_logical: Plan | Map | ArrayLike,
+        *,
+        shares: ArrayLike | None = None,
+    ) -> Quality:
         """The quality of a map on loads, by code that shares nothing with the planner.
 
         Args:
             weight: [layers, experts].
             cluster: Where replicas can go.
             physical_to_logical: A :class:`Plan`, a :class:`Map`, or [layers, slots], the expert of each slot, -1 where it is free.
+            shares: [layers, slots], a table as :meth:`shares` makes it; even shares by default.
 
         Raises:
             InvalidError: The first rule that the map breaks, with layer and slot, expert or node.
         """
         loads = loads_of(weight)
-        if isinstance(physical_to_logical, Plan | Map):
-            physical_to_logical = physical_to_logical.physical_to_logical
-        data, _, _ = map_of("physical_to_logical", physical_to_logical)
-        return Quality._of(self._inner.check(loads, cluster, data))
+        data, _, _ = entries_of(physical_to_logical)
+        parts = None if shares is None else map_of("shares", shares)[0]
+        return Quality._of(self._inner.check(loads, cluster, data, parts))
+
+
+def entries_of(physical_to_logical: Plan | Map | ArrayLike) -> tuple[bytes, int, int]:
+    """A map as bytes, with its layers and slots."""
+    if isinstance(physical_to_logical, Plan | Map):
+        physical_to_logical = physical_to_logical.physical_to_logical
+    return map_of("physical_to_logical", physical_to_logical)
 
 
 def numbered(loads: _core.Loads, layer_ids: Sequence[int] | None) -> _core.Loads:

@@ -34,7 +34,7 @@ fn ppm(field: &str, share: &Bound<'_, PyAny>) -> PyResult<u32> {
 const WHOLE: &str = "is not a whole number, at least 0 and below 2^32";
 
 /// Names of the options of a plan.
-const PLAN: [&str; 9] = [
+const PLAN: [&str; 10] = [
     "preset",
     "seed",
     "starts",
@@ -44,6 +44,7 @@ const PLAN: [&str; 9] = [
     "allow_duplicates",
     "max_replicas_per_expert",
     "dispatch",
+    "connected",
 ];
 
 /// Options of a plan. Where no preset is named, the number of windows decides which it is.
@@ -70,6 +71,7 @@ pub fn plan(options: Dict, several_windows: bool) -> PyResult<PlanOptions> {
             }
             "max_replicas_per_expert" => out.max_replicas_per_expert = value(field, &given, WHOLE)?,
             "dispatch" => out.dispatch = dispatch(&given.str()?.to_string())?,
+            "connected" => out.connected = value(field, &given, "is not True or False")?,
             _ => return Err(unknown("option", field, &PLAN)),
         }
     }
@@ -110,7 +112,8 @@ pub fn with_most_moves(limits: &MoveLimits, most: Option<usize>) -> MoveLimits {
 }
 
 /// Names of the options of a rebalancer.
-const REBALANCE: [&str; 5] = ["strategy", "scenario_windows", "decay", "forecast_windows", "fresh"];
+const REBALANCE: [&str; 6] =
+    ["strategy", "scenario_windows", "decay", "forecast_windows", "fresh", "connected"];
 
 /// Options of a rebalancer.
 pub fn rebalance(options: Dict, move_limits: Dict) -> PyResult<RebalanceOptions> {
@@ -125,6 +128,10 @@ pub fn rebalance(options: Dict, move_limits: Dict) -> PyResult<RebalanceOptions>
             "decay" => out.decay = value(field, &given, "is not a number")?,
             "forecast_windows" => out.forecast_windows = value(field, &given, WHOLE)?,
             "fresh" => out.fresh = value(field, &given, "is not True or False")?,
+            "connected" => {
+                out.plan.connected = value(field, &given, "is not True or False")?;
+                out.scenario_plan.connected = out.plan.connected;
+            }
             _ => return Err(unknown("option", field, &REBALANCE)),
         }
     }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use eplb_wgpu as core;
-use eplb_wgpu::{Cancel, MoveLimits, bound, check};
+use eplb_wgpu::{Cancel, MoveLimits, Shares, bound, check};
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyDict};
 
@@ -128,6 +128,11 @@ fn map_of(data: &[u8], columns: usize, layers: usize) -> PyResult<Vec<i64>> {
     Ok(map)
 }
 
+/// The entries of a map of i64. Whatever is no expert stays none.
+fn entries(map: &[u8]) -> Vec<i32> {
+    words(map, i64::from_ne_bytes).into_iter().map(|e| i32::try_from(e).unwrap_or(i32::MIN)).collect()
+}
+
 #[pymethods]
 impl Planner {
     #[new]
@@ -212,19 +217,50 @@ impl Planner {
         Ok((i64s(py, map)?, told))
     }
 
-    /// The quality of a map [layers][slots] of i64, or the rule that it breaks.
+    /// A table of shares [layers][slots] of i64 for a map of the same form: for one batch, where `batch` says so, of the
+    /// last of the windows, else from all of them and the sample.
+    #[allow(clippy::too_many_arguments)]
+    fn shares<'py>(
+        &self,
+        py: Python<'py>,
+        windows: Vec<PyRef<'py, Loads>>,
+        sample: Option<PyRef<'py, Loads>>,
+        batch: bool,
+        cluster: &Cluster,
+        map: &[u8],
+    ) -> PyResult<Bound<'py, PyByteArray>> {
+        let map = entries(map);
+        let windows: Vec<core::Loads> = windows.iter().map(|window| window.0.clone()).collect();
+        let sample = sample.map(|sample| sample.0.clone());
+        let shares = self.run(py, |_| match (windows.last(), &sample) {
+            (Some(last), _) if batch => Shares::of_batch(&cluster.0, &map, last),
+            (_, Some(sample)) => Shares::of_sample(&cluster.0, &map, &windows, sample),
+            _ => Shares::of_windows(&cluster.0, &map, &windows),
+        })?;
+        i64s(py, shares.parts().iter().map(|&part| i64::from(part)))
+    }
+
+    /// The quality of a map [layers][slots] of i64, under a table of shares of the same form if there is one, or the rule
+    /// that it breaks.
+    #[pyo3(signature = (loads, cluster, map, shares=None))]
     fn check<'py>(
         &self,
         py: Python<'py>,
         loads: &Loads,
         cluster: &Cluster,
         map: &[u8],
+        shares: Option<&[u8]>,
     ) -> PyResult<Bound<'py, PyDict>> {
-        let map = words(map, i64::from_ne_bytes);
-        // Whatever is no expert stays none.
-        let map: Vec<i32> = map.into_iter().map(|e| i32::try_from(e).unwrap_or(i32::MIN)).collect();
+        let map = entries(map);
+        // Whatever is too large for a part sums up to none.
+        let part = |part: i64| u16::try_from(part).unwrap_or(u16::MAX);
+        let shares: Option<Vec<u16>> =
+            shares.map(|shares| words(shares, i64::from_ne_bytes).into_iter().map(part).collect());
         let quality = self.run(py, |_| {
-            let quality = check::score(&loads.0, &cluster.0, &map)?;
+            let quality = match &shares {
+                Some(shares) => check::score_shares(&loads.0, &cluster.0, &map, shares)?,
+                None => check::score(&loads.0, &cluster.0, &map)?,
+            };
             Ok(quality.with_bounds(&bound::lower_bounds(&loads.0, &cluster.0)))
         })?;
         quality_dict(py, &quality)

@@ -122,7 +122,12 @@ pub fn replay<'py>(
 ) -> PyResult<Vec<Bound<'py, PyDict>>> {
     let py = planner.py();
     let strategies = strategies.iter().map(|name| options::strategy(name)).collect::<PyResult<Vec<_>>>()?;
-    let replay = ReplayOptions { strategies, interval, options: options::rebalance(options, limits)? };
+    let replay = ReplayOptions {
+        strategies,
+        interval,
+        options: options::rebalance(options, limits)?,
+        ..ReplayOptions::default()
+    };
     let windows: Vec<core::Loads> = windows.into_iter().map(|loads| loads.0).collect();
     let rows =
         planner.get().run(py, |planner| rebalance::replay(planner, &windows, &cluster.0, &replay, || ()))?;

@@ -14,8 +14,8 @@ use super::{
 use crate::bound::BoundOptions;
 use crate::check::Quality;
 use crate::maps::MapFile;
-use crate::trace::Window;
-use crate::{Cluster, DeviceChoice, Dispatch, Error, Loads, bound};
+use crate::trace::{SharesFile, Window};
+use crate::{Cluster, DeviceChoice, Dispatch, Error, Loads, Placement, bound, check};
 
 #[derive(Args)]
 #[command(after_help = "Examples:
@@ -39,6 +39,9 @@ pub struct Check {
     part: Part,
     #[command(flatten)]
     maps: MapForm,
+    /// Score under a table of shares, as `eplb split` writes it, instead of even ones
+    #[arg(long, value_name = "FILE", conflicts_with = "fingerprints")]
+    shares: Option<PathBuf>,
     /// Fail where a GPU holds an expert twice, or a layer's gap to the bound is above --max-gap
     #[arg(long, conflicts_with = "fingerprints")]
     strict: bool,
@@ -85,7 +88,11 @@ impl Check {
         let map = self.maps.read(plan)?;
         let cluster = self.maps.cluster(std::slice::from_ref(&map))?;
         let start = Instant::now();
-        let quality = match map.score(&loads, &cluster) {
+        let score = match &self.shares {
+            Some(path) => score_shares(path, &map, &loads, &cluster),
+            None => map.score(&loads, &cluster),
+        };
+        let quality = match score {
             Ok(quality) => {
                 let options =
                     BoundOptions { effort: bound_effort(self.tight_bound), ..BoundOptions::default() };
@@ -111,7 +118,9 @@ impl Check {
             dispatch: self.dispatch,
         };
         let faults = if self.strict { faults(&map, &cluster, &loads, &quality, max_gap) } else { vec![] };
-        self.show(&map, &served, &quality, &faults, start.elapsed())?;
+        let parts = check::parts(&cluster, map.physical_to_logical())?;
+        let joined = parts.iter().filter(|&&parts| parts == cluster.planned_nodes()).count();
+        self.show(&map, &served, (&quality, joined), &faults, start.elapsed())?;
         Ok(if faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 
@@ -130,7 +139,7 @@ impl Check {
         &self,
         map: &MapFile,
         served: &Served<'_>,
-        quality: &Quality,
+        (quality, joined): (&Quality, usize),
         faults: &[String],
         time: std::time::Duration,
     ) -> Result<(), Error> {
@@ -146,6 +155,7 @@ impl Check {
                 "worst_gap": quality.worst_gap(),
                 "replica_balancedness": quality.replica_balancedness(),
                 "same_gpu_duplicates": quality.same_gpu_duplicates(),
+                "layers_connected": joined,
                 "layers_without_load": quality.layers_without_load(),
                 "layers": quality.layers.len(),
                 "layer_ids": loads.layer_ids(),
@@ -168,6 +178,7 @@ impl Check {
             ("mean gap to the bound", percent(quality.mean_gap())),
             ("worst gap", worst_gap(quality, loads.layer_ids())),
             ("duplicates on a GPU", quality.same_gpu_duplicates().to_string()),
+            ("GPUs hang together", format!("in {joined} of {} layers", quality.layers.len())),
         ];
         rows.splice(2..2, served.rows()?);
         match (fingerprint, version) {
@@ -183,6 +194,16 @@ impl Check {
         print(&format!("{}\n{says}", table(&rows)));
         Ok(())
     }
+}
+
+/// The score under a table of shares.
+fn score_shares(path: &Path, map: &MapFile, loads: &Loads, cluster: &Cluster) -> Result<Quality, Error> {
+    // What is wrong with the map alone is told first.
+    map.score(loads, cluster)?;
+    let rows = map.physical_to_logical();
+    let placement = Placement::new(loads.experts(), map.slots(), rows.to_vec())?;
+    let shares = SharesFile::read(path)?.shares(cluster, &placement)?;
+    check::score_shares(loads, cluster, rows, shares.parts())
 }
 
 /// What `--strict` has against a valid plan: the first duplicate of each layer that has any, and each gap too wide.

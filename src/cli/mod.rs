@@ -16,6 +16,7 @@ mod pool;
 mod progress;
 mod replay;
 mod report;
+mod split;
 mod traffic;
 mod words;
 
@@ -67,6 +68,8 @@ enum Verb {
     Plan(Box<plan::Plan>),
     /// Walk a trace: plan on the windows so far, score on the next one
     Replay(replay::ReplayTrace),
+    /// Make a table of shares: which part of an expert's tokens each of its replicas serves
+    Split(split::Split),
     /// Check and score a plan or a map, by code that shares nothing with the planner
     Check(check::Check),
     /// Make a page to look at: loads of GPUs, balancedness, hot experts, moves
@@ -309,6 +312,7 @@ impl Verb {
         match self {
             Verb::Plan(verb) => verb.run(),
             Verb::Replay(verb) => verb.run(),
+            Verb::Split(verb) => verb.run(),
             Verb::Check(verb) => verb.run(),
             Verb::Report(verb) => verb.run(),
             Verb::Advise(verb) => verb.run(),

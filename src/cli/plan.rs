@@ -90,6 +90,10 @@ pub struct Plan {
     /// The most replicas of an expert [default: as many as help]
     #[arg(long)]
     max_replicas_per_expert: Option<u32>,
+    /// Hang the GPUs of a node together (of the cluster, where nodes hold no whole groups) by replicas of one expert, so
+    /// that `eplb split --batch` can level them
+    #[arg(long)]
+    connected: bool,
     /// Threads of the whole run, on the CPU backend, 1 to 1024 [default: one a core]
     #[arg(long)]
     threads: Option<usize>,
@@ -323,6 +327,7 @@ impl Plan {
         options.iterations = self.iterations.unwrap_or(options.iterations);
         options.assignments = self.assignments.or(options.assignments);
         options.max_replicas_per_expert = self.max_replicas_per_expert.or(options.max_replicas_per_expert);
+        options.connected |= self.connected;
         if self.allow_duplicates {
             options.duplicates = Duplicates::Allow;
         }

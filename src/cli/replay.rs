@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::progress::Progress;
 use super::{Limits, Outlook, print, read_layers, words};
-use crate::rebalance::{RebalanceOptions, ReplayOptions, ReplayRow, Series, Strategy, replay};
+use crate::rebalance::{RebalanceOptions, ReplayOptions, ReplayRow, Series, SharesFrom, Strategy, replay};
 use crate::trace::Window;
 use crate::{DeviceChoice, Error, Loads, MoveLimits, Planner};
 
@@ -53,6 +53,15 @@ pub struct ReplayTrace {
     /// Plan anew each time instead of from the plan that runs
     #[arg(long)]
     fresh: bool,
+    /// Hang the GPUs together, for shares of batches: see `eplb help plan`
+    #[arg(long)]
+    connected: bool,
+    /// Tables of shares to deal the next window out by, besides evenly: windows, sample, batch
+    #[arg(long, value_delimiter = ',', value_name = "FROM")]
+    shares: Vec<SharesFrom>,
+    /// Score on a batch of this many routings a layer, drawn from the next window, instead of on all of it
+    #[arg(long, value_name = "ROUTINGS", value_parser = clap::value_parser!(u32).range(1..=1 << 24))]
+    batch_routings: Option<u32>,
     #[command(flatten)]
     outlook: Outlook,
     #[command(flatten)]
@@ -79,7 +88,14 @@ impl ReplayTrace {
         let limits = self.limits.limits(&MoveLimits::each_window());
         let mut options = RebalanceOptions { fresh: self.fresh, ..self.outlook.options(limits) };
         (options.plan.seed, options.scenario_plan.seed) = (self.seed, self.seed);
-        let setup = ReplayOptions { strategies: self.strategy.clone(), interval: self.interval, options };
+        (options.plan.connected, options.scenario_plan.connected) = (self.connected, self.connected);
+        let setup = ReplayOptions {
+            strategies: self.strategy.clone(),
+            interval: self.interval,
+            shares: self.shares.clone(),
+            batch_routings: self.batch_routings,
+            options,
+        };
         // The oracle, the greedy rule and the plan that never moves come after the strategies.
         let names: Vec<&str> = setup.strategies.iter().map(|strategy| strategy.name()).collect();
         let names = [names, vec!["oracle", "greedy", "never move"]].concat();
@@ -114,16 +130,16 @@ impl ReplayTrace {
                     interval => format!("a plan every {interval} windows"),
                 },
             ),
-            format!("{:<11} {:^26} {:^27}", "", "balancedness of GPUs", "of replicas"),
+            format!("{:<19} {:^26} {:^27}", "", "balancedness of GPUs", "of replicas"),
             format!(
-                "{:<11} {:>8} {:>8} {:>8} {:>9} {:>8} {:>8} {:>8} {:>9}",
+                "{:<19} {:>8} {:>8} {:>8} {:>9} {:>8} {:>8} {:>8} {:>9}",
                 "", "mean", "worst", "p5", "mean", "worst", "p5", "moved", "ms a plan"
             ),
         ];
         for row in rows {
             let (gpus, replicas) = (&row.balancedness, &row.replica_balancedness);
             lines.push(format!(
-                "{:<11} {:>8.4} {:>8.4} {:>8.4} {:>9.4} {:>8.4} {:>8.4} {:>6.1} % {:>9.1}",
+                "{:<19} {:>8.4} {:>8.4} {:>8.4} {:>9.4} {:>8.4} {:>8.4} {:>6.1} % {:>9.1}",
                 row.name,
                 gpus.mean(),
                 gpus.worst(),

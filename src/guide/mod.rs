@@ -5,6 +5,7 @@
 //! - [`report`]: how many replicas to choose, and pages to look at;
 //! - [`serving`]: plans over time, what to set, and what it brings;
 //! - [`locality`]: copies spread over nodes, and how tokens find them;
+//! - [`shares`]: uneven shares of an expert's tokens, and how an engine deals by them;
 //! - [`how_it_works`]: one small layer, followed through the stages by hand;
 //! - [`determinism`]: plans made on several ranks;
 //! - [`coming_from`]: what to type, coming from another program.
@@ -34,6 +35,11 @@ pub mod serving {
 /// Copies spread over nodes, and how tokens find them.
 pub mod locality {
     #![doc = include_str!("locality.md")]
+}
+
+/// Tables of shares: what they bring, and what an engine needs for them.
+pub mod shares {
+    #![doc = include_str!("shares.md")]
 }
 
 /// One small layer, followed through the stages by hand.

@@ -105,7 +105,7 @@ impl Plan {
     }
 
     /// Runs work on the threads of the planner that made the plan.
-    fn on_threads<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+    pub(super) fn on_threads<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         match &self.threads {
             Some(pool) => pool.install(work),
             None => work(),

@@ -24,6 +24,18 @@ impl Planned {
         self.ends.iter().any(|end| end.is_open())
     }
 
+    /// Takes over rows that were worked on after the search.
+    pub fn take_rows(&mut self, slots: Vec<u32>, params: &Params) {
+        let each = (params.node_slots * params.nodes) as usize;
+        let pairs = slots.chunks_exact(each).zip(self.slots.chunks_exact(each));
+        for (end, (new, old)) in self.ends.iter_mut().zip(pairs) {
+            if new != old {
+                *end = Stop::NoMoveLeft;
+            }
+        }
+        self.slots = slots;
+    }
+
     /// All layers' plans, in order.
     pub fn of(layers: &[LayerBest]) -> Self {
         let rows: Vec<&[u32]> = layers.iter().map(|layer| &layer.slots[..]).collect();

@@ -16,6 +16,7 @@ use crate::loads::Loads;
 use crate::options::{Duplicates, PlanOptions};
 use crate::params::{Params, to_map};
 use crate::plan::Plan;
+use crate::replan;
 use crate::spread;
 use crate::watch::Attempt;
 
@@ -66,6 +67,10 @@ impl Planner {
             let planned = (&mut planned.slots[..], &mut planned.ends[..]);
             spread::spread(&params, nodes, options.dispatch, loads.fixed_windows(), planned, &attempt())
         })?;
+        if params.connected {
+            let connect = || replan::connect(&params, &windows, &planned.slots, &attempt());
+            planned.take_rows(self.on_threads(connect)?, &params);
+        }
         let placement = checked(loads, cluster, to_map(&planned.slots).collect())?;
         Ok(Plan {
             placement,

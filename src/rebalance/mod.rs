@@ -5,10 +5,8 @@
 //! ones around a forecast, or the forecast alone. [`Rebalancer`] is the object for a serving loop;
 //! [`replay`] walks a recorded trace with it.
 
-mod forecast;
 mod rebalancer;
 mod replay;
-mod scenarios;
 mod status;
 
 use std::fmt;
@@ -20,9 +18,9 @@ use crate::moves::MoveLimits;
 use crate::options::PlanOptions;
 use crate::presets::Preset;
 
-pub use forecast::forecast;
+pub use crate::outlook::forecast;
 pub use rebalancer::{Proposal, Rebalancer};
-pub use replay::{ReplayOptions, ReplayRow, Series, replay};
+pub use replay::{ReplayOptions, ReplayRow, Series, SharesFrom, replay};
 pub use status::Status;
 
 /// What a plan for the next window is made from.

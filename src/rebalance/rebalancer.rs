@@ -2,17 +2,18 @@
 
 use std::collections::VecDeque;
 
-use super::scenarios::scenarios;
 use super::{RebalanceOptions, Status, Strategy, forecast};
 use crate::check;
 use crate::cluster::Cluster;
 use crate::error::Error;
 use crate::loads::{Loads, check_same_layers};
 use crate::moves;
+use crate::outlook::scenarios;
 use crate::params::to_map;
 use crate::plan::Plan;
 use crate::planner::{Planner, Replan};
 use crate::previous::PreviousMap;
+use crate::shares::Shares;
 
 /// What [`Rebalancer::propose`] proposes.
 #[derive(Clone, Debug)]
@@ -217,6 +218,21 @@ impl Rebalancer {
         self.status.last_plan = plan.elapsed();
         self.status.planning += plan.elapsed();
         Ok(Proposal { replan, strategy })
+    }
+
+    /// A table of shares for the next window, of the map that runs: see [`Plan::shares`]. It moves no weights, and can be
+    /// made at every window, a new plan or not.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] before the first window, and where no map runs.
+    pub fn shares(&self) -> Result<Shares, Error> {
+        let Some(running) = &self.running else {
+            let rule = "is not at least 1: tell which one runs by `apply` first";
+            return Err(Error::invalid("maps that run", 0, rule));
+        };
+        let map: Vec<i32> = to_map(&running.rows(&self.cluster)).collect();
+        let windows: Vec<Loads> = self.history.iter().cloned().collect();
+        self.planner.on_threads(|| Shares::of_windows(&self.cluster, &map, &windows))
     }
 
     /// What stands for the next window.

@@ -1,15 +1,17 @@
 //! Replays of a recorded trace: plan on the windows so far, score on the next.
 
+use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use super::{RebalanceOptions, Rebalancer, Strategy};
-use crate::check;
+use crate::check::{self, Quality};
 use crate::cluster::Cluster;
 use crate::error::Error;
 use crate::loads::Loads;
+use crate::mirror::rng;
 use crate::moves::Moves;
 use crate::options::PlanOptions;
-use crate::plan::Placement;
+use crate::plan::{Placement, Plan};
 use crate::planner::Planner;
 use crate::presets::Preset;
 
@@ -23,6 +25,11 @@ pub struct ReplayOptions {
     pub strategies: Vec<Strategy>,
     /// A new plan every this many windows.
     pub interval: usize,
+    /// Tables of shares to deal the next window out by, besides evenly: a row each for every strategy. They are made anew
+    /// at every window.
+    pub shares: Vec<SharesFrom>,
+    /// Score on a batch of this many routings a layer, drawn from the next window, instead of on all of it.
+    pub batch_routings: Option<u32>,
     /// What the strategies have in common; its own strategy is not looked at.
     pub options: RebalanceOptions,
 }
@@ -30,7 +37,13 @@ pub struct ReplayOptions {
 impl Default for ReplayOptions {
     /// All strategies, a new plan at every window.
     fn default() -> Self {
-        Self { strategies: Strategy::ALL.to_vec(), interval: 1, options: RebalanceOptions::default() }
+        Self {
+            strategies: Strategy::ALL.to_vec(),
+            interval: 1,
+            shares: Vec::new(),
+            batch_routings: None,
+            options: RebalanceOptions::default(),
+        }
     }
 }
 
@@ -65,11 +78,48 @@ impl Series {
     }
 }
 
+/// What a table of shares is made from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum SharesFrom {
+    /// The windows before: [`crate::Plan::shares`].
+    Windows,
+    /// They, and a tenth of the window itself, drawn: [`crate::Plan::shares_with_sample`].
+    Sample,
+    /// The window itself, as one batch whose loads are known: [`crate::Plan::batch_shares`].
+    Batch,
+}
+
+impl SharesFrom {
+    /// All of them.
+    pub const ALL: &'static [SharesFrom] = &[Self::Windows, Self::Sample, Self::Batch];
+
+    /// `windows`, `sample` or `batch`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            SharesFrom::Windows => "windows",
+            SharesFrom::Sample => "sample",
+            SharesFrom::Batch => "batch",
+        }
+    }
+}
+
+impl FromStr for SharesFrom {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let found = Self::ALL.iter().copied().find(|from| from.name() == text);
+        found.ok_or_else(|| Error::invalid("shares", text, "is not windows, sample or batch"))
+    }
+}
+
 /// What one way of planning came to on a trace.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct ReplayRow {
-    /// A strategy's name, or `oracle`, `greedy`, `never move`.
+    /// A strategy's name, with what its table of shares is made from as in `scenarios + batch`; or `oracle`, `greedy`,
+    /// `never move`.
     pub name: String,
     /// Next-window balancedness (over GPUs).
     pub balancedness: Series,
@@ -77,7 +127,7 @@ pub struct ReplayRow {
     pub replica_balancedness: Series,
     /// Share of the slots that moved at each new plan but the first.
     pub moved: Series,
-    /// Milliseconds of each new plan.
+    /// Milliseconds of each new plan, or of each table of shares.
     pub milliseconds: Series,
 }
 
@@ -94,10 +144,13 @@ impl ReplayRow {
 
     /// Scores a window; where a plan was made for it, what that cost.
     fn add(&mut self, window: &Loads, cluster: &Cluster, running: &Placement) -> Result<(), Error> {
-        let quality = check::score(window, cluster, running.physical_to_logical())?;
+        self.add_quality(&check::score(window, cluster, running.physical_to_logical())?);
+        Ok(())
+    }
+
+    fn add_quality(&mut self, quality: &Quality) {
         self.balancedness.scores.push(quality.balancedness());
         self.replica_balancedness.scores.push(quality.replica_balancedness());
-        Ok(())
     }
 
     fn add_plan(
@@ -138,7 +191,7 @@ pub fn replay(
     let mut rows = Vec::new();
     for &strategy in &replay.strategies {
         let options = RebalanceOptions { strategy, ..replay.options.clone() };
-        rows.push(replay_strategy(planner, windows, cluster, replay.interval, options, &mut progress)?);
+        rows.extend(replay_strategy(planner, windows, cluster, replay, options, &mut progress)?);
     }
     let greedy = Preset::GREEDY.options();
     let best = &replay.options.plan;
@@ -158,7 +211,7 @@ pub fn replay(
                 running = Some(plan.placement().clone());
             }
             if let Some(running) = &running {
-                row.add(&windows[t + 1], cluster, running)?;
+                row.add(&next(windows, t, replay)?, cluster, running)?;
             }
             progress();
         }
@@ -167,32 +220,78 @@ pub fn replay(
     Ok(rows)
 }
 
+/// The window after `t`, or the batch of it that is scored on.
+fn next(windows: &[Loads], t: usize, replay: &ReplayOptions) -> Result<Loads, Error> {
+    match replay.batch_routings {
+        Some(routings) => drawn(&windows[t + 1], |_| u64::from(routings), t),
+        None => Ok(windows[t + 1].clone()),
+    }
+}
+
+/// As many routings of each layer as `routings` makes of all of them, drawn from its loads.
+fn drawn(window: &Loads, routings: impl Fn(f64) -> u64, t: usize) -> Result<Loads, Error> {
+    let (layers, experts) = (window.layers(), window.experts());
+    let mut counts = vec![0u64; layers * experts];
+    for (layer, counts) in counts.chunks_exact_mut(experts).enumerate() {
+        let mut sum = 0.0;
+        let sums: Vec<f64> = window.layer(layer).iter().map(|load| (sum += load, sum).1).collect();
+        let key = rng::draw(t as u32, layer as u32);
+        for n in 0..if sum > 0.0 { routings(sum) } else { 0 } {
+            let place = f64::from(rng::draw(key, n as u32)) / f64::from(u32::MAX) * sum;
+            counts[sums.partition_point(|&sum| sum <= place).min(experts - 1)] += 1;
+        }
+    }
+    Loads::from_counts(layers, experts, &counts)?.with_layer_ids(window.layer_ids())
+}
+
+/// The rows of a strategy: under even shares, then under each table.
 fn replay_strategy(
     planner: &Planner,
     windows: &[Loads],
     cluster: &Cluster,
-    interval: usize,
+    replay: &ReplayOptions,
     options: RebalanceOptions,
     progress: &mut impl FnMut(),
-) -> Result<ReplayRow, Error> {
-    let mut row = ReplayRow::new(options.strategy.name());
+) -> Result<Vec<ReplayRow>, Error> {
+    let name = options.strategy.name();
+    let mut row = ReplayRow::new(name);
+    let mut dealt: Vec<ReplayRow> =
+        replay.shares.iter().map(|from| ReplayRow::new(&format!("{name} + {}", from.name()))).collect();
     let mut rebalancer = Rebalancer::new(planner.clone(), cluster.clone(), options)?;
-    let mut running: Option<Placement> = None;
+    let mut running: Option<Plan> = None;
     for t in 0..windows.len() - 1 {
         rebalancer.observe(windows[t].clone())?;
-        if t.is_multiple_of(interval) {
+        if t.is_multiple_of(replay.interval) {
             let start = Instant::now();
             let proposal = rebalancer.propose()?;
             let time = start.elapsed();
-            let plan = proposal.plan().placement();
-            row.add_plan(cluster, running.as_ref(), plan, time)?;
+            let plan = proposal.plan();
+            row.add_plan(cluster, running.as_ref().map(Plan::placement), plan.placement(), time)?;
             running = Some(plan.clone());
-            rebalancer.apply(plan)?;
+            rebalancer.apply(plan.placement())?;
         }
-        if let Some(running) = &running {
-            row.add(&windows[t + 1], cluster, running)?;
+        if let Some(plan) = &running {
+            let next = next(windows, t, replay)?;
+            row.add(&next, cluster, plan.placement())?;
+            for (row, from) in dealt.iter_mut().zip(&replay.shares) {
+                let known = &windows[..=t];
+                let tenth = match from {
+                    SharesFrom::Sample => Some(drawn(&next, |all| (all / 10.0) as u64, windows.len() + t)?),
+                    _ => None,
+                };
+                let start = Instant::now();
+                let shares = match (from, &tenth) {
+                    (_, Some(sample)) => plan.shares_with_sample(known, sample)?,
+                    (SharesFrom::Batch, _) => plan.batch_shares(&next)?,
+                    _ => plan.shares(known)?,
+                };
+                row.milliseconds.scores.push(start.elapsed().as_secs_f64() * 1e3);
+                let map = plan.physical_to_logical();
+                row.add_quality(&check::score_shares(&next, cluster, map, shares.parts())?);
+            }
         }
         progress();
     }
-    Ok(row)
+    dealt.insert(0, row);
+    Ok(dealt)
 }

@@ -10,7 +10,7 @@ mod search;
 use crate::error::Error;
 use crate::loads::FIXED_TOTAL;
 use crate::moves::{self, MoveLimits};
-use crate::params::Params;
+use crate::params::{FREE, Params};
 use crate::threads;
 use crate::watch::Attempt;
 use objective::Objective;
@@ -24,6 +24,11 @@ const SMALL_PATIENCE: u32 = 4;
 const SMALL_GPUS: u32 = 8;
 /// The same where nothing runs that moves are counted from.
 const COLD_PATIENCE: u32 = 32;
+
+/// By how many millionths the heaviest GPU may become heavier where GPUs are hung together.
+const LINK_PPM: u64 = 2000;
+/// See [`LINK_PPM`].
+const MILLION: u64 = 1_000_000;
 
 /// What a layer may become.
 pub struct Path {
@@ -81,6 +86,51 @@ pub fn polish(
         path.row(path.states.len() - 1)
     });
     Ok(rows?.concat())
+}
+
+/// `rows` of all layers, `[layers][slots]`, with the GPUs of each hung together where that makes the heaviest GPU at most
+/// [`LINK_PPM`] heavier. Layers that hang together stay as they are.
+///
+/// # Errors
+/// [`Error::Cancelled`] where the call was stopped.
+pub fn connect(
+    params: &Params,
+    windows: &[u32],
+    rows: &[u32],
+    attempt: &Attempt<'_>,
+) -> Result<Vec<u32>, Error> {
+    let limits = MoveLimits { min_gain_ppm: 0, skip_if_balanced_ppm: None, ..MoveLimits::default() };
+    let rows = each_layer(params, windows, rows, attempt, |layer, search| {
+        let parts = parts(params, layer.previous);
+        if parts == params.nodes as usize {
+            return layer.previous.to_vec();
+        }
+        let peak = |row: &[u32]| u64::from(peaks(params, &layer.rows, row));
+        let most = peak(layer.previous) * (MILLION + LINK_PPM) / MILLION;
+        let path = layer.path(&limits, COLD_PATIENCE, search);
+        let better = (0..path.states.len()).rev().map(|state| path.row(state));
+        let mut joined = better.filter(|row| peak(row) <= most && self::parts(params, row) < parts);
+        joined.next().unwrap_or_else(|| layer.previous.to_vec())
+    });
+    Ok(rows?.concat())
+}
+
+/// How many parts the GPUs of a layer fall into that no replicas of one expert link.
+fn parts(params: &Params, row: &[u32]) -> usize {
+    let gpus = (params.node_gpus * params.nodes) as usize;
+    let mut part: Vec<usize> = (0..gpus).collect();
+    let mut holder = vec![usize::MAX; params.experts as usize];
+    let mut parts = gpus;
+    for (slot, &expert) in row.iter().enumerate().filter(|(_, e)| **e != FREE) {
+        let gpu = slot / params.slots_per_gpu as usize;
+        let first = std::mem::replace(&mut holder[expert as usize], gpu);
+        if first != usize::MAX && part[first] != part[gpu] {
+            let (from, to) = (part[first], part[gpu]);
+            part.iter_mut().filter(|part| **part == from).for_each(|part| *part = to);
+            parts -= 1;
+        }
+    }
+    parts
 }
 
 fn each_layer<T: Send>(

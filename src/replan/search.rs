@@ -6,6 +6,7 @@
 //! GPUs of a node run abreast.
 
 mod exchange;
+mod links;
 mod transfer;
 
 use super::objective::Objective;
@@ -125,6 +126,7 @@ pub struct Search {
     /// Slots of each lane that received an expert.
     received: Vec<usize>,
     moved: usize,
+    pub links: links::Links,
     pub work: u64,
     pub exchange: exchange::Scratch,
     pub transfer: transfer::Scratch,
@@ -211,6 +213,8 @@ impl Search {
             self.settle(objective, lane);
         }
         self.set_floors();
+        self.links.price = if params.connected { objective.mean / links::PART } else { 0 };
+        self.count_parts();
     }
 
     /// The lane of a GPU.
@@ -296,10 +300,14 @@ impl Search {
         let mut iteration = 0;
         while can_move && since < patience && self.work < WORK_LIMIT {
             iteration += 1;
-            let a = self.proposer();
+            let a = match since {
+                0 => self.proposer(),
+                _ => self.apart(key, iteration).unwrap_or_else(|| self.proposer()),
+            };
             let found = self.best_exchange(objective, key, iteration, a);
             let found = self.best_transfer(objective, iteration, a, found);
             self.make(objective, key, iteration, found.kind, &mut trail.changes);
+            self.count_parts();
             value = self.look();
             let priced = value.saturating_add(price(self.moved));
             if priced < best - objective.gap {
@@ -419,7 +427,7 @@ impl Search {
         sets[expert * self.words + lane / 32] >> (lane % 32) & 1 != 0
     }
 
-    /// Finds the heaviest GPUs of each window; returns the objective without the price.
+    /// Finds the heaviest GPUs of each window; returns the objective without the price of moves.
     #[inline(always)]
     fn look(&mut self) -> i32 {
         self.work += (4 * self.windows * self.lanes) as u64;
@@ -429,7 +437,7 @@ impl Search {
         }
         let peaks: i32 =
             self.tops.iter().zip(&self.floors).map(|(tops, &floor)| tops[0].load.max(floor)).sum();
-        peaks + self.all_squares
+        peaks + self.all_squares + self.links.cost()
     }
 
     /// What a slot that an expert comes to costs.

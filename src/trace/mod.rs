@@ -11,6 +11,7 @@ mod npy;
 mod numbers;
 mod packed;
 mod plan_file;
+mod shares_file;
 mod sparse;
 pub(crate) mod strict;
 mod tensors;
@@ -25,6 +26,7 @@ use crate::loads::{Loads, MAX_EXPERTS, MAX_LAYERS};
 pub use format::LoadFormat;
 pub use generate::{Family, Generate};
 pub use plan_file::{PlanFile, plan_bytes, write_plan};
+pub use shares_file::{SharesFile, shares_bytes};
 
 pub(crate) use npy::{of_rows as npy_of_rows, rows as npy_rows};
 #[cfg(feature = "cli")]

@@ -47,7 +47,7 @@ pub fn write_plan(plan: &Plan, path: &Path) -> Result<(), Error> {
 const FORMAT: &str = "eplb-plan/1";
 
 /// The field that holds the checksum.
-const CHECKSUM: &str = "checksum";
+pub(super) const CHECKSUM: &str = "checksum";
 
 /// A plan as a plan file holds it. Fields are in the order of their names, as the checksum takes them: xxHash64 (seed 0)
 /// over the compact JSON of all fields but itself, keys in order, in hexadecimal. In a file white space and the order of
@@ -155,9 +155,39 @@ fn hash(value: &impl Serialize) -> u64 {
 
 /// The checksum of an object without one. Numbers are written as the shortest text that is read back as the
 /// same, so a file gives the same bytes as the plan it was made from.
-fn checksum(root: &mut Value) -> String {
+pub(super) fn checksum(root: &mut Value) -> String {
     root.sort_all_objects();
     format!("{:016x}", hash(root))
+}
+
+/// The object in the bytes of a file of `what`, without its checksum, which is that of its content.
+pub(super) fn checksummed(bytes: &[u8], what: &str, wanted: &str) -> Result<Value, ParseError> {
+    let mut root = strict::read(bytes, what)?;
+    let Some(fields) = root.as_object_mut() else {
+        return Err(ParseError::content(format!("not {what}: not an object")));
+    };
+    let written = fields.remove(CHECKSUM);
+    match fields.get("format") {
+        Some(format) if format == wanted => {}
+        Some(format) => {
+            let format = brief(format.as_str().unwrap_or("of no name"));
+            return Err(ParseError::content(format!("format {format} is not {wanted}")));
+        }
+        None => {
+            let reason = format!("not {what}: it has no format, such as {wanted}");
+            return Err(ParseError::content(reason));
+        }
+    }
+    let Some(Value::String(written)) = written else {
+        return Err(ParseError::damaged("damaged: it has no checksum"));
+    };
+    let computed = checksum(&mut root);
+    if written != computed {
+        let written = brief(&written);
+        let reason = format!("damaged: checksum {written} is not that of its content, {computed}");
+        return Err(ParseError::damaged(reason));
+    }
+    Ok(root)
 }
 
 /// A plan read from a file: its cluster and placement.
@@ -188,30 +218,7 @@ impl PlanFile {
     /// # Errors
     /// What is missing, damaged or inconsistent.
     pub fn parse(bytes: &[u8]) -> Result<Self, ParseError> {
-        let not_an_object = || ParseError::content("not a plan file: not an object");
-        let mut root = strict::read(bytes, "a plan file")?;
-        let fields = root.as_object_mut().ok_or_else(not_an_object)?;
-        let written = fields.remove(CHECKSUM);
-        match fields.get("format") {
-            Some(format) if format == FORMAT => {}
-            Some(format) => {
-                let format = brief(format.as_str().unwrap_or("of no name"));
-                return Err(ParseError::content(format!("format {format} is not {FORMAT}")));
-            }
-            None => {
-                let reason = format!("not a plan file: it has no format, such as {FORMAT}");
-                return Err(ParseError::content(reason));
-            }
-        }
-        let Some(Value::String(written)) = written else {
-            return Err(ParseError::damaged("damaged: it has no checksum"));
-        };
-        let computed = checksum(&mut root);
-        if written != computed {
-            let written = brief(&written);
-            let reason = format!("damaged: checksum {written} is not that of its content, {computed}");
-            return Err(ParseError::damaged(reason));
-        }
+        let root = checksummed(bytes, "a plan file", FORMAT)?;
         let number = |field: &str| {
             let value = root.get(field).and_then(Value::as_u64).and_then(|n| usize::try_from(n).ok());
             value.ok_or_else(|| ParseError::content(format!("{field} is not a whole number")))
@@ -273,7 +280,7 @@ impl PlanFile {
 }
 
 /// The whole numbers of an array nested `depth` deep below the rows.
-fn numbers(root: &Value, field: &str, depth: usize) -> Result<Vec<i32>, ParseError> {
+pub(super) fn numbers(root: &Value, field: &str, depth: usize) -> Result<Vec<i32>, ParseError> {
     fn collect(value: &Value, depth: usize, out: &mut Vec<i32>) -> Option<()> {
         match (value, depth) {
             (Value::Array(items), 1..) => items.iter().try_for_each(|item| collect(item, depth - 1, out)),

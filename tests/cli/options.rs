@@ -112,7 +112,7 @@ fn greedy_is_held_to_the_same_most_replicas() {
 
 #[test]
 fn help_completions_and_manual_are_whole() {
-    for verb in ["plan", "replay", "check", "convert", "generate"] {
+    for verb in ["plan", "replay", "split", "check", "convert", "generate"] {
         let help = stdout(&eplb(&[verb, "--help"]));
         assert!(help.contains("Exit codes: 0 ") && help.contains("Examples:"), "{verb}: {help}");
     }

@@ -47,6 +47,7 @@ fn rows(fresh: bool) -> Vec<(String, [ReplayRow; 3])> {
             strategies: vec![Strategy::Scenarios, Strategy::Forecast],
             interval: 1,
             options: RebalanceOptions { fresh, ..RebalanceOptions::default() },
+            ..ReplayOptions::default()
         };
         let mut found = replay(&planner(), &windows, &cluster, &setup, || {}).expect("a replay");
         found.retain(|row| ["scenarios", "greedy", "forecast"].contains(&row.name.as_str()));

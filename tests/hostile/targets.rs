@@ -343,5 +343,6 @@ fn options(bytes: &mut Bytes) -> PlanOptions {
         max_replicas_per_expert: [None, None, Some(0), Some(1), Some(2), Some(u32::MAX)][bytes.below(6)],
         seed: bytes.word(),
         dispatch: Dispatch::ALL[bytes.below(3)],
+        connected: bytes.one_in(2),
     }
 }

@@ -154,5 +154,7 @@ fn random_options(random: &mut Random) -> PlanOptions {
         patience: [0, 8, 32][random.below(3)],
         dispatch: Dispatch::ALL[random.0 as usize % 3],
         three_gpus: if random.below(4) == 0 { 40 } else { 0 },
+        // The host's work, whatever the backend.
+        connected: false,
     }
 }

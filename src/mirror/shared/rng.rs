@@ -14,6 +14,8 @@ pub const OFFERS: u32 = 0x5000_0000;
 /// See [`COUNTS`].
 pub const LOSERS: u32 = 0x6000_0000;
 /// See [`COUNTS`].
+pub const LINKS: u32 = 0x8000_0000;
+/// See [`COUNTS`].
 pub const COUNT_MOVES: u32 = 0x7000_0000;
 /// See [`COUNTS`].
 pub const GROUPS: u32 = 0x4000_0000;

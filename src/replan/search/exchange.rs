@@ -91,6 +91,20 @@ impl Search {
                     }
                     let (take, closed): (&Abreast, &Abreast) =
                         (lanes(&scratch.take, here), lanes(&scratch.never, here));
+                    if self.links.price > 0 {
+                        let bar = best.0.saturating_add(self.links.hope(2));
+                        for lane in 0..ABREAST {
+                            let value = value[lane].wrapping_add(take[lane]);
+                            if never[lane].max(closed[lane]) == NEVER || value >= bar {
+                                continue;
+                            }
+                            let g = low + block + lane;
+                            let other = self.expert[j * self.lanes + g] as usize;
+                            let value = value.saturating_add(self.exchange_links((e, a), (other, g)));
+                            best = best.min((value, (i * slots + j) * n + block + lane));
+                        }
+                        continue;
+                    }
                     for lane in 0..ABREAST {
                         let value = value[lane].wrapping_add(take[lane]).max(never[lane]).max(closed[lane]);
                         let is_less = value < least[lane];

@@ -89,9 +89,13 @@ impl Search {
                     }
                     let paid = self.cost(objective, y, g) - self.cost(objective, x, g);
                     let value = value[lane].wrapping_sub(self.squares[g]).wrapping_add(paid);
-                    if value < best.value {
-                        let value =
+                    let hope = self.links.hope(1);
+                    if value < best.value.saturating_add(hope) {
+                        let mut value =
                             value.wrapping_add(self.growth(objective, x, q, g, block + lane, scratch));
+                        if self.links.price > 0 && value < best.value.saturating_add(hope) {
+                            value = value.saturating_add(self.transfer_links(x, y, g));
+                        }
                         if value < best.value {
                             best = Move { value, kind: Kind::Transfer { gpu: g, slot: q, expert: y } };
                         }

@@ -44,19 +44,19 @@ pub fn forecast(windows: &[Loads]) -> Result<Loads, Error> {
     }
     let mut counts = Vec::with_capacity(layers * experts);
     for layer in 0..layers {
-        let rows: Vec<Vec<i64>> = windows.iter().map(|window| shares(window, layer)).collect();
+        let rows: Vec<Vec<i32>> = windows.iter().map(|window| shares(window, layer)).collect();
         counts.extend(expected(&rows).into_iter().map(|share| u64::try_from(share).unwrap_or(0)));
     }
     Loads::from_counts(layers, experts, &counts)?.with_layer_ids(last.layer_ids())
 }
 
 /// A layer's shares: its loads, scaled to [`FIXED_TOTAL`]; even ones where there is no load.
-pub fn shares(loads: &Loads, layer: usize) -> Vec<i64> {
+pub fn shares(loads: &Loads, layer: usize) -> Vec<i32> {
     let experts = loads.experts();
     let row = &loads.fixed()[layer * experts..(layer + 1) * experts];
     let mut shares: Vec<u64> = row.iter().map(|&load| u64::from(load)).collect();
     even(&mut shares);
-    shares.into_iter().map(|share| share as i64).collect()
+    shares.into_iter().map(|share| share as i32).collect()
 }
 
 /// Scales a row to [`FIXED_TOTAL`], less what rounding takes.
@@ -71,27 +71,36 @@ pub fn even(row: &mut [u64]) {
 }
 
 /// The forecast of a layer from its shares, oldest window first.
-pub fn expected(rows: &[Vec<i64>]) -> Vec<i64> {
+#[inline(always)]
+pub fn expected(rows: &[impl AsRef<[i32]>]) -> Vec<i32> {
     let (phi, means) = persistence(rows);
     let Some(last) = rows.last() else { return means };
-    means.iter().zip(last).map(|(mean, last)| mean + (last - mean) * phi / ONE).collect()
+    let next = |(&mean, &last): (&i32, &i32)| mean + (i64::from(last - mean) * phi / ONE) as i32;
+    means.iter().zip(last.as_ref()).map(next).collect()
 }
 
 /// The autocorrelation of a layer's shares, as a part of [`ONE`], and each expert's mean.
-fn persistence(rows: &[Vec<i64>]) -> (i64, Vec<i64>) {
+#[inline(always)]
+pub fn persistence(rows: &[impl AsRef<[i32]>]) -> (i64, Vec<i32>) {
     let n = rows.len() as i64;
-    let mut means = vec![0; rows.first().map_or(0, Vec::len)];
+    let mut sums = vec![0i64; rows.first().map_or(0, |row| row.as_ref().len())];
+    // Loops, not closures, which would be compiled without the caller's vector instructions.
     for row in rows {
-        means.iter_mut().zip(row).for_each(|(mean, share)| *mean += share);
+        for (sum, &share) in sums.iter_mut().zip(row.as_ref()) {
+            *sum += i64::from(share);
+        }
     }
-    means.iter_mut().for_each(|mean| *mean /= n.max(1));
+    let mut means = vec![0; sums.len()];
+    for (mean, sum) in means.iter_mut().zip(&sums) {
+        *mean = (sum / n.max(1)) as i32;
+    }
     let (mut covariance, mut variance) = (0i128, 0i128);
     for pair in rows.windows(2) {
         let (mut with, mut own) = (0, 0);
-        for ((before, now), mean) in pair[0].iter().zip(&pair[1]).zip(&means) {
+        for ((before, now), mean) in pair[0].as_ref().iter().zip(pair[1].as_ref()).zip(&means) {
             let before = (before - mean) >> SHIFT;
-            with += ((now - mean) >> SHIFT) * before;
-            own += before * before;
+            with += i64::from((now - mean) >> SHIFT) * i64::from(before);
+            own += i64::from(before) * i64::from(before);
         }
         covariance += i128::from(with);
         variance += i128::from(own);

@@ -7,7 +7,7 @@ use crate::loads::Loads;
 /// Loads of the last `count` windows of `history`, oldest first, each weighing `decay` of the one after it, for one plan
 /// that suits the next window: the spread of the windows around what is expected.
 ///
-/// Each expert's share in a window is moved by the same amount, the forecast ([`super::forecast`], over all of
+/// Each expert's share in a window is moved by the same amount, the forecast ([`super::forecast()`], over all of
 /// `history`) less the weighted mean of the windows, cut at zero, and the window scaled to its sum again. In shares of
 /// each layer, not in tokens. Integers throughout, so that every rank has the same.
 pub fn scenarios(history: &[&Loads], count: usize, decay: f64) -> Result<Loads, Error> {
@@ -25,14 +25,15 @@ pub fn scenarios(history: &[&Loads], count: usize, decay: f64) -> Result<Loads, 
     let fixed: Vec<i64> = weights.iter().map(|weight| (weight / total * WEIGHTS) as i64).collect();
     let mut counts = vec![vec![0u64; layers * experts]; recent.len()];
     for layer in 0..layers {
-        let rows: Vec<Vec<i64>> = history.iter().map(|loads| shares(loads, layer)).collect();
+        let rows: Vec<Vec<i32>> = history.iter().map(|loads| shares(loads, layer)).collect();
         let forecast = expected(&rows);
         let recent = &rows[recent.clone()];
         for (expert, next) in forecast.iter().enumerate() {
-            let mean: i64 = recent.iter().zip(&fixed).map(|(row, weight)| row[expert] * weight).sum();
-            let shift = next - mean / fixed.iter().sum::<i64>();
+            let mean: i64 =
+                recent.iter().zip(&fixed).map(|(row, weight)| i64::from(row[expert]) * weight).sum();
+            let shift = i64::from(*next) - mean / fixed.iter().sum::<i64>();
             for (row, counts) in recent.iter().zip(&mut counts) {
-                counts[layer * experts + expert] = (row[expert] + shift).max(0) as u64;
+                counts[layer * experts + expert] = (i64::from(row[expert]) + shift).max(0) as u64;
             }
         }
         for counts in &mut counts {

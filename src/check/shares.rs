@@ -1,0 +1,152 @@
+//! The score of a plan under a table of shares.
+
+use std::collections::BTreeMap;
+
+use super::quality::{LayerQuality, Quality};
+use super::rules::{Rules, check_length, filled};
+use crate::cluster::Cluster;
+use crate::error::Error;
+use crate::loads::Loads;
+
+/// What the parts of an expert's slots sum to.
+const WHOLE: u32 = 256;
+
+/// [`super::score`] of a plan whose slots serve these parts of their experts' loads in 256, `[layers][slots]`: a table of
+/// shares.
+///
+/// # Errors
+/// As for [`super::score`], and [`Error::Invalid`] where there is not a part for each slot, [`Error::InvalidPlan`] where a
+/// free slot has parts or those of an expert do not sum to 256.
+pub fn score_shares(
+    loads: &Loads,
+    cluster: &Cluster,
+    physical_to_logical: &[i32],
+    parts: &[u16],
+) -> Result<Quality, Error> {
+    cluster.check_experts(loads.experts())?;
+    check_length(loads, cluster, physical_to_logical)?;
+    if parts.len() != physical_to_logical.len() {
+        let rule = format!("is not that of physical_to_logical, {}", physical_to_logical.len());
+        return Err(Error::invalid("length of shares", parts.len(), rule));
+    }
+    let rules = Rules::new(cluster, loads.experts());
+    let slots = cluster.num_slots();
+    let rows = physical_to_logical.chunks_exact(slots).zip(parts.chunks_exact(slots)).enumerate();
+    let layers = rows.map(|(layer, (row, parts))| {
+        let refuse = |rule| Error::InvalidPlan { layer, rule };
+        rules.check_layer(row).map_err(refuse)?;
+        check_parts(loads.experts(), row, parts).map_err(refuse)?;
+        Ok(score_layer(loads.layer(layer), cluster, row, parts))
+    });
+    Ok(Quality { layers: layers.collect::<Result<_, _>>()? })
+}
+
+/// Whether the parts of each expert sum to a whole one.
+fn check_parts(experts: usize, row: &[i32], parts: &[u16]) -> Result<(), String> {
+    let mut sums = vec![0u32; experts];
+    filled(row).for_each(|(slot, expert)| sums[expert] += u32::from(parts[slot]));
+    if let Some(expert) = sums.iter().position(|&sum| sum != WHOLE) {
+        return Err(format!("the parts of expert {expert} sum to {}, not {WHOLE}", sums[expert]));
+    }
+    match row.iter().zip(parts).position(|(&expert, &part)| expert < 0 && part > 0) {
+        Some(slot) => Err(format!("slot {slot} is free and has {} parts", parts[slot])),
+        None => Ok(()),
+    }
+}
+
+/// Into how many parts the GPUs of each layer fall, `[layers]`: two GPUs are of one part where both hold replicas of an
+/// expert, or are linked by GPUs of which that is true. Load can flow within a part alone, however shares are dealt. One
+/// is best under the global policy, one a node under the hierarchical one.
+///
+/// # Errors
+/// [`Error::Invalid`] where the length of `physical_to_logical` is not a multiple of the slots.
+///
+/// ```
+/// use eplb_wgpu::{Cluster, check};
+/// let cluster = Cluster::new(6, 1, 1, 3)?;
+/// assert_eq!(check::parts(&cluster, &[0, 1, 1, 2, 2, 3])?, [1]);
+/// assert_eq!(check::parts(&cluster, &[0, 1, 0, 1, 2, 3])?, [2]);
+/// # Ok::<(), eplb_wgpu::Error>(())
+/// ```
+pub fn parts(cluster: &Cluster, physical_to_logical: &[i32]) -> Result<Vec<usize>, Error> {
+    let slots = cluster.num_slots();
+    if !physical_to_logical.len().is_multiple_of(slots) {
+        let rule = format!("is not a multiple of the number of slots {slots}");
+        return Err(Error::invalid("length of physical_to_logical", physical_to_logical.len(), rule));
+    }
+    let of_layer = |row: &[i32]| {
+        let mut holders: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        for (slot, expert) in filled(row) {
+            holders.entry(expert).or_default().push(slot / cluster.slots_per_gpu());
+        }
+        let mut on: Vec<Vec<&[usize]>> = vec![Vec::new(); cluster.num_gpus()];
+        for gpus in holders.values().filter(|gpus| gpus.len() > 1) {
+            gpus.iter().for_each(|&gpu| on[gpu].push(gpus));
+        }
+        // From each GPU that was not reached yet, all that can be.
+        let mut reached = vec![false; cluster.num_gpus()];
+        let mut parts = 0;
+        for gpu in 0..cluster.num_gpus() {
+            let mut next = if reached[gpu] { Vec::new() } else { vec![gpu] };
+            parts += next.len();
+            while let Some(gpu) = next.pop() {
+                if !std::mem::replace(&mut reached[gpu], true) {
+                    next.extend(
+                        std::mem::take(&mut on[gpu]).into_iter().flatten().filter(|&&gpu| !reached[gpu]),
+                    );
+                }
+            }
+        }
+        parts
+    };
+    Ok(physical_to_logical.chunks_exact(slots).map(of_layer).collect())
+}
+
+fn score_layer(loads: &[f64], cluster: &Cluster, row: &[i32], parts: &[u16]) -> LayerQuality {
+    let (mut max_gpu_load, mut max_replica_load) = (0.0f64, 0.0f64);
+    let mut same_gpu_duplicates = 0;
+    let each = cluster.slots_per_gpu();
+    for (slots, parts) in row.chunks_exact(each).zip(parts.chunks_exact(each)) {
+        let mut load = 0.0;
+        for (slot, expert) in filled(slots) {
+            let replica = loads[expert] * f64::from(parts[slot]) / f64::from(WHOLE);
+            max_replica_load = max_replica_load.max(replica);
+            load += replica;
+            same_gpu_duplicates += usize::from(slots[..slot].contains(&slots[slot]));
+        }
+        max_gpu_load = max_gpu_load.max(load);
+    }
+    let total: f64 = loads.iter().sum();
+    LayerQuality {
+        max_gpu_load,
+        mean_gpu_load: total / cluster.num_gpus() as f64,
+        max_replica_load,
+        mean_replica_load: total / cluster.num_replicas() as f64,
+        lower_bound: 0.0,
+        same_gpu_duplicates,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use approx::assert_relative_eq;
+
+    use super::*;
+
+    #[test]
+    fn parts_are_weighed_and_must_sum_up() {
+        let (loads, cluster) =
+            (Loads::from_counts(1, 2, &[64, 8]).unwrap(), Cluster::new(4, 1, 1, 2).unwrap());
+        let map = [0, 1, 0, 1];
+        let layer = score_shares(&loads, &cluster, &map, &[64, 0, 192, 256]).unwrap().layers.remove(0);
+        assert_relative_eq!(layer.max_gpu_load, 56.0);
+        assert_relative_eq!(layer.max_replica_load, 48.0);
+        let said = |parts: &[u16]| score_shares(&loads, &cluster, &map, parts).unwrap_err().to_string();
+        assert!(said(&[64, 0, 191, 256]).ends_with("the parts of expert 0 sum to 255, not 256"));
+        assert_eq!(said(&[256]), "length of shares 1 is not that of physical_to_logical, 4");
+        let cluster = Cluster::with_slots_per_gpu(3, 1, 1, 2, 2).unwrap();
+        let parts = [128, 256, 128, 1];
+        let error = score_shares(&loads, &cluster, &[0, 1, 0, -1], &parts).unwrap_err().to_string();
+        assert!(error.ends_with("slot 3 is free and has 1 parts"), "{error}");
+    }
+}
