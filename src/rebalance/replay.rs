@@ -1,6 +1,8 @@
 //! Replays of a recorded trace: plan on the windows so far, score on the next.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use web_time::Instant;
 
 use super::{RebalanceOptions, Rebalancer, Strategy};
 use crate::check;
