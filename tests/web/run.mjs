@@ -53,7 +53,7 @@ const drop = (name, text) => `(() => {
 })()`;
 
 const rows = Array.from({ length: 6 }, (_, l) => Array.from({ length: 64 }, (_, e) => 10 + ((l * 64 + e) ** 2 * 7919) % 5003));
-const LOADS = JSON.stringify({ counts: rows });
+const LOADS = JSON.stringify({ logical_count: [rows] });
 const text = (id) => `document.getElementById(${JSON.stringify(id)}).textContent`;
 
 async function fingerprints() {
@@ -106,7 +106,7 @@ async function planPage() {
 }
 
 async function benchPage() {
-    const tab = await browser.open(page("bench.html?only=greedy"));
+    const tab = await browser.open(page("bench.html?only=24%20x%2032"));
     await tab.until(`!document.getElementById("go").disabled`);
     // By keyboard: to the button and on.
     for (let n = 0; (await tab.run("document.activeElement.id")) !== "go"; n++) {

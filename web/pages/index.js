@@ -31,7 +31,8 @@ document.ondragleave = () => at("drop").classList.remove("over");
 document.ondrop = (event) => {
     event.preventDefault();
     at("drop").classList.remove("over");
-    take(event.dataTransfer.files[0]);
+    at("file").files = event.dataTransfer.files;
+    take(at("file").files[0]);
     if (file && !busy) at("form").requestSubmit();
 };
 at("stop").onclick = () => stop("stopped");

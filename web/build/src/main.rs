@@ -12,6 +12,7 @@ fn main() -> ExitCode {
     let made = bindings
         .input_path(wasm)
         .typescript(true)
+        .omit_default_module_path(false)
         .remove_name_section(true)
         .remove_producers_section(true)
         .web(true)
