@@ -98,7 +98,7 @@ function tell(plan, gpus) {
     at("head").replaceChildren(row(["Layer", "Heaviest GPU", "Mean GPU", "Lower bound", "Gap"], "th"));
     const whole = (load) => [load.toLocaleString("en", { maximumFractionDigits: 1 }), "number"];
     const layer = (l, i) =>
-        row([`${i}`, whole(l.maxGpuLoad), whole(l.meanGpuLoad), whole(l.lowerBound), l.gap === null ? "-" : percent(l.gap)]);
+        row([`${i}`, whole(l.maxGpuLoad), whole(l.meanGpuLoad), whole(l.lowerBound), [l.gap === null ? "-" : percent(l.gap), "number"]]);
     at("layers").replaceChildren(...quality.layers.map(layer));
     at("result").hidden = false;
 }
