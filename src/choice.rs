@@ -116,10 +116,21 @@ impl DeviceInfo {
         format!("{} ({})", self.name, self.backend)
     }
 
-    /// A GPU of its own, as far as the driver tells. `other` is not: on the GL backend it is anything.
+    /// An error of this device.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn failed(&self, reason: &str) -> Error {
+        Error::Device { device: self.label(), reason: reason.to_string() }
+    }
+
+    /// A GPU of its own, as far as the driver tells. `other` is not: on the GL backend it is anything. A browser says no more
+    /// of a GPU, but tells software apart.
     #[cfg(feature = "gpu")]
     pub(crate) fn is_real_gpu(&self) -> bool {
-        ["discrete", "integrated", "virtual"].contains(&self.kind.as_str())
+        match self.kind.as_str() {
+            "discrete" | "integrated" | "virtual" => true,
+            "other" => self.backend == "webgpu",
+            _ => false,
+        }
     }
 }
 
@@ -128,6 +139,12 @@ impl DeviceInfo {
 #[must_use]
 pub fn devices() -> Vec<DeviceInfo> {
     Vec::new()
+}
+
+/// [`devices`], for callers with an executor.
+#[cfg(not(feature = "gpu"))]
+pub async fn devices_async() -> Vec<DeviceInfo> {
+    devices()
 }
 
 /// The device that [`DeviceChoice::Auto`] means here: the CPU backend, since the library is built without the feature

@@ -33,12 +33,13 @@
 //!
 //! # Features
 //!
-//! All but the last are on by default; `default-features = false` leaves them out.
+//! All but `test-support` are on by default; `default-features = false` leaves them out.
 //!
 //! - `gpu`: devices, by wgpu. Without it the CPU backend makes every plan, the same ones.
 //! - `files`: readers and writers of load files, plan files and maps, and a generator of loads: the modules `trace` and
 //!   `maps`.
 //! - `cli`: the `eplb` command, and `files`.
+//! - `suite`: what the command and the pages for browsers both run. No part of the API.
 //! - `test-support`: what this project's own tests see of the inside. No part of the API.
 #![warn(missing_docs)]
 // But for `engine::trusted`.
@@ -51,9 +52,10 @@ mod choice;
 #[doc(hidden)]
 pub mod cli;
 mod cluster;
+mod edge;
 #[cfg(feature = "gpu")]
 // The profiler alone reads its clock.
-#[cfg_attr(not(any(feature = "cli", feature = "test-support")), allow(dead_code))]
+#[cfg_attr(not(any(feature = "suite", feature = "test-support")), allow(dead_code))]
 mod engine;
 mod error;
 mod exact;
@@ -80,7 +82,7 @@ mod previous;
 #[cfg(all(feature = "gpu", feature = "test-support"))]
 #[doc(hidden)]
 pub mod profile;
-#[cfg(all(feature = "gpu", feature = "cli", not(feature = "test-support")))]
+#[cfg(all(feature = "gpu", feature = "suite", not(feature = "test-support")))]
 mod profile;
 pub mod rebalance;
 mod replan;
@@ -88,6 +90,9 @@ mod shares;
 mod spread;
 #[cfg(feature = "gpu")]
 mod stages;
+#[cfg(feature = "suite")]
+#[doc(hidden)]
+pub mod suite;
 #[cfg(all(feature = "gpu", feature = "test-support"))]
 #[doc(hidden)]
 pub mod testing;
@@ -100,10 +105,10 @@ mod watch;
 pub use check::Dispatch;
 pub use choice::{DeviceChoice, DeviceInfo};
 #[cfg(not(feature = "gpu"))]
-pub use choice::{auto_device, devices};
+pub use choice::{auto_device, devices, devices_async};
 pub use cluster::{Cluster, Policy};
 #[cfg(feature = "gpu")]
-pub use engine::device::{auto_device, devices};
+pub use engine::device::{auto_device, devices, devices_async};
 pub use error::{Error, ParseError};
 pub use loads::Loads;
 pub use moves::{MaxMoves, MoveLimits, Moves};

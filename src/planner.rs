@@ -1,6 +1,7 @@
 //! The planner: its device, its threads, and what it tells of its calls.
 
 mod backend;
+#[cfg(not(target_family = "wasm"))]
 mod background;
 pub(crate) mod cpu;
 #[cfg(feature = "gpu")]
@@ -75,7 +76,7 @@ impl Planner {
         backend::open_now(choice).map(Self::on_backend)
     }
 
-    /// [`Planner::new`], for callers with an executor.
+    /// [`Planner::new`], for callers with an executor, and in a browser for all choices but the CPU backend.
     ///
     /// # Errors
     /// As for [`Planner::new`].
@@ -193,7 +194,7 @@ impl Planner {
     #[cfg(all(test, feature = "gpu"))]
     pub(crate) fn lend(&self) -> Option<Arc<crate::engine::gpu::Gpu>> {
         match &self.inner.backend {
-            Backend::Device(keeper) => Some(keeper.lend().expect("the device opens")),
+            Backend::Device(keeper) => Some(pollster::block_on(keeper.lend()).expect("the device opens")),
             _ => None,
         }
     }

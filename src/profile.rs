@@ -3,7 +3,9 @@
 //! Two questions. What the stages of a whole plan take on a device, by its own clock ([`Profiler::plan`]); and
 //! what a fixed amount of work takes, the same on the CPU backend and on a device: one [`Batch`].
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use web_time::Instant;
 
 use crate::cluster::Cluster;
 use crate::engine::buffers::{Part, Work};
@@ -35,10 +37,10 @@ impl Profiler {
     ///
     /// # Errors
     /// As for [`crate::Planner::new`].
-    pub fn new(choice: &DeviceChoice) -> Result<Option<Self>, Error> {
-        let Some(open) = pollster::block_on(device::open_timed(choice))? else { return Ok(None) };
+    pub async fn new(choice: &DeviceChoice) -> Result<Option<Self>, Error> {
+        let Some(open) = device::open_timed(choice).await? else { return Ok(None) };
         let timed = open.device.features().contains(wgpu::Features::TIMESTAMP_QUERY);
-        Ok(Some(Self { gpu: Gpu::new(open, &pipeline::shaders())?, timed }))
+        Ok(Some(Self { gpu: Gpu::new(open, &pipeline::shaders()).await?, timed }))
     }
 
     /// Whether the device has timestamp queries; stage times are empty where it has not.
@@ -51,18 +53,22 @@ impl Profiler {
     ///
     /// # Errors
     /// As for [`crate::Planner::plan`], and [`Error::Device`] where the device fails.
-    pub fn plan(&self, loads: &Loads, cluster: &Cluster, options: &PlanOptions) -> Result<StageTimes, Error> {
+    pub async fn plan(
+        &self,
+        loads: &Loads,
+        cluster: &Cluster,
+        options: &PlanOptions,
+    ) -> Result<StageTimes, Error> {
         let params = Params::new(loads, cluster, options)?;
         let watch = Watch::default();
         let attempt = watch.attempt(loads, cluster, options);
-        pipeline::plan(&self.gpu, &params, loads.fixed(), loads.fixed_windows(), &attempt)?;
+        pipeline::plan(&self.gpu, &params, loads.fixed(), loads.fixed_windows(), &attempt).await?;
         Ok(self.times())
     }
 
     /// Bytes of device memory held for the largest plan so far.
-    #[must_use]
-    pub fn device_bytes(&self) -> u64 {
-        self.gpu.bytes()
+    pub async fn device_bytes(&self) -> u64 {
+        self.gpu.bytes().await
     }
 
     fn times(&self) -> StageTimes {
@@ -161,7 +167,7 @@ impl Batch {
     ///
     /// # Errors
     /// [`Error::Device`] where the batch is larger than a buffer of the device, or it fails.
-    pub fn on_device(&self, profiler: &Profiler) -> Result<(StageTimes, Duration), Error> {
+    pub async fn on_device(&self, profiler: &Profiler) -> Result<(StageTimes, Duration), Error> {
         let base = &self.layout.base;
         let batch = stages::Batch {
             assignment: 0,
@@ -183,7 +189,7 @@ impl Batch {
         let start = Instant::now();
         let work =
             Work { recording: &recording, layout: &self.layout, problem: &problem, arena_words: arena, part };
-        profiler.gpu.run(&work)?;
+        profiler.gpu.run(&work).await?;
         Ok((profiler.times(), start.elapsed()))
     }
 }

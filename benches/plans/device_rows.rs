@@ -119,7 +119,7 @@ impl Bench {
         }
         let mut runs = Vec::new();
         for _ in 0..if device.profiler.is_timed() { TIMED } else { 1 } {
-            let stages = device.profiler.plan(loads, &cluster, &options)?;
+            let stages = pollster::block_on(device.profiler.plan(loads, &cluster, &options))?;
             runs.push(stages);
         }
         runs.sort_by_key(|stages| stages.iter().map(|(_, time)| *time).sum::<Duration>());
@@ -132,7 +132,7 @@ impl Bench {
             equal: fingerprint == expected,
             fingerprint,
             stages_ms: middle.into_iter().map(|(stem, time)| (stem, time.as_secs_f64() * 1e3)).collect(),
-            mib: device.profiler.device_bytes() as f64 / f64::from(1 << 20),
+            mib: pollster::block_on(device.profiler.device_bytes()) as f64 / f64::from(1 << 20),
         })
     }
 }

@@ -159,7 +159,7 @@ impl Bench {
         };
         let mut opened = Vec::new();
         for choice in choices {
-            if let Some(profiler) = Profiler::new(&choice)? {
+            if let Some(profiler) = pollster::block_on(Profiler::new(&choice))? {
                 opened.push(Device { planner: Planner::new(choice.clone())?, choice, profiler });
             }
         }

@@ -126,10 +126,10 @@ impl Bench {
                         continue;
                     }
                     // Opened anew: its buffers are of this plan alone.
-                    let fresh = Profiler::new(&device.choice)?;
+                    let fresh = pollster::block_on(Profiler::new(&device.choice))?;
                     let bytes = fresh.map(|fresh| {
-                        fresh.plan(&loads, &cluster(shape)?, &options)?;
-                        Ok::<_, Error>(fresh.device_bytes())
+                        pollster::block_on(fresh.plan(&loads, &cluster(shape)?, &options))?;
+                        Ok::<_, Error>(pollster::block_on(fresh.device_bytes()))
                     });
                     let mib = bytes.transpose()?.unwrap_or(0) as f64 / f64::from(1 << 20);
                     cells.push(format!("{mib:.0}"));

@@ -65,7 +65,7 @@ impl Bench {
         })];
         for (device, timed) in self.devices.iter().zip(&mut timed) {
             contenders.push(Box::new(move || {
-                timed.push(batch.on_device(&device.profiler)?.0);
+                timed.push(pollster::block_on(batch.on_device(&device.profiler))?.0);
                 Ok(())
             }));
         }

@@ -51,8 +51,10 @@ fn described(adapter: &wgpu::Adapter) -> DeviceInfo {
     let kind = kind_of(&info);
     let limits = compute_limits(&adapter.limits(), &info);
     let unusable_because = lacks(adapter.get_downlevel_capabilities().flags).or_else(|| too_low(&limits));
+    // Browsers hide the name, lest it tell visitors apart.
+    let name = if info.name.is_empty() { "GPU".to_string() } else { info.name };
     DeviceInfo {
-        name: info.name,
+        name,
         backend: info.backend.to_str().to_string(),
         kind: kind_name(kind).to_string(),
         driver: info.driver,
@@ -67,10 +69,12 @@ fn described(adapter: &wgpu::Adapter) -> DeviceInfo {
 /// Every adapter here, in the order that [`DeviceChoice::Index`] counts: real GPUs first.
 #[must_use]
 pub fn devices() -> Vec<DeviceInfo> {
-    pollster::block_on(found(wgpu::MemoryBudgetThresholds::default()))
-        .into_iter()
-        .map(|(info, _)| info)
-        .collect()
+    crate::edge::now(async { Ok(devices_async().await) }).unwrap_or_default()
+}
+
+/// [`devices`], for callers with an executor.
+pub async fn devices_async() -> Vec<DeviceInfo> {
+    found(wgpu::MemoryBudgetThresholds::default()).await.into_iter().map(|(info, _)| info).collect()
 }
 
 /// The device that [`DeviceChoice::Auto`] means here.
@@ -95,7 +99,8 @@ pub(crate) struct OpenDevice {
     pub says_software: bool,
     /// What went wrong outside an error scope. What a call computes while it is set cannot be trusted.
     pub fault: Fault,
-    /// How long to wait for one submission.
+    /// How long to wait for one submission. (A browser waits as long as it likes, and then takes the device away.)
+    #[cfg_attr(target_family = "wasm", allow(dead_code))]
     pub patience: Duration,
 }
 
@@ -245,8 +250,7 @@ async fn found(memory: wgpu::MemoryBudgetThresholds) -> Vec<(DeviceInfo, wgpu::A
     desc.flags = wgpu::InstanceFlags::empty();
     let mut desc = desc.with_env();
     // The no-op backend computes nothing.
-    desc.backends &=
-        wgpu::Backends::VULKAN | wgpu::Backends::METAL | wgpu::Backends::DX12 | wgpu::Backends::GL;
+    desc.backends &= wgpu::Backends::PRIMARY | wgpu::Backends::GL;
     let backends = desc.backends;
     let mut adapters = wgpu::Instance::new(desc).enumerate_adapters(backends).await;
     adapters.sort_by_cached_key(sort_key);

@@ -1,15 +1,21 @@
 //! Runs recordings on a device: pipelines and buffers are made once and kept.
 
 use std::collections::hash_map::Entry;
+use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Mutex, PoisonError};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
 
 use super::buffers::{Buffers, Work};
 use super::clock::Clock;
 use super::device::{OpenDevice, one_line};
 use super::pending::{Pending, Variant};
 use super::recording::{Dispatch, Grid, LANES, Tuning};
+use super::scopes::Scopes;
 use super::shaders::{Pipelines, ShaderSource, Shaders};
+use super::turns::Turns;
+use super::wait::{self, Reply, Submission};
 use crate::error::Error;
 use crate::layout::GpuParams;
 
@@ -28,13 +34,13 @@ const GRIDS: [(Grid, u64); 5] = [
 /// A device with its shaders, and what earlier calls made on it.
 pub struct Gpu {
     open: OpenDevice,
-    shaders: Shaders,
+    shaders: Arc<Shaders>,
     grids: wgpu::Buffer,
     grids_group: wgpu::BindGroup,
     /// Where the device was opened for timing.
     clock: Option<Clock>,
     /// One call at a time.
-    cache: Mutex<Cache>,
+    cache: Turns<Cache>,
 }
 
 /// What one call makes and the next one uses again. Where a call fails all of it is dropped, so that nothing half-made stays.
@@ -49,11 +55,12 @@ impl Gpu {
     ///
     /// # Errors
     /// [`Error::Device`] where the driver refuses a shader.
-    pub fn new(open: OpenDevice, shaders: &[ShaderSource]) -> Result<Self, Error> {
+    pub async fn new(open: OpenDevice, shaders: &[ShaderSource]) -> Result<Self, Error> {
         let device = &open.device;
+        let scopes = Scopes::open(device);
         let vector = open.info.limits.iter().find(|(name, _)| *name == "subgroup_max_size");
         let tuning = Tuning::of(open.says_software, vector.map_or(0, |(_, lanes)| *lanes));
-        let shaders = Shaders::new(device, shaders, tuning);
+        let shaders = Arc::new(Shaders::new(device, shaders, tuning));
         let grids = device.create_buffer(&wgpu::BufferDescriptor {
             label: Some("grids"),
             size: 12 * GRIDS.len() as u64,
@@ -66,7 +73,8 @@ impl Gpu {
             entries: &[wgpu::BindGroupEntry { binding: 0, resource: grids.as_entire_binding() }],
         });
         let clock = Clock::new(device, &open.queue);
-        let gpu = Self { open, shaders, clock, grids, grids_group, cache: Mutex::default() };
+        scopes.close(&open.fault).await;
+        let gpu = Self { open, shaders, clock, grids, grids_group, cache: Turns::default() };
         gpu.check_fault()?;
         Ok(gpu)
     }
@@ -91,7 +99,7 @@ impl Gpu {
     /// The same with shaders of another tuning.
     #[cfg(test)]
     pub fn with_tuning(self, tuning: Tuning) -> Self {
-        Self { shaders: self.shaders.with_tuning(tuning), ..self }
+        Self { shaders: Arc::new(self.shaders.with_tuning(tuning)), ..self }
     }
 
     /// The device, to be ill-treated.
@@ -110,15 +118,16 @@ impl Gpu {
     ///
     /// # Errors
     /// [`Error::Device`] where the device is lost, out of memory, or refuses the work.
-    pub fn run(&self, work: &Work<'_>) -> Result<Vec<u32>, Error> {
-        self.run_while(&|| Ok(()), work)
+    #[cfg_attr(not(any(test, feature = "suite", feature = "test-support")), allow(dead_code))]
+    pub async fn run(&self, work: &Work<'_>) -> Result<Vec<u32>, Error> {
+        self.run_while(&|| Ok(()), work).await
     }
 
     /// [`Gpu::run`] as long as `go_on` has no error. It is asked before each submission and after it.
     ///
     /// # Errors
     /// As for [`Gpu::run`], and that of `go_on`: what was submitted by then still runs to its end, unseen.
-    pub fn run_while(
+    pub async fn run_while(
         &self,
         go_on: &dyn Fn() -> Result<(), Error>,
         work: &Work<'_>,
@@ -126,23 +135,32 @@ impl Gpu {
         if work.recording.is_cut() {
             return Err(self.error("the plan takes more dispatches than a recording may have"));
         }
-        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut turn = self.cache.turn().await;
         self.open.fault.forgive();
         self.check_fault()?;
-        let result = self.guarded(|| self.run_with(&mut cache, go_on, work));
+        // What is dropped in mid-work leaves nothing.
+        let mut cache = std::mem::take(&mut *turn);
+        let result = self.guarded(self.run_with(&mut cache, go_on, work)).await;
         match &result {
-            Ok(_) => {}
-            // The device may still write to them.
-            Err(Error::Cancelled) => cache.buffers = Buffers::default(),
-            Err(_) => *cache = Cache::default(),
+            Ok(_) => *turn = cache,
+            // The device may still write to the buffers.
+            Err(Error::Cancelled) => turn.pipelines = cache.pipelines,
+            Err(_) => {}
         }
         result
     }
 
     /// The result of `work`, where wgpu does not panic: it does when a driver reports in a wait that the device
     /// is lost.
-    fn guarded<T>(&self, work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
-        catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+    async fn guarded<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        let mut work = pin!(work);
+        let caught =
+            poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(context))) {
+                Ok(Poll::Pending) => Poll::Pending,
+                Ok(Poll::Ready(result)) => Poll::Ready(Ok(result)),
+                Err(panic) => Poll::Ready(Err(panic)),
+            });
+        caught.await.unwrap_or_else(|panic| {
             let text = panic.downcast_ref::<String>().map(String::as_str);
             let text = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("wgpu panicked");
             self.open.fault.lose(one_line(text));
@@ -151,7 +169,7 @@ impl Gpu {
     }
 
     /// [`Gpu::run_while`] with what earlier calls made.
-    fn run_with(
+    async fn run_with(
         &self,
         cache: &mut Cache,
         go_on: &dyn Fn() -> Result<(), Error>,
@@ -165,6 +183,7 @@ impl Gpu {
         for (block, dispatch) in params.chunks_exact_mut(stride).zip(&recording.dispatches) {
             block[..size_of::<GpuParams>()].copy_from_slice(bytemuck::bytes_of(&dispatch.params));
         }
+        let scopes = Scopes::open(device);
         buffers.fit(device, &self.shaders.bindings, params.len() as u64 / 4, work);
         let (source, begin, words) = buffers.source(part);
         let (Some(params_buffer), Some(problem_buffer), Some(source), Some(staging), Some(bind_group)) =
@@ -180,50 +199,53 @@ impl Gpu {
         let submissions = self.shaders.submissions(&missing, recording);
         let mut timing = self.clock.as_ref().map(|clock| clock.start(device, submissions.len()));
         let missing = Pending::new(missing);
-        let make =
-            |variant: &Variant| self.shaders.pipeline(device, variant).map_err(|reason| self.error(&reason));
-        let submit = || {
-            for dispatches in submissions {
-                go_on()?;
-                for dispatch in dispatches {
-                    let variant = self.shaders.variant(dispatch);
-                    if let Entry::Vacant(place) = pipelines.entry(variant) {
-                        let pipeline = missing.get(place.key(), make)?;
-                        place.insert(pipeline);
-                    }
-                }
-                let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-                // One pass, or where stages are timed one for each run of dispatches of a stage.
-                let together =
-                    |a: &Dispatch, b: &Dispatch| timing.is_none() || a.kernel.stem == b.kernel.stem;
-                let passes: Vec<&[Dispatch]> = dispatches.chunk_by(together).collect();
-                for (index, dispatches) in (0..).zip(&passes) {
-                    let timestamp_writes = timing.as_ref().map(|timing| timing.writes(index));
-                    let descriptor = wgpu::ComputePassDescriptor { label: None, timestamp_writes };
-                    let mut pass = encoder.begin_compute_pass(&descriptor);
-                    for dispatch in *dispatches {
-                        let Some(pipeline) = pipelines.get(&self.shaders.variant(dispatch)) else { continue };
-                        pass.set_pipeline(pipeline);
-                        pass.set_bind_group(0, bind_group, &[offset]);
-                        self.encode(&mut pass, dispatch.grid);
-                        offset += stride as u32;
-                    }
-                }
-                if let Some(timing) = &mut timing {
-                    timing.resolve(&mut encoder, passes.iter().map(|pass| pass[0].kernel.stem).collect());
-                }
-                submitted.push(queue.submit([encoder.finish()]));
-            }
-            Ok::<(), Error>(())
+        let make = {
+            let (shaders, device, info) = (self.shaders.clone(), device.clone(), self.open.info.clone());
+            move |variant: &Variant| shaders.pipeline(&device, variant).map_err(|reason| info.failed(&reason))
         };
-        missing.made_beside(make, submit)?;
+        let beside = missing.make_beside(make.clone());
+        for dispatches in submissions {
+            go_on()?;
+            for dispatch in dispatches {
+                let variant = self.shaders.variant(dispatch);
+                if let Entry::Vacant(place) = pipelines.entry(variant) {
+                    let pipeline = missing.get(place.key(), &make)?;
+                    place.insert(pipeline);
+                }
+            }
+            let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+            // One pass, or where stages are timed one for each run of dispatches of a stage.
+            let together = |a: &Dispatch, b: &Dispatch| timing.is_none() || a.kernel.stem == b.kernel.stem;
+            let passes: Vec<&[Dispatch]> = dispatches.chunk_by(together).collect();
+            for (index, dispatches) in (0..).zip(&passes) {
+                let timestamp_writes = timing.as_ref().map(|timing| timing.writes(index));
+                let descriptor = wgpu::ComputePassDescriptor { label: None, timestamp_writes };
+                let mut pass = encoder.begin_compute_pass(&descriptor);
+                for dispatch in *dispatches {
+                    let Some(pipeline) = pipelines.get(&self.shaders.variant(dispatch)) else { continue };
+                    pass.set_pipeline(pipeline);
+                    pass.set_bind_group(0, bind_group, &[offset]);
+                    self.encode(&mut pass, dispatch.grid);
+                    offset += stride as u32;
+                }
+            }
+            if let Some(timing) = &mut timing {
+                timing.resolve(&mut encoder, passes.iter().map(|pass| pass[0].kernel.stem).collect());
+            }
+            submitted.push(wait::submit(queue, encoder.finish()));
+            wait::keep_up(&submitted).await;
+        }
+        drop(beside);
         let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         encoder.copy_buffer_to_buffer(source, begin * 4, staging, 0, words * 4);
         let stamps = timing.as_ref().map(|timing| timing.copy(device, &mut encoder));
-        submitted.push(queue.submit([encoder.finish()]));
-        let result = self.read(staging, words, &submitted, go_on)?;
+        submitted.push(wait::submit(queue, encoder.finish()));
+        scopes.close(&self.open.fault).await;
+        wait::look(&self.open);
+        self.check_fault()?;
+        let result = self.read(staging, words, &submitted, go_on).await?;
         if let (Some(timing), Some((stamps, words))) = (timing, stamps) {
-            timing.add(&self.read(&stamps, words, &submitted, go_on)?);
+            timing.add(&self.read(&stamps, words, &submitted, go_on).await?);
         }
         Ok(result)
     }
@@ -234,9 +256,8 @@ impl Gpu {
     }
 
     /// Bytes of all buffers that are held.
-    pub fn bytes(&self) -> u64 {
-        let cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
-        cache.buffers.bytes() + self.grids.size()
+    pub async fn bytes(&self) -> u64 {
+        self.cache.turn().await.buffers.bytes() + self.grids.size()
     }
 
     /// Adds a dispatch of the pipeline and buffers that are set.
@@ -257,62 +278,33 @@ impl Gpu {
     }
 
     /// Maps a buffer and copies its first words, once all that was submitted has ended.
-    fn read(
+    async fn read(
         &self,
         staging: &wgpu::Buffer,
         words: u64,
-        submitted: &[wgpu::SubmissionIndex],
+        submitted: &[Submission],
         go_on: &dyn Fn() -> Result<(), Error>,
     ) -> Result<Vec<u32>, Error> {
         let slice = staging.slice(..words * 4);
-        let (send, receive) = std::sync::mpsc::channel();
-        slice.map_async(wgpu::MapMode::Read, move |result| {
-            // The receiver is gone only where this call has failed already.
-            let _ = send.send(result);
-        });
+        let reply = Reply::new();
+        let told = reply.clone();
+        slice.map_async(wgpu::MapMode::Read, move |result| told.bring(result.map_err(|e| e.to_string())));
         // One after the other: a device is hung where it does not get on, however long the whole takes.
         for submission in submitted {
             go_on()?;
-            self.wait(submission)?;
+            wait::ended(&self.open, submission).await;
+            self.check_fault()?;
         }
-        let lost = |reason: String| {
+        let mapped = wait::mapped(&self.open, &reply).await;
+        if let Err(reason) = mapped.unwrap_or_else(|| Err("the result was never mapped".into())) {
             self.open.fault.lose(reason);
-            self.check_fault()
-        };
-        match receive.try_recv() {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => lost(error.to_string())?,
-            Err(_) => lost("the result was never mapped".into())?,
+            self.check_fault()?;
         }
         let view = slice.get_mapped_range().map_err(|e| self.error(&e.to_string()))?;
         let result = bytemuck::pod_collect_to_vec::<u8, u32>(&view);
         drop(view);
         staging.unmap();
         Ok(result)
-    }
-
-    /// Waits for a submission, as long as the device may take over one.
-    fn wait(&self, submission: &wgpu::SubmissionIndex) -> Result<(), Error> {
-        let OpenDevice { device, fault, patience, .. } = &self.open;
-        let submission_index = Some(submission.clone());
-        let waited = device.poll(wgpu::PollType::Wait { submission_index, timeout: Some(*patience) });
-        // Drivers that do the work while it is submitted are never late.
-        #[cfg(test)]
-        let waited = if patience.is_zero() { Err(wgpu::PollError::Timeout) } else { waited };
-        match waited {
-            Ok(_) => {}
-            Err(wgpu::PollError::Timeout) => {
-                fault.lose(format!("it is hung: a submission did not end within {patience:?}"));
-            }
-            Err(error) => {
-                // A lost device takes no submissions, so that one cannot be waited for. Its callback, which
-                // knows the cause, comes with a look at it.
-                let _ = device.poll(wgpu::PollType::Poll);
-                self.check_fault()?;
-                fault.lose(error.to_string());
-            }
-        }
-        self.check_fault()
     }
 
     /// Bytes from one uniform block to the next.
@@ -327,7 +319,7 @@ impl Gpu {
 
     /// An error of this device.
     pub fn error(&self, reason: &str) -> Error {
-        Error::Device { device: self.open.info.label(), reason: reason.to_string() }
+        self.open.info.failed(reason)
     }
 }
 
@@ -340,13 +332,14 @@ mod tests {
     /// The unit tests of `device` fail where no adapter is found.
     fn gpu() -> Option<Gpu> {
         let open = pollster::block_on(Opening::new(DeviceChoice::Gpu).open()).ok().flatten()?;
-        Some(Gpu::new(open, &[]).unwrap())
+        Some(pollster::block_on(Gpu::new(open, &[])).unwrap())
     }
 
     #[test]
     fn a_panic_of_wgpu_is_a_lost_device() {
         let Some(gpu) = gpu() else { return };
-        let result = gpu.guarded(|| -> Result<(), Error> { panic!("Error in Device::poll:\n  lost {}", 7) });
+        let work = async { if true { panic!("Error in Device::poll:\n  lost {}", 7) } else { Ok(()) } };
+        let result = pollster::block_on(gpu.guarded(work));
         let error = result.unwrap_err().to_string();
         assert!(error.ends_with("failed: Error in Device::poll: lost 7"), "{error}");
         assert_eq!(gpu.lost().as_deref(), Some("Error in Device::poll: lost 7"));

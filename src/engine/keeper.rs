@@ -1,10 +1,11 @@
 //! Keeps a device open: lends it to one call after the other, and opens it anew after it was lost.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::device::{DeviceInfo, Opening};
 use super::gpu::Gpu;
 use super::shaders::ShaderSource;
+use super::turns::Turns;
 use crate::error::Error;
 
 /// How often in a row a lost device is opened again: a driver that was reset needs one, a broken one would
@@ -16,7 +17,7 @@ pub struct Keeper {
     opening: Opening,
     shaders: Vec<ShaderSource>,
     info: DeviceInfo,
-    held: Mutex<Held>,
+    held: Turns<Held>,
 }
 
 /// The device of the moment.
@@ -36,8 +37,8 @@ impl Keeper {
     pub async fn open(opening: Opening, shaders: Vec<ShaderSource>) -> Result<Option<Self>, Error> {
         let Some(open) = opening.open().await? else { return Ok(None) };
         let info = open.info.clone();
-        let gpu = Some(Arc::new(Gpu::new(open, &shaders)?));
-        let held = Mutex::new(Held { gpu, losses: 0, cause: String::new() });
+        let gpu = Some(Arc::new(Gpu::new(open, &shaders).await?));
+        let held = Turns::new(Held { gpu, losses: 0, cause: String::new() });
         Ok(Some(Self { opening, shaders, info, held }))
     }
 
@@ -50,10 +51,10 @@ impl Keeper {
     ///
     /// # Errors
     /// Those of the work, and [`Error::Device`] where the device was lost and cannot be opened again.
-    pub fn with<T>(&self, work: impl FnOnce(&Gpu) -> Result<T, Error>) -> Result<T, Error> {
-        let gpu = self.lend()?;
-        let result = work(&gpu);
-        let mut held = self.held();
+    pub async fn with<T>(&self, work: impl AsyncFnOnce(&Gpu) -> Result<T, Error>) -> Result<T, Error> {
+        let gpu = self.lend().await?;
+        let result = work(&gpu).await;
+        let mut held = self.held.turn().await;
         let current = held.gpu.as_ref().is_some_and(|held| Arc::ptr_eq(held, &gpu));
         match gpu.lost() {
             None => {
@@ -76,8 +77,8 @@ impl Keeper {
     ///
     /// # Errors
     /// [`Error::Device`] where that fails, or has been tried too often.
-    pub fn lend(&self) -> Result<Arc<Gpu>, Error> {
-        let mut held = self.held();
+    pub async fn lend(&self) -> Result<Arc<Gpu>, Error> {
+        let mut held = self.held.turn().await;
         if let Some(gpu) = &held.gpu {
             return Ok(gpu.clone());
         }
@@ -88,7 +89,7 @@ impl Keeper {
             );
             return Err(self.error(reason));
         }
-        match self.reopen() {
+        match self.reopen().await {
             Ok(gpu) => Ok(held.gpu.insert(Arc::new(gpu)).clone()),
             Err(error) => {
                 held.losses += 1;
@@ -98,21 +99,17 @@ impl Keeper {
         }
     }
 
-    fn reopen(&self) -> Result<Gpu, Error> {
-        let open = pollster::block_on(self.opening.open())?;
+    async fn reopen(&self) -> Result<Gpu, Error> {
+        let open = self.opening.open().await?;
         // Another device in its place is for the caller to choose.
         match open.filter(|open| open.info.label() == self.info.label()) {
-            Some(open) => Gpu::new(open, &self.shaders),
+            Some(open) => Gpu::new(open, &self.shaders).await,
             None => Err(self.error("it is no longer here".into())),
         }
     }
 
-    fn held(&self) -> MutexGuard<'_, Held> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn error(&self, reason: String) -> Error {
-        Error::Device { device: self.info.label(), reason }
+        self.info.failed(&reason)
     }
 }
 
@@ -120,6 +117,10 @@ impl Keeper {
 /// the caller.
 fn retire(gpu: Arc<Gpu>) {
     let Some(gpu) = Arc::into_inner(gpu) else { return };
+    // A browser never keeps the caller.
+    if cfg!(target_family = "wasm") {
+        return;
+    }
     let gpu = Arc::new(Mutex::new(Some(gpu)));
     let shared = gpu.clone();
     let close = move || drop(shared.lock().unwrap_or_else(PoisonError::into_inner).take());

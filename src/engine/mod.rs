@@ -11,5 +11,8 @@ pub mod gpu;
 pub mod keeper;
 pub mod pending;
 pub mod recording;
+pub mod scopes;
 pub mod shaders;
 pub mod trusted;
+pub mod turns;
+pub mod wait;

@@ -30,6 +30,7 @@ pub struct ShaderSource {
 }
 
 /// A shader on the device.
+#[derive(Clone)]
 struct Module {
     shader: wgpu::ShaderModule,
     layout: wgpu::PipelineLayout,
@@ -42,6 +43,7 @@ struct Module {
 pub type Pipelines = HashMap<Variant, wgpu::ComputePipeline>;
 
 /// All shaders of a device.
+#[derive(Clone)]
 pub struct Shaders {
     modules: HashMap<&'static str, Module>,
     tuning: Tuning,
@@ -79,8 +81,8 @@ impl Shaders {
 
     /// The same shaders with another tuning.
     #[cfg(test)]
-    pub fn with_tuning(self, tuning: Tuning) -> Self {
-        Self { tuning, ..self }
+    pub fn with_tuning(&self, tuning: Tuning) -> Self {
+        Self { tuning, ..self.clone() }
     }
 
     /// What a recording needs of pipelines that are not there, in the order of their first use.

@@ -8,7 +8,8 @@
 //! - [`shares`]: uneven shares of an expert's tokens, and how an engine deals by them;
 //! - [`how_it_works`]: one small layer, followed through the stages by hand;
 //! - [`determinism`]: plans made on several ranks;
-//! - [`coming_from`]: what to type, coming from another program.
+//! - [`coming_from`]: what to type, coming from another program;
+//! - [`browser`]: plans by WebGPU and wasm, and pages that make them.
 //!
 //! What the words mean and how the planner works inside is told on [the crate's front page](crate).
 
@@ -55,4 +56,9 @@ pub mod determinism {
 /// What to type, coming from DeepSeek's `eplb.py`, vLLM, SGLang, TensorRT-LLM, vLLM on Ascend or Megatron.
 pub mod coming_from {
     #![doc = include_str!("coming_from.md")]
+}
+
+/// Plans by WebGPU and wasm, and pages that make them.
+pub mod browser {
+    #![doc = include_str!("browser.md")]
 }

@@ -1,7 +1,9 @@
 //! How good a plan is, worked out where it is asked for.
 
 use std::sync::OnceLock;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use web_time::Instant;
 
 use super::Plan;
 use crate::bound::{self, BoundEffort, BoundOptions};

@@ -40,7 +40,7 @@ pub async fn open(choice: DeviceChoice) -> Result<(Backend, DeviceInfo), Error> 
 /// Opens the device of a choice and waits for it.
 #[cfg(feature = "gpu")]
 pub fn open_now(choice: DeviceChoice) -> Result<(Backend, DeviceInfo), Error> {
-    pollster::block_on(open(choice))
+    crate::edge::now(open(choice))
 }
 
 /// The CPU backend, all there is without the feature `gpu`.

@@ -33,7 +33,7 @@ pub fn shaders() -> Vec<ShaderSource> {
 ///
 /// # Errors
 /// [`Error::Device`] where the device fails, [`Error::Cancelled`] where the call was stopped.
-pub fn plan(
+pub async fn plan(
     gpu: &Gpu,
     params: &Params,
     loads: &[u32],
@@ -64,7 +64,7 @@ pub fn plan(
         let layers = loads.len() as u32 / params.experts;
         let quads = quads.next().unwrap_or_default();
         let params = Params { layers, ..params.clone() };
-        plan_layers(gpu, &params, &table, (loads, quads), &mut planned, attempt)?;
+        plan_layers(gpu, &params, &table, (loads, quads), &mut planned, attempt).await?;
         let slots = (params.node_slots * params.nodes) as usize;
         let (done, made) = (planned.ends.len(), layers as usize);
         attempt.finish_as(done - made, to_map(&planned.slots[(done - made) * slots..]));
@@ -82,7 +82,7 @@ pub struct Extent {
 }
 
 /// s1 to s6 for layers whose buffers fit.
-fn plan_layers(
+async fn plan_layers(
     gpu: &Gpu,
     params: &Params,
     table: &[Vec<u32>],
@@ -103,7 +103,7 @@ fn plan_layers(
         let result = {
             let (recording, layout, problem) = (&recording, &layout, &problem[..]);
             let work = Work { recording, layout, problem, arena_words, part };
-            gpu.run_while(&|| attempt.go_on(), &work)?
+            gpu.run_while(&|| attempt.go_on(), &work).await?
         };
         let (states, plan) = result.split_at((params.layers * layer::WORDS) as usize);
         let states = states.chunks_exact(layer::WORDS as usize);

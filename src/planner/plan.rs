@@ -1,16 +1,20 @@
 //! One call: loads and a cluster in, a checked plan out.
 
 use std::sync::OnceLock;
-use std::time::Instant;
+
+use web_time::Instant;
 
 use super::backend::Backend;
+#[cfg(not(target_family = "wasm"))]
+use super::background;
 use super::cpu::Planned;
 #[cfg(feature = "gpu")]
 use super::gpu;
-use super::{Fallback, Planner, background, checked, cpu, host};
+use super::{Fallback, Planner, checked, cpu, host};
 use crate::bound::BoundEffort;
 use crate::choice::DeviceInfo;
 use crate::cluster::Cluster;
+use crate::edge;
 use crate::error::Error;
 use crate::loads::Loads;
 use crate::options::{Duplicates, PlanOptions};
@@ -32,6 +36,16 @@ impl Planner {
     /// [`Error::Invalid`] where loads, cluster and options break a rule together; [`Error::Device`] only with
     /// [`Fallback::Never`]; [`Error::Cancelled`] where the call was stopped.
     pub fn plan(&self, loads: &Loads, cluster: &Cluster, options: &PlanOptions) -> Result<Plan, Error> {
+        edge::now(self.plan_here(loads, cluster, options))
+    }
+
+    /// [`Planner::plan`] on the caller's thread. But in a browser it blocks: a program waits in the driver.
+    pub(crate) async fn plan_here(
+        &self,
+        loads: &Loads,
+        cluster: &Cluster,
+        options: &PlanOptions,
+    ) -> Result<Plan, Error> {
         let start = Instant::now();
         let params = Params::new(loads, cluster, options)?;
         let mut warnings = Vec::new();
@@ -39,11 +53,11 @@ impl Planner {
         let windows = host::even_where_cold(&params, loads.fixed_windows());
         let combined = host::combine(&params, &windows);
         let attempt = || self.watch.attempt(loads, cluster, options);
-        let mut plan_by = |params: &Params| {
+        let mut plan_by = async |params: &Params| {
             if let Some(planned) = self.on_threads(|| host::plan_small(params, &combined, &attempt()))? {
                 return Ok(planned);
             }
-            match self.plan_on_backend(params, &combined, &windows, &attempt()) {
+            match self.plan_on_backend(params, &combined, &windows, &attempt()).await {
                 Err(error @ Error::Device { .. }) if self.fallback == Fallback::Cpu => {
                     warnings.push(format!("{error}; the CPU backend made the plan"));
                     made_by = DeviceInfo::cpu();
@@ -52,12 +66,12 @@ impl Planner {
                 planned => planned,
             }
         };
-        let mut planned = plan_by(&params)?;
+        let mut planned = plan_by(&params).await?;
         // Where duplicates are allowed a plan without them is one too, and the search often finds a better one so.
         let without = PlanOptions { duplicates: Duplicates::Avoid, ..options.clone() };
         let without = Params::new(loads, cluster, &without)?;
         if params.trajectory && without.avoid_duplicates != params.avoid_duplicates && planned.is_open() {
-            host::take_better(&params, &windows, &mut planned, &plan_by(&without)?);
+            host::take_better(&params, &windows, &mut planned, &plan_by(&without).await?);
         }
         self.on_threads(|| host::share_among_three(&params, &combined, &mut planned, &attempt()))?;
         attempt().go_on()?;
@@ -89,7 +103,7 @@ impl Planner {
     }
 
     /// The stages, on the planner's backend.
-    fn plan_on_backend(
+    async fn plan_on_backend(
         &self,
         params: &Params,
         combined: &[u32],
@@ -99,14 +113,17 @@ impl Planner {
         match &self.inner.backend {
             Backend::Cpu => self.on_threads(|| cpu::plan(params, combined, windows, attempt)),
             #[cfg(feature = "gpu")]
-            Backend::Device(keeper) => keeper.with(|gpu| gpu::plan(gpu, params, combined, windows, attempt)),
+            Backend::Device(keeper) => {
+                keeper.with(async |gpu| gpu::plan(gpu, params, combined, windows, attempt).await).await
+            }
             #[cfg(feature = "gpu")]
             Backend::Refused(error) => Err(error.clone()),
         }
     }
 
     /// [`Planner::plan`] without blocking the caller's executor: the work runs on a thread of its own, from the
-    /// first poll on. Dropping the future lets that work end unseen; the planner stays usable.
+    /// first poll on. Dropping the future lets that work end unseen; the planner stays usable. (In a browser a device is
+    /// awaited, and the CPU backend blocks: there a worker should call it.)
     ///
     /// # Errors
     /// As for [`Planner::plan`], and [`Error::Device`] where no thread can be started or it dies.
@@ -126,10 +143,16 @@ impl Planner {
         cluster: &Cluster,
         options: &PlanOptions,
     ) -> Result<Plan, Error> {
-        let (planner, loads, cluster, options) =
-            (self.clone(), loads.clone(), cluster.clone(), options.clone());
-        background::done(move || planner.plan(&loads, &cluster, &options))
-            .await
-            .unwrap_or_else(|reason| Err(Error::Device { device: self.inner.info.label(), reason }))
+        // A browser's devices are awaited, and its pages have no threads.
+        #[cfg(target_family = "wasm")]
+        return self.plan_here(loads, cluster, options).await;
+        #[cfg(not(target_family = "wasm"))]
+        {
+            let (planner, loads, cluster, options) =
+                (self.clone(), loads.clone(), cluster.clone(), options.clone());
+            background::done(move || planner.plan(&loads, &cluster, &options))
+                .await
+                .unwrap_or_else(|reason| Err(Error::Device { device: self.inner.info.label(), reason }))
+        }
     }
 }

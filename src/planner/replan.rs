@@ -1,7 +1,8 @@
 //! Plans from a plan that runs.
 
 use std::sync::OnceLock;
-use std::time::Instant;
+
+use web_time::Instant;
 
 use super::{Planner, checked, host};
 use crate::bound::BoundEffort;

@@ -1,7 +1,9 @@
 //! Replays of a recorded trace: plan on the windows so far, score on the next.
 
 use std::str::FromStr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use web_time::Instant;
 
 use super::{RebalanceOptions, Rebalancer, Strategy};
 use crate::check::{self, Quality};

@@ -180,7 +180,8 @@ fn refused_memory_costs_one_call() {
         let problem = bench.layout.problem(bench.case.loads.fixed(), &[], &bench.table);
         let part = Part::Groups { begin: 0, words: 1 };
         let (recording, layout) = (&bench.record_to_nodes(), &bench.layout);
-        gpu.run(&Work { recording, layout, problem: &problem, arena_words: arena, part })
+        let work = Work { recording, layout, problem: &problem, arena_words: arena, part };
+        pollster::block_on(gpu.run(&work))
     };
     let error = run(words).unwrap_err().to_string();
     assert!(error.contains(&(4 * words).to_string()), "{error}");

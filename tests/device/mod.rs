@@ -49,7 +49,8 @@ pub fn with_tuning(tuning: Tuning) -> Option<Gpu> {
     let device = planner()?.device();
     let choice = DeviceChoice::Name(format!("{} {}", device.name, device.backend));
     let open = pollster::block_on(Opening::new(choice).open()).expect("it opened before");
-    let gpu = Gpu::new(open.expect("it is no CPU backend"), &shaders()).expect("it opened before");
+    let gpu = pollster::block_on(Gpu::new(open.expect("it is no CPU backend"), &shaders()))
+        .expect("it opened before");
     Some(gpu.with_tuning(tuning))
 }
 
@@ -105,7 +106,7 @@ impl Bench {
         let arena = self.layout.arena_words(candidates);
         let layout = &self.layout;
         let work = Work { recording, layout, problem: &problem, arena_words: arena, part };
-        gpu.run(&work).expect("the device works")
+        pollster::block_on(gpu.run(&work)).expect("the device works")
     }
 
     /// Stages 1 and 2, and the start of the first assignment.

@@ -12,7 +12,9 @@ fn every_stage_is_timed_within_the_time_of_the_whole() {
     let Some(planner) = common::planner() else { return };
     let device = planner.device();
     let choice = DeviceChoice::Name(format!("{} {}", device.name, device.backend));
-    let profiler = Profiler::new(&choice).unwrap().expect("the tested device is never the CPU backend");
+    let profiler = pollster::block_on(Profiler::new(&choice))
+        .unwrap()
+        .expect("the tested device is never the CPU backend");
     let counts: Vec<u64> = (0..2 * 64).map(|i| 1_000 + i * 7919 % 5_003).collect();
     let loads = Loads::from_counts(2, 64, &counts).unwrap();
     let cluster = Cluster::new(72, 8, 2, 8).unwrap();
@@ -37,12 +39,12 @@ fn every_stage_is_timed_within_the_time_of_the_whole() {
     // Twice: times are those since the last call.
     for _ in 0..2 {
         let start = Instant::now();
-        let times = profiler.plan(&loads, &cluster, &options).unwrap();
+        let times = pollster::block_on(profiler.plan(&loads, &cluster, &options)).unwrap();
         check(&times, start.elapsed());
     }
     let batch = Batch::new(&loads, &cluster, &options).unwrap();
-    let (times, whole) = batch.on_device(&profiler).unwrap();
+    let (times, whole) = pollster::block_on(batch.on_device(&profiler)).unwrap();
     check(&times, whole);
-    assert!(profiler.device_bytes() > 0);
+    assert!(pollster::block_on(profiler.device_bytes()) > 0);
     assert_eq!(batch.candidates(), 2 * 2 * 4);
 }

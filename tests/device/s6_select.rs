@@ -25,7 +25,8 @@ fn assert_equal_plans(device: &Gpu, bench: &Bench, budgets: &[u32]) {
         let attempt = watch.attempt(loads, &bench.case.cluster, &PlanOptions::default());
         let (fixed, windows) = (loads.fixed(), loads.fixed_windows());
         let expected = cpu::plan(&params, fixed, windows, &attempt).expect("nobody stops it");
-        let found = gpu::plan(device, &params, fixed, windows, &attempt).expect("the device works");
+        let found = pollster::block_on(gpu::plan(device, &params, fixed, windows, &attempt))
+            .expect("the device works");
         assert_same("plan", bench.case.seed, &expected.slots, &found.slots);
         assert_eq!(expected.ends, found.ends, "ends, seed {}", bench.case.seed);
     }

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use serde_json::{Value, json};
 
 use super::DIFFERENT;
-use super::record::{Case, Device, Record};
+use crate::suite::record::{self, Case, Device, Record};
 
 /// Devices and the cases they ran.
 pub struct Table {
@@ -138,14 +138,14 @@ impl Table {
             value.map_or("-".to_string(), |value| format!("{value:.digits$}"))
         };
         for stem in stems {
-            let of_stem = |batch: &Option<&super::record::Batch>| {
+            let of_stem = |batch: &Option<&record::Batch>| {
                 number(batch.and_then(|batch| batch.stages_ms.as_ref()?.get(stem).copied()), 1)
             };
             lines.push(line(std::iter::once(format!("`{stem}`")).chain(batches.iter().map(of_stem))));
         }
-        let total = |batch: &Option<&super::record::Batch>| number(batch.map(|batch| batch.total_ms), 1);
+        let total = |batch: &Option<&record::Batch>| number(batch.map(|batch| batch.total_ms), 1);
         lines.push(line(std::iter::once("total".to_string()).chain(batches.iter().map(total))));
-        let rate = |batch: &Option<&super::record::Batch>| {
+        let rate = |batch: &Option<&record::Batch>| {
             number(batch.and_then(|batch| Some(batch.candidates_per_second? / 1e3)), 0)
         };
         let title = "thousand candidates/s".to_string();

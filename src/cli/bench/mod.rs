@@ -3,8 +3,6 @@
 
 mod collate;
 mod lineage;
-mod record;
-mod suite;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -12,12 +10,15 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::io::check_writable;
+use super::progress::Progress;
 use super::{print, progress};
+use crate::edge;
+use crate::suite::bench;
+use crate::suite::record::{Device, Record};
 use crate::trace::write_whole;
 use crate::{Cluster, DeviceChoice, Error};
 
 use collate::Table;
-use record::Record;
 
 #[derive(Args)]
 pub struct Bench {
@@ -79,7 +80,14 @@ impl Bench {
         if let Some(out) = &self.out {
             check_writable(out, [])?;
         }
-        let (record, failed) = suite::run(self.device)?;
+        let (record, failed) = {
+            let progress = Progress::new(0, "cases");
+            let mut tell = |_: usize, all: usize, _: &Device| {
+                progress.expect(all);
+                progress.step();
+            };
+            edge::now(bench::run(self.device, "", &mut tell))?
+        };
         let text = record.text();
         let table = Table::of(vec![record]);
         // Shown before it is written, so that a full disk does not cost the minutes it took.

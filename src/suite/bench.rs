@@ -1,13 +1,13 @@
-//! The suite: the same cases on every device, some seconds each on a software driver.
+//! The benchmark suite: the same cases on every device, some seconds each on a software driver.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
 
-use super::super::progress::Progress;
+use web_time::Instant;
+
 use super::record::{Batch, Case, Device, Record};
 use crate::profile::{self, Profiler, StageTimes};
 use crate::trace::{Family, Generate, Window};
-use crate::{Cluster, DeviceChoice, DeviceInfo, Error, Loads, PlanOptions, Planner, Preset, devices};
+use crate::{Cluster, DeviceChoice, DeviceInfo, Error, Loads, PlanOptions, Planner, Preset, devices_async};
 
 /// Layers, experts, replicas, groups, nodes, GPUs; presets.
 type Shape = (usize, usize, [usize; 4], &'static [Preset]);
@@ -42,30 +42,49 @@ struct Fixed {
     stages: StageTimes,
 }
 
-/// Runs the suite on one device, or on every adapter and the CPU backend. Says too whether a device failed; its
-/// record says why.
+/// What is told while the suite runs: steps that are done, of how many, and the device so far.
+pub type Tell<'a> = &'a mut dyn FnMut(usize, usize, &Device);
+
+/// The steps of a run.
+struct Steps<'a> {
+    done: usize,
+    all: usize,
+    tell: Tell<'a>,
+}
+
+impl Steps<'_> {
+    /// One more is done.
+    fn step(&mut self, device: &Device) {
+        self.done += 1;
+        (self.tell)(self.done, self.all, device);
+    }
+}
+
+/// Runs the suite on one device, or on every adapter and the CPU backend; of its cases those whose name or preset has
+/// `only` in it. Says too whether a device failed; its record says why.
 ///
 /// # Errors
 /// Where the device that was asked for is not there.
-pub fn run(choice: Option<DeviceChoice>) -> Result<(Record, bool), Error> {
+pub async fn run(choice: Option<DeviceChoice>, only: &str, tell: Tell<'_>) -> Result<(Record, bool), Error> {
     // Of all adapters one may refuse to open; one that was asked for may not.
     let subjects: Vec<(DeviceChoice, Option<DeviceInfo>)> = match choice {
         Some(choice) => vec![(choice, None)],
         None => {
-            let adapters = devices().into_iter().enumerate();
+            let adapters = devices_async().await.into_iter().enumerate();
             let adapters = adapters.map(|(at, info)| (DeviceChoice::Index(at), Some(info)));
             adapters.chain([(DeviceChoice::Cpu, None)]).collect()
         }
     };
-    let problems = problems()?;
+    let mut problems = problems()?;
     let options = PlanOptions { starts: BATCH_STARTS, ..PlanOptions::default() };
     let batch = profile::Batch::new(&problems[0].loads, &problems[0].cluster, &options)?;
     let stages = batch.on_cpu();
     let fixed = Fixed { batch, stages };
-    let progress = Progress::new(subjects.len() * (2 * problems.len() + 1), "cases");
+    problems.retain(|problem| problem.name.contains(only) || problem.preset.name().contains(only));
+    let mut steps = Steps { done: 0, all: subjects.len() * (2 * problems.len() + 1), tell };
     let (mut devices, mut failed) = (Vec::new(), false);
     for (choice, info) in subjects {
-        let device = match (measure(&choice, &problems, &fixed, &progress), &info) {
+        let device = match (measure(&choice, &problems, &fixed, &mut steps).await, &info) {
             (Err(error), Some(info)) => Device { error: Some(error.to_string()), ..described(info) },
             (device, _) => device?,
         };
@@ -102,32 +121,32 @@ fn problems() -> Result<Vec<Problem>, Error> {
     Ok(problems)
 }
 
-fn measure(
+async fn measure(
     choice: &DeviceChoice,
     problems: &[Problem],
     fixed: &Fixed,
-    progress: &Progress,
+    steps: &mut Steps<'_>,
 ) -> Result<Device, Error> {
     let start = Instant::now();
-    let planner = Planner::new(choice.clone())?;
+    let planner = Planner::new_async(choice.clone()).await?;
     let mut device = Device { open_ms: Some(milliseconds(start)), ..described(planner.device()) };
     for problem in problems {
-        match plans(&planner, problem) {
+        match plans(&planner, problem).await {
             Ok(case) => device.cases.push(case),
             Err(error) => {
                 device.error = Some(error.to_string());
                 return Ok(device);
             }
         }
-        progress.step();
+        steps.step(&device);
     }
-    match Profiler::new(choice)? {
+    match Profiler::new(choice).await? {
         None => {
             let total = fixed.stages.iter().map(|(_, time)| time.as_secs_f64() * 1e3).sum();
             device.batch = Some(fixed.record(total, Some(&fixed.stages)));
         }
         Some(profiler) => {
-            let stages = time_stages(&mut device, &profiler, problems, fixed, progress);
+            let stages = time_stages(&mut device, &profiler, problems, fixed, steps).await;
             device.error = stages.err().map(|error| error.to_string());
         }
     }
@@ -135,34 +154,36 @@ fn measure(
 }
 
 /// What a device's clock and its memory have to say.
-fn time_stages(
+async fn time_stages(
     device: &mut Device,
     profiler: &Profiler,
     problems: &[Problem],
     fixed: &Fixed,
-    progress: &Progress,
+    steps: &mut Steps<'_>,
 ) -> Result<(), Error> {
     // The first run pays for what later ones reuse.
-    fixed.batch.on_device(profiler)?;
-    let (stages, total) = fixed.batch.on_device(profiler)?;
+    fixed.batch.on_device(profiler).await?;
+    let (stages, total) = fixed.batch.on_device(profiler).await?;
     let stages = profiler.is_timed().then_some(&stages);
     device.batch = Some(fixed.record(total.as_secs_f64() * 1e3, stages));
-    progress.step();
-    for (case, problem) in device.cases.iter_mut().zip(problems) {
-        let stages = profiler.plan(&problem.loads, &problem.cluster, &problem.options)?;
-        case.stages_ms = profiler.is_timed().then(|| by_stage(&stages));
-        progress.step();
+    steps.step(device);
+    for (at, problem) in problems.iter().enumerate() {
+        let stages = profiler.plan(&problem.loads, &problem.cluster, &problem.options).await?;
+        if let Some(case) = device.cases.get_mut(at) {
+            case.stages_ms = profiler.is_timed().then(|| by_stage(&stages));
+        }
+        steps.step(device);
     }
-    device.device_bytes = Some(profiler.device_bytes());
+    device.device_bytes = Some(profiler.device_bytes().await);
     Ok(())
 }
 
 /// The first plan of a case, and later ones.
-fn plans(planner: &Planner, problem: &Problem) -> Result<Case, Error> {
+async fn plans(planner: &Planner, problem: &Problem) -> Result<Case, Error> {
     let mut times = Vec::new();
     let mut fingerprints = Vec::new();
     for _ in 0..=LATER {
-        let plan = planner.plan(&problem.loads, &problem.cluster, &problem.options)?;
+        let plan = planner.plan_here(&problem.loads, &problem.cluster, &problem.options).await?;
         if let Some(warning) = plan.warnings().first() {
             return Err(Error::Device { device: planner.device().label(), reason: warning.clone() });
         }
