@@ -40,9 +40,9 @@ if ! command -v chromium >/dev/null || ! command -v node >/dev/null; then
         lacks "cannot install chromium and nodejs"
 fi
 
-bash web/build.sh target/web
+bash web/build.sh target/web-package
 mkdir -p "$out"
-timeout 900 node tests/web/run.mjs target/web chromium "$out" "${1:-}"
+timeout 900 node tests/web/run.mjs target/web-package chromium "$out" "${1:-}"
 
 # What the pages have written is what the command reads.
 eplb=(cargo run --locked --quiet --bin eplb --)

@@ -3,7 +3,7 @@
 #
 #     web/build.sh [FOLDER]
 #
-# Exit codes: 0 made, in FOLDER (target/web where none is named); 1 not; 3 what it needs cannot be had here.
+# Exit codes: 0 made, in FOLDER (target/web-package where none is named); 1 not; 3 what it needs cannot be had here.
 #
 # It installs Rust's target wasm32-unknown-unknown by rustup where that is missing. `wasm-bindgen` the command is not
 # needed: web/build/ is a program of the same code, of the version that Cargo.lock has. The pages ask for nothing but
@@ -11,7 +11,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-out=${1:-target/web}
+out=${1:-target/web-package}
 target=wasm32-unknown-unknown
 built=${CARGO_TARGET_DIR:-target}/$target/web/eplb_wgpu.wasm
 
