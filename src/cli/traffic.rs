@@ -3,7 +3,6 @@
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use serde_json::{Map, Value, json};
 
-use super::percent;
 use crate::check::{self, Traffic};
 use crate::{Cluster, Dispatch, Error, Loads};
 
@@ -45,9 +44,9 @@ impl Served<'_> {
         let traffic = self.traffic(self.dispatch.unwrap_or(Dispatch::Nearest))?;
         let sent = if self.sources.is_some() { ", as GPUs sent" } else { "" };
         let text = format!(
-            "{} in the node, {} on the GPU; balancedness {:.5}   (dispatch {}{sent})",
-            percent(traffic.in_node()),
-            percent(traffic.on_gpu()),
+            "{:.1} % in the node, {:.1} % on the GPU; balancedness {:.5}   (dispatch {}{sent})",
+            traffic.in_node() * 100.0,
+            traffic.on_gpu() * 100.0,
             traffic.balancedness(),
             traffic.dispatch
         );

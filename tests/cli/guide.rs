@@ -25,9 +25,9 @@ fn commands(page: &str) -> Vec<String> {
     for line in page.lines() {
         match (line.strip_prefix("```"), block) {
             (Some(kind), None) => {
-                // Blocks without a kind are code, which `cargo test --doc` runs.
+                // Blocks without a kind are code, which `cargo test --doc` runs; browsers run the other.
                 assert!(
-                    ["", "console", "text"].contains(&kind),
+                    ["", "console", "text", "js"].contains(&kind),
                     "a command in a block {kind:?} would not be run"
                 );
                 block = Some(kind);

@@ -54,7 +54,7 @@ fn tokens_that_each_gpu_sends_are_dealt_exactly() {
     for (what, wanted) in [("balancedness", 25.0 / 40.0), ("on_gpu", 0.46), ("in_node", 0.76)] {
         assert!((told[what].as_f64().unwrap() - wanted).abs() < 1e-9, "{what}: {told}");
     }
-    assert!(run(&check).contains("76.0000 % in the node, 46.0000 % on the GPU; balancedness 0.62500"));
+    assert!(run(&check).contains("76.0 % in the node, 46.0 % on the GPU; balancedness 0.62500"));
     assert!(run(&check).contains("(dispatch nearest, as GPUs sent)"));
     let few = file("few.json", br#"{"logical_count": [[[30, 0, 0]], [[10, 0, 4]]]}"#);
     let refused = |sources: &str, part: &str| assert_refused(&[&check[..10], &[sources]].concat(), part);
