@@ -127,7 +127,14 @@ fn thorough_rows() -> Vec<Row> {
         let files = [PREFILL, DECODE].into_iter().zip(quality);
         files.map(move |(file, quality)| row(Source::File(file), shape, quality, time))
     };
-    shapes.into_iter().flat_map(both).collect()
+    let five = |source, shape| row(source, shape, near, time);
+    let five_slots = [
+        five(Source::Drawn(94), QWEN3),
+        five(Source::File(GEMMA), QWEN3),
+        five(Source::File(SUMMARY), shape(64, 80, 1, 1, 16)),
+        five(Source::File(GPT_OSS), shape(32, 40, 1, 1, 8)),
+    ];
+    shapes.into_iter().flat_map(both).chain(five_slots).collect()
 }
 
 /// What a row came to, over all its loads.
