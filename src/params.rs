@@ -76,7 +76,7 @@ const GAINER_SCAN: u32 = 1 << 14;
 /// multiplied by this.
 const THREE_SLOTS_PATIENCE: u32 = 2;
 /// What a trajectory of four to six slots a GPU would find in the rest of a long patience, three GPUs find sooner: there the
-/// patience is divided by this. (gemma4 on 32 GPUs, V3 on 72: .0108 and .0164 %, with all of the patience .0105 and .0166 %.)
+/// patience is divided by this. (gemma4 on 32 GPUs: .0108 %, with all of the patience .0105 % for half as much time again.)
 const THREE_GPUS_PATIENCE: u32 = 4;
 /// Three GPUs of at most this many slots share their replicas anew: with seven there are 66 million ways.
 pub const MOST_THREE_SLOTS: u32 = 6;

@@ -1,5 +1,6 @@
 //! What stays on GPUs and in nodes, as `plan`, `check` and `report` tell it.
 
+use approx::assert_abs_diff_eq;
 use serde_json::Value;
 
 use super::{assert_refused, eplb, stdout, write};
@@ -27,12 +28,12 @@ fn what_stays_is_told_where_nodes_are_known_or_where_it_is_asked_for() {
     assert!(run(&[&size[..], &["--dispatch", "own-gpu"]].concat()).contains("(dispatch own-gpu)"));
     let told = &json(&[&nodes[..], &["--out", &plan]].concat())["traffic"];
     let of = |told: &Value, dispatch: &str, what: &str| told[dispatch][what].as_f64().unwrap();
-    assert!((of(told, "equal", "in_node") - 0.25).abs() < 1e-9, "{told}");
+    assert_abs_diff_eq!(of(told, "equal", "in_node"), 0.25, epsilon = 1e-9);
     assert!(of(told, "nearest", "in_node") > 0.27 && of(told, "nearest", "on_gpu") > 0.125, "{told}");
     assert!(run(&nodes).contains("(dispatch nearest)"));
     let checked = ["check", &loads, &plan];
     assert_eq!(json(&checked)["traffic"], *told);
-    let shown = format!("{:.4} % in the node", of(told, "nearest", "in_node") * 100.0);
+    let shown = format!("{:.1} % in the node", of(told, "nearest", "in_node") * 100.0);
     assert!(run(&checked).contains(&shown), "{}", run(&checked));
     run(&["report", &loads, &plan, "-o", &page]);
     assert!(std::fs::read_to_string(&page).unwrap().contains("in their node"));
@@ -52,7 +53,7 @@ fn tokens_that_each_gpu_sends_are_dealt_exactly() {
     let told = json(&check)["traffic"]["nearest"].clone();
     // GPU loads 40, 20, 20, 20; on their GPU 30 + 16, in their node 10 + 20 beside.
     for (what, wanted) in [("balancedness", 25.0 / 40.0), ("on_gpu", 0.46), ("in_node", 0.76)] {
-        assert!((told[what].as_f64().unwrap() - wanted).abs() < 1e-9, "{what}: {told}");
+        assert_abs_diff_eq!(told[what].as_f64().unwrap(), wanted, epsilon = 1e-9);
     }
     assert!(run(&check).contains("76.0 % in the node, 46.0 % on the GPU; balancedness 0.62500"));
     assert!(run(&check).contains("(dispatch nearest, as GPUs sent)"));

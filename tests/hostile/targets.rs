@@ -4,6 +4,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
+use eplb_wgpu::limits::MAX_THREE_GPUS;
 use eplb_wgpu::maps::{MapFile, PlanFormat};
 use eplb_wgpu::trace::{LoadFormat, LoadHistory, PlanFile, Window, plan_bytes};
 use eplb_wgpu::{
@@ -331,7 +332,7 @@ fn options(bytes: &mut Bytes) -> PlanOptions {
         duplicates: if bytes.one_in(2) { Duplicates::Allow } else { Duplicates::Avoid },
         stop_gap_ppm: [40, 0, 1_000_000, u32::MAX][bytes.below(4)],
         start_gap_ppm: [400, 0, 1_000_000, u32::MAX][bytes.below(4)],
-        three_gpus: [0, 0, 9, u32::MAX][bytes.below(4)],
+        three_gpus: [0, 0, 9, MAX_THREE_GPUS][bytes.below(4)],
         assignments: if bytes.one_in(16) {
             Some(0)
         } else {
