@@ -57,6 +57,8 @@ mod cluster;
 mod engine;
 mod error;
 mod exact;
+mod foreign;
+mod given;
 #[cfg(doc)]
 pub mod guide;
 #[cfg(feature = "gpu")]

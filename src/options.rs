@@ -119,6 +119,12 @@ pub struct PlanOptions {
     pub duplicates: Duplicates,
     /// The most replicas of an expert, at least 1; `None` for as many as are useful.
     pub max_replicas_per_expert: Option<u32>,
+    /// The most replicas of a layer that live abroad, outside the home node of their group (hierarchical policy only):
+    /// every expert keeps a replica at home, and a node its number of replicas. Fewer than a group has experts; 0 for none.
+    pub max_foreign: u32,
+    /// With [`PlanOptions::max_foreign`]: the heaviest GPU over the mean, in millionths, at which a layer gets no more of
+    /// them. At least 1,000,000, which is even: then their number alone decides.
+    pub foreign_target_ppm: u32,
     /// A start ends when its heaviest GPU is within this many millionths of the bound.
     pub stop_gap_ppm: u32,
     /// A node gets no further starts once one of them is within this many millionths of the bound.
@@ -160,6 +166,8 @@ impl Default for PlanOptions {
             search: Search::Trajectory,
             duplicates: Duplicates::Avoid,
             max_replicas_per_expert: None,
+            max_foreign: 0,
+            foreign_target_ppm: 1_000_000,
             stop_gap_ppm: 200,
             start_gap_ppm: 400,
         }

@@ -177,6 +177,8 @@ pub struct Params {
     pub max_count: u32,
     /// Whether construction and moves refuse a second replica of an expert on a GPU.
     pub avoid_duplicates: bool,
+    /// Whether the search leaves replica counts as they are. On the host alone, see [`crate::given`].
+    pub fixed_counts: bool,
     /// Low and high word of the seed.
     pub seed: [u32; 2],
     /// Starts a node at most.
@@ -294,10 +296,7 @@ impl Params {
             patience = patience.saturating_mul(THREE_SLOTS_PATIENCE);
             later_patience = patience;
         }
-        let exchanges = EXCHANGE_SCAN / windows.div_ceil(2);
-        let exchange_slots = slots_per_gpu.min(EXCHANGE_SLOTS).min((exchanges / node_slots).max(1));
-        let most_pairs = |n: &u32| u64::from(pairs(*n)).pow(2) * u64::from(node_gpus) <= u64::from(PAIR_SCAN);
-        let pair_slots = (0..=exchange_slots.min(MOST_PAIR_SLOTS)).rev().find(most_pairs).unwrap_or(0);
+        let (exchange_slots, pair_slots) = offered(windows, node_gpus, slots_per_gpu);
         Ok(Self {
             layers: loads.layers() as u32,
             experts,
@@ -313,6 +312,7 @@ impl Params {
             windows,
             max_count: if avoid_duplicates { node_gpus.min(cap) } else { cap },
             avoid_duplicates,
+            fixed_counts: false,
             seed: [options.seed as u32, (options.seed >> 32) as u32],
             starts,
             // The lineage's programs make all of theirs.
@@ -343,6 +343,30 @@ impl Params {
         })
     }
 
+    /// The numbers of a node of this many GPUs, with as many slots each, that holds given replicas of one window's loads:
+    /// of some experts, some replicas in all.
+    pub fn of_given(&self, gpus: u32, (experts, replicas): (u32, u32), avoid_duplicates: bool) -> Self {
+        let (exchange_slots, pair_slots) = offered(1, gpus, self.slots_per_gpu);
+        Self {
+            layers: 1,
+            experts,
+            groups: 1,
+            nodes: 1,
+            group_size: experts,
+            node_groups: 1,
+            node_experts: experts,
+            node_replicas: replicas,
+            node_gpus: gpus,
+            node_slots: gpus * self.slots_per_gpu,
+            windows: 1,
+            avoid_duplicates,
+            fixed_counts: true,
+            exchange_slots,
+            pair_slots,
+            ..self.clone()
+        }
+    }
+
     /// Windows in quads, the vectors of four that loads of several windows lie in (padded with zeros).
     pub fn quads(&self) -> u32 {
         self.windows.div_ceil(4)
@@ -367,6 +391,16 @@ impl Params {
     pub fn starts_with_variance(&self) -> bool {
         self.descent.objective != Objective::Max
     }
+}
+
+/// The slots of a GPU that an iteration offers for exchange, and those for exchange in pairs.
+fn offered(windows: u32, node_gpus: u32, slots_per_gpu: u32) -> (u32, u32) {
+    let exchanges = EXCHANGE_SCAN / windows.div_ceil(2);
+    let exchange_slots =
+        slots_per_gpu.min(EXCHANGE_SLOTS).min((exchanges / (node_gpus * slots_per_gpu)).max(1));
+    let most_pairs = |n: &u32| u64::from(pairs(*n)).pow(2) * u64::from(node_gpus) <= u64::from(PAIR_SCAN);
+    let pair_slots = (0..=exchange_slots.min(MOST_PAIR_SLOTS)).rev().find(most_pairs).unwrap_or(0);
+    (exchange_slots, pair_slots)
 }
 
 /// Group assignments tried a layer under the hierarchical policy.

@@ -70,7 +70,7 @@ impl Plan {
         if self.previous.is_none() {
             rows.extend(duplicates_win(plan, greedy));
         }
-        rows.splice(6..6, shape(plan)?);
+        rows.splice(6..6, shape(plan)?.into_iter().chain(foreign_row(plan)));
         if !windows.is_empty() {
             rows.insert(
                 3,
@@ -175,6 +175,7 @@ fn json_report(plan: &crate::Plan, greedy: &Quality, is_bound_to_moves: bool) ->
         "layers": plan.layers(),
         "layer_ids": plan.layer_ids(),
         "layers_without_load": quality.layers_without_load(),
+        "foreign": foreign(plan),
         "policy": plan.cluster().policy().name(),
         "greedy_balancedness": greedy.balancedness(),
         // A plan that may move little is no match for one that may move all.
@@ -226,6 +227,33 @@ fn report(
         ("layers without load", quality.layers_without_load().to_string()),
         ("fingerprint", format!("{fingerprint:016x}   (plan version {PLAN_VERSION})")),
     ]
+}
+
+/// Replicas abroad, and the load they serve, where there may be any.
+fn foreign(plan: &crate::Plan) -> Option<Value> {
+    let (options, quality) = (plan.options(), plan.quality());
+    let (share, least) = quality.foreign_shares(plan.cluster().num_gpus());
+    (options.max_foreign > 0).then(|| {
+        json!({
+            "max_foreign": options.max_foreign, "target": f64::from(options.foreign_target_ppm) / 1e6,
+            "replicas": quality.foreign_replicas(), "share": share, "least_share": least,
+            "layers": quality.layers.iter().map(|layer| layer.foreign_replicas).collect::<Vec<_>>(),
+        })
+    })
+}
+
+/// The same for people.
+fn foreign_row(plan: &crate::Plan) -> Option<(&'static str, String)> {
+    let (options, quality) = (plan.options(), plan.quality());
+    let (share, least) = quality.foreign_shares(plan.cluster().num_gpus());
+    let text = format!(
+        "{}, at most {} a layer; {} of the load served there, {} at least",
+        quality.foreign_replicas(),
+        options.max_foreign,
+        percent(share),
+        percent(least)
+    );
+    (options.max_foreign > 0).then_some(("replicas abroad", text))
 }
 
 /// The layers that are named of those in which duplicates win.

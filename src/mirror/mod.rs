@@ -36,7 +36,8 @@ pub struct Starts {
     /// `[experts][windows]`.
     pub loads: Vec<u32>,
     counts: s5_counts::Tables,
-    search: s5_search::Search,
+    /// Scratch of the trajectory.
+    pub search: s5_search::Search,
 }
 
 impl Starts {

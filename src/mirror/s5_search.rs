@@ -154,7 +154,9 @@ impl Search {
         self.weight.extend(loads.iter().map(|&load| load as i32));
         self.counts.clone_from(&candidate.counts);
         self.replicated.clear();
-        self.replicated.extend((0..experts as u32).filter(|&e| candidate.counts[e as usize] > 1));
+        // None may lose a replica where counts stay as they are.
+        let may_lose = |e: &u32| candidate.counts[*e as usize] > 1 && !params.fixed_counts;
+        self.replicated.extend((0..experts as u32).filter(may_lose));
         self.floors.clear();
         self.floors.extend(floors.iter().map(|&load| load as i32));
         for window in 0..windows {

@@ -12,6 +12,7 @@ use crate::bound::BoundEffort;
 use crate::choice::DeviceInfo;
 use crate::cluster::Cluster;
 use crate::error::Error;
+use crate::foreign;
 use crate::loads::Loads;
 use crate::options::{Duplicates, PlanOptions};
 use crate::params::{Params, to_map};
@@ -32,6 +33,7 @@ impl Planner {
     pub fn plan(&self, loads: &Loads, cluster: &Cluster, options: &PlanOptions) -> Result<Plan, Error> {
         let start = Instant::now();
         let params = Params::new(loads, cluster, options)?;
+        let abroad = foreign::Limits::new(&params, cluster, options)?;
         let mut warnings = Vec::new();
         let mut made_by = self.inner.info.clone();
         let windows = host::even_where_cold(&params, loads.fixed_windows());
@@ -59,7 +61,10 @@ impl Planner {
         }
         attempt().go_on()?;
         host::prefer_trivial(&params, &windows, &mut planned);
-        let placement = checked(loads, cluster, to_map(&planned.slots).collect())?;
+        if let Some(limits) = abroad {
+            self.on_threads(|| foreign::improve(&without, limits, &combined, &mut planned, &attempt()))?;
+        }
+        let placement = checked(loads, cluster, options, to_map(&planned.slots).collect())?;
         Ok(Plan {
             placement,
             loads: loads.clone(),
