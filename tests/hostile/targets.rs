@@ -344,5 +344,7 @@ fn options(bytes: &mut Bytes) -> PlanOptions {
         seed: bytes.word(),
         dispatch: Dispatch::ALL[bytes.below(3)],
         connected: bytes.one_in(2),
+        max_foreign: if bytes.one_in(3) { 1 + bytes.below(3) as u32 } else { 0 },
+        foreign_target_ppm: if bytes.one_in(4) { 1_050_000 } else { 1_000_000 },
     }
 }
