@@ -51,6 +51,8 @@ impl Nodes {
         };
         let free = params.node_slots - params.node_replicas;
         let beside = (params.slots_per_gpu - 1).saturating_sub(free.div_ceil(params.node_gpus)) as usize;
+        // Of few experts the lightest are not light, and further replicas make them lighter: node totals alone decide.
+        let beside = if params.node_experts < 2 * params.slots_per_gpu { 0 } else { beside };
         for (node, &set) in sets.assignments[assignment].iter().enumerate() {
             let groups = &sets.groups[set];
             let experts =
