@@ -117,8 +117,8 @@ fn closer(
 /// Fills what is free in each node with further replicas of its own experts, the heaviest first; of those with replicas
 /// abroad none, if possible, since a copy at home calls load back.
 fn fill(nodes: &Nodes, abroad: &[u32], free: &[i64], copies: &mut Copies) -> bool {
-    for node in 0..nodes.nodes {
-        for _ in 0..free[node] {
+    for (node, &free) in free.iter().enumerate() {
+        for _ in 0..free {
             let open = |&e: &usize| {
                 copies.here[e * nodes.nodes + node] < nodes.most_here && copies.counts[e] < nodes.most
             };

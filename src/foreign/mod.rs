@@ -22,7 +22,6 @@ use crate::error::Error;
 use crate::options::{PlanOptions, Search};
 use crate::params::{FREE, Params, enumerate_assignments};
 use crate::plan::Stop;
-use crate::planner::cpu::Planned;
 use crate::threads;
 use crate::watch::Attempt;
 use layer::Layer;
@@ -81,7 +80,8 @@ impl Limits {
     }
 }
 
-/// Gives layers replicas abroad where that makes their heaviest GPU lighter. `loads` is `[layers][experts]`.
+/// Gives layers replicas abroad where that makes their heaviest GPU lighter. `loads` is `[layers][experts]`, `planned` the
+/// slots of the plan without replicas abroad and why its layers ended.
 ///
 /// # Errors
 /// [`Error::Cancelled`] where the call was stopped.
@@ -89,7 +89,7 @@ pub fn improve(
     params: &Params,
     limits: Limits,
     loads: &[u32],
-    planned: &mut Planned,
+    (planned, ends): (&mut [u32], &mut [Stop]),
     attempt: &Attempt<'_>,
 ) -> Result<(), Error> {
     let (experts, slots) = (params.experts as usize, (params.nodes * params.node_slots) as usize);
@@ -97,7 +97,7 @@ pub fn improve(
     let found = threads::each(params.layers as usize, |at, scratch: &mut layer::Scratch| {
         attempt.go_on()?;
         let loads = &loads[at * experts..(at + 1) * experts];
-        let row = &planned.slots[at * slots..(at + 1) * slots];
+        let row = &planned[at * slots..(at + 1) * slots];
         let Some(layer) = Layer::new(params, limits, loads, row) else { return Ok(None) };
         if sets.assignments.is_empty() {
             // Too many to look at each: the homes stay.
@@ -107,8 +107,8 @@ pub fn improve(
     });
     for (at, found) in found.into_iter().enumerate() {
         if let Some(found) = found? {
-            planned.slots[at * slots..(at + 1) * slots].copy_from_slice(&found.slots);
-            planned.ends[at] = if found.reached { Stop::BoundReached } else { Stop::NoMoveLeft };
+            planned[at * slots..(at + 1) * slots].copy_from_slice(&found.slots);
+            ends[at] = if found.reached { Stop::BoundReached } else { Stop::NoMoveLeft };
         }
     }
     Ok(())

@@ -88,7 +88,10 @@ impl Planner {
             planned.take_rows(self.on_threads(connect)?, &params);
         }
         if let Some(limits) = abroad {
-            self.on_threads(|| foreign::improve(&without, limits, &combined, &mut planned, &attempt()))?;
+            self.on_threads(|| {
+                let planned = (&mut planned.slots[..], &mut planned.ends[..]);
+                foreign::improve(&without, limits, &combined, planned, &attempt())
+            })?;
         }
         let placement = checked(loads, cluster, options, to_map(&planned.slots).collect())?;
         Ok(Plan {

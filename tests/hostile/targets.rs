@@ -340,7 +340,7 @@ fn options(bytes: &mut Bytes) -> PlanOptions {
         duplicates: if bytes.one_in(2) { Duplicates::Allow } else { Duplicates::Avoid },
         stop_gap_ppm: [40, 0, 1_000_000, u32::MAX][bytes.below(4)],
         start_gap_ppm: [400, 0, 1_000_000, u32::MAX][bytes.below(4)],
-        three_gpus: [0, 0, 9, u32::MAX][bytes.below(4)],
+        three_gpus: [0, 0, 9, 40][bytes.below(4)],
         assignments: if bytes.one_in(16) {
             Some(0)
         } else {
