@@ -13,6 +13,11 @@ fn json(args: &[&str]) -> Value {
     serde_json::from_str(&stdout(&output)).unwrap()
 }
 
+/// A plan with further options.
+fn made<'a>(base: &[&'a str], more: &[&'a str]) -> Vec<&'a str> {
+    [base, more].concat()
+}
+
 #[test]
 fn replicas_abroad_are_planned_told_and_checked() {
     let folder = tempfile::tempdir().unwrap();
@@ -21,12 +26,12 @@ fn replicas_abroad_are_planned_told_and_checked() {
     let sizes = ["--layers", "3", "--experts", "32", "--seed", "5"];
     assert!(eplb(&[&["generate", "--out", &loads], &sizes[..]].concat()).status.success());
     assert!(eplb(&[&["generate", "--windows", "3", "--out", &trace], &sizes[..]].concat()).status.success());
-    let made = |more: &[&str]| [&["plan", &loads, "--gpus", "8"], &NODES[..], more].concat();
+    let base = [&["plan", &loads[..], "--gpus", "8"], &NODES[..]].concat();
     let of = |report: &Value, field: &str| report[field].as_f64().unwrap();
 
-    let at_home = json(&made(&[]));
+    let at_home = json(&made(&base, &[]));
     assert!(at_home["foreign"].is_null(), "{at_home}");
-    let abroad = json(&made(&["--max-foreign", "4", "--out", &plan]));
+    let abroad = json(&made(&base, &["--max-foreign", "4", "--out", &plan]));
     let told = &abroad["foreign"];
     assert!(of(&abroad, "balancedness") > of(&at_home, "balancedness") + 0.01, "{abroad} {at_home}");
     let each: Vec<u64> = told["layers"].as_array().unwrap().iter().map(|n| n.as_u64().unwrap()).collect();
@@ -48,28 +53,28 @@ fn replicas_abroad_are_planned_told_and_checked() {
     assert!(stdout(&fewer).contains("more than --max-foreign 1 replicas"), "{}", stdout(&fewer));
 
     // A target is kept to with fewer of them.
-    let near = json(&made(&["--max-foreign", "4", "--target", "1.2"]));
+    let near = json(&made(&base, &["--max-foreign", "4", "--target", "1.2"]));
     assert!(near["foreign"]["replicas"].as_u64() < told["replicas"].as_u64(), "{near}");
-    assert!(stdout(&eplb(&made(&["--max-foreign", "4"]))).contains("replicas abroad"));
+    assert!(stdout(&eplb(&made(&base, &["--max-foreign", "4"]))).contains("replicas abroad"));
     // None is the plan that there was.
-    assert_eq!(json(&made(&["--max-foreign", "0"]))["fingerprint"], at_home["fingerprint"]);
+    assert_eq!(json(&made(&base, &["--max-foreign", "0"]))["fingerprint"], at_home["fingerprint"]);
 
     assert_refused(
-        &made(&["--max-foreign", "8"]),
+        &made(&base, &["--max-foreign", "8"]),
         "--max-foreign 8 is not less than the 8 experts of a group",
     );
-    assert_refused(&made(&["--max-foreign", "2", "--target", "0.9"]), "not a number from 1 to 4000");
-    assert_refused(&made(&["--target", "1.1"]), "--max-foreign");
+    assert_refused(&made(&base, &["--max-foreign", "2", "--target", "0.9"]), "not a number from 1 to 4000");
+    assert_refused(&made(&base, &["--target", "1.1"]), "--max-foreign");
     assert_refused(
-        &made(&["--max-foreign", "2", "--connected"]),
+        &made(&base, &["--max-foreign", "2", "--connected"]),
         "is not for plans whose GPUs hang together",
     );
     assert_refused(
-        &made(&["--max-foreign", "2", "--preset", "gen05"]),
+        &made(&base, &["--max-foreign", "2", "--preset", "gen05"]),
         "is not for rules of earlier programs",
     );
     assert_refused(
-        &made(&["--max-foreign", "2", "--previous", &plan]),
+        &made(&base, &["--max-foreign", "2", "--previous", &plan]),
         "is not for plans from one that runs",
     );
     let flat = ["plan", &loads, "--gpus", "8", "--replicas", "40", "--max-foreign", "2"];
