@@ -13,9 +13,11 @@
 //!
 //! The global policy is one node problem. Under the hierarchical policy a plan first assigns groups to nodes
 //! and is then one node problem a node, so the least over assignments of the largest node's bound is a bound
-//! (`bound/groups.rs`): exact over assignments while they are few, a weaker relaxation beyond.
+//! (`bound/groups.rs`): exact over assignments while they are few, a weaker relaxation beyond. Where some replicas
+//! may live abroad (`bound/foreign.rs`), it is what an assignment's busy nodes cannot send away.
 
 mod few_slots;
+mod foreign;
 mod groups;
 mod heaviest;
 
@@ -61,6 +63,9 @@ pub struct BoundOptions {
     pub effort: BoundEffort,
     /// The most replicas of an expert in the plans it holds for; `None` where only the cluster limits them.
     pub max_replicas_per_expert: Option<u32>,
+    /// The most replicas of a layer outside the home of their group in the plans it holds for, see
+    /// [`PlanOptions::max_foreign`](crate::PlanOptions::max_foreign). Of no effect under the global policy.
+    pub max_foreign: u32,
 }
 
 /// A bound on each layer's max GPU load, `[layers]`, in the unit of the loads: no valid plan of these loads on
@@ -86,6 +91,9 @@ pub fn lower_bounds_with(loads: &Loads, cluster: &Cluster, options: &BoundOption
     let slack = 1e-12 + experts as f64 * f64::EPSILON;
     let of_row = |row: &[f64], pace: &Pace| match cluster.policy() {
         Policy::Global => node_bound(row, Room::of_cluster(cluster, most), pace),
+        Policy::Hierarchical if options.max_foreign > 0 => {
+            foreign::bound(row, cluster, most, options.max_foreign as usize, pace)
+        }
         Policy::Hierarchical => groups::bound(row, cluster, most, pace),
     };
     threads::each(loads.layers(), |layer, (): &mut ()| {
@@ -99,6 +107,17 @@ pub fn lower_bounds_with(loads: &Loads, cluster: &Cluster, options: &BoundOption
         // The constant covers loads so small that their quotients are denormal and lose relative precision.
         (bound * (1.0 - slack) - f64::MIN_POSITIVE).max(0.0)
     })
+}
+
+/// What any plan whose heaviest GPUs weigh this much, `[layers]`, serves outside the homes of the groups, in the unit of
+/// the loads: 0 under the global policy, and where assignments of groups to nodes are too many to look at each.
+#[must_use]
+pub fn least_foreign_loads(loads: &Loads, cluster: &Cluster, max_gpu_loads: &[f64]) -> Vec<f64> {
+    if cluster.policy() == Policy::Global || cluster.check_experts(loads.experts()).is_err() {
+        return vec![0.0; loads.layers()];
+    }
+    let layers = (0..loads.layers()).zip(max_gpu_loads);
+    layers.map(|(layer, &most)| foreign::least_away(loads.layer(layer), cluster, most)).collect()
 }
 
 /// The room of one node problem.

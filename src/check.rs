@@ -35,14 +35,57 @@ pub use traffic::{Dispatch, LayerTraffic, Traffic, traffic, traffic_from};
 /// - hierarchical policy: replicas of one group sit in two nodes, or a node does not hold
 ///   `num_groups / num_nodes` groups, or does not hold `num_replicas / num_nodes` replicas.
 pub fn score(loads: &Loads, cluster: &Cluster, physical_to_logical: &[i32]) -> Result<Quality, Error> {
+    score_with(loads, cluster, physical_to_logical, &CheckOptions::default())
+}
+
+/// Which plans are valid, besides what a cluster says.
+///
+/// A minor version may add fields, each with a default that changes nothing: construct it with
+/// `..CheckOptions::default()`, and later versions compile.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CheckOptions {
+    /// Hierarchical policy: the most replicas of a layer outside the home of their group, which is the one node that holds
+    /// a replica of each of its experts. Fewer than a group has experts; see
+    /// [`PlanOptions::max_foreign`](crate::PlanOptions::max_foreign).
+    pub max_foreign: u32,
+}
+
+/// [`score`] by these options.
+///
+/// # Errors
+/// As for [`score`], but that with replicas abroad [`Error::InvalidPlan`] says which group has no home, or which slot has
+/// one replica too many outside the home of its group. [`Error::Invalid`] where `max_foreign` is more than the cluster
+/// and the experts allow.
+///
+/// ```
+/// use eplb_wgpu::check::{CheckOptions, score, score_with};
+/// use eplb_wgpu::{Cluster, Loads};
+/// let loads = Loads::from_counts(1, 4, &[90, 30, 20, 10])?;
+/// let cluster = Cluster::new(6, 2, 2, 2)?; // experts 0 and 1 at home in one node, 2 and 3 in the other
+/// let map = [0, 0, 1, 2, 3, 0]; // a replica of expert 0 abroad
+/// assert!(score(&loads, &cluster, &map).is_err());
+/// let layer = &score_with(&loads, &cluster, &map, &CheckOptions { max_foreign: 1 })?.layers[0];
+/// assert_eq!((layer.max_gpu_load, layer.foreign_replicas, layer.foreign_load), (90.0, 1, 30.0));
+/// # Ok::<(), eplb_wgpu::Error>(())
+/// ```
+pub fn score_with(
+    loads: &Loads,
+    cluster: &Cluster,
+    physical_to_logical: &[i32],
+    options: &CheckOptions,
+) -> Result<Quality, Error> {
     cluster.check_experts(loads.experts())?;
+    cluster.check_foreign(loads.experts(), options.max_foreign)?;
     let slots = cluster.num_slots();
     check_length(loads, cluster, physical_to_logical)?;
-    let rules = Rules::new(cluster, loads.experts());
+    let rules = Rules::new(cluster, loads.experts(), options.max_foreign);
     let layers = threads::each(loads.layers(), |layer, (): &mut ()| {
         let row = &physical_to_logical[layer * slots..(layer + 1) * slots];
-        let counts = rules.check_layer(row).map_err(|rule| Error::InvalidPlan { layer, rule })?;
-        Ok(score_layer(loads.layer(layer), cluster, row, &counts))
+        let (counts, homes) = rules.check_layer(row).map_err(|rule| Error::InvalidPlan { layer, rule })?;
+        let mut quality = score_layer(loads.layer(layer), cluster, row, &counts);
+        (quality.foreign_replicas, quality.foreign_load) =
+            rules.abroad(loads.layer(layer), row, &counts, &homes);
+        Ok(quality)
     });
     // In order, so that the first layer that breaks a rule is the one named.
     Ok(Quality { layers: layers.into_iter().collect::<Result<_, _>>()? })
@@ -106,6 +149,9 @@ fn score_layer(loads: &[f64], cluster: &Cluster, row: &[i32], counts: &[u32]) ->
         mean_replica_load: total / cluster.num_replicas() as f64,
         lower_bound: 0.0,
         same_gpu_duplicates,
+        foreign_replicas: 0,
+        foreign_load: 0.0,
+        least_foreign_load: 0.0,
     }
 }
 

@@ -125,6 +125,30 @@ impl Cluster {
         Ok(())
     }
 
+    /// Checks a number of replicas abroad: groups have homes, and fewer of them than a group has experts, so that no
+    /// other node can hold a group whole.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] where it is more than 0 under the global policy, or not less than the experts of a group.
+    pub(crate) fn check_foreign(&self, experts: usize, max_foreign: u32) -> Result<(), Error> {
+        if max_foreign == 0 {
+            return Ok(());
+        }
+        if self.policy() == Policy::Global {
+            let rule = "is for groups that have a home node: num_groups a multiple of num_nodes, and more nodes than one";
+            return Err(Error::invalid("max_foreign", max_foreign, rule));
+        }
+        let size = experts / self.num_groups;
+        if max_foreign as usize >= size {
+            let rule = format!(
+                "is not less than the {size} experts of a group, so that a group could have two homes: at most {}",
+                size.saturating_sub(1)
+            );
+            return Err(Error::invalid("max_foreign", max_foreign, rule));
+        }
+        Ok(())
+    }
+
     /// DeepSeek's rule, except that one node is global: with one node both policies allow the same plans.
     #[must_use]
     pub fn policy(&self) -> Policy {

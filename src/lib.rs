@@ -59,6 +59,7 @@ mod edge;
 mod engine;
 mod error;
 mod exact;
+mod foreign;
 mod given;
 #[cfg(doc)]
 pub mod guide;

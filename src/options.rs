@@ -128,6 +128,12 @@ pub struct PlanOptions {
     /// under the global policy) are linked by GPUs of which each and the next hold replicas of one expert. It costs up to
     /// .002 of balance, and does nothing where a node has fewer further replicas than GPUs less one.
     pub connected: bool,
+    /// The most replicas of a layer that live abroad, outside the home node of their group (hierarchical policy only):
+    /// every expert keeps a replica at home, and a node its number of replicas. Fewer than a group has experts; 0 for none.
+    pub max_foreign: u32,
+    /// With [`PlanOptions::max_foreign`]: the heaviest GPU over the mean, in millionths, at which a layer gets no more of
+    /// them. At least 1,000,000, which is even: then their number alone decides.
+    pub foreign_target_ppm: u32,
     /// A start ends when its heaviest GPU is within this many millionths of the bound.
     pub stop_gap_ppm: u32,
     /// A node gets no further starts once one of them is within this many millionths of the bound.
@@ -176,6 +182,8 @@ impl Default for PlanOptions {
             duplicates: Duplicates::Avoid,
             max_replicas_per_expert: None,
             connected: false,
+            max_foreign: 0,
+            foreign_target_ppm: 1_000_000,
             stop_gap_ppm: 200,
             start_gap_ppm: 400,
             dispatch: Dispatch::Equal,

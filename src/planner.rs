@@ -13,11 +13,12 @@ mod within;
 
 use std::sync::Arc;
 
-use crate::check;
+use crate::check::{self, CheckOptions};
 use crate::choice::{DeviceChoice, DeviceInfo};
 use crate::cluster::Cluster;
 use crate::error::Error;
 use crate::loads::Loads;
+use crate::options::PlanOptions;
 use crate::plan::Placement;
 use crate::planner::backend::Backend;
 use crate::watch::{Cancel, Progress, Watch};
@@ -200,9 +201,15 @@ impl Planner {
     }
 }
 
-/// The placement of a map that passes [`check::score`].
-fn checked(loads: &Loads, cluster: &Cluster, map: Vec<i32>) -> Result<Placement, Error> {
+/// The placement of a map that passes [`check::score_with`].
+fn checked(
+    loads: &Loads,
+    cluster: &Cluster,
+    options: &PlanOptions,
+    map: Vec<i32>,
+) -> Result<Placement, Error> {
     let placement = Placement::new(loads.experts(), cluster.num_slots(), map)?;
-    check::score(loads, cluster, placement.physical_to_logical())?;
+    let rules = CheckOptions { max_foreign: options.max_foreign };
+    check::score_with(loads, cluster, placement.physical_to_logical(), &rules)?;
     Ok(placement)
 }

@@ -4,6 +4,8 @@
 mod broken_plans;
 #[path = "oracle/brute_force.rs"]
 mod brute_force;
+#[path = "oracle/foreign.rs"]
+mod foreign;
 #[path = "oracle/instances.rs"]
 mod instances;
 
@@ -73,7 +75,7 @@ fn few_slots_have_a_tight_bound() {
 }
 
 fn bound_by(instance: &Instance, effort: BoundEffort, most: Option<u32>) -> f64 {
-    let options = BoundOptions { effort, max_replicas_per_expert: most };
+    let options = BoundOptions { effort, max_replicas_per_expert: most, ..BoundOptions::default() };
     bound::lower_bounds_with(&instance.loads(), &instance.cluster, &options)[0]
 }
 

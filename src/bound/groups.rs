@@ -8,7 +8,7 @@ use crate::cluster::Cluster;
 
 /// Assignments of groups to nodes are enumerated up to this many, nodes being interchangeable: 105 for 8
 /// groups in 4 nodes, 6,435 for 16 in 2, 15,400 for 12 in 4.
-const MAX_ASSIGNMENTS: usize = 20_000;
+pub(super) const MAX_ASSIGNMENTS: usize = 20_000;
 
 /// The bound of one layer, up to rounding. The experts are a multiple of the groups.
 pub(super) fn bound(row: &[f64], cluster: &Cluster, most: usize, pace: &Pace) -> f64 {
@@ -47,7 +47,7 @@ pub(super) fn bound(row: &[f64], cluster: &Cluster, most: usize, pace: &Pace) ->
 
 /// How many ways there are to divide `groups` into `nodes` equal, interchangeable sets; [`usize::MAX`] where
 /// that is more than fits. The first group left over picks its companions, node after node.
-fn assignments(groups: usize, nodes: usize) -> usize {
+pub(super) fn assignments(groups: usize, nodes: usize) -> usize {
     let per_node = groups / nodes;
     let picks = (1..=nodes).map(|n| choose(n * per_node - 1, per_node - 1));
     picks.fold(1, usize::saturating_mul)

@@ -17,6 +17,12 @@ pub struct LayerQuality {
     pub lower_bound: f64,
     /// Slots that repeat an expert already on their GPU.
     pub same_gpu_duplicates: usize,
+    /// Replicas outside the home of their group, see [`PlanOptions::max_foreign`](crate::PlanOptions::max_foreign).
+    pub foreign_replicas: usize,
+    /// The load that they serve.
+    pub foreign_load: f64,
+    /// What any plan with as light a heaviest GPU serves outside the homes; 0 until [`Quality::with_least_foreign`].
+    pub least_foreign_load: f64,
 }
 
 impl LayerQuality {
@@ -53,6 +59,31 @@ impl Quality {
             layer.lower_bound = bound;
         }
         self
+    }
+
+    /// The same quality with the least load served abroad a layer, as [`crate::bound::least_foreign_loads`] gives it.
+    #[must_use]
+    pub fn with_least_foreign(mut self, loads: &[f64]) -> Self {
+        for (layer, &load) in self.layers.iter_mut().zip(loads) {
+            layer.least_foreign_load = load;
+        }
+        self
+    }
+
+    /// Replicas outside the home of their group, all layers together.
+    #[must_use]
+    pub fn foreign_replicas(&self) -> usize {
+        self.layers.iter().map(|l| l.foreign_replicas).sum()
+    }
+
+    /// The part of all load that replicas outside the home of their group serve, and the least part that any plan with as
+    /// light heaviest GPUs serves there.
+    #[must_use]
+    pub fn foreign_shares(&self, gpus: usize) -> (f64, f64) {
+        let total: f64 = self.layers.iter().map(|l| l.mean_gpu_load * gpus as f64).sum();
+        let part = |load: f64| if total > 0.0 { (load / total).min(1.0) } else { 0.0 };
+        let sum = |of: fn(&LayerQuality) -> f64| self.layers.iter().map(of).sum::<f64>();
+        (part(sum(|l| l.foreign_load)), part(sum(|l| l.least_foreign_load)))
     }
 
     /// Sum over layers of the mean GPU load / sum over layers of the max GPU load: 1 is perfect. 1 where
@@ -130,6 +161,9 @@ mod tests {
             mean_replica_load: mean / 4.0,
             lower_bound: bound,
             same_gpu_duplicates: 1,
+            foreign_replicas: 0,
+            foreign_load: 0.0,
+            least_foreign_load: 0.0,
         }
     }
 

@@ -32,20 +32,23 @@ pub fn check_entries(row: &[i32], experts: usize) -> Result<(), String> {
 pub struct Rules<'a> {
     cluster: &'a Cluster,
     experts: usize,
+    /// The most replicas of a layer outside the home of their group, fewer than a group has experts.
+    max_foreign: u32,
     /// The group of each expert, where groups matter.
     group_of: Vec<usize>,
 }
 
 impl<'a> Rules<'a> {
     /// `experts` is known to fit the cluster.
-    pub fn new(cluster: &'a Cluster, experts: usize) -> Self {
+    pub fn new(cluster: &'a Cluster, experts: usize, max_foreign: u32) -> Self {
         let groups = if cluster.policy() == Policy::Hierarchical { cluster.num_groups() } else { 0 };
         let group_of = (0..groups).flat_map(|group| std::iter::repeat_n(group, experts / groups)).collect();
-        Self { cluster, experts, group_of }
+        Self { cluster, experts, max_foreign, group_of }
     }
 
-    /// The replica count of each expert, or the first rule that a row of `physical_to_logical` breaks.
-    pub fn check_layer(&self, row: &[i32]) -> Result<Vec<u32>, String> {
+    /// The replica count of each expert and the home of each group, where groups matter, or the first rule that a row of
+    /// `physical_to_logical` breaks.
+    pub fn check_layer(&self, row: &[i32]) -> Result<(Vec<u32>, Vec<usize>), String> {
         let Self { cluster, experts, .. } = *self;
         let replicas = cluster.num_replicas();
         check_entries(row, experts)?;
@@ -63,36 +66,43 @@ impl<'a> Rules<'a> {
         if let Some(missing) = counts.iter().position(|&count| count == 0) {
             return Err(format!("expert {missing} has no replica"));
         }
-        if cluster.policy() == Policy::Hierarchical {
-            self.check_nodes(row)?;
-        }
-        Ok(counts)
+        let homes =
+            if cluster.policy() == Policy::Hierarchical { self.check_nodes(row)? } else { Vec::new() };
+        Ok((counts, homes))
     }
 
-    /// The rules of the hierarchical policy; every expert is known to have a replica.
-    fn check_nodes(&self, row: &[i32]) -> Result<(), String> {
+    /// The rules of the hierarchical policy; every expert is known to have a replica. Returns the home of each group.
+    fn check_nodes(&self, row: &[i32]) -> Result<Vec<usize>, String> {
         let cluster = self.cluster;
         let (groups, nodes) = (cluster.num_groups(), cluster.num_nodes());
         let node_slots = cluster.num_slots() / nodes;
-        let mut node_of_group = vec![None; groups];
+        let homes = self.homes(row)?;
+        let mut abroad = 0u32;
         let mut replicas_of_node = Vec::with_capacity(nodes);
         for (node, slots) in row.chunks_exact(node_slots).enumerate() {
             let mut replicas = 0;
             for (index, expert) in filled(slots) {
                 replicas += 1;
                 let group = self.group_of[expert];
-                let home = *node_of_group[group].get_or_insert(node);
-                if home != node {
+                let home = homes[group];
+                abroad += u32::from(home != node);
+                if abroad > self.max_foreign {
                     let slot = node * node_slots + index;
+                    let most = match self.max_foreign {
+                        0 => String::new(),
+                        most => {
+                            format!(": more than max_foreign {most} replicas outside the home of their group")
+                        }
+                    };
                     return Err(format!(
-                        "slot {slot} in node {node} holds expert {expert} of group {group}, which is in node {home}"
+                        "slot {slot} in node {node} holds expert {expert} of group {group}, which is in node {home}{most}"
                     ));
                 }
             }
             replicas_of_node.push(replicas);
         }
         for (node, replicas) in replicas_of_node.into_iter().enumerate() {
-            let held = node_of_group.iter().filter(|&&home| home == Some(node)).count();
+            let held = homes.iter().filter(|&&home| home == node).count();
             if held != groups / nodes {
                 return Err(format!("node {node} holds {held} groups, not {}", groups / nodes));
             }
@@ -101,6 +111,50 @@ impl<'a> Rules<'a> {
                 return Err(format!("node {node} holds {replicas} replicas, not {wanted}"));
             }
         }
-        Ok(())
+        Ok(homes)
+    }
+
+    /// How many replicas of a row that [`Rules::check_layer`] has passed are outside the home of their group, and what they
+    /// carry.
+    pub fn abroad(&self, loads: &[f64], row: &[i32], counts: &[u32], homes: &[usize]) -> (usize, f64) {
+        if homes.is_empty() {
+            return (0, 0.0);
+        }
+        let node_slots = self.cluster.num_slots() / self.cluster.num_nodes();
+        let is_abroad = |&(slot, expert): &(usize, usize)| homes[self.group_of[expert]] != slot / node_slots;
+        let abroad =
+            filled(row).filter(is_abroad).map(|(_, expert)| loads[expert] / f64::from(counts[expert]));
+        abroad.fold((0, 0.0), |(replicas, load), share| (replicas + 1, load + share))
+    }
+
+    /// The home of each group: the node that holds it whole. There is only one, since a second would hold as many
+    /// replicas abroad as the group has experts, and fewer are allowed. Without replicas abroad it is the first node that
+    /// holds any of it.
+    fn homes(&self, row: &[i32]) -> Result<Vec<usize>, String> {
+        let cluster = self.cluster;
+        let (groups, nodes) = (cluster.num_groups(), cluster.num_nodes());
+        let size = self.experts / groups;
+        // Experts of each group that each node holds.
+        let mut held = vec![0; groups * nodes];
+        let mut seen = vec![usize::MAX; self.experts];
+        for (node, slots) in row.chunks_exact(cluster.num_slots() / nodes).enumerate() {
+            for (_, expert) in filled(slots) {
+                if seen[expert] != node {
+                    seen[expert] = node;
+                    held[self.group_of[expert] * nodes + node] += 1;
+                }
+            }
+        }
+        let home = |(group, held): (usize, &[usize])| {
+            match self.max_foreign {
+            0 => Ok(held.iter().position(|&held| held > 0).unwrap_or(0)),
+            _ => held.iter().position(|&held| held == size).ok_or_else(|| {
+                let most = held.iter().copied().max().unwrap_or(0);
+                let node = held.iter().position(|&held| held == most).unwrap_or(0);
+                format!("group {group} has no home: no node holds all its {size} experts, node {node} holds {most}")
+            }),
+        }
+        };
+        held.chunks_exact(nodes).enumerate().map(home).collect()
     }
 }

@@ -29,7 +29,7 @@ pub fn score_shares(
         let rule = format!("is not that of physical_to_logical, {}", physical_to_logical.len());
         return Err(Error::invalid("length of shares", parts.len(), rule));
     }
-    let rules = Rules::new(cluster, loads.experts());
+    let rules = Rules::new(cluster, loads.experts(), 0);
     let slots = cluster.num_slots();
     let rows = physical_to_logical.chunks_exact(slots).zip(parts.chunks_exact(slots)).enumerate();
     let layers = rows.map(|(layer, (row, parts))| {
@@ -124,6 +124,9 @@ fn score_layer(loads: &[f64], cluster: &Cluster, row: &[i32], parts: &[u16]) -> 
         mean_replica_load: total / cluster.num_replicas() as f64,
         lower_bound: 0.0,
         same_gpu_duplicates,
+        foreign_replicas: 0,
+        foreign_load: 0.0,
+        least_foreign_load: 0.0,
     }
 }
 

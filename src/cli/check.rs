@@ -12,7 +12,7 @@ use super::{
     MapForm, Part, bound_effort, fingerprints, io, milliseconds, percent, print, table, words, worst_gap,
 };
 use crate::bound::BoundOptions;
-use crate::check::Quality;
+use crate::check::{CheckOptions, Quality};
 use crate::maps::MapFile;
 use crate::trace::{SharesFile, Window};
 use crate::{Cluster, DeviceChoice, Dispatch, Error, Loads, Placement, bound, check};
@@ -65,6 +65,9 @@ pub struct Check {
     /// traffic is told of these
     #[arg(long, conflicts_with = "fingerprints", value_name = "FILE")]
     sources: Option<PathBuf>,
+    /// The most replicas of a layer outside the home node of their group, as for `eplb plan` [default: 0]
+    #[arg(long, default_value_t = 0, hide_default_value = true, conflicts_with_all = ["fingerprints", "shares"])]
+    max_foreign: u32,
     /// A closer bound of 2 and 3 slots a GPU, for some fifty times the work
     #[arg(long, conflicts_with = "fingerprints")]
     tight_bound: bool,
@@ -90,12 +93,15 @@ impl Check {
         let start = Instant::now();
         let score = match &self.shares {
             Some(path) => score_shares(path, &map, &loads, &cluster),
-            None => map.score(&loads, &cluster),
+            None => map.score_with(&loads, &cluster, &CheckOptions { max_foreign: self.max_foreign }),
         };
         let quality = match score {
             Ok(quality) => {
-                let options =
-                    BoundOptions { effort: bound_effort(self.tight_bound), ..BoundOptions::default() };
+                let options = BoundOptions {
+                    effort: bound_effort(self.tight_bound),
+                    max_foreign: self.max_foreign,
+                    ..BoundOptions::default()
+                };
                 quality.with_bounds(&bound::lower_bounds_with(&loads, &cluster, &options))
             }
             Err(Error::InvalidPlan { layer, rule, .. }) => {
@@ -135,6 +141,13 @@ impl Check {
         (0..history.windows()).map(|gpu| history.loads(Window::Index(gpu))).collect()
     }
 
+    /// The part of the load that replicas abroad serve, and the least that any plan as good does.
+    fn foreign_shares(&self, quality: &Quality, served: &Served<'_>) -> (f64, f64) {
+        let heaviest: Vec<f64> = quality.layers.iter().map(|layer| layer.max_gpu_load).collect();
+        let least = bound::least_foreign_loads(served.loads, served.cluster, &heaviest);
+        quality.clone().with_least_foreign(&least).foreign_shares(served.cluster.num_gpus())
+    }
+
     fn show(
         &self,
         map: &MapFile,
@@ -168,6 +181,13 @@ impl Check {
                 report["strict"] = json!({ "passed": faults.is_empty(), "faults": faults });
             }
             report["traffic"] = served.json()?;
+            if self.max_foreign > 0 {
+                let (share, least) = self.foreign_shares(quality, served);
+                report["foreign"] = json!({
+                    "max_foreign": self.max_foreign, "replicas": quality.foreign_replicas(),
+                    "share": share, "least_share": least,
+                });
+            }
             print(&report.to_string());
             return Ok(());
         }
@@ -180,6 +200,10 @@ impl Check {
             ("duplicates on a GPU", quality.same_gpu_duplicates().to_string()),
             ("GPUs hang together", format!("in {joined} of {} layers", quality.layers.len())),
         ];
+        if self.max_foreign > 0 {
+            let (replicas, shares) = (quality.foreign_replicas(), self.foreign_shares(quality, served));
+            rows.push(("replicas abroad", foreign_text(replicas, self.max_foreign, shares)));
+        }
         rows.splice(2..2, served.rows()?);
         match (fingerprint, version) {
             (Some(print), Some(version)) => {
@@ -194,6 +218,12 @@ impl Check {
         print(&format!("{}\n{says}", table(&rows)));
         Ok(())
     }
+}
+
+/// What is told of replicas abroad, of which a layer may have so many: the part of the load that they serve, and the least.
+pub(super) fn foreign_text(replicas: usize, most: u32, (share, least): (f64, f64)) -> String {
+    let (share, least) = (percent(share), percent(least));
+    format!("{replicas}, at most {most} a layer; {share} of the load served there, {least} at least")
 }
 
 /// The score under a table of shares.

@@ -94,6 +94,12 @@ pub struct Plan {
     /// that `eplb split --batch` can level them
     #[arg(long)]
     connected: bool,
+    /// The most replicas of a layer outside the home node of their group, where each expert keeps a replica [default: 0]
+    #[arg(long)]
+    max_foreign: Option<u32>,
+    /// With --max-foreign: heaviest GPU over the mean at which a layer gets no more of them, 1.05 for 5 % [default: 1]
+    #[arg(long, requires = "max_foreign", value_parser = parse_target)]
+    target: Option<u32>,
     /// Threads of the whole run, on the CPU backend, 1 to 1024 [default: one a core]
     #[arg(long)]
     threads: Option<usize>,
@@ -243,7 +249,11 @@ impl Plan {
         }
         if cluster.policy() == Policy::Global {
             let wanted = "groups on nodes: --groups, a multiple of --nodes, and more nodes than one";
-            words::check_effect(&[(self.assignments.is_some(), "--assignments")], wanted)?;
+            let given = [
+                (self.assignments.is_some(), "--assignments"),
+                (self.max_foreign.is_some_and(|most| most > 0), "--max-foreign"),
+            ];
+            words::check_effect(&given, wanted)?;
         }
         if self.json && self.out.as_deref().is_some_and(io::is_standard) {
             let rule = "is for the report, and --out - has the map alone on standard output: --json --with-map has both";
@@ -328,6 +338,8 @@ impl Plan {
         options.assignments = self.assignments.or(options.assignments);
         options.max_replicas_per_expert = self.max_replicas_per_expert.or(options.max_replicas_per_expert);
         options.connected |= self.connected;
+        options.max_foreign = self.max_foreign.unwrap_or(options.max_foreign);
+        options.foreign_target_ppm = self.target.unwrap_or(options.foreign_target_ppm);
         if self.allow_duplicates {
             options.duplicates = Duplicates::Allow;
         }
@@ -353,6 +365,12 @@ fn presets() -> String {
 /// `default`, `fast` and so on, and `help`.
 fn parse_preset() -> PossibleValuesParser {
     PossibleValuesParser::new(Preset::all().map(Preset::name).chain(["help"]))
+}
+
+/// A heaviest GPU over the mean, in millionths.
+fn parse_target(text: &str) -> Result<u32, String> {
+    let target = text.parse::<f64>().ok().filter(|target| (1.0..=4000.0).contains(target));
+    target.map(|target| (target * 1e6).round() as u32).ok_or_else(|| "not a number from 1 to 4000".into())
 }
 
 fn parse_strategy() -> impl TypedValueParser<Value = Strategy> {

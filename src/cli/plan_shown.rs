@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::check::foreign_text;
 use super::plan::{Made, Plan};
 use super::traffic::Served;
 use super::{bars, mean_and_most, milliseconds, percent, table};
@@ -78,7 +79,7 @@ impl Plan {
         if self.previous.is_none() {
             rows.extend(duplicates_win(plan, greedy));
         }
-        rows.splice(6..6, shape(plan)?);
+        rows.splice(6..6, shape(plan)?.into_iter().chain(foreign_row(plan)));
         rows.splice(4..4, self.served(plan).rows()?);
         if !windows.is_empty() {
             rows.insert(
@@ -184,6 +185,7 @@ fn json_report(plan: &crate::Plan, greedy: &Quality, is_bound_to_moves: bool) ->
         "layers": plan.layers(),
         "layer_ids": plan.layer_ids(),
         "layers_without_load": quality.layers_without_load(),
+        "foreign": foreign(plan),
         "policy": plan.cluster().policy().name(),
         "greedy_balancedness": greedy.balancedness(),
         // A plan that may move little is no match for one that may move all.
@@ -235,6 +237,27 @@ fn report(
         ("layers without load", quality.layers_without_load().to_string()),
         ("fingerprint", format!("{fingerprint:016x}   (plan version {PLAN_VERSION})")),
     ]
+}
+
+/// Replicas abroad, and the load they serve, where there may be any.
+fn foreign(plan: &crate::Plan) -> Option<Value> {
+    let (options, quality) = (plan.options(), plan.quality());
+    let (share, least) = quality.foreign_shares(plan.cluster().num_gpus());
+    (options.max_foreign > 0).then(|| {
+        json!({
+            "max_foreign": options.max_foreign, "target": f64::from(options.foreign_target_ppm) / 1e6,
+            "replicas": quality.foreign_replicas(), "share": share, "least_share": least,
+            "layers": quality.layers.iter().map(|layer| layer.foreign_replicas).collect::<Vec<_>>(),
+        })
+    })
+}
+
+/// The same for people.
+fn foreign_row(plan: &crate::Plan) -> Option<(&'static str, String)> {
+    let (most, quality) = (plan.options().max_foreign, plan.quality());
+    let shares = quality.foreign_shares(plan.cluster().num_gpus());
+    let text = || ("replicas abroad", foreign_text(quality.foreign_replicas(), most, shares));
+    (most > 0).then(text)
 }
 
 /// The layers that are named of those in which duplicates win.

@@ -4,12 +4,14 @@ use crate::cluster::{Cluster, MAX_SLOTS};
 use crate::error::Error;
 
 /// Fields of the library that are options, where a rule names them or they begin an error.
-const OPTIONS: [(&str, &str); 8] = [
+const OPTIONS: [(&str, &str); 10] = [
     ("num_replicas", "--replicas"),
     ("num_groups", "--groups"),
     ("num_nodes", "--nodes"),
     ("num_gpus", "--gpus"),
     ("slots_per_gpu", "--slots-per-gpu"),
+    ("max_foreign", "--max-foreign"),
+    ("foreign_target_ppm", "--target"),
     ("max_replicas_per_expert", "--max-replicas-per-expert"),
     ("max_moves", "--max-moves"),
     ("max_moves_per_layer", "--max-moves-per-layer"),

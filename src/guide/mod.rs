@@ -5,6 +5,7 @@
 //! - [`report`]: how many replicas to choose, and pages to look at;
 //! - [`serving`]: plans over time, what to set, and what it brings;
 //! - [`locality`]: copies spread over nodes, and how tokens find them;
+//! - [`foreign`]: some replicas outside the home node of their group;
 //! - [`shares`]: uneven shares of an expert's tokens, and how an engine deals by them;
 //! - [`how_it_works`]: one small layer, followed through the stages by hand;
 //! - [`determinism`]: plans made on several ranks;
@@ -36,6 +37,11 @@ pub mod serving {
 /// Copies spread over nodes, and how tokens find them.
 pub mod locality {
     #![doc = include_str!("locality.md")]
+}
+
+/// Some replicas outside the home node of their group.
+pub mod foreign {
+    #![doc = include_str!("foreign.md")]
 }
 
 /// Tables of shares: what they bring, and what an engine needs for them.

@@ -16,7 +16,7 @@ mod yaml;
 
 use std::path::Path;
 
-use crate::check::{self, Quality};
+use crate::check::{self, CheckOptions, Quality};
 use crate::cluster::{Cluster, MAX_SLOTS};
 use crate::error::{Error, ParseError};
 use crate::loads::{self, Loads, MAX_LAYERS};
@@ -225,11 +225,24 @@ impl MapFile {
     /// # Errors
     /// [`Error::Invalid`] where the loads are of other layers than the map is, and as for [`check::score`].
     pub fn score(&self, loads: &Loads, cluster: &Cluster) -> Result<Quality, Error> {
+        self.score_with(loads, cluster, &CheckOptions::default())
+    }
+
+    /// The map's quality on these loads, as [`check::score_with`] has it.
+    ///
+    /// # Errors
+    /// As for [`MapFile::score`] and [`check::score_with`].
+    pub fn score_with(
+        &self,
+        loads: &Loads,
+        cluster: &Cluster,
+        options: &CheckOptions,
+    ) -> Result<Quality, Error> {
         // Of other shapes the judge tells more.
         if let Some(ids) = self.layer_ids.as_ref().filter(|ids| ids.len() == loads.layers()) {
             loads::check_same_layers("layers of the plan", ids, loads.layer_ids())?;
         }
-        check::score(loads, cluster, &self.rows)
+        check::score_with(loads, cluster, &self.rows, options)
     }
 
     /// The bytes of a file of this map.

@@ -7,7 +7,7 @@ use web_time::Instant;
 
 use super::Plan;
 use crate::bound::{self, BoundEffort, BoundOptions};
-use crate::check::{self, Dispatch, Quality, Traffic};
+use crate::check::{self, CheckOptions, Dispatch, Quality, Traffic};
 use crate::error::Error;
 use crate::loads::Loads;
 
@@ -90,18 +90,38 @@ impl Plan {
 
     /// What its bounds hold for: plans under the same options.
     fn bound_options(&self) -> BoundOptions {
-        BoundOptions { effort: self.effort, max_replicas_per_expert: self.options.max_replicas_per_expert }
+        BoundOptions {
+            effort: self.effort,
+            max_replicas_per_expert: self.options.max_replicas_per_expert,
+            max_foreign: self.options.max_foreign,
+        }
+    }
+
+    /// The score of the plan on some loads, by its own rules.
+    fn score(&self, loads: &Loads) -> Result<Quality, Error> {
+        let rules = CheckOptions { max_foreign: self.options.max_foreign };
+        check::score_with(loads, &self.cluster, self.physical_to_logical(), &rules)
+    }
+
+    /// With what any plan as good serves abroad, where replicas may live there.
+    fn with_least_foreign(&self, loads: &Loads, score: Quality) -> Quality {
+        if self.options.max_foreign == 0 {
+            return score;
+        }
+        let heaviest: Vec<f64> = score.layers.iter().map(|layer| layer.max_gpu_load).collect();
+        score.with_least_foreign(&bound::least_foreign_loads(loads, &self.cluster, &heaviest))
     }
 
     /// The quality, and the time of its bound.
     fn measured(&self) -> &(Quality, Duration) {
         self.quality.get_or_init(|| {
             self.on_threads(|| {
-                let score = check::score(&self.loads, &self.cluster, self.physical_to_logical());
+                let score = self.score(&self.loads);
                 let score = score.expect("the planner checks every plan before it returns it");
                 let start = Instant::now();
                 let bounds = bound::lower_bounds_with(&self.loads, &self.cluster, &self.bound_options());
-                (score.with_bounds(&bounds), start.elapsed())
+                let score = score.with_bounds(&bounds);
+                (self.with_least_foreign(&self.loads, score), start.elapsed())
             })
         })
     }
@@ -122,8 +142,8 @@ impl Plan {
     /// Never on a plan the planner made: it was checked before it was returned.
     pub fn window_quality(&self) -> Result<Vec<Quality>, Error> {
         let quality = |window: &Loads| {
-            let score = check::score(window, &self.cluster, self.physical_to_logical())?;
-            Ok(score.with_bounds(&bound::lower_bounds_with(window, &self.cluster, &self.bound_options())))
+            let bounds = bound::lower_bounds_with(window, &self.cluster, &self.bound_options());
+            Ok(self.with_least_foreign(window, self.score(window)?.with_bounds(&bounds)))
         };
         self.on_threads(|| self.loads.windows().map(quality).collect())
     }

@@ -16,6 +16,7 @@ use crate::choice::DeviceInfo;
 use crate::cluster::Cluster;
 use crate::edge;
 use crate::error::Error;
+use crate::foreign;
 use crate::loads::Loads;
 use crate::options::{Duplicates, PlanOptions};
 use crate::params::{Params, to_map};
@@ -48,6 +49,7 @@ impl Planner {
     ) -> Result<Plan, Error> {
         let start = Instant::now();
         let params = Params::new(loads, cluster, options)?;
+        let abroad = foreign::Limits::new(&params, cluster, options)?;
         let mut warnings = Vec::new();
         let mut made_by = self.inner.info.clone();
         let windows = host::even_where_cold(&params, loads.fixed_windows());
@@ -85,7 +87,13 @@ impl Planner {
             let connect = || replan::connect(&params, &windows, &planned.slots, &attempt());
             planned.take_rows(self.on_threads(connect)?, &params);
         }
-        let placement = checked(loads, cluster, to_map(&planned.slots).collect())?;
+        if let Some(limits) = abroad {
+            self.on_threads(|| {
+                let planned = (&mut planned.slots[..], &mut planned.ends[..]);
+                foreign::improve(&without, limits, &combined, planned, &attempt())
+            })?;
+        }
+        let placement = checked(loads, cluster, options, to_map(&planned.slots).collect())?;
         Ok(Plan {
             placement,
             loads: loads.clone(),

@@ -52,6 +52,7 @@ impl Planner {
     ) -> Result<Replan, Error> {
         let start = Instant::now();
         let previous = previous.into();
+        refuse_foreign(options)?;
         let params = Params::new(loads, cluster, options)?;
         previous.check(loads)?;
         let rows = previous.rows(cluster);
@@ -63,7 +64,7 @@ impl Planner {
             Ok::<_, Error>(replan::choose(&params, &paths, &rows, limits))
         })?;
         let slots: Vec<u32> = chosen.iter().flat_map(|layer| &layer.row).copied().collect();
-        let placement = checked(loads, cluster, to_map(&slots).collect())?;
+        let placement = checked(loads, cluster, options, to_map(&slots).collect())?;
         let moves = Moves {
             changed_slots: slots.iter().zip(&rows).filter(|(new, old)| new != old).count(),
             received: chosen.iter().map(|layer| layer.moved).sum(),
@@ -97,6 +98,7 @@ impl Planner {
         cluster: &Cluster,
         options: &PlanOptions,
     ) -> Result<Plan, Error> {
+        refuse_foreign(options)?;
         let mut plan = self.plan(loads, cluster, options)?;
         let params = Params::new(loads, cluster, options)?;
         if !params.trajectory {
@@ -107,7 +109,7 @@ impl Planner {
         let rows = PreviousMap::from(plan.placement()).rows(cluster);
         let attempt = self.watch.attempt(loads, cluster, options);
         let rows = self.on_threads(|| replan::polish(&params, &windows, &rows, &attempt))?;
-        let placement = checked(loads, cluster, to_map(&rows).collect())?;
+        let placement = checked(loads, cluster, options, to_map(&rows).collect())?;
         let slots = cluster.num_slots();
         let pairs =
             placement.physical_to_logical().chunks(slots).zip(plan.physical_to_logical().chunks(slots));
@@ -121,6 +123,15 @@ impl Planner {
         plan.elapsed += start.elapsed();
         Ok(plan)
     }
+}
+
+/// Moves between nodes take no replica abroad.
+fn refuse_foreign(options: &PlanOptions) -> Result<(), Error> {
+    if options.max_foreign == 0 {
+        return Ok(());
+    }
+    let rule = "is not for plans from one that runs: plan without a previous one, or give 0";
+    Err(Error::invalid("max_foreign", options.max_foreign, rule))
 }
 
 /// Layer and expert of each expert that a map does not hold.

@@ -14,6 +14,7 @@ use crate::check;
 use crate::choice::DeviceChoice;
 use crate::cluster::Cluster;
 use crate::error::Error;
+use crate::foreign;
 use crate::loads::Loads;
 use crate::options::PlanOptions;
 use crate::params::Params;
@@ -61,7 +62,8 @@ impl Planner {
     ) -> Result<Plan, Error> {
         let start = Instant::now();
         // Bad options are refused however short the time is.
-        Params::new(loads, cluster, options)?;
+        let params = Params::new(loads, cluster, options)?;
+        foreign::Limits::new(&params, cluster, options)?;
         let attempt = self.watch.attempt(loads, cluster, options);
         attempt.go_on()?;
         let mut plan = self.greedy(loads, cluster, options)?;
@@ -99,7 +101,7 @@ impl Planner {
         };
         cancel.cancel();
         outcome?;
-        plan.placement = checked(loads, cluster, map)?;
+        plan.placement = checked(loads, cluster, options, map)?;
         plan.warnings.dedup();
         if done < loads.layers() {
             plan.warnings.insert(0, cut_short(limit, done, loads.layers()));

@@ -157,7 +157,8 @@ pub fn plan(bytes: &[u8]) {
         // The planner may refuse only what the rules do.
         let zero = options.starts == 0 || options.assignments == Some(0);
         let refused = zero || cluster.check_experts(loads.experts()).is_err();
-        assert!(refused || too_few(&options, &cluster, loads.experts()), "{cluster:?} {options:?}");
+        let refused = refused || too_few(&options, &cluster, loads.experts());
+        assert!(refused || none_abroad(&options, &cluster, loads.experts()), "{cluster:?} {options:?}");
         return;
     };
     assert!(start.elapsed() < LIMIT, "it took {:?}", start.elapsed());
@@ -176,6 +177,13 @@ fn too_few(options: &PlanOptions, cluster: &Cluster, experts: usize) -> bool {
     let nodes = if cluster.policy() == Policy::Hierarchical { cluster.num_nodes() } else { 1 };
     let most = options.max_replicas_per_expert.map_or(usize::MAX, |most| most as usize);
     (experts / nodes).saturating_mul(most) < cluster.num_replicas() / nodes
+}
+
+/// Whether no replica may live abroad where some are asked for.
+fn none_abroad(options: &PlanOptions, cluster: &Cluster, experts: usize) -> bool {
+    let at_home = cluster.policy() == Policy::Global || options.search != Search::Trajectory;
+    let whole = options.max_foreign as usize >= experts / cluster.num_groups();
+    options.max_foreign > 0 && (at_home || whole)
 }
 
 /// The checker and the bound, on maps that no planner made.
@@ -319,6 +327,7 @@ fn options(bytes: &mut Bytes) -> PlanOptions {
         bipartition: bytes.one_in(2),
         steps: [1000, 0, 1, 7, u32::MAX][bytes.below(5)],
     };
+    let max_foreign = if bytes.one_in(3) { 1 + bytes.below(3) as u32 } else { 0 };
     PlanOptions {
         search: match bytes.below(5) {
             0 | 1 => Search::Trajectory,
@@ -344,6 +353,8 @@ fn options(bytes: &mut Bytes) -> PlanOptions {
         max_replicas_per_expert: [None, None, Some(0), Some(1), Some(2), Some(u32::MAX)][bytes.below(6)],
         seed: bytes.word(),
         dispatch: Dispatch::ALL[bytes.below(3)],
-        connected: bytes.one_in(2),
+        connected: max_foreign == 0 && bytes.one_in(2),
+        max_foreign,
+        foreign_target_ppm: if max_foreign > 0 && bytes.one_in(4) { 1_050_000 } else { 1_000_000 },
     }
 }

@@ -156,5 +156,7 @@ fn random_options(random: &mut Random) -> PlanOptions {
         three_gpus: if random.below(4) == 0 { 40 } else { 0 },
         // The host's work, whatever the backend.
         connected: false,
+        max_foreign: 0,
+        foreign_target_ppm: 1_000_000,
     }
 }

@@ -1,0 +1,125 @@
+//! Replicas abroad, under the hierarchical policy: a layer whose nodes cannot be even with whole groups alone gets some
+//! replicas outside the home node of their group, [`PlanOptions::max_foreign`] at most. Every expert keeps a replica at
+//! home, and a node its number of replicas.
+//!
+//! It runs on the host for every backend, so that the bytes are equal: layer by layer, from the plan without replicas
+//! abroad, which a layer keeps where it is good enough or where nothing better is found.
+//! - `target`: the heaviest GPU that no plan with so many replicas abroad goes below, and the assignments of groups to homes
+//!   that could reach it, those first whose nodes have least too much.
+//! - `construct`: which experts of a heavy node have replicas abroad, and where, for a target: node totals alone.
+//! - `tabu`: replicas change from one expert to another, by node totals.
+//! - [`crate::given`]: each node's replicas on its GPUs.
+
+mod construct;
+mod layer;
+mod nodes;
+mod tabu;
+mod target;
+
+use std::collections::BTreeSet;
+
+use crate::error::Error;
+use crate::options::{PlanOptions, Search};
+use crate::params::{FREE, Params, enumerate_assignments};
+use crate::plan::Stop;
+use crate::threads;
+use crate::watch::Attempt;
+use layer::Layer;
+use target::Sets;
+
+/// Even loads, in millionths.
+const EVEN: u32 = 1_000_000;
+
+/// What the options ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// The most replicas abroad of a layer.
+    pub foreign: u32,
+    /// Heaviest GPU over the mean at which a layer gets none, in millionths.
+    pub target_ppm: u32,
+    /// The most replicas of an expert.
+    pub most: u32,
+}
+
+impl Limits {
+    /// The limits of the options; `None` where no replica may live abroad.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] where options, loads and cluster break a rule together.
+    pub fn new(
+        params: &Params,
+        cluster: &crate::Cluster,
+        options: &PlanOptions,
+    ) -> Result<Option<Self>, Error> {
+        let (foreign, target_ppm) = (options.max_foreign, options.foreign_target_ppm);
+        if target_ppm < EVEN {
+            return Err(Error::invalid(
+                "foreign_target_ppm",
+                target_ppm,
+                format!("is less than {EVEN}, which is even"),
+            ));
+        }
+        if foreign == 0 {
+            let rule = "is for replicas abroad alone: give max_foreign too, or leave it at 1000000";
+            let idle = target_ppm == EVEN;
+            return if idle { Ok(None) } else { Err(Error::invalid("foreign_target_ppm", target_ppm, rule)) };
+        }
+        cluster.check_foreign(params.experts as usize, foreign)?;
+        let refuse = |rule: &str| Err(Error::invalid("max_foreign", foreign, rule));
+        if options.search != Search::Trajectory {
+            return refuse("is not for rules of earlier programs: take the preset default, fast or thorough");
+        }
+        if params.windows > 1 {
+            return refuse("is for one window: give one load file, or 0");
+        }
+        if options.connected {
+            return refuse("is not for plans whose GPUs hang together: give 0, or connected = false");
+        }
+        let most = options.max_replicas_per_expert.unwrap_or(u32::MAX);
+        Ok(Some(Self { foreign, target_ppm, most }))
+    }
+}
+
+/// Gives layers replicas abroad where that makes their heaviest GPU lighter. `loads` is `[layers][experts]`, `planned` the
+/// slots of the plan without replicas abroad and why its layers ended.
+///
+/// # Errors
+/// [`Error::Cancelled`] where the call was stopped.
+pub fn improve(
+    params: &Params,
+    limits: Limits,
+    loads: &[u32],
+    (planned, ends): (&mut [u32], &mut [Stop]),
+    attempt: &Attempt<'_>,
+) -> Result<(), Error> {
+    let (experts, slots) = (params.experts as usize, (params.nodes * params.node_slots) as usize);
+    let sets = Sets::new(params, enumerate_assignments(params.groups, params.nodes));
+    let found = threads::each(params.layers as usize, |at, scratch: &mut layer::Scratch| {
+        attempt.go_on()?;
+        let loads = &loads[at * experts..(at + 1) * experts];
+        let row = &planned[at * slots..(at + 1) * slots];
+        let Some(layer) = Layer::new(params, limits, loads, row) else { return Ok(None) };
+        if sets.assignments.is_empty() {
+            // Too many to look at each: the homes stay.
+            return Ok(layer.plan(&Sets::new(params, vec![homes(params, row)]), scratch));
+        }
+        Ok(layer.plan(&sets, scratch))
+    });
+    for (at, found) in found.into_iter().enumerate() {
+        if let Some(found) = found? {
+            planned[at * slots..(at + 1) * slots].copy_from_slice(&found.slots);
+            ends[at] = if found.reached { Stop::BoundReached } else { Stop::NoMoveLeft };
+        }
+    }
+    Ok(())
+}
+
+/// The groups of each node of a plan without replicas abroad, node after node.
+fn homes(params: &Params, row: &[u32]) -> Vec<u32> {
+    let mut groups = Vec::with_capacity(params.groups as usize);
+    for node in row.chunks_exact(params.node_slots as usize) {
+        let held = node.iter().filter(|&&expert| expert != FREE).map(|expert| expert / params.group_size);
+        groups.extend(held.collect::<BTreeSet<u32>>());
+    }
+    groups
+}

@@ -1,0 +1,123 @@
+//! A layer as the search sees it: the experts that may have several replicas, and what the nodes carry.
+
+use super::Limits;
+use super::target::Sets;
+use crate::params::Params;
+
+/// Of a node's experts at least this many of the heaviest may have several replicas.
+const LEAST_ACTIVE: u32 = 32;
+
+/// The experts that may have several replicas under one assignment of groups to homes, node after node, heaviest first in
+/// each.
+#[derive(Clone, Default)]
+pub struct Nodes {
+    /// Nodes.
+    pub nodes: usize,
+    /// GPUs of a node.
+    pub gpus: i64,
+    /// Replicas of a node beyond one for each expert at home.
+    pub spare: u32,
+    /// The most replicas abroad of the layer, and of one expert there.
+    pub most_foreign: u32,
+    /// The most replicas of an expert in a node, and in all.
+    pub most_here: u32,
+    pub most: u32,
+    /// Logical number of each.
+    pub experts: Vec<u32>,
+    pub loads: Vec<i64>,
+    /// Node of each.
+    pub homes: Vec<usize>,
+    /// Where the experts of each node begin, and the end.
+    pub begins: Vec<usize>,
+    /// Load of all experts at home in each node.
+    pub totals: Vec<i64>,
+    /// What a replica shares a GPU of each node with at least, about: the lightest experts at home.
+    pub beside: Vec<i64>,
+}
+
+impl Nodes {
+    /// The nodes of an assignment.
+    pub fn new(params: &Params, limits: Limits, sets: &Sets, assignment: usize, loads: &[u32]) -> Self {
+        let spare = params.node_replicas - params.node_experts;
+        let active = LEAST_ACTIVE.max(spare.saturating_add(limits.foreign)).min(params.node_experts) as usize;
+        let mut nodes = Self {
+            nodes: params.nodes as usize,
+            gpus: i64::from(params.node_gpus),
+            spare,
+            most_foreign: limits.foreign,
+            most_here: if params.avoid_duplicates { params.node_gpus } else { u32::MAX },
+            most: limits.most,
+            ..Self::default()
+        };
+        let free = params.node_slots - params.node_replicas;
+        let beside = (params.slots_per_gpu - 1).saturating_sub(free.div_ceil(params.node_gpus)) as usize;
+        // Of few experts the lightest are not light, and further replicas make them lighter: node totals alone decide.
+        let beside = if params.node_experts < 2 * params.slots_per_gpu { 0 } else { beside };
+        for (node, &set) in sets.assignments[assignment].iter().enumerate() {
+            let groups = &sets.groups[set];
+            let experts =
+                groups.iter().flat_map(|group| group * params.group_size..(group + 1) * params.group_size);
+            let mut keys: Vec<(i64, u32)> = experts.map(|e| (-i64::from(loads[e as usize]), e)).collect();
+            keys.sort_unstable();
+            nodes.totals.push(keys.iter().map(|key| -key.0).sum());
+            nodes.beside.push(keys.iter().rev().take(beside).map(|key| -key.0).sum());
+            nodes.begins.push(nodes.experts.len());
+            for &(load, expert) in &keys[..active] {
+                nodes.experts.push(expert);
+                nodes.loads.push(-load);
+                nodes.homes.push(node);
+            }
+        }
+        nodes.begins.push(nodes.experts.len());
+        nodes
+    }
+}
+
+/// How many replicas of each expert each node holds, and what the nodes carry then.
+#[derive(Clone, Default)]
+pub struct Copies {
+    /// `[experts][nodes]`.
+    pub here: Vec<u32>,
+    /// Of each expert.
+    pub counts: Vec<u32>,
+    /// Load of one replica of each.
+    pub shares: Vec<i64>,
+    /// Load of each node.
+    pub totals: Vec<i64>,
+    /// Replicas abroad.
+    pub foreign: u32,
+}
+
+impl Copies {
+    /// What the heaviest GPU comes to at least, about: a node's load per GPU, or a replica with what is beside it.
+    pub fn value(&self, nodes: &Nodes) -> i64 {
+        let even = self.totals.iter().map(|total| (total + nodes.gpus - 1) / nodes.gpus).max().unwrap_or(0);
+        let heavy = self.shares.iter().zip(&nodes.homes).map(|(share, &home)| share + nodes.beside[home]);
+        heavy.fold(even, i64::max)
+    }
+
+    /// Adds a replica of an expert to a node, or takes one away; its replicas in all nodes weigh accordingly.
+    pub fn change(&mut self, nodes: &Nodes, expert: usize, node: usize, add: bool) {
+        let row = expert * nodes.nodes..(expert + 1) * nodes.nodes;
+        let share = self.shares[expert];
+        for (total, &here) in self.totals.iter_mut().zip(&self.here[row.clone()]) {
+            *total -= share * i64::from(here);
+        }
+        let abroad = u32::from(nodes.homes[expert] != node);
+        let here = &mut self.here[row.start + node];
+        if add {
+            *here += 1;
+            self.counts[expert] += 1;
+            self.foreign += abroad;
+        } else {
+            *here -= 1;
+            self.counts[expert] -= 1;
+            self.foreign -= abroad;
+        }
+        let share = nodes.loads[expert] / i64::from(self.counts[expert]);
+        self.shares[expert] = share;
+        for (total, &here) in self.totals.iter_mut().zip(&self.here[row]) {
+            *total += share * i64::from(here);
+        }
+    }
+}
