@@ -3,6 +3,8 @@
 
 #[path = "cli/files.rs"]
 mod files;
+#[path = "cli/foreign.rs"]
+mod foreign;
 #[path = "cli/guide.rs"]
 mod guide;
 #[path = "cli/loads.rs"]

@@ -1,0 +1,84 @@
+//! Replicas outside the home node of their group.
+
+use serde_json::Value;
+
+use super::{assert_refused, eplb, stdout};
+
+/// Two nodes of four GPUs, with groups of eight experts.
+const NODES: [&str; 6] = ["--replicas", "40", "--groups", "4", "--nodes", "2"];
+
+fn json(args: &[&str]) -> Value {
+    let output = eplb(&[args, &["--json"]].concat());
+    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_str(&stdout(&output)).unwrap()
+}
+
+/// A plan with further options.
+fn made<'a>(base: &[&'a str], more: &[&'a str]) -> Vec<&'a str> {
+    [base, more].concat()
+}
+
+#[test]
+fn replicas_abroad_are_planned_told_and_checked() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_string();
+    let (loads, trace, plan) = (path("loads.npy"), path("trace.npy"), path("plan.json"));
+    let sizes = ["--layers", "3", "--experts", "32", "--seed", "5"];
+    assert!(eplb(&[&["generate", "--out", &loads], &sizes[..]].concat()).status.success());
+    assert!(eplb(&[&["generate", "--windows", "3", "--out", &trace], &sizes[..]].concat()).status.success());
+    let base = [&["plan", &loads[..], "--gpus", "8"], &NODES[..]].concat();
+    let of = |report: &Value, field: &str| report[field].as_f64().unwrap();
+
+    let at_home = json(&made(&base, &[]));
+    assert!(at_home["foreign"].is_null(), "{at_home}");
+    let abroad = json(&made(&base, &["--max-foreign", "4", "--out", &plan]));
+    let told = &abroad["foreign"];
+    assert!(of(&abroad, "balancedness") > of(&at_home, "balancedness") + 0.01, "{abroad} {at_home}");
+    let each: Vec<u64> = told["layers"].as_array().unwrap().iter().map(|n| n.as_u64().unwrap()).collect();
+    assert!(each.iter().all(|&replicas| replicas <= 4) && told["replicas"] == each.iter().sum::<u64>());
+    assert!(of(told, "share") >= of(told, "least_share") && of(told, "least_share") > 0.0, "{told}");
+
+    // The judge says so too, holds the number, and without it knows the strict rule.
+    let checked = json(&["check", &loads, &plan, "--max-foreign", "4"]);
+    assert_eq!(checked["balancedness"], abroad["balancedness"]);
+    assert_eq!(
+        (&checked["foreign"]["replicas"], &checked["foreign"]["share"]),
+        (&told["replicas"], &told["share"])
+    );
+    let text = stdout(&eplb(&["check", &loads, &plan, "--max-foreign", "4"]));
+    assert!(text.contains("replicas abroad") && text.contains("at most 4 a layer"), "{text}");
+    let strict = eplb(&["check", &loads, &plan]);
+    assert!(!strict.status.success() && stdout(&strict).contains("which is in node"), "{}", stdout(&strict));
+    let fewer = eplb(&["check", &loads, &plan, "--max-foreign", "1"]);
+    assert!(stdout(&fewer).contains("more than --max-foreign 1 replicas"), "{}", stdout(&fewer));
+
+    // A target is kept to with fewer of them.
+    let near = json(&made(&base, &["--max-foreign", "4", "--target", "1.2"]));
+    assert!(near["foreign"]["replicas"].as_u64() < told["replicas"].as_u64(), "{near}");
+    assert!(stdout(&eplb(&made(&base, &["--max-foreign", "4"]))).contains("replicas abroad"));
+    // None is the plan that there was.
+    assert_eq!(json(&made(&base, &["--max-foreign", "0"]))["fingerprint"], at_home["fingerprint"]);
+
+    assert_refused(
+        &made(&base, &["--max-foreign", "8"]),
+        "--max-foreign 8 is not less than the 8 experts of a group",
+    );
+    assert_refused(&made(&base, &["--max-foreign", "2", "--target", "0.9"]), "not a number from 1 to 4000");
+    assert_refused(&made(&base, &["--target", "1.1"]), "--max-foreign");
+    assert_refused(
+        &made(&base, &["--max-foreign", "2", "--connected"]),
+        "is not for plans whose GPUs hang together",
+    );
+    assert_refused(
+        &made(&base, &["--max-foreign", "2", "--preset", "gen05"]),
+        "is not for rules of earlier programs",
+    );
+    assert_refused(
+        &made(&base, &["--max-foreign", "2", "--previous", &plan]),
+        "is not for plans from one that runs",
+    );
+    let flat = ["plan", &loads, "--gpus", "8", "--replicas", "40", "--max-foreign", "2"];
+    assert_refused(&flat, "--max-foreign");
+    let windows = ["plan", &trace, "--strategy", "scenarios", "--gpus", "8", "--max-foreign", "2"];
+    assert_refused(&[&windows, &NODES[..]].concat(), "is not for plans over time");
+}
