@@ -60,7 +60,7 @@ pub struct Case {
     pub stages_ms: Option<BTreeMap<String, f64>>,
 }
 
-/// A fixed amount of work, the same on every device: see [`crate::profile::Batch`]. The CPU backend does it
+/// A fixed amount of work, the same on every device: see `profile::Batch`. The CPU backend does it
 /// on one thread.
 #[derive(Debug, Deserialize, Serialize)]
 pub struct Batch {
