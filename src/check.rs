@@ -38,7 +38,7 @@ pub fn score(loads: &Loads, cluster: &Cluster, physical_to_logical: &[i32]) -> R
     score_with(loads, cluster, physical_to_logical, &CheckOptions::default())
 }
 
-/// Which plans are valid, besides what a cluster says.
+/// What a plan may do beyond the rules of its cluster.
 ///
 /// A minor version may add fields, each with a default that changes nothing: construct it with
 /// `..CheckOptions::default()`, and later versions compile.
@@ -82,9 +82,10 @@ pub fn score_with(
     let layers = threads::each(loads.layers(), |layer, (): &mut ()| {
         let row = &physical_to_logical[layer * slots..(layer + 1) * slots];
         let (counts, homes) = rules.check_layer(row).map_err(|rule| Error::InvalidPlan { layer, rule })?;
-        let mut quality = score_layer(loads.layer(layer), cluster, row, &counts);
-        (quality.foreign_replicas, quality.foreign_load) =
-            rules.abroad(loads.layer(layer), row, &counts, &homes);
+        let loads = loads.layer(layer);
+        let mut quality =
+            score_layer(loads, cluster, row, |_, expert| loads[expert] / f64::from(counts[expert]));
+        (quality.foreign_replicas, quality.foreign_load) = rules.abroad(loads, row, &counts, &homes);
         Ok(quality)
     });
     // In order, so that the first layer that breaks a rule is the one named.
@@ -121,22 +122,25 @@ pub fn gpu_loads(loads: &Loads, cluster: &Cluster, physical_to_logical: &[i32]) 
     Ok(gpus)
 }
 
-/// Scores a layer that [`Rules::check_layer`] has passed: a replica carries `load / count` of its expert.
-fn score_layer(loads: &[f64], cluster: &Cluster, row: &[i32], counts: &[u32]) -> LayerQuality {
-    let shares: Vec<f64> = loads.iter().zip(counts).map(|(load, &count)| load / f64::from(count)).collect();
-    let (mut total, mut max_replica_load) = (0.0, 0.0);
-    for (&load, &share) in loads.iter().zip(&shares) {
-        total += load;
-        max_replica_load = if share > max_replica_load { share } else { max_replica_load };
-    }
-    let mut max_gpu_load = 0.0f64;
+/// Scores a layer that [`Rules::check_layer`] has passed, by the load of each slot's replica: of a slot and its expert.
+fn score_layer(
+    loads: &[f64],
+    cluster: &Cluster,
+    row: &[i32],
+    replica: impl Fn(usize, usize) -> f64,
+) -> LayerQuality {
+    let total: f64 = loads.iter().sum();
+    let (mut max_gpu_load, mut max_replica_load) = (0.0f64, 0.0f64);
     let mut same_gpu_duplicates = 0;
     // The GPU each expert was last seen on, so that a repeat on the same GPU shows.
     let mut last_gpu = vec![usize::MAX; loads.len()];
-    for (gpu, slots) in row.chunks_exact(cluster.slots_per_gpu()).enumerate() {
+    let each = cluster.slots_per_gpu();
+    for (gpu, slots) in row.chunks_exact(each).enumerate() {
         let mut load = 0.0;
-        for (_, expert) in filled(slots) {
-            load += shares[expert];
+        for (slot, expert) in filled(slots) {
+            let served = replica(gpu * each + slot, expert);
+            max_replica_load = max_replica_load.max(served);
+            load += served;
             same_gpu_duplicates += usize::from(last_gpu[expert] == gpu);
             last_gpu[expert] = gpu;
         }

@@ -11,22 +11,23 @@
 //! ```text
 //! (1)  f_n >= the least f whose largest steps sum to at least L_n - t D
 //! ```
-//! **What a node has room for.** Its experts need `sum of C` replicas, of which at most `experts + X` are at home:
+//! **Room in a node.** The experts of a node need `sum of C` replicas. At most `experts + X` of these fit into the node, and
+//! the others live abroad:
 //! ```text
 //! (2)  f_n >= sum over its experts of (C - 1) - X
 //! (3)  sum over nodes of f_n <= F
 //! ```
-//! **What the others have room for.** Let `Q` be any `k` nodes. What leaves them goes to the `N - k` others, each of which
-//! keeps a replica of each of its own experts and so takes at most `X`. The replicas in these others of an expert at home in
-//! `Q` are some of those abroad, so (1) holds for `Q` as a whole:
+//! **Room in the other nodes.** Let `Q` be any `k` nodes. Load leaves `Q` by replicas in the `N - k` other nodes. Each other
+//! node keeps a replica of each of its own experts, so it has room for at most `X` replicas from `Q`. These are replicas
+//! abroad, so the argument of (1) holds for `Q` as a whole:
 //! ```text
 //! (4)  L(Q) - k t D <= the min(F, X (N - k)) largest steps of the experts at home in Q
 //! ```
 //! which is looked at for the `k` heaviest nodes, `k = 1 .. N - 1`.
 //!
 //! All of them ask less of a larger `t`. So the least over assignments of the least `t` that breaks none is a bound,
-//! found by bisection from below: the result breaks one of them in each assignment. Where assignments are too many to
-//! look at each, what is left is (1) for the node that some of the largest groups must share.
+//! found by bisection from below: the result breaks one of them in each assignment. Where there are too many assignments to
+//! look at each, only (1) is used, for a node that must hold several of the largest groups.
 //!
 //! The bound of the global policy holds too: such a plan is one of its plans. The bound of few slots of a node does not,
 //! since a node may hold others' replicas.

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::quality::{LayerQuality, Quality};
+use super::quality::Quality;
 use super::rules::{Rules, check_length, filled};
+use super::score_layer;
 use crate::cluster::Cluster;
 use crate::error::Error;
 use crate::loads::Loads;
@@ -36,7 +37,9 @@ pub fn score_shares(
         let refuse = |rule| Error::InvalidPlan { layer, rule };
         rules.check_layer(row).map_err(refuse)?;
         check_parts(loads.experts(), row, parts).map_err(refuse)?;
-        Ok(score_layer(loads.layer(layer), cluster, row, parts))
+        let loads = loads.layer(layer);
+        let served = |slot: usize, expert: usize| loads[expert] * f64::from(parts[slot]) / f64::from(WHOLE);
+        Ok(score_layer(loads, cluster, row, served))
     });
     Ok(Quality { layers: layers.collect::<Result<_, _>>()? })
 }
@@ -54,9 +57,9 @@ fn check_parts(experts: usize, row: &[i32], parts: &[u16]) -> Result<(), String>
     }
 }
 
-/// Into how many parts the GPUs of each layer fall, `[layers]`: two GPUs are of one part where both hold replicas of an
-/// expert, or are linked by GPUs of which that is true. Load can flow within a part alone, however shares are dealt. One
-/// is best under the global policy, one a node under the hierarchical one.
+/// Into how many parts the GPUs of each layer fall, `[layers]`. Two GPUs that hold replicas of the same expert are linked,
+/// and GPUs that a chain of links joins form a part. No table of shares moves load from one part to another. The fewest
+/// parts are one under the global policy, and one a node under the hierarchical one.
 ///
 /// # Errors
 /// [`Error::Invalid`] where the length of `physical_to_logical` is not a multiple of the slots.
@@ -100,34 +103,6 @@ pub fn parts(cluster: &Cluster, physical_to_logical: &[i32]) -> Result<Vec<usize
         parts
     };
     Ok(physical_to_logical.chunks_exact(slots).map(of_layer).collect())
-}
-
-fn score_layer(loads: &[f64], cluster: &Cluster, row: &[i32], parts: &[u16]) -> LayerQuality {
-    let (mut max_gpu_load, mut max_replica_load) = (0.0f64, 0.0f64);
-    let mut same_gpu_duplicates = 0;
-    let each = cluster.slots_per_gpu();
-    for (slots, parts) in row.chunks_exact(each).zip(parts.chunks_exact(each)) {
-        let mut load = 0.0;
-        for (slot, expert) in filled(slots) {
-            let replica = loads[expert] * f64::from(parts[slot]) / f64::from(WHOLE);
-            max_replica_load = max_replica_load.max(replica);
-            load += replica;
-            same_gpu_duplicates += usize::from(slots[..slot].contains(&slots[slot]));
-        }
-        max_gpu_load = max_gpu_load.max(load);
-    }
-    let total: f64 = loads.iter().sum();
-    LayerQuality {
-        max_gpu_load,
-        mean_gpu_load: total / cluster.num_gpus() as f64,
-        max_replica_load,
-        mean_replica_load: total / cluster.num_replicas() as f64,
-        lower_bound: 0.0,
-        same_gpu_duplicates,
-        foreign_replicas: 0,
-        foreign_load: 0.0,
-        least_foreign_load: 0.0,
-    }
 }
 
 #[cfg(test)]

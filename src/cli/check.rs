@@ -77,6 +77,19 @@ pub struct Check {
 }
 
 impl Check {
+    /// How the plan would be valid, where only replicas abroad make it invalid.
+    fn hint(&self, map: &MapFile, loads: &Loads, cluster: &Cluster) -> String {
+        let most = (loads.experts() / cluster.planned_groups()).saturating_sub(1) as u32;
+        if self.max_foreign > 0 || self.shares.is_some() || most == 0 {
+            return String::new();
+        }
+        let abroad = map
+            .score_with(loads, cluster, &CheckOptions { max_foreign: most })
+            .map(|quality| quality.layers.iter().map(|layer| layer.foreign_replicas).max().unwrap_or(0));
+        abroad
+            .map_or(String::new(), |most| format!("; with replicas abroad it is valid: --max-foreign {most}"))
+    }
+
     pub fn run(self) -> Result<ExitCode, Error> {
         let (Some(loads), Some(plan)) = (&self.loads, &self.plan) else {
             let equal = fingerprints::run(self.device, &self.only, self.json)?;
@@ -106,6 +119,7 @@ impl Check {
             }
             Err(Error::InvalidPlan { layer, rule, .. }) => {
                 let layer = loads.layer_ids().get(layer).copied().unwrap_or(0);
+                let rule = format!("{rule}{}", self.hint(&map, &loads, &cluster));
                 print(&if self.json {
                     json!({ "valid": false, "layer": layer, "rule": rule }).to_string()
                 } else {
@@ -220,7 +234,8 @@ impl Check {
     }
 }
 
-/// What is told of replicas abroad, of which a layer may have so many: the part of the load that they serve, and the least.
+/// The row about replicas abroad: how many there are, the most that a layer may have, the part of the load that they serve,
+/// and the least part that they must serve.
 pub(super) fn foreign_text(replicas: usize, most: u32, (share, least): (f64, f64)) -> String {
     let (share, least) = (percent(share), percent(least));
     format!("{replicas}, at most {most} a layer; {share} of the load served there, {least} at least")

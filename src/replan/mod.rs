@@ -80,12 +80,17 @@ pub fn polish(
     rows: &[u32],
     attempt: &Attempt<'_>,
 ) -> Result<Vec<u32>, Error> {
-    let limits = MoveLimits { min_gain_ppm: 0, skip_if_balanced_ppm: None, ..MoveLimits::default() };
+    let limits = unlimited();
     let rows = each_layer(params, windows, rows, attempt, |layer, search| {
         let path = layer.path(&limits, COLD_PATIENCE, search);
         path.row(path.states.len() - 1)
     });
     Ok(rows?.concat())
+}
+
+/// For plans that do not run yet: moves cost nothing.
+fn unlimited() -> MoveLimits {
+    MoveLimits { min_gain_ppm: 0, skip_if_balanced_ppm: None, ..MoveLimits::default() }
 }
 
 /// `rows` of all layers, `[layers][slots]`, with the GPUs of each hung together where that makes the heaviest GPU at most
@@ -99,7 +104,7 @@ pub fn connect(
     rows: &[u32],
     attempt: &Attempt<'_>,
 ) -> Result<Vec<u32>, Error> {
-    let limits = MoveLimits { min_gain_ppm: 0, skip_if_balanced_ppm: None, ..MoveLimits::default() };
+    let limits = unlimited();
     let rows = each_layer(params, windows, rows, attempt, |layer, search| {
         let parts = parts(params, layer.previous);
         if parts == params.nodes as usize {

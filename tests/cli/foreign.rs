@@ -49,6 +49,8 @@ fn replicas_abroad_are_planned_told_and_checked() {
     assert!(text.contains("replicas abroad") && text.contains("at most 4 a layer"), "{text}");
     let strict = eplb(&["check", &loads, &plan]);
     assert!(!strict.status.success() && stdout(&strict).contains("which is in node"), "{}", stdout(&strict));
+    let hint = format!("it is valid: --max-foreign {}", each.iter().max().unwrap());
+    assert!(stdout(&strict).contains(&hint), "{}", stdout(&strict));
     let fewer = eplb(&["check", &loads, &plan, "--max-foreign", "1"]);
     assert!(stdout(&fewer).contains("more than --max-foreign 1 replicas"), "{}", stdout(&fewer));
 
