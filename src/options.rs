@@ -142,7 +142,9 @@ pub struct PlanOptions {
     /// hierarchical one, and with one node, all of them come to the same.
     pub dispatch: Dispatch,
     /// At the end the heaviest GPU shares its replicas anew with two others, again and again, where that makes it
-    /// lighter; it tries this many pairs of others at most, up to [`MAX_THREE_GPUS`], 0 for none. For one window and 2 to 6 slots a GPU.
+    /// lighter; it tries this many pairs of others at most, up to [`MAX_THREE_GPUS`], 0 for none. In a node that has so few
+    /// pairs that they can all be tried several times, further starts end the same way. For one window and 2 to 6 slots a
+    /// GPU.
     pub three_gpus: u32,
 }
 

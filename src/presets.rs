@@ -160,7 +160,7 @@ impl Preset {
                 patience: 800,
                 stop_gap_ppm: 60,
                 start_gap_ppm: 220,
-                three_gpus: 384,
+                three_gpus: 1536,
                 ..default
             },
             Scenarios => PlanOptions { starts: 1, patience: 8, count_noise: false, ..default },

@@ -122,7 +122,7 @@ def test_each_plan_is_logged_with_version_and_fingerprint(caplog: pytest.LogCapt
         for _ in range(2):
             door.rebalance_experts(weight, SLOTS, 1, 1, GPUS, old)
         door.rebalance_experts(weight, SLOTS, 1, 1, GPUS)
-    pattern = r"eplb-wgpu (\S+), plan version 2: plan ([0-9a-f]{16}) of 6 layers x 32 experts on 8 GPUs: .* of 288 slots move"
+    pattern = r"eplb-wgpu (\S+), plan version 3: plan ([0-9a-f]{16}) of 6 layers x 32 experts on 8 GPUs: .* of 288 slots move"
     found = [re.match(pattern, record.getMessage()) for record in caplog.records]
     assert all(found) and len(found) == 3
     versions, prints = zip(*(match.groups() for match in found if match), strict=True)

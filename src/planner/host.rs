@@ -11,7 +11,7 @@ use crate::params::{FREE, Params, to_map};
 use crate::plan::Stop;
 use crate::replan;
 use crate::threads;
-use crate::three_gpus::{self, Ways};
+use crate::three_gpus::{self, Improver};
 use crate::watch::Attempt;
 
 /// Loads in which a layer without load has even ones, so that no expert is favoured: `[windows][layers][experts]`.
@@ -105,17 +105,17 @@ pub fn share_among_three(
     if !three_gpus::is_for(params) || !planned.is_open() {
         return Ok(());
     }
-    let (ways, experts) = (Ways::of(params.slots_per_gpu), params.experts as usize);
+    let experts = params.experts as usize;
     let slots = (params.node_slots * params.nodes) as usize;
-    let improve = |layer: usize, scratch: &mut Option<Ways>| {
+    let improve = |layer: usize, improver: &mut Option<Improver>| {
         attempt.go_on()?;
         let mut row = planned.slots[layer * slots..(layer + 1) * slots].to_vec();
         let mut end = planned.ends[layer];
         if end.is_open() {
-            let each = replica_loads(&row, &combined[layer * experts..(layer + 1) * experts]);
-            let stop = params.stop_load(least(params, &row, &each));
-            let heaviest = three_gpus::Layer { params, slots: &mut row, each: &each }
-                .improve(stop, scratch.get_or_insert_with(|| ways.clone()));
+            let loads = &combined[layer * experts..(layer + 1) * experts];
+            let stop = params.stop_load(least(params, &row, &replica_loads(&row, loads)));
+            let improver = improver.get_or_insert_with(|| Improver::new(params));
+            let heaviest = improver.improve(stop, loads, &mut row);
             end = if heaviest <= stop { Stop::BoundReached } else { end };
         }
         Ok((row, end))
