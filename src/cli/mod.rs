@@ -308,7 +308,21 @@ impl Verb {
         }
     }
 
+    /// What a verb is at that has no steps to count.
+    fn doing(&self) -> Option<&'static str> {
+        match self {
+            Verb::Split(_) => Some("dealing out"),
+            Verb::Check(_) => Some("checking"),
+            Verb::Report(_) => Some("drawing"),
+            Verb::Convert(_) => Some("converting"),
+            Verb::Devices(_) => Some("looking for devices"),
+            Verb::Generate(_) => Some("generating"),
+            _ => None,
+        }
+    }
+
     fn run(self) -> Result<ExitCode, Error> {
+        let _shown = self.doing().map(progress::Progress::waiting);
         match self {
             Verb::Plan(verb) => verb.run(),
             Verb::Replay(verb) => verb.run(),

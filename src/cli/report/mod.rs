@@ -13,7 +13,6 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::progress::Progress;
 use super::{MapForm, Part, io, print, words};
 use crate::Error;
 use data::Facts;
@@ -65,23 +64,18 @@ impl Report {
             io::check_writable(out, inputs())?;
         }
         let (mut lead, mut tiles, mut sections) = (Vec::new(), Vec::new(), Vec::new());
-        let progress = Progress::new(4, "steps");
         if let Some(loads) = &self.loads {
             if self.plans.is_empty() {
                 return Err(words::needed("PLAN", "a plan or map: eplb plan LOADS ... --out PLAN makes one"));
             }
             let facts = Facts::gather(loads, &self.part, &self.plans, &self.maps, self.expert_bytes)?;
-            progress.step();
             lead = facts.lead();
             tiles = facts.tiles();
             sections.extend(layers::sections(&facts));
-            progress.step();
             sections.extend(curves::windows(&facts)?);
         }
-        progress.step();
         sections.extend(self.replay.as_deref().map(curves::replay).transpose()?);
         sections.extend(self.advice.as_deref().map(curves::advice).transpose()?);
-        drop(progress);
         self.write(&lead, &tiles, &sections)
     }
 
