@@ -204,8 +204,7 @@ mod tests {
         let options = Preset::FAST.options();
         let planner = Planner::new(DeviceChoice::Cpu).unwrap();
         let counts: Vec<u64> = (0..6 * 32).map(|i| (i * 6661) % 97 + 1).collect();
-        let running =
-            planner.plan(&Loads::from_counts(6, 32, &counts).unwrap(), &cluster, &options).unwrap();
+        let running = planner.plan(&Loads::from_counts(6, 32, &counts).unwrap(), &cluster, &options).unwrap();
         let last = Arc::new(Mutex::new(None));
         let heard = last.clone();
         let planner = planner.with_progress(move |told| *heard.lock().unwrap() = told.mean_gap_ppm);

@@ -12,6 +12,7 @@ use super::traffic::parse_dispatch;
 use super::{Limits, Outlook, Part, bound_effort, complain, format_of, io, parse_format, print, words};
 use crate::check::{self, Quality};
 use crate::maps::{MapFile, PlanFormat, bytes_of_plan};
+use crate::params::to_map;
 use crate::rebalance::{Proposal, RebalanceOptions, Rebalancer, Strategy};
 use crate::trace::Window;
 use crate::{
@@ -144,6 +145,8 @@ pub struct Plan {
 pub(super) struct Made {
     pub(super) replan: Replan,
     pub(super) strategy: Option<Strategy>,
+    /// The balancedness of the map that runs, on the same loads; where it fits the cluster.
+    pub(super) before: Option<f64>,
 }
 
 impl Plan {
@@ -184,6 +187,7 @@ impl Plan {
         let progress = Progress::new(0, "layers");
         let mut made = self.make(&cluster, previous.as_ref(), &progress)?;
         made.replan.set_bound(bound_effort(self.tight_bound));
+        made.before = previous.as_ref().and_then(|map| balancedness_of(map, made.replan.plan()));
         let plan = made.replan.plan();
         let greedy = self.greedy(plan)?;
         let spread = if gone.is_empty() { None } else { Some(self.spread(plan, gpus)?) };
@@ -306,7 +310,7 @@ impl Plan {
                 rebalancer.apply(previous.clone())?;
             }
             let Proposal { replan, strategy, .. } = rebalancer.propose()?;
-            return Ok(Made { replan, strategy: Some(strategy) });
+            return Ok(Made { replan, strategy: Some(strategy), before: None });
         }
         let windows = self.loads.iter().map(|file| self.part.read(file)).collect::<Result<Vec<_>, _>>()?;
         let weights = self.weights.clone().unwrap_or_else(|| vec![1.0; windows.len()]);
@@ -323,7 +327,7 @@ impl Plan {
             }
             (None, None) => Replan::from(planner.plan(&loads, cluster, &options)?),
         };
-        Ok(Made { replan, strategy: None })
+        Ok(Made { replan, strategy: None, before: None })
     }
 
     /// The preset's options, or these where none is given, with what the flags change.
@@ -346,6 +350,13 @@ impl Plan {
         options.dispatch = self.dispatch.unwrap_or(options.dispatch);
         Ok(options)
     }
+}
+
+/// The balancedness of the map that runs on the loads of a plan.
+fn balancedness_of(map: &PreviousMap, plan: &crate::Plan) -> Option<f64> {
+    let mean = Loads::from_f64(plan.layers(), plan.experts(), plan.loads().values()).ok()?;
+    let rows: Vec<i32> = to_map(&map.rows(plan.cluster())).collect();
+    check::score(&mean, plan.cluster(), &rows).ok().map(|quality| quality.balancedness())
 }
 
 /// What `--preset help` prints: what a user wants, and apart from it the programs that this planner is measured against.

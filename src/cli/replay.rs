@@ -101,7 +101,9 @@ impl ReplayTrace {
         let names = [names, vec!["oracle", "greedy", "never move"]].concat();
         let rows = {
             let progress = Progress::of_rows(names, windows.len().saturating_sub(1), "windows");
-            replay(&planner, &windows, &cluster, &setup, |plan| progress.step_with(|| plan.quality().mean_gap()))?
+            replay(&planner, &windows, &cluster, &setup, |plan| {
+                progress.step_with(|| plan.quality().mean_gap())
+            })?
         };
         print(&if self.json {
             self.json_report(&windows, &rows).to_string()

@@ -302,7 +302,7 @@ fn homes(facts: &Facts, layer: usize) -> Chart {
         .with_name(
             "homes",
             &format!("Where the hottest experts of layer {name} live"),
-            "The layer in which the plan is least even.",
+            "The layer in which the plan is least even. A square: that GPU holds the expert.",
         )
         .with_table(table)
 }
@@ -327,10 +327,10 @@ fn moves(facts: &Facts) -> Option<Section> {
         })
         .collect();
     let names: Vec<String> = runs.iter().map(|run| run_name(|layer| facts.layer_name(layer), run)).collect();
-    let chart = |value: fn(&(usize, usize, usize)) -> usize, unit: &str| {
+    let chart = |value: &dyn Fn(&(usize, usize, usize)) -> f64, unit: &str| {
         let says = |(name, sum): (&String, &(usize, usize, usize))| {
             let text = format!("layer {name}: {} slots{}, {} rounds", sum.0, bytes(sum.0), sum.2);
-            (value(sum) as f64, text)
+            (value(sum), text)
         };
         let values: Vec<(f64, String)> = names.iter().zip(&sums).map(says).collect();
         let columns: Vec<String> = runs.iter().map(|run| facts.layer_name(run.start)).collect();
@@ -350,8 +350,12 @@ fn moves(facts: &Facts) -> Option<Section> {
         .collect();
     let total: usize = layers.iter().map(|layer| layer.slots).sum();
     let hint = if facts.expert_bytes == 0 { " --expert-bytes tells them in bytes." } else { "" };
-    let slots = chart(|sum| sum.0, "slots").with_table(table);
-    let rounds = chart(|sum| sum.2, "rounds");
+    let (each, unit) = match facts.expert_bytes {
+        0 => (1.0, "slots"),
+        bytes => (bytes as f64, "bytes"),
+    };
+    let slots = chart(&|sum| sum.0 as f64 * each, unit).with_table(table);
+    let rounds = chart(&|sum| sum.2 as f64, "rounds");
     Some(Section {
         title: "Moves from the previous plan",
         text: vec![format!(
@@ -361,8 +365,16 @@ fn moves(facts: &Facts) -> Option<Section> {
         )],
         key: vec![],
         charts: vec![
-            slots.with_name("moves", "Slots that move", "Each bar tells its bytes."),
-            rounds.with_name("rounds", "Rounds of transfers", "Numbers: in the table beside."),
+            slots.with_name(
+                "moves",
+                &format!("{} that move", capital(unit)),
+                "From the previous plan, layer by layer.",
+            ),
+            rounds.with_name(
+                "rounds",
+                "Rounds of transfers",
+                "In each a GPU deals with one other. Numbers: beside what moves.",
+            ),
         ],
     })
 }

@@ -1,5 +1,6 @@
 //! `eplb report`: plans, replays and advice as a page to look at.
 
+mod alone;
 mod curves;
 pub mod data;
 mod layers;
@@ -90,9 +91,11 @@ impl Report {
         }
         if let Some(folder) = &self.svg {
             std::fs::create_dir_all(folder).map_err(|error| Error::write(folder, error))?;
-            for chart in sections.iter().flat_map(|section| &section.charts) {
-                let path: &Path = &folder.join(format!("{}.svg", chart.name));
-                io::write(path, chart.file(style::CHARTS).as_bytes())?;
+            for section in sections {
+                for chart in &section.charts {
+                    let path: &Path = &folder.join(format!("{}.svg", chart.name));
+                    io::write(path, alone::file(chart, &section.key).as_bytes())?;
+                }
             }
             print(&format!("{}: {} charts", folder.display(), count(sections)));
         }

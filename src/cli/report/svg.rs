@@ -10,8 +10,8 @@ pub struct Chart {
     /// What is seen, in a sentence.
     pub note: String,
     /// Width and height of the view box.
-    size: (f64, f64),
-    body: String,
+    pub(super) size: (f64, f64),
+    pub(super) body: String,
     pub table: Table,
     /// What the keyboard goes through.
     pub marks: Marks,
@@ -144,21 +144,6 @@ impl Chart {
             "<svg viewBox=\"0 0 {width} {height}\" role=\"img\" aria-label=\"{}\">{}</svg>",
             escaped(&format!("{}. {}", self.title, self.note)),
             self.body
-        )
-    }
-
-    /// As a file of its own.
-    pub fn file(&self, style: &str) -> String {
-        let (width, height) = self.size;
-        // Not every viewer sizes by style.
-        let body = self.body.replace("<rect x=\"", "<rect width=\"1\" height=\"1\" x=\"");
-        format!(
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 -24 {width} {}\" width=\"{width}\">\
-             <style>{style}</style><rect y=\"-24\" width=\"{width}\" height=\"{}\" class=\"paper\"/>\
-             <text x=\"8\" y=\"-6\" class=\"title\">{}</text>{body}</svg>\n",
-            height + 24.0,
-            height + 24.0,
-            escaped(&self.title)
         )
     }
 }
