@@ -75,6 +75,7 @@ struct Row {
     time: f64,
     /// The time of each layer, in the same unit.
     layers: Vec<f64>,
+    with_load: usize,
 }
 
 impl Advise {
@@ -141,6 +142,7 @@ impl Advise {
             worst: quality.max_over_mean(),
             time: mean(&layers),
             layers,
+            with_load: quality.layers.len() - quality.layers_without_load(),
             cluster,
         }
     }
@@ -275,10 +277,10 @@ impl<'a> Advice<'a> {
         command + " --out plan.json"
     }
 
-    /// Slots of a GPU beyond the least, all layers together.
+    /// Slots of a GPU beyond the least, all layers with load together: others have no experts.
     fn more_slots(&self, rows: &[Row], row: &Row) -> usize {
         let least = rows.iter().map(|row| row.cluster.slots_per_gpu()).min().unwrap_or(0);
-        (row.cluster.slots_per_gpu() - least) * row.layers.len()
+        (row.cluster.slots_per_gpu() - least) * row.with_load
     }
 
     fn json(&self, rows: &[Row]) -> Value {
