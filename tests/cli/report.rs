@@ -75,7 +75,7 @@ fn a_page_of_94_layers_on_32_gpus_is_one_small_file_that_needs_no_other() {
     let (tags, words) = elements(&page);
     let count = |name: &str| tags.iter().filter(|tag| tag.split(' ').next() == Some(name)).count();
     assert_eq!(count("figure"), 14);
-    assert_eq!(count("details"), 13, "a table beside every chart, one for both of moves");
+    assert_eq!(count("details"), 14, "a table beside every chart");
     // A cell for every GPU of a layer that is not even: more than half are not in the trivial placement.
     assert!(count("rect") > 94 * 16);
     for part in [
@@ -103,6 +103,18 @@ fn a_page_of_94_layers_on_32_gpus_is_one_small_file_that_needs_no_other() {
         let chart = std::fs::read_to_string(file).unwrap();
         assert_self_contained(&chart);
         assert!(chart.starts_with("<svg xmlns=") && chart.contains("<title>"));
+        // What colours mean, where there are several; and what the page says of the chart.
+        let name = file.file_stem().unwrap().to_str().unwrap();
+        let (_, words) = elements(&chart);
+        let wanted = match name {
+            _ if name.starts_with("load-") => "1.05 to 1.15",
+            "replicas" => "6 replicas and more",
+            _ => "",
+        };
+        for key in ["1.05 to 1.15", "6 replicas and more"] {
+            assert_eq!(words.contains(key), key == wanted, "{name}: {key}");
+        }
+        assert_eq!(words.contains("Dashed: an even spread"), name.starts_with("sorted-"), "{name}");
     }
 }
 

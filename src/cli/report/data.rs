@@ -175,7 +175,7 @@ impl Facts {
         let told = |dispatch| check::traffic(&self.loads, &self.cluster, &view.map, dispatch).ok();
         let nearest = told(Dispatch::Nearest).filter(|_| self.cluster.num_nodes() > 1)?;
         let text = format!(
-            "of tokens, {} on their GPU, if dealt to the nearest replica; balancedness {:.4} so",
+            "of tokens, {} on their GPU, where the nearest replica serves them; balancedness is then {:.4}",
             percent(nearest.on_gpu()),
             nearest.balancedness()
         );
@@ -185,11 +185,13 @@ impl Facts {
     pub fn tiles(&self) -> Vec<Tile> {
         let [trivial, greedy, .., plan] = self.views.as_slice() else { return Vec::new() };
         let number = |view: &View| format!("{:.4}", self.balancedness(view));
+        let before = self.transfers.as_ref().and_then(|_| self.views.iter().rev().nth(1));
+        let before = before.map_or(String::new(), |view| format!("previous plan {}, ", number(view)));
         let mut tiles: Vec<Tile> = vec![
             (
                 "balancedness",
                 number(plan),
-                format!("trivial {}, greedy {}; 1 is even", number(trivial), number(greedy)),
+                format!("{before}trivial {}, greedy {}; 1 is even", number(trivial), number(greedy)),
             ),
             (
                 "above the bound",

@@ -54,7 +54,9 @@ fn gpus(facts: &Facts) -> Section {
             "A layer is done when its busiest GPU is. Trivial is expert after expert, then the first ones again: what runs \
              before any plan. Greedy is DeepSeek's rule, which may hold an expert twice on a GPU."
                 .into(),
-            "Colours: the load of a GPU over the mean of its layer. Point at a cell for the number, or press Tab and the arrow keys: L is the layer, G the GPU.".into(),
+            "Colours: the load of a GPU over the mean of its layer. Point at a cell for the number, or press Tab and the arrow keys: L is the layer, G the GPU."
+                .to_string()
+                + if facts.quality.layers_without_load() > 0 { " Layers without load are grey." } else { "" },
         ],
         key: HEAT.iter().enumerate().map(|(at, &class)| (class, text(at))).collect(),
         charts,
@@ -348,6 +350,9 @@ fn moves(facts: &Facts) -> Option<Section> {
             vec![name.clone(), sum.0.to_string(), sum.1.to_string(), sum.2.to_string(), bytes]
         })
         .collect();
+    let mut of_rounds = Table::new(&["layer", "rounds"]);
+    of_rounds.rows =
+        names.iter().zip(&sums).map(|(name, sum)| vec![name.clone(), sum.2.to_string()]).collect();
     let total: usize = layers.iter().map(|layer| layer.slots).sum();
     let hint = if facts.expert_bytes == 0 { " --expert-bytes tells them in bytes." } else { "" };
     let (each, unit) = match facts.expert_bytes {
@@ -355,7 +360,7 @@ fn moves(facts: &Facts) -> Option<Section> {
         bytes => (bytes as f64, "bytes"),
     };
     let slots = chart(&|sum| sum.0 as f64 * each, unit).with_table(table);
-    let rounds = chart(&|sum| sum.2 as f64, "rounds");
+    let rounds = chart(&|sum| sum.2 as f64, "rounds").with_table(of_rounds);
     Some(Section {
         title: "Moves from the previous plan",
         text: vec![format!(
@@ -370,11 +375,7 @@ fn moves(facts: &Facts) -> Option<Section> {
                 &format!("{} that move", capital(unit)),
                 "From the previous plan, layer by layer.",
             ),
-            rounds.with_name(
-                "rounds",
-                "Rounds of transfers",
-                "In each a GPU deals with one other. Numbers: beside what moves.",
-            ),
+            rounds.with_name("rounds", "Rounds of transfers", "In each a GPU deals with one other."),
         ],
     })
 }

@@ -315,7 +315,7 @@ fn outline(width: f64, height: f64) -> String {
 /// Four lines across, and what they stand for.
 fn y_axis(least: f64, most: f64, width: f64) -> String {
     let digits = match most - least {
-        span if span >= 20.0 => 0,
+        span if span >= 20.0 || (least.fract() == 0.0 && (span / 4.0).fract() == 0.0) => 0,
         span if span >= 2.0 => 1,
         span if span >= 0.2 => 2,
         _ => 3,
@@ -368,7 +368,7 @@ fn x_labels(columns: &[String], width: f64, height: f64, middle: f64) -> String 
 /// What the two axes are.
 fn axis_names((x, y): (&str, &str), width: f64, height: f64) -> String {
     format!(
-        "<text x=\"{:.1}\" y=\"{:.1}\" class=\"mid name\">{}</text><text x=\"2\" y=\"10\" class=\"name\">{}</text>",
+        "<text x=\"{:.1}\" y=\"{:.1}\" class=\"mid name\">{}</text><text x=\"8\" y=\"10\" class=\"name\">{}</text>",
         LEFT + width / 2.0,
         TOP + height + 26.0,
         escaped(x),
