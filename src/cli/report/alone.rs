@@ -34,6 +34,7 @@ pub fn file(chart: &Chart, key: &[(&str, String)]) -> String {
     let (keys, below) = squares(if is_used { key } else { &[] }, width, height);
     // Not every viewer sizes by style.
     let body = chart.body.replace("<rect x=\"", "<rect width=\"1\" height=\"1\" x=\"");
+    let body = body.replace("<circle cx", "<circle r=\"2.5\" cx");
     let all = above + below;
     format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 -{above} {width} {all}\" width=\"{width}\">\

@@ -40,9 +40,10 @@ fn run_name(names: impl Fn(usize) -> String, run: &std::ops::Range<usize>) -> St
 
 /// The load of GPUs: all of them, and sorted.
 fn gpus(facts: &Facts) -> Section {
-    let top = facts.views.iter().filter_map(|view| profile(facts, view).first().copied()).fold(1.0, f64::max);
+    let shown = || facts.views.iter().filter(|view| !view.is_old);
+    let top = shown().filter_map(|view| profile(facts, view).first().copied()).fold(1.0, f64::max);
     let pair = |view| [heat(facts, view), sorted(facts, view, top)];
-    let charts = facts.views.iter().flat_map(pair).collect();
+    let charts = shown().flat_map(pair).collect();
     let text = |at: usize| match at {
         0 => format!("under {}", STEPS[0]),
         8 => format!("{} and more", STEPS[7]),
@@ -84,7 +85,9 @@ fn heat(facts: &Facts, view: &View) -> Chart {
                     _ if most == 0.0 => "",
                     class => class,
                 };
-                (class.to_string(), format!("L{name} G{}: {most:.2}", run_name(gpu, gpus)))
+                // There are thousands of these: a page is small where they are short.
+                let colon = if run.len() * gpus.len() > 1 { ":" } else { "" };
+                (class.to_string(), format!("L{name} G{}{colon} {most:.2}", run_name(gpu, gpus)))
             });
             (name.clone(), cells.collect())
         })
@@ -121,18 +124,18 @@ fn heat(facts: &Facts, view: &View) -> Chart {
         .with_table(table)
 }
 
-/// The numbers of a row of GPUs, four at a time behind the name of the first: short, as there are many rows.
+/// The numbers of a row of GPUs, eight at a time behind the name of the first: short, as there are many rows.
 fn row_says(name: &str, cells: &[Cell]) -> String {
     let begin = format!("L{name} ");
     let parts = cells.iter().map(|(_, says)| says.strip_prefix(&begin).unwrap_or(says));
-    let parts: Vec<(&str, &str)> = parts.filter_map(|says| says.split_once(": ")).collect();
-    let four = |four: &[(&str, &str)]| {
-        let numbers: Vec<&str> = four.iter().map(|(_, number)| *number).collect();
-        format!("{}: {}", four[0].0, numbers.join(" "))
+    let parts: Vec<(&str, &str)> = parts.filter_map(|says| says.rsplit_once(' ')).collect();
+    let several = |several: &[(&str, &str)]| {
+        let numbers: Vec<&str> = several.iter().map(|(_, number)| *number).collect();
+        format!("{}: {}", several[0].0.trim_end_matches(':'), numbers.join(" "))
     };
     // A cell of several GPUs has a name of its own.
-    let most = if parts.iter().any(|(name, _)| name.contains(' ')) { 1 } else { 4 };
-    format!("L{name} {}", parts.chunks(most).map(four).collect::<Vec<_>>().join(", "))
+    let most = if parts.iter().any(|(name, _)| name.contains(' ')) { 1 } else { 8 };
+    format!("L{name} {}", parts.chunks(most).map(several).collect::<Vec<_>>().join(", "))
 }
 
 /// The heaviest GPU over the mean, the second, and so on: means over the layers with load.
@@ -234,7 +237,7 @@ fn hot_experts(facts: &Facts) -> Section {
             let (layer, name) = (run.start, facts.layer_name(run.start));
             let cells = facts.hottest(layer).into_iter().take(hot).map(|expert| {
                 let (count, share) = (facts.homes(layer, expert).len(), facts.share(layer, expert) * 100.0);
-                (shade(count).into(), format!("L{name} expert {expert}: {count} replicas, {share:.2} %"))
+                (shade(count).into(), format!("L{name} E{expert}: {count} x, {share:.2} %"))
             });
             (name.clone(), cells.collect())
         })
@@ -265,7 +268,11 @@ fn hot_experts(facts: &Facts) -> Section {
         }
     }
     let counts = heat_map(&rows, &columns, ("experts of a layer, the hottest first", "layer"), None, says)
-        .with_name("replicas", "Replicas of hot experts", "How often the plan holds each of them.")
+        .with_name(
+            "replicas",
+            "Replicas of hot experts",
+            "How often the plan holds each of them. L is the layer, E the expert; then its part of the load.",
+        )
         .with_table(table);
     let text = |count: usize| match count {
         1 => "1 replica".to_string(),

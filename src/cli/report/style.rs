@@ -21,7 +21,7 @@ svg .title{font-size:13px;font-weight:600}
 .line{fill:none;stroke-width:1.5}
 .s0 .line{stroke:var(--s0);stroke-dasharray:2 2}.s1 .line{stroke:var(--s1)}.s2 .line{stroke:var(--s2);stroke-dasharray:7 3}.s3 .line{stroke:var(--s3);stroke-width:2.5}.s4 .line{stroke:var(--s4)}.s5 .line{stroke:var(--s5)}.s6 .line{stroke:var(--s6);stroke-dasharray:9 3 2 3}.bound .line{stroke:var(--ink);stroke-dasharray:4 3}
 .limit .line{stroke-width:1.5;stroke-dasharray:4 3}
-circle{fill-opacity:0}
+circle{r:2.5px;fill-opacity:0}
 circle:hover{fill-opacity:1;fill:var(--ink)}
 ";
 

@@ -89,7 +89,8 @@ impl Chart {
 
     /// What a page lays over the chart: a group of radio buttons, which browsers step through by the arrow keys without
     /// any script. They are seen while they have the focus alone, and let the pointer through to the marks below them.
-    pub fn keys(&self) -> String {
+    /// `group` is theirs alone.
+    pub fn keys(&self, group: &str) -> String {
         let Marks { rows, area, says } = &self.marks;
         if says.is_empty() {
             return String::new();
@@ -109,8 +110,7 @@ impl Chart {
         );
         for (at, says) in says.iter().enumerate() {
             text += &format!(
-                "<label><input type=\"radio\" name=\"{}\" style=\"--i:{at}\"/><span>{}</span></label>",
-                self.name,
+                "<label><input type=\"radio\" name=\"{group}\" style=\"--i:{at}\"/><span>{}</span></label>",
                 escaped(says)
             );
         }
@@ -262,7 +262,7 @@ pub fn lines(lines: &[Line], columns: &[String], axes: (&str, &str)) -> Chart {
             pen = 'L';
             let says = format!("{}, {} {}: {value:.4}", line.name, axes.0, columns.get(at).map_or("", |c| c));
             dots += &format!(
-                "<circle cx=\"{:.1}\" cy=\"{:.1}\" r=\"2.5\"><title>{}</title></circle>",
+                "<circle cx=\"{:.1}\" cy=\"{:.1}\"><title>{}</title></circle>",
                 x(at),
                 y(*value),
                 escaped(&says)
