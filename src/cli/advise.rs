@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::progress::Progress;
 use super::report::data::{bytes_text, trivial};
-use super::{Part, mean_and_most, print};
+use super::{Part, mean_and_most, print, words};
 use crate::check::{self, Quality};
 use crate::{Cluster, DeviceChoice, Error, Loads, Planner, Preset, bound};
 
@@ -41,8 +41,8 @@ pub struct Advise {
     /// Groups of experts that are routed together
     #[arg(long, default_value_t = 1)]
     groups: usize,
-    /// Bytes of an expert's weights, to tell what replicas cost
-    #[arg(long, default_value_t = 0)]
+    /// Bytes of an expert's weights, as 44040192 or 42MiB, to tell what replicas cost
+    #[arg(long, default_value_t = 0, value_parser = words::parse_bytes)]
     expert_bytes: u64,
     /// Heaviest GPU over mean from which a layer gets slower. The default is of published measurements, which the guide's
     /// page "How many replicas" names: measure it on your engine

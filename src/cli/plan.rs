@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
-use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 
 use super::progress::Progress;
 use super::traffic::parse_dispatch;
@@ -47,8 +47,8 @@ pub struct Plan {
     pub(super) previous: Option<PathBuf>,
     #[command(flatten)]
     limits: Limits,
-    /// Bytes of an expert's weights, at most 8 GiB, to tell what must be transferred
-    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=1 << 33))]
+    /// Bytes of an expert's weights, as 44040192 or 42MiB, to tell what must be transferred
+    #[arg(long, default_value_t = 0, value_parser = words::parse_bytes)]
     pub(super) expert_bytes: u64,
     #[command(flatten)]
     part: Part,
@@ -169,10 +169,15 @@ impl Plan {
         let gone: BTreeSet<usize> = self.without_gpus.iter().copied().collect();
         let remain = gpus.saturating_sub(gone.len());
         let previous = previous.map(|map| self.start(map, gpus)).transpose()?;
-        let each = self.slots_per_gpu.or(previous.as_ref().and_then(PreviousMap::slots_per_gpu));
+        // A map that does not tell its GPUs is of as many.
+        let fits = |map: &PreviousMap| gpus > 0 && map.slots().is_multiple_of(gpus);
+        let told = |map: &PreviousMap| map.slots_per_gpu().or(fits(map).then(|| map.slots() / gpus));
+        let each = self.slots_per_gpu.or(previous.as_ref().and_then(told));
         let replicas =
             self.replicas.or(each.filter(|_| previous.is_some()).map(|each| each.saturating_mul(remain)));
-        let replicas = replicas.ok_or_else(|| words::needed("--replicas", "replicas of a layer"))?;
+        let replicas = replicas.ok_or_else(|| {
+            words::needed("--replicas", "replicas of a layer; eplb advise LOADS --gpus P tells how many pay")
+        })?;
         let cluster = words::cluster(replicas, self.groups, self.nodes, remain, self.slots_per_gpu)?;
         self.check_options(&cluster)?;
         let inputs = || self.loads.iter().chain(&self.previous);
@@ -361,7 +366,6 @@ fn balancedness_of(map: &PreviousMap, plan: &crate::Plan) -> Option<f64> {
 
 /// What `--preset help` prints: what a user wants, and apart from it the programs that this planner is measured against.
 fn presets() -> String {
-    let is_lineage = |preset: &Preset| preset.name().starts_with("gen") || preset.name().starts_with("rec");
     let (lineage, own): (Vec<Preset>, Vec<Preset>) = Preset::all().partition(is_lineage);
     let line = |preset: &Preset| format!("  {:9} {}", preset.name(), preset.summary());
     let lines = |presets: &[Preset]| presets.iter().map(line).collect::<Vec<_>>().join("\n");
@@ -373,9 +377,14 @@ fn presets() -> String {
     )
 }
 
-/// `default`, `fast` and so on, and `help`.
+fn is_lineage(preset: &Preset) -> bool {
+    preset.name().starts_with("gen") || preset.name().starts_with("rec")
+}
+
+/// `default`, `fast` and so on, and `help`, which alone tells of earlier programs.
 fn parse_preset() -> PossibleValuesParser {
-    PossibleValuesParser::new(Preset::all().map(Preset::name).chain(["help"]))
+    let value = |preset: Preset| PossibleValue::new(preset.name()).hide(is_lineage(&preset));
+    PossibleValuesParser::new(Preset::all().map(value).chain([PossibleValue::new("help")]))
 }
 
 /// A heaviest GPU over the mean, in millionths.

@@ -82,6 +82,10 @@ impl ReplayTrace {
         let history = read_layers(&self.trace, self.layers.as_ref(), &self.form)?;
         let windows: Vec<Loads> =
             (0..history.windows()).map(|w| history.loads(Window::Index(w))).collect::<Result<_, _>>()?;
+        if windows.len() < 2 {
+            let rule = "is not at least 2: a replay plans on one and scores on the next (eplb plan is for one alone)";
+            return Err(Error::invalid("windows of the trace", windows.len(), rule));
+        }
         let cluster = words::cluster(self.replicas, self.groups, self.nodes, self.gpus, self.slots_per_gpu)?;
         words::check_experts(&cluster, history.experts(), self.slots_per_gpu)?;
         let planner = Planner::new(self.device.clone())?;

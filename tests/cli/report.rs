@@ -103,7 +103,7 @@ fn a_page_of_94_layers_on_32_gpus_is_one_small_file_that_needs_no_other() {
     let files: Vec<_> = std::fs::read_dir(charts).unwrap().flatten().map(|entry| entry.path()).collect();
     assert_eq!(files.len(), 14);
     for file in files {
-        let chart = std::fs::read_to_string(file).unwrap();
+        let chart = std::fs::read_to_string(&file).unwrap();
         assert_self_contained(&chart);
         assert!(chart.starts_with("<svg xmlns=") && chart.contains("<title>"));
         // What colours mean, where there are several; and what the page says of the chart.

@@ -92,8 +92,7 @@ fn heat(facts: &Facts, view: &View) -> Chart {
             (name.clone(), cells.collect())
         })
         .collect();
-    let mut table =
-        Table::new(&["layer", "lightest GPU", "mean", "heaviest GPU", "heaviest / mean", "which"]);
+    let mut table = Table::new(&["layer", "lightest GPU", "heaviest GPU", "which", "heaviest / mean"]);
     table.rows = (0..facts.layers().min(MOST_LAYERS))
         .map(|layer| {
             let row = facts.gpus(view, layer);
@@ -103,10 +102,9 @@ fn heat(facts: &Facts, view: &View) -> Chart {
             vec![
                 facts.layer_name(layer),
                 format!("{least:.0}"),
-                format!("{mean:.0}"),
                 format!("{most:.0}"),
-                if mean > 0.0 { format!("{:.3}", most / mean) } else { "-".into() },
                 which.to_string(),
+                if mean > 0.0 { format!("{:.3}", most / mean) } else { "-".into() },
             ]
         })
         .collect();
@@ -237,7 +235,7 @@ fn hot_experts(facts: &Facts) -> Section {
             let (layer, name) = (run.start, facts.layer_name(run.start));
             let cells = facts.hottest(layer).into_iter().take(hot).map(|expert| {
                 let (count, share) = (facts.homes(layer, expert).len(), facts.share(layer, expert) * 100.0);
-                (shade(count).into(), format!("L{name} E{expert}: {count} x, {share:.2} %"))
+                (shade(count).into(), format!("L{name} E{expert} x{count}, {share:.2} %"))
             });
             (name.clone(), cells.collect())
         })
@@ -246,7 +244,7 @@ fn hot_experts(facts: &Facts) -> Section {
         let layer = run.start;
         let each = facts.hottest(layer).into_iter().take(hot).map(|expert| {
             let share = facts.share(layer, expert) * 100.0;
-            format!("{expert}: {} x, {share:.2} %", facts.homes(layer, expert).len())
+            format!("{expert} x{}, {share:.2} %", facts.homes(layer, expert).len())
         });
         format!("L{} experts {}", facts.layer_name(layer), each.collect::<Vec<_>>().join("; "))
     };
@@ -271,7 +269,7 @@ fn hot_experts(facts: &Facts) -> Section {
         .with_name(
             "replicas",
             "Replicas of hot experts",
-            "How often the plan holds each of them. L is the layer, E the expert; then its part of the load.",
+            "How often the plan holds each of them. L is the layer, E the expert, x how often; then its part of the load.",
         )
         .with_table(table);
     let text = |count: usize| match count {

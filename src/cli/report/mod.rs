@@ -46,8 +46,8 @@ pub struct Report {
     /// What `eplb advise --json` printed: its chart
     #[arg(long, value_name = "FILE")]
     advice: Option<PathBuf>,
-    /// Bytes of an expert's weights, to tell what is transferred
-    #[arg(long, default_value_t = 0)]
+    /// Bytes of an expert's weights, as 44040192 or 42MiB, to tell what is transferred
+    #[arg(long, default_value_t = 0, value_parser = words::parse_bytes)]
     expert_bytes: u64,
     /// Page to write: one file that needs no other
     #[arg(long, short, required_unless_present = "svg")]

@@ -15,7 +15,7 @@ svg .title{font-size:13px;font-weight:600}
 .cells rect{width:1px;height:1px}
 .h0{fill:var(--h0)}.h1{fill:var(--h1)}.h2{fill:var(--h2)}.h3{fill:var(--h3)}.h4{fill:var(--h4)}.h5{fill:var(--h5)}.h6{fill:var(--h6)}.h7{fill:var(--h7)}.h8{fill:var(--h8)}
 .bar{fill:var(--s3)}
-.bar:hover,.cells rect:hover{opacity:.7}
+.bar :hover,.cells rect:hover{opacity:.7}
 .axis,.grid{fill:none;stroke:var(--rule)}
 .mark{stroke:var(--ink);stroke-dasharray:4 3}
 .line{fill:none;stroke-width:1.5}

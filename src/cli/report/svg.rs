@@ -214,10 +214,10 @@ pub fn bars(
     let most = values.iter().map(|(value, _)| *value).fold(top, f64::max);
     let step = width / values.len().max(1) as f64;
     let y = |value: f64| TOP + HEIGHT * (1.0 - if most > 0.0 { value / most } else { 0.0 });
-    let mut body = y_axis(0.0, most, width);
+    let mut body = y_axis(0.0, most, width) + "<g class=\"bar\">";
     for (at, (value, says)) in values.iter().enumerate() {
         body += &format!(
-            "<path class=\"bar\" d=\"M{:.1} {:.1}h{:.1}V{:.1}h-{:.1}z\"><title>{}</title></path>",
+            "<path d=\"M{:.1} {:.1}h{:.1}V{}h-{:.1}z\"><title>{}</title></path>",
             LEFT + at as f64 * step,
             y(*value),
             (step * 0.88).max(0.5),
@@ -226,6 +226,7 @@ pub fn bars(
             escaped(says)
         );
     }
+    body += "</g>";
     if let Some(mark) = mark {
         body += &format!("<path class=\"mark\" d=\"M{LEFT} {:.1}h{width}\"/>", y(mark));
     }
