@@ -12,7 +12,6 @@ use super::traffic::parse_dispatch;
 use super::{Limits, Outlook, Part, bound_effort, complain, format_of, io, parse_format, print, words};
 use crate::check::{self, Quality};
 use crate::maps::{MapFile, PlanFormat, bytes_of_plan};
-use crate::params::to_map;
 use crate::rebalance::{Proposal, RebalanceOptions, Rebalancer, Strategy};
 use crate::trace::Window;
 use crate::{
@@ -360,8 +359,9 @@ impl Plan {
 /// The balancedness of the map that runs on the loads of a plan.
 fn balancedness_of(map: &PreviousMap, plan: &crate::Plan) -> Option<f64> {
     let mean = Loads::from_f64(plan.layers(), plan.experts(), plan.loads().values()).ok()?;
-    let rows: Vec<i32> = to_map(&map.rows(plan.cluster())).collect();
-    check::score(&mean, plan.cluster(), &rows).ok().map(|quality| quality.balancedness())
+    check::score(&mean, plan.cluster(), &map.map_on(plan.cluster()))
+        .ok()
+        .map(|quality| quality.balancedness())
 }
 
 /// What `--preset help` prints: what a user wants, and apart from it the programs that this planner is measured against.
