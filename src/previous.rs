@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::cluster::Cluster;
 use crate::error::Error;
 use crate::loads::{self, Loads};
-use crate::params::FREE;
+use crate::params::{FREE, to_map};
 use crate::plan::Placement;
 
 /// The expert of each slot as it runs now, `[layers][slots]`: what an engine reports, before it is held against a
@@ -132,6 +132,11 @@ impl PreviousMap {
             return Err(Error::InvalidPlan { layer: at / self.slots, rule });
         }
         Ok(())
+    }
+
+    /// The map on the slots of a cluster, `[layers][slots]`, -1 where a slot is free.
+    pub(crate) fn map_on(&self, cluster: &Cluster) -> Vec<i32> {
+        to_map(&self.rows(cluster)).collect()
     }
 
     /// The map in the slots of a cluster, as the planner has maps: GPUs beyond are gone, and those that lack are new. Of

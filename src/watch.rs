@@ -65,8 +65,9 @@ pub struct Progress {
     /// Layers of the call.
     pub layers: usize,
     /// [`crate::check::Quality::mean_gap`] of the layers that are planned, in millionths, but for those of the first half second
-    /// of a call. It is that of the search: what is done to the plan after it can lower it. `None` while no such layer has
-    /// load; and in [`crate::Planner::replan`], where the moves that are allowed are spread over layers once all are searched.
+    /// of a call. It is that of the search: what is done to the plan after it can lower it, and in
+    /// [`crate::Planner::replan`] a limit on the moves of all layers together, which are shared out once all layers are
+    /// searched, can raise it. `None` while no such layer has load.
     pub mean_gap_ppm: Option<u32>,
 }
 
@@ -136,13 +137,6 @@ impl Attempt<'_> {
         }
     }
 
-    /// Tells that a layer is searched whose plan is not known yet.
-    pub fn finish(&self) {
-        if let Some(tell) = &self.watch.progress {
-            self.tell(tell, 1, &[]);
-        }
-    }
-
     /// Tells that layers are planned: those from `first` on, with the expert of each of their slots, -1 where it is free.
     pub fn finish_as(&self, first: usize, map: impl Iterator<Item = i32>) {
         if let Some(tell) = &self.watch.progress {
@@ -201,6 +195,25 @@ mod tests {
             let gap = (plan.quality().mean_gap() * 1e6).round() as u32;
             assert_eq!(*last.lock().unwrap(), Some(gap), "{preset}");
             assert!(gap > 0, "{preset}");
+        }
+    }
+
+    #[test]
+    fn a_replan_tells_the_gap_too() {
+        let (loads, cluster) = call();
+        let options = Preset::FAST.options();
+        let planner = Planner::new(DeviceChoice::Cpu).unwrap();
+        let counts: Vec<u64> = (0..6 * 32).map(|i| (i * 6661) % 97 + 1).collect();
+        let running = planner.plan(&Loads::from_counts(6, 32, &counts).unwrap(), &cluster, &options).unwrap();
+        let last = Arc::new(Mutex::new(None));
+        let heard = last.clone();
+        let planner = planner.with_progress(move |told| *heard.lock().unwrap() = told.mean_gap_ppm);
+        for per_layer in [None, Some(crate::MaxMoves::Slots(2))] {
+            let limits = crate::MoveLimits { max_moves_per_layer: per_layer, ..Default::default() };
+            let replan = planner.replan(&loads, &cluster, running.placement(), &options, &limits).unwrap();
+            let gap = (replan.plan().quality().mean_gap() * 1e6).round() as u32;
+            assert_eq!(*last.lock().unwrap(), Some(gap), "{per_layer:?}");
+            assert!(gap > 0);
         }
     }
 

@@ -411,7 +411,11 @@ fn replays_compare_with_an_oracle_the_greedy_rule_and_staying() {
         ..ReplayOptions::default()
     };
     let mut steps = 0;
-    let rows = replay(&planner(), &trace, &cluster, &setup, || steps += 1).unwrap();
+    let rows = replay(&planner(), &trace, &cluster, &setup, |plan| {
+        steps += 1;
+        assert_eq!(plan.layers(), 2);
+    });
+    let rows = rows.unwrap();
     let names: Vec<&str> = rows.iter().map(|row| row.name.as_str()).collect();
     assert_eq!(names, ["forecast", "oracle", "greedy", "never move"]);
     assert_eq!(steps, 4 * 5);
@@ -423,9 +427,9 @@ fn replays_compare_with_an_oracle_the_greedy_rule_and_staying() {
     assert_eq!((rows[0].milliseconds.scores.len(), rows[0].moved.scores.len()), (3, 2));
     assert!(rows[3].moved.scores.is_empty() && rows[2].moved.mean() > 0.3);
     setup.interval = 0;
-    assert!(replay(&planner(), &trace, &cluster, &setup, || {}).is_err());
+    assert!(replay(&planner(), &trace, &cluster, &setup, |_| {}).is_err());
     setup.interval = 1;
-    assert!(replay(&planner(), &trace[..1], &cluster, &setup, || {}).is_err());
+    assert!(replay(&planner(), &trace[..1], &cluster, &setup, |_| {}).is_err());
 }
 
 #[test]

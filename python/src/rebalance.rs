@@ -130,7 +130,7 @@ pub fn replay<'py>(
     };
     let windows: Vec<core::Loads> = windows.into_iter().map(|loads| loads.0).collect();
     let rows =
-        planner.get().run(py, |planner| rebalance::replay(planner, &windows, &cluster.0, &replay, || ()))?;
+        planner.get().run(py, |planner| rebalance::replay(planner, &windows, &cluster.0, &replay, |_| ()))?;
     rows.iter().map(|row| row_dict(py, row)).collect()
 }
 

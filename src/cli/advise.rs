@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::progress::Progress;
 use super::report::data::{bytes_text, trivial};
-use super::{Part, mean_and_most, print};
+use super::{Part, mean_and_most, print, words};
 use crate::check::{self, Quality};
 use crate::{Cluster, DeviceChoice, Error, Loads, Planner, Preset, bound};
 
@@ -41,12 +41,17 @@ pub struct Advise {
     /// Groups of experts that are routed together
     #[arg(long, default_value_t = 1)]
     groups: usize,
-    /// Bytes of an expert's weights, to tell what replicas cost
-    #[arg(long, default_value_t = 0)]
+    /// Bytes of an expert's weights, as 44040192 or 42MiB, to tell what replicas cost
+    #[arg(long, default_value_t = 0, value_parser = words::parse_bytes)]
     expert_bytes: u64,
-    /// Heaviest GPU over mean from which a layer gets slower: measure it on your engine
+    /// Heaviest GPU over mean from which a layer gets slower. The default is of published measurements, which the guide's
+    /// page "How many replicas" names: measure it on your engine
     #[arg(long, default_value_t = 1.05, value_parser = parse_knee)]
     knee: f64,
+    /// How much longer a step takes for each 1 of heaviest GPU over mean above the knee: 0.33 is a third of an even step; then
+    /// times are of whole steps [default: 1 / knee, that of the experts' part of a step alone]
+    #[arg(long, value_parser = parse_slope)]
+    slope: Option<f64>,
     /// auto, cpu, gpu, an index or a part of a name (see `eplb devices`)
     #[arg(long, default_value = "auto")]
     device: DeviceChoice,
@@ -70,6 +75,7 @@ struct Row {
     time: f64,
     /// The time of each layer, in the same unit.
     layers: Vec<f64>,
+    with_load: usize,
 }
 
 impl Advise {
@@ -78,7 +84,7 @@ impl Advise {
         let options = self.preset.parse::<Preset>()?.options();
         let clusters = self.clusters(&loads)?;
         let planner = Planner::new(self.device.clone())?;
-        let names = clusters.iter().map(|cluster| format!("{} replicas", cluster.num_replicas()));
+        let names = clusters.iter().map(|cluster| format!("now {} replicas", cluster.num_replicas()));
         let progress = Progress::of_rows(names.collect::<Vec<_>>(), 1, "plans");
         let mut rows = Vec::new();
         for cluster in clusters {
@@ -86,7 +92,7 @@ impl Advise {
             let bounds = bound::lower_bounds(&loads, &cluster);
             let quality = check::score(&loads, &cluster, plan.physical_to_logical())?.with_bounds(&bounds);
             rows.push(self.row(cluster, &quality));
-            progress.step();
+            progress.step_with(|| quality.mean_gap());
         }
         drop(progress);
         let Some(first) = rows.first() else {
@@ -136,13 +142,19 @@ impl Advise {
             worst: quality.max_over_mean(),
             time: mean(&layers),
             layers,
+            with_load: quality.layers.len() - quality.layers_without_load(),
             cluster,
         }
     }
 
-    /// The time of a layer's experts over that of an even spread: flat up to the knee, then it grows with the heaviest GPU.
+    /// The time of a layer over that of an even spread: flat up to the knee, then it grows with the heaviest GPU.
     fn slow(&self, ratio: f64) -> f64 {
-        (ratio / self.knee).max(1.0)
+        1.0 + (ratio - self.knee).max(0.0) * self.slope.unwrap_or(1.0 / self.knee)
+    }
+
+    /// What times are of.
+    fn timed(&self) -> &'static str {
+        if self.slope.is_some() { "a step" } else { "the experts' part of a step" }
     }
 
     /// The time of the trivial placement without further replicas.
@@ -182,8 +194,9 @@ impl<'a> Advice<'a> {
         let mut advice = Self { ask, now, best, says: Vec::new(), spread: None, command: None };
         if 1.0 - least / now < NOTICED {
             advice.says.push(format!(
-                "Not worth it: experts where they are by default take {:.1} % longer than an even spread at a knee of {}, \
-                 and no number of replicas up to {} makes that part of a step {} % shorter.",
+                "Not worth it: where experts are by default, {} takes {:.1} % longer than at an even spread (knee {}), and no \
+                 number of replicas up to {} makes it {} % shorter.",
+                ask.timed(),
                 (now - 1.0) * 100.0,
                 ask.knee,
                 rows.iter().map(replicas).max().unwrap_or(0),
@@ -192,16 +205,23 @@ impl<'a> Advice<'a> {
             return advice;
         }
         advice.says.push(format!(
-            "Take {} replicas on {} GPUs: the experts' part of a step gets {:.1} % shorter than without balancing (at most: \
-             what is not experts does not change).",
+            "Take {} replicas on {} GPUs: {} gets {:.1} % shorter than without balancing{}.",
             replicas(row),
             ask.gpus,
-            gain * 100.0
+            ask.timed(),
+            gain * 100.0,
+            match ask.slope {
+                Some(_) => "",
+                None => ", and a whole step by less: --slope tells by how much",
+            }
         ));
         let more = rows.iter().any(|other| replicas(other) > replicas(row));
         if more {
             let left = (row.time - least).max(0.0) / now * 100.0;
-            advice.says.push(format!("More replicas bring at most {left:.1} % more."));
+            advice.says.push(match left {
+                ..0.05 => "More replicas bring nothing more.".to_string(),
+                _ => format!("More replicas bring at most {left:.1} % more."),
+            });
         }
         if row.time <= 1.0 + 1e-9 {
             advice.says.push(format!(
@@ -257,11 +277,10 @@ impl<'a> Advice<'a> {
         command + " --out plan.json"
     }
 
-    /// Bytes that a row's replicas take on a GPU beyond the least, all layers together.
-    fn more_bytes(&self, rows: &[Row], row: &Row) -> u128 {
+    /// Slots of a GPU beyond the least, all layers with load together: others have no experts.
+    fn more_slots(&self, rows: &[Row], row: &Row) -> usize {
         let least = rows.iter().map(|row| row.cluster.slots_per_gpu()).min().unwrap_or(0);
-        let slots = (row.cluster.slots_per_gpu() - least) * row.layers.len();
-        slots as u128 * u128::from(self.ask.expert_bytes)
+        (row.cluster.slots_per_gpu() - least) * row.with_load
     }
 
     fn json(&self, rows: &[Row]) -> Value {
@@ -271,11 +290,12 @@ impl<'a> Advice<'a> {
                 "nodes": row.cluster.num_nodes(), "policy": row.cluster.policy().name(),
                 "balancedness": row.balancedness, "limit": row.limit, "max_over_mean": row.worst,
                 "time": row.time, "gain": 1.0 - row.time / self.now,
-                "more_bytes_per_gpu": u64::try_from(self.more_bytes(rows, row)).unwrap_or(u64::MAX),
+                "more_bytes_per_gpu": (self.more_slots(rows, row) as u64).saturating_mul(self.ask.expert_bytes),
             })
         };
         json!({
             "knee": self.ask.knee,
+            "slope": self.ask.slope,
             "trivial_time": self.now,
             "rows": rows.iter().map(row).collect::<Vec<_>>(),
             "worth_it": self.command.is_some(),
@@ -292,10 +312,10 @@ impl<'a> Advice<'a> {
             "replicas", "nodes", "slots/GPU", "balancedness", "limit", "worst max", "time", "memory a GPU"
         )];
         for (at, row) in rows.iter().enumerate() {
-            let memory = match (self.ask.expert_bytes, self.more_bytes(rows, row)) {
-                (0, _) => "?".to_string(),
-                (_, 0) => "least".to_string(),
-                (_, bytes) => format!("+{}", bytes_text(bytes)),
+            let memory = match (self.more_slots(rows, row), self.ask.expert_bytes) {
+                (0, _) => "least".to_string(),
+                (slots, 0) => format!("+{slots} experts"),
+                (slots, bytes) => format!("+{}", bytes_text(slots as u128 * u128::from(bytes))),
             };
             let take = if self.command.is_some() && at == self.best { "  <- take" } else { "" };
             lines.push(format!(
@@ -310,8 +330,10 @@ impl<'a> Advice<'a> {
             ));
         }
         lines.push(format!(
-            "limit: no plan is more balanced. worst max: heaviest GPU over mean, worst layer. time: the experts' part of a step, \
-             as a part of its time without balancing; a layer gets slower once its heaviest GPU is {} times the mean (--knee).",
+            "limit: no plan is more balanced. worst max: heaviest GPU over mean, worst layer. time: {}, as a part of its time \
+             without balancing; a layer gets slower once its heaviest GPU is {} times the mean (--knee). memory a GPU: beyond the \
+             least, all layers.",
+            self.ask.timed(),
             self.ask.knee
         ));
         lines.push(String::new());
@@ -323,6 +345,11 @@ impl<'a> Advice<'a> {
 
 fn mean(values: &[f64]) -> f64 {
     if values.is_empty() { 1.0 } else { values.iter().sum::<f64>() / values.len() as f64 }
+}
+
+fn parse_slope(text: &str) -> Result<f64, String> {
+    let slope = text.parse::<f64>().ok().filter(|slope| *slope > 0.0 && *slope <= 1.0);
+    slope.ok_or_else(|| "is not above 0 and at most 1".to_string())
 }
 
 fn parse_knee(text: &str) -> Result<f64, String> {

@@ -110,6 +110,7 @@ fn colour(text: &str) -> String {
 }
 
 fn to_standard_output(bytes: &[u8]) {
+    progress::clear();
     let mut out = std::io::stdout().lock();
     if let Err(error) = out.write_all(bytes).and_then(|()| out.flush()) {
         // The first one tells most.
@@ -119,6 +120,7 @@ fn to_standard_output(bytes: &[u8]) {
 
 /// Prints a line to standard error. Nothing can be done where that is closed.
 pub fn complain(text: &str) {
+    progress::clear();
     let _ = writeln!(std::io::stderr(), "eplb: {}", plain(text));
 }
 

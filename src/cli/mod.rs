@@ -26,6 +26,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::error::{ContextKind, ErrorKind};
 use clap::{Args, Parser, Subcommand};
 
 use crate::bound::BoundEffort;
@@ -308,7 +309,21 @@ impl Verb {
         }
     }
 
+    /// What a verb is at that has no steps to count.
+    fn doing(&self) -> Option<&'static str> {
+        match self {
+            Verb::Split(_) => Some("dealing out"),
+            Verb::Check(_) => Some("checking"),
+            Verb::Report(_) => Some("drawing"),
+            Verb::Convert(_) => Some("converting"),
+            Verb::Devices(_) => Some("looking for devices"),
+            Verb::Generate(_) => Some("generating"),
+            _ => None,
+        }
+    }
+
     fn run(self) -> Result<ExitCode, Error> {
+        let _shown = self.doing().map(progress::Progress::waiting);
         match self {
             Verb::Plan(verb) => verb.run(),
             Verb::Replay(verb) => verb.run(),
@@ -333,8 +348,15 @@ pub fn main() -> ExitCode {
     progress::end_on_interrupt();
     let done = match Command::try_parse() {
         Ok(command) => pool::run(command.verb.threads(), || command.verb.run()).and_then(|done| done),
+        // Nothing was asked for: what can be, on standard error.
+        Err(help) if help.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            let _ = help.print();
+            return ExitCode::from(BAD_INPUT);
+        }
         Err(error) if error.use_stderr() => {
-            complain(&words::of_parser(&error));
+            let word = error.get(ContextKind::InvalidSubcommand);
+            let said = word.and_then(|word| words::of_unknown_verb(&word.to_string()));
+            complain(&said.unwrap_or_else(|| words::of_parser(&error)));
             return ExitCode::from(BAD_INPUT);
         }
         Err(help) => {

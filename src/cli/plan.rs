@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
-use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 
 use super::progress::Progress;
 use super::traffic::parse_dispatch;
@@ -46,8 +46,8 @@ pub struct Plan {
     pub(super) previous: Option<PathBuf>,
     #[command(flatten)]
     limits: Limits,
-    /// Bytes of an expert's weights, at most 8 GiB, to tell what must be transferred
-    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=1 << 33))]
+    /// Bytes of an expert's weights, as 44040192 or 42MiB, to tell what must be transferred
+    #[arg(long, default_value_t = 0, value_parser = words::parse_bytes)]
     pub(super) expert_bytes: u64,
     #[command(flatten)]
     part: Part,
@@ -144,6 +144,8 @@ pub struct Plan {
 pub(super) struct Made {
     pub(super) replan: Replan,
     pub(super) strategy: Option<Strategy>,
+    /// The balancedness of the map that runs, on the same loads; where it fits the cluster.
+    pub(super) before: Option<f64>,
 }
 
 impl Plan {
@@ -166,10 +168,15 @@ impl Plan {
         let gone: BTreeSet<usize> = self.without_gpus.iter().copied().collect();
         let remain = gpus.saturating_sub(gone.len());
         let previous = previous.map(|map| self.start(map, gpus)).transpose()?;
-        let each = self.slots_per_gpu.or(previous.as_ref().and_then(PreviousMap::slots_per_gpu));
+        // A map that does not tell its GPUs is of as many.
+        let fits = |map: &PreviousMap| gpus > 0 && map.slots().is_multiple_of(gpus);
+        let told = |map: &PreviousMap| map.slots_per_gpu().or(fits(map).then(|| map.slots() / gpus));
+        let each = self.slots_per_gpu.or(previous.as_ref().and_then(told));
         let replicas =
             self.replicas.or(each.filter(|_| previous.is_some()).map(|each| each.saturating_mul(remain)));
-        let replicas = replicas.ok_or_else(|| words::needed("--replicas", "replicas of a layer"))?;
+        let replicas = replicas.ok_or_else(|| {
+            words::needed("--replicas", "replicas of a layer; eplb advise LOADS --gpus P tells how many pay")
+        })?;
         let cluster = words::cluster(replicas, self.groups, self.nodes, remain, self.slots_per_gpu)?;
         self.check_options(&cluster)?;
         let inputs = || self.loads.iter().chain(&self.previous);
@@ -184,6 +191,7 @@ impl Plan {
         let progress = Progress::new(0, "layers");
         let mut made = self.make(&cluster, previous.as_ref(), &progress)?;
         made.replan.set_bound(bound_effort(self.tight_bound));
+        made.before = previous.as_ref().and_then(|map| balancedness_of(map, made.replan.plan()));
         let plan = made.replan.plan();
         let greedy = self.greedy(plan)?;
         let spread = if gone.is_empty() { None } else { Some(self.spread(plan, gpus)?) };
@@ -306,7 +314,7 @@ impl Plan {
                 rebalancer.apply(previous.clone())?;
             }
             let Proposal { replan, strategy, .. } = rebalancer.propose()?;
-            return Ok(Made { replan, strategy: Some(strategy) });
+            return Ok(Made { replan, strategy: Some(strategy), before: None });
         }
         let windows = self.loads.iter().map(|file| self.part.read(file)).collect::<Result<Vec<_>, _>>()?;
         let weights = self.weights.clone().unwrap_or_else(|| vec![1.0; windows.len()]);
@@ -323,7 +331,7 @@ impl Plan {
             }
             (None, None) => Replan::from(planner.plan(&loads, cluster, &options)?),
         };
-        Ok(Made { replan, strategy: None })
+        Ok(Made { replan, strategy: None, before: None })
     }
 
     /// The preset's options, or these where none is given, with what the flags change.
@@ -348,9 +356,16 @@ impl Plan {
     }
 }
 
+/// The balancedness of the map that runs on the loads of a plan.
+fn balancedness_of(map: &PreviousMap, plan: &crate::Plan) -> Option<f64> {
+    let mean = Loads::from_f64(plan.layers(), plan.experts(), plan.loads().values()).ok()?;
+    check::score(&mean, plan.cluster(), &map.map_on(plan.cluster()))
+        .ok()
+        .map(|quality| quality.balancedness())
+}
+
 /// What `--preset help` prints: what a user wants, and apart from it the programs that this planner is measured against.
 fn presets() -> String {
-    let is_lineage = |preset: &Preset| preset.name().starts_with("gen") || preset.name().starts_with("rec");
     let (lineage, own): (Vec<Preset>, Vec<Preset>) = Preset::all().partition(is_lineage);
     let line = |preset: &Preset| format!("  {:9} {}", preset.name(), preset.summary());
     let lines = |presets: &[Preset]| presets.iter().map(line).collect::<Vec<_>>().join("\n");
@@ -362,9 +377,14 @@ fn presets() -> String {
     )
 }
 
-/// `default`, `fast` and so on, and `help`.
+fn is_lineage(preset: &Preset) -> bool {
+    preset.name().starts_with("gen") || preset.name().starts_with("rec")
+}
+
+/// `default`, `fast` and so on, and `help`, which alone tells of earlier programs.
 fn parse_preset() -> PossibleValuesParser {
-    PossibleValuesParser::new(Preset::all().map(Preset::name).chain(["help"]))
+    let value = |preset: Preset| PossibleValue::new(preset.name()).hide(is_lineage(&preset));
+    PossibleValuesParser::new(Preset::all().map(value).chain([PossibleValue::new("help")]))
 }
 
 /// A heaviest GPU over the mean, in millionths.

@@ -35,6 +35,7 @@ impl Plan {
         }
         if self.previous.is_some() {
             let moves = made.replan.moves();
+            report["previous_balancedness"] = json!(made.before);
             report["moves"] = json!({
                 "changed_slots": moves.changed_slots, "received": moves.received, "repairs": moves.repairs,
                 "slots": moves.slots, "share": moves.share(),
@@ -71,16 +72,20 @@ impl Plan {
         let windows = several_windows(plan)?;
         // What it is compared with: the greedy rule moves what it likes, and knows of one window.
         let greedy_is = match (self.previous.is_some(), windows.is_empty()) {
-            (true, _) => "greedy, free to move all",
+            (true, _) => "greedy, which may move all",
             (false, false) => "greedy on the mean",
             (false, true) => "greedy",
         };
         let mut rows = report(plan, of_all_gpus.fingerprint(), (greedy, greedy_is));
+        if let Some(before) = made.before {
+            rows.insert(4, ("before the moves", format!("{before:.5}")));
+        }
         if self.previous.is_none() {
             rows.extend(duplicates_win(plan, greedy));
         }
-        rows.splice(6..6, shape(plan)?.into_iter().chain(foreign_row(plan)));
-        rows.splice(4..4, self.served(plan).rows()?);
+        let after = 4 + usize::from(made.before.is_some());
+        rows.splice(after + 2..after + 2, shape(plan)?.into_iter().chain(foreign_row(plan)));
+        rows.splice(after..after, self.served(plan).rows()?);
         if !windows.is_empty() {
             rows.insert(
                 3,

@@ -34,9 +34,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub fn end_on_interrupt() {
     let end = || {
         let kept = lock(&KEPT);
-        if let Some(bar) = lock(&BAR).take() {
-            bar.finish_and_clear();
-        }
+        clear();
         let text = match kept.as_slice() {
             [] => "no file was written".to_string(),
             files => format!("{} was written before, and is whole", files.join(", ")),
@@ -97,7 +95,14 @@ impl Progress {
             }
         });
         let progress = Self { bar, rows, steps, unit };
-        progress.say_row();
+        progress.say_row("");
+        progress
+    }
+
+    /// Of work whose steps are not known: what it is, and how long it takes so far.
+    pub fn waiting(what: &'static str) -> Self {
+        let progress = Self::show(Vec::new(), 1, "", "{msg}, {left}");
+        progress.bar.set_message(what);
         progress
     }
 
@@ -114,7 +119,7 @@ impl Progress {
             bar.set_position(told.layers_done as u64);
             // The layers that are done: a plan is made layer by layer, and nothing is known of the others.
             if let Some(gap) = told.mean_gap_ppm {
-                bar.set_prefix(format!("layers (mean gap {:.4} %)", f64::from(gap) / 1e4));
+                bar.set_prefix(format!("layers{}", gap_text(f64::from(gap) / 1e6)));
             }
             bar.set_message(if told.layers_done == told.layers { "planned, judging: " } else { "" });
         })
@@ -123,16 +128,37 @@ impl Progress {
     /// One step is done.
     pub fn step(&self) {
         self.bar.inc(1);
-        self.say_row();
+        self.say_row("");
+    }
+
+    /// One step is done, with this mean gap of its plan, which is computed where it is seen.
+    pub fn step_with(&self, gap: impl FnOnce() -> f64) {
+        let gap = if self.bar.is_hidden() { String::new() } else { gap_text(gap()) };
+        self.bar.inc(1);
+        self.say_row(&gap);
     }
 
     /// Tells which row is gone through, and how far that is.
-    fn say_row(&self) {
+    fn say_row(&self, gap: &str) {
         let done = usize::try_from(self.bar.position()).unwrap_or(usize::MAX);
         let (row, step) = (done.checked_div(self.steps), done.checked_rem(self.steps));
         if let Some((name, step)) = row.and_then(|row| self.rows.get(row)).zip(step) {
-            self.bar.set_message(format!("{name}: {step}/{} {}", self.steps, self.unit));
+            self.bar.set_message(match self.steps {
+                1 => format!("{done}/{} {}{gap}, {name}", self.rows.len(), self.unit),
+                steps => format!("{name}: {step}/{steps} {}{gap}", self.unit),
+            });
         }
+    }
+}
+
+fn gap_text(gap: f64) -> String {
+    format!(" (mean gap {})", super::percent(gap))
+}
+
+/// Takes the bar away, before anything else is printed.
+pub fn clear() {
+    if let Some(bar) = lock(&BAR).take() {
+        bar.finish_and_clear();
     }
 }
 
@@ -147,8 +173,6 @@ fn tell_time_left(state: &ProgressState, text: &mut dyn std::fmt::Write) {
 
 impl Drop for Progress {
     fn drop(&mut self) {
-        let mut shown = lock(&BAR);
-        self.bar.finish_and_clear();
-        *shown = None;
+        clear();
     }
 }

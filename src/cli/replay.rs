@@ -82,6 +82,10 @@ impl ReplayTrace {
         let history = read_layers(&self.trace, self.layers.as_ref(), &self.form)?;
         let windows: Vec<Loads> =
             (0..history.windows()).map(|w| history.loads(Window::Index(w))).collect::<Result<_, _>>()?;
+        if windows.len() < 2 {
+            let rule = "is not at least 2: a replay plans on one and scores on the next (eplb plan is for one alone)";
+            return Err(Error::invalid("windows of the trace", windows.len(), rule));
+        }
         let cluster = words::cluster(self.replicas, self.groups, self.nodes, self.gpus, self.slots_per_gpu)?;
         words::check_experts(&cluster, history.experts(), self.slots_per_gpu)?;
         let planner = Planner::new(self.device.clone())?;
@@ -101,7 +105,9 @@ impl ReplayTrace {
         let names = [names, vec!["oracle", "greedy", "never move"]].concat();
         let rows = {
             let progress = Progress::of_rows(names, windows.len().saturating_sub(1), "windows");
-            replay(&planner, &windows, &cluster, &setup, || progress.step())?
+            replay(&planner, &windows, &cluster, &setup, |plan| {
+                progress.step_with(|| plan.quality().mean_gap())
+            })?
         };
         print(&if self.json {
             self.json_report(&windows, &rows).to_string()
@@ -116,7 +122,7 @@ impl ReplayTrace {
     fn report(&self, windows: &[Loads], rows: &[ReplayRow]) -> String {
         let mut lines = vec![
             format!(
-                "{}: {} windows of {} layers x {} experts; {} replicas on {} GPUs in {} nodes; {}, {}",
+                "{}: {} windows of {} layers x {} experts; {} replicas on {} GPUs in {} node{}; {}, {}",
                 self.trace.display(),
                 windows.len(),
                 windows[0].layers(),
@@ -124,13 +130,14 @@ impl ReplayTrace {
                 self.replicas,
                 self.gpus,
                 self.nodes,
+                if self.nodes == 1 { "" } else { "s" },
                 if self.fresh { "fresh plans" } else { "from the plan that runs" },
                 match self.interval {
                     1 => "a plan every window".to_string(),
                     interval => format!("a plan every {interval} windows"),
                 },
             ),
-            format!("{:<19} {:^26} {:^27}", "", "balancedness of GPUs", "of replicas"),
+            format!("{:<19} {:^26} {:^27}", "", "balancedness of GPUs", "of single replicas"),
             format!(
                 "{:<19} {:>8} {:>8} {:>8} {:>9} {:>8} {:>8} {:>8} {:>9}",
                 "", "mean", "worst", "p5", "mean", "worst", "p5", "moved", "ms a plan"
@@ -152,9 +159,10 @@ impl ReplayTrace {
             ));
         }
         lines.push(
-            "Scores are of the window after those a plan was made from: its mean load over its heaviest, 1 is even; p5: one window in \
-             twenty is worse. Replicas weigh the counts alone. moved: slots whose GPU gets another expert, a plan. oracle: plans for \
-             the window itself, which nobody knows; oracle and greedy plan anew and may move all."
+            "Every plan is scored on the window after those it was made from. balancedness: mean over heaviest, 1 is even, of GPUs or of \
+             single replicas; worst: of all windows; p5: one window in twenty is worse. moved: slots whose GPU gets another expert, \
+             at each new plan. ms a plan: time to make it. oracle: made for the window that it is scored on, which nobody knows \
+             before; oracle and greedy (DeepSeek's rule, on the last window) may move all."
                 .into(),
         );
         lines.join("\n")

@@ -79,6 +79,32 @@ pub fn of_parser(error: &clap::Error) -> String {
     format!("{line}; --help tells more")
 }
 
+/// The first word of a command line, where it is no verb.
+pub fn of_unknown_verb(word: &str) -> Option<String> {
+    let is_file = std::path::Path::new(word).exists();
+    is_file.then(|| {
+        format!(
+            "{word} is a file, not a command: `eplb advise {word} --gpus N` tells how many replicas it needs, `eplb plan {word} \
+             --gpus N --replicas R` makes a plan; --help lists all commands"
+        )
+    })
+}
+
+/// A number of bytes: 44040192, 42MiB, 44MB or 44M.
+pub fn parse_bytes(text: &str) -> Result<u64, String> {
+    const MOST: f64 = (1u64 << 33) as f64;
+    let units = [("Ki", 10), ("Mi", 20), ("Gi", 30)].map(|(name, bits)| (name, (1u64 << bits) as f64));
+    let units = units.into_iter().chain([("k", 1e3), ("K", 1e3), ("M", 1e6), ("G", 1e9)]);
+    let bare = text.strip_suffix('B').unwrap_or(text).trim_end();
+    let of_unit = |(name, unit): (&str, f64)| Some((bare.strip_suffix(name)?, unit));
+    let (number, unit) = units.into_iter().find_map(of_unit).unwrap_or((bare, 1.0));
+    let bytes = number.trim_end().parse::<f64>().ok().map(|number| number * unit);
+    let bytes = bytes.filter(|bytes| (0.0..=MOST).contains(bytes) && bytes.fract() == 0.0);
+    bytes
+        .map(|bytes| bytes as u64)
+        .ok_or_else(|| "is not a number of bytes up to 8 GiB, such as 44040192 or 42MiB".into())
+}
+
 /// An option that is needed, and what it is.
 pub fn needed(option: &str, what: &str) -> Error {
     Error::invalid(option, "", format!("is needed: {what}"))
@@ -157,6 +183,18 @@ fn either(what: &str, below: Option<usize>, above: Option<usize>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bytes_may_have_a_unit() {
+        let good =
+            [("0", 0), ("44040192", 44_040_192), ("42MiB", 44_040_192), ("1.5 kB", 1500), ("8Gi", 1 << 33)];
+        for (text, bytes) in good {
+            assert_eq!(parse_bytes(text), Ok(bytes), "{text}");
+        }
+        for bad in ["", "B", "MB", "-1", "0.5", "nan", "inf", "9GiB", "1e30", "4 4"] {
+            assert!(parse_bytes(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn errors_name_options_and_what_would_do() {

@@ -2,7 +2,9 @@
 //!
 //! - [`problem`]: what to give the planner, and what it refuses;
 //! - [`quick_start`]: a first plan, from the command line and from code;
-//! - [`report`]: how many replicas to choose, and pages to look at;
+//! - [`replicas`]: how many replicas to choose, and whether balancing pays;
+//! - [`report`]: a page to look at, and how to read it;
+//! - [`formats`]: the files that are read and written, and how each is recognised;
 //! - [`serving`]: plans over time, what to set, and what it brings;
 //! - [`locality`]: copies spread over nodes, and how tokens find them;
 //! - [`foreign`]: some replicas outside the home node of their group;
@@ -24,9 +26,19 @@ pub mod quick_start {
     #![doc = include_str!("quick_start.md")]
 }
 
-/// How many replicas to choose, and pages to look at.
+/// How many replicas to choose, and whether balancing pays.
+pub mod replicas {
+    #![doc = include_str!("replicas.md")]
+}
+
+/// A page to look at, and how to read it.
 pub mod report {
     #![doc = include_str!("report.md")]
+}
+
+/// The files that are read and written, and how each is recognised.
+pub mod formats {
+    #![doc = include_str!("formats.md")]
 }
 
 /// Plans over time: what to set, and what it brings.

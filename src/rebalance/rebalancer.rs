@@ -9,7 +9,6 @@ use crate::error::Error;
 use crate::loads::{Loads, check_same_layers};
 use crate::moves;
 use crate::outlook::scenarios;
-use crate::params::to_map;
 use crate::plan::Plan;
 use crate::planner::{Planner, Replan};
 use crate::previous::PreviousMap;
@@ -182,7 +181,7 @@ impl Rebalancer {
 
     /// Balancedness of a map on a window; `None` where it is not a plan of this cluster.
     fn score(&self, running: &PreviousMap, window: &Loads) -> Option<f64> {
-        let map: Vec<i32> = to_map(&running.rows(&self.cluster)).collect();
+        let map = running.map_on(&self.cluster);
         check::score(window, &self.cluster, &map).ok().map(|quality| quality.balancedness())
     }
 
@@ -230,7 +229,7 @@ impl Rebalancer {
             let rule = "is not at least 1: tell which one runs by `apply` first";
             return Err(Error::invalid("maps that run", 0, rule));
         };
-        let map: Vec<i32> = to_map(&running.rows(&self.cluster)).collect();
+        let map = running.map_on(&self.cluster);
         let windows: Vec<Loads> = self.history.iter().cloned().collect();
         self.planner.on_threads(|| Shares::of_windows(&self.cluster, &map, &windows))
     }

@@ -173,7 +173,7 @@ impl ReplayRow {
 /// Replays `windows` with every strategy, then with an oracle (a fresh plan on the window it is scored on),
 /// with the greedy rule (preset `gen00`) on the last window, and with a first plan that stays for good.
 ///
-/// `progress` is told after every window of a row, `windows - 1` times for each of the rows.
+/// `progress` is told after every window of a row, `windows - 1` times for each of the rows, with the plan that ran in it.
 ///
 /// # Errors
 /// [`Error::Invalid`] where there are fewer than 2 windows, the interval is 0, or a plan cannot be made.
@@ -182,7 +182,7 @@ pub fn replay(
     windows: &[Loads],
     cluster: &Cluster,
     replay: &ReplayOptions,
-    mut progress: impl FnMut(),
+    mut progress: impl FnMut(&Plan),
 ) -> Result<Vec<ReplayRow>, Error> {
     if windows.len() < 2 {
         return Err(Error::invalid("number of windows", windows.len(), "is not at least 2"));
@@ -204,18 +204,19 @@ pub fn replay(
     ];
     for (name, options, interval, sees_next) in references {
         let mut row = ReplayRow::new(name);
-        let mut running: Option<Placement> = None;
+        let mut running: Option<Plan> = None;
         for t in 0..windows.len() - 1 {
             if t.is_multiple_of(interval) || running.is_none() {
                 let start = Instant::now();
                 let plan = planner.plan(&windows[t + usize::from(sees_next)], cluster, options)?;
-                row.add_plan(cluster, running.as_ref(), plan.placement(), start.elapsed())?;
-                running = Some(plan.placement().clone());
+                let before = running.as_ref().map(Plan::placement);
+                row.add_plan(cluster, before, plan.placement(), start.elapsed())?;
+                running = Some(plan);
             }
             if let Some(running) = &running {
-                row.add(&next(windows, t, replay)?, cluster, running)?;
+                row.add(&next(windows, t, replay)?, cluster, running.placement())?;
+                progress(running);
             }
-            progress();
         }
         rows.push(row);
     }
@@ -253,7 +254,7 @@ fn replay_strategy(
     cluster: &Cluster,
     replay: &ReplayOptions,
     options: RebalanceOptions,
-    progress: &mut impl FnMut(),
+    progress: &mut impl FnMut(&Plan),
 ) -> Result<Vec<ReplayRow>, Error> {
     let name = options.strategy.name();
     let mut row = ReplayRow::new(name);
@@ -291,8 +292,8 @@ fn replay_strategy(
                 let map = plan.physical_to_logical();
                 row.add_quality(&check::score_shares(&next, cluster, map, shares.parts())?);
             }
+            progress(plan);
         }
-        progress();
     }
     dealt.insert(0, row);
     Ok(dealt)

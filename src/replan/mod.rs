@@ -10,7 +10,7 @@ mod search;
 use crate::error::Error;
 use crate::loads::FIXED_TOTAL;
 use crate::moves::{self, MoveLimits};
-use crate::params::{FREE, Params};
+use crate::params::{FREE, Params, to_map};
 use crate::threads;
 use crate::watch::Attempt;
 use objective::Objective;
@@ -67,7 +67,11 @@ pub fn paths(
 ) -> Result<Vec<Path>, Error> {
     let small = params.node_gpus * params.nodes <= SMALL_GPUS;
     let patience = if small { SMALL_PATIENCE } else { PATIENCE };
-    each_layer(params, windows, previous, attempt, |layer, search| layer.path(limits, patience, search))
+    // The limit of all layers together is shared out once all are searched.
+    let most = most_of_layer(params, limits);
+    let best = |path: &Path| path.row(path.best(most));
+    let work = |layer: Layer<'_>, search: &mut Search| layer.path(limits, patience, search);
+    each_layer(params, windows, previous, attempt, work, best)
 }
 
 /// `rows` of all layers, `[layers][slots]`, as the objective of plans over time has them best: moves cost nothing.
@@ -81,11 +85,11 @@ pub fn polish(
     attempt: &Attempt<'_>,
 ) -> Result<Vec<u32>, Error> {
     let limits = unlimited();
-    let rows = each_layer(params, windows, rows, attempt, |layer, search| {
+    let work = |layer: Layer<'_>, search: &mut Search| {
         let path = layer.path(&limits, COLD_PATIENCE, search);
         path.row(path.states.len() - 1)
-    });
-    Ok(rows?.concat())
+    };
+    Ok(each_layer(params, windows, rows, attempt, work, Vec::clone)?.concat())
 }
 
 /// For plans that do not run yet: moves cost nothing.
@@ -105,7 +109,7 @@ pub fn connect(
     attempt: &Attempt<'_>,
 ) -> Result<Vec<u32>, Error> {
     let limits = unlimited();
-    let rows = each_layer(params, windows, rows, attempt, |layer, search| {
+    let work = |layer: Layer<'_>, search: &mut Search| {
         let parts = parts(params, layer.previous);
         if parts == params.nodes as usize {
             return layer.previous.to_vec();
@@ -116,8 +120,8 @@ pub fn connect(
         let better = (0..path.states.len()).rev().map(|state| path.row(state));
         let mut joined = better.filter(|row| peak(row) <= most && self::parts(params, row) < parts);
         joined.next().unwrap_or_else(|| layer.previous.to_vec())
-    });
-    Ok(rows?.concat())
+    };
+    Ok(each_layer(params, windows, rows, attempt, work, Vec::clone)?.concat())
 }
 
 /// How many parts the GPUs of a layer fall into that no replicas of one expert link.
@@ -138,12 +142,14 @@ fn parts(params: &Params, row: &[u32]) -> usize {
     parts
 }
 
+/// What `work` makes of every layer. Whoever watches is told of each, as the `row` that it has come to.
 fn each_layer<T: Send>(
     params: &Params,
     windows: &[u32],
     previous: &[u32],
     attempt: &Attempt<'_>,
     work: impl Fn(Layer<'_>, &mut Search) -> T + Sync,
+    row: impl Fn(&T) -> Vec<u32> + Sync,
 ) -> Result<Vec<T>, Error> {
     let experts = params.experts as usize;
     let slots = (params.node_slots * params.nodes) as usize;
@@ -154,7 +160,9 @@ fn each_layer<T: Send>(
             windows.chunks_exact(params.layers as usize * experts).map(window).collect();
         let previous = &previous[at * slots..(at + 1) * slots];
         let made = work(Layer { params, rows: rows.iter().map(|row| &row[..]).collect(), previous }, search);
-        attempt.finish();
+        // A row is made where somebody listens.
+        let row = std::iter::once_with(|| row(&made));
+        attempt.finish_as(at, row.flat_map(|row| to_map(&row).collect::<Vec<_>>()));
         Ok(made)
     });
     layers.into_iter().collect()
@@ -272,7 +280,7 @@ fn is_steeper(a: (i64, i64, usize), b: (i64, i64, usize)) -> bool {
 /// together, the states that gain most for each moved slot.
 pub fn choose(params: &Params, paths: &[Path], previous: &[u32], limits: &MoveLimits) -> Vec<Chosen> {
     let slots = (params.node_slots * params.nodes) as usize;
-    let most = limits.max_moves_per_layer.map_or(usize::MAX, |most| most.of(slots));
+    let most = most_of_layer(params, limits);
     let mut at: Vec<usize> = paths.iter().map(|path| path.best(most)).collect();
     let moves: usize = paths.iter().zip(&at).map(|(path, &state)| path.extra(state)).sum();
     if let Some(all) = limits.max_moves.map(|all| all.of(slots * paths.len())).filter(|&all| moves > all) {
@@ -293,6 +301,12 @@ pub fn choose(params: &Params, paths: &[Path], previous: &[u32], limits: &MoveLi
         }
     };
     paths.iter().zip(at).zip(rows).map(chosen).collect()
+}
+
+/// The most slots of a layer that may move.
+fn most_of_layer(params: &Params, limits: &MoveLimits) -> usize {
+    let slots = (params.node_slots * params.nodes) as usize;
+    limits.max_moves_per_layer.map_or(usize::MAX, |most| most.of(slots))
 }
 
 /// States that move `left` slots together at most, by falling gain for a slot over all layers.

@@ -76,7 +76,10 @@ impl LoadFormat {
 
     /// Why [`LoadFormat::of_path`] has none for a path.
     pub(super) fn none_of(path: &Path) -> String {
-        format!("extension {:?} is not json, jsonl, npy, npz, csv or safetensors", ending(path))
+        format!(
+            "extension {:?} is not json, jsonl, npy, npz, csv or safetensors; a load format tells what it is",
+            ending(path)
+        )
     }
 
     /// The format of bytes with no name.

@@ -122,7 +122,10 @@ impl<'de> Visitor<'de> for Root<'_> {
                         return Err(A::Error::custom("it has a field twice: layer_ids"));
                     }
                 }
-                (None, _) if field == "physical_to_logical_map" || field == "layer_list" => {
+                (None, _)
+                    if ["physical_to_logical_map", "physical_to_logical", "layer_list"]
+                        .contains(&field.as_str()) =>
+                {
                     return Err(A::Error::custom(format_args!("it has {field}: it holds a map, not loads")));
                 }
                 (None, _) => drop(fields.next_value::<IgnoredAny>()?),

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::{eplb, write};
+use super::{eplb, stdout, write};
 
 /// Commands of other programs, which a reader of the guide types there.
 const OTHERS: [&str; 1] = ["python -m sglang.launch_server"];
@@ -62,6 +62,15 @@ fn prepare(folder: &Path) {
         run(&["plan", &path(loads), "--replicas", "288", "--gpus", "32", "--out", &path(plan)]);
     }
     run(&["convert", &path("old.json"), &path("running.npy")]);
+    let (trace, loads) = (path("trace.npy"), path("loads.npy"));
+    let printed = [
+        ("replay.json", vec!["replay", &trace, "--replicas", "288"]),
+        ("advice.json", vec!["advise", &loads]),
+    ];
+    for (name, args) in printed {
+        let output = eplb(&[&args[..], &["--gpus", "32", "--json"]].concat());
+        write(folder, name, stdout(&output).as_bytes());
+    }
     let rows = (0..3).flat_map(|layer| (0..256).map(move |expert| (layer, expert, expert * 7919 % 251 + 1)));
     let rows = rows.map(|(layer, expert, count)| format!("{layer},{expert},{count}\n"));
     write(
@@ -107,5 +116,5 @@ fn every_command_of_the_guide_runs() {
         }
     }
     // Were no block found, nothing would be tested.
-    assert!(count >= 12, "{count}");
+    assert!(count >= 24, "{count}");
 }

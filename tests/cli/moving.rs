@@ -115,6 +115,6 @@ fn replays_print_a_table_json_and_csv() {
     assert!(text.contains("oracle") && text.contains("moved"), "{text}");
     assert_refused(&[&args, &["--interval", "0"][..]].concat(), "interval 0");
     let one = write(folder.path(), "one.json", b"[[1,2,3,4,5,6,7,8]]");
-    assert_refused(&[&["replay", &one], &SMALL[..]].concat(), "number of windows 1");
+    assert_refused(&[&["replay", &one], &SMALL[..]].concat(), "windows of the trace 1 is not at least 2");
     assert_refused(&[&args, &["--windows", "17"][..]].concat(), "windows 17 is not between 1 and 16");
 }

@@ -127,3 +127,36 @@ fn help_completions_and_manual_are_whole() {
     assert!(page.contains(".TH") && page.contains("max\\-replicas\\-per\\-expert"), "{page}");
     assert_refused(&["man", "fly"], "verb fly is none of this command");
 }
+
+#[test]
+fn first_steps_are_answered_with_what_would_do() {
+    let said = |output: &std::process::Output| String::from_utf8(output.stderr.clone()).unwrap();
+    let none = eplb(&[]);
+    assert_eq!(none.status.code(), Some(2));
+    assert!(said(&none).contains("Usage:") && said(&none).contains("advise"), "{}", said(&none));
+    let folder = tempfile::tempdir().unwrap();
+    let loads = write(folder.path(), "loads.json", b"[[90,30,20,10],[7,5,60,8]]");
+    assert_refused(&[&loads], "is a file, not a command: `eplb advise");
+    assert_refused(&["plan", &loads, "--gpus", "2"], "eplb advise LOADS --gpus P tells how many pay");
+    assert_refused(
+        &["advise", &loads, "--gpus", "2", "--expert-bytes", "44 apples"],
+        "such as 44040192 or 42MiB",
+    );
+    // Earlier programs are told of apart.
+    let preset = eplb(&["plan", &loads, "--preset", "gen0"]);
+    assert!(said(&preset).contains("thorough, scenarios, help]"), "{}", said(&preset));
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_string();
+    let (plan, map) = (path("plan.json"), path("map.json"));
+    let shape = ["--replicas", "6", "--gpus", "3", "--device", "cpu"];
+    assert!(eplb(&[&["plan", &loads, "--out", &plan], &shape[..]].concat()).status.success());
+    assert!(eplb(&["convert", &plan, &map, "--format", "sglang"]).status.success());
+    assert_refused(&["report", &plan, &loads, "-o", &path("page.html")], "it holds a map, not loads");
+    // The map that runs tells how many replicas there are.
+    let next = eplb(&["plan", &loads, "--previous", &map, "--gpus", "3", "--expert-bytes", "1kB"]);
+    let text = stdout(&next);
+    assert!(
+        text.contains("6 replicas on 3 GPUs") && text.contains("before the moves"),
+        "{text}{}",
+        said(&next)
+    );
+}

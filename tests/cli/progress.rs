@@ -62,6 +62,38 @@ fn a_time_limit_ends_a_plan_and_is_told() {
     );
 }
 
+/// How a command that Ctrl-C ends has to end.
+#[cfg(unix)]
+const AT_ONCE: Duration = Duration::from_millis(100);
+
+/// Starts a command, waits until `is_ready`, presses Ctrl-C; what the command said, and how long it took to end.
+#[cfg(unix)]
+fn stopped(args: &[&str], is_ready: impl Fn() -> bool) -> (std::process::Output, Duration) {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_eplb"));
+    let child = child.args(args).env("NODEVICE_SELECT", "1");
+    let child = child.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = child.spawn().unwrap();
+    // Held open: a command that reads it waits for more.
+    let input = child.stdin.take();
+    let waits = Instant::now();
+    while waits.elapsed() < Duration::from_millis(400) || !is_ready() {
+        assert!(waits.elapsed() < Duration::from_secs(60), "{args:?}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(child.try_wait().unwrap(), None, "{args:?} takes too little time");
+    let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(killed.success());
+    let start = Instant::now();
+    // The time until it has ended, not that until what it printed is read.
+    while child.try_wait().unwrap().is_none() {
+        assert!(start.elapsed() < Duration::from_secs(20), "{args:?} goes on");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let took = start.elapsed();
+    drop(input);
+    (child.wait_with_output().unwrap(), took)
+}
+
 /// Presses Ctrl-C in the midst of a command, which must end at once, print nothing, and leave what is in the folder.
 #[cfg(unix)]
 #[track_caller]
@@ -71,47 +103,70 @@ fn assert_stops(folder: &Path, args: &[&str]) {
         entries.collect::<std::collections::BTreeSet<_>>()
     };
     let before = names();
-    let mut child = Command::new(env!("CARGO_BIN_EXE_eplb"));
-    let child = child.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = child.spawn().unwrap();
-    // Held open: a command that reads it waits for more.
-    let input = child.stdin.take();
-    std::thread::sleep(Duration::from_millis(400));
-    assert_eq!(child.try_wait().unwrap(), None, "{args:?} takes too little time");
-    let start = Instant::now();
-    let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
-    assert!(killed.success());
-    let output = child.wait_with_output().unwrap();
-    drop(input);
-    // A tenth of a second, and what a busy machine adds.
-    assert!(start.elapsed() < Duration::from_secs(2), "{args:?}: {:?}", start.elapsed());
-    assert_eq!(output.status.code(), Some(130), "{args:?}");
-    let error = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(error, "eplb: stopped: no file was written\n", "{args:?}");
-    assert_eq!(output.stdout, b"", "{args:?}");
-    assert_eq!(names(), before, "{args:?}");
+    let mut times = Vec::new();
+    // A busy machine may be late; it is not so each time.
+    while times.len() < 5 && times.iter().all(|took| *took >= AT_ONCE) {
+        let (output, took) = stopped(args, || true);
+        assert_eq!(output.status.code(), Some(130), "{args:?}");
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(error, "eplb: stopped: no file was written\n", "{args:?}");
+        assert_eq!(output.stdout, b"", "{args:?}");
+        assert_eq!(names(), before, "{args:?}");
+        times.push(took);
+    }
+    assert!(times.iter().any(|took| *took < AT_ONCE), "{args:?}: {times:?}");
 }
 
 #[cfg(unix)]
 #[test]
-fn ctrl_c_ends_a_plan_a_replay_and_a_report_and_leaves_no_file() {
+fn ctrl_c_ends_every_long_command_at_once_and_leaves_no_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_string();
+    let stops = |args: &[&str]| assert_stops(folder.path(), args);
     let long = long_plan(folder.path());
-    let out = path("plan.json");
+    let out = path("out.json");
     let long: Vec<&str> = long.iter().map(String::as_str).collect();
-    assert_stops(folder.path(), &[&long[..], &["--out", &out]].concat());
+    stops(&[&long[..], &["--out", &out]].concat());
+    stops(&[&long[..], &["--out", &out, "--time-limit", "60"]].concat());
 
-    let (trace, plan, page) = (path("trace.npy"), path("before.json"), path("page.html"));
-    let generate = ["generate", "--layers", "12", "--windows", "300", "--drift", "0.2", "--out", &trace];
-    assert!(eplb(&generate).status.success());
+    let (trace, plan) = (path("trace.npy"), path("before.json"));
+    let of_trace = ["--layers", "300", "--windows", "17", "--drift", "0.2", "--out"];
+    assert!(eplb(&[&["generate"], &of_trace[..], &[&trace]].concat()).status.success());
     let shape = ["--replicas", "288", "--gpus", "32", "--device", "cpu"];
-    assert_stops(folder.path(), &[&["replay", trace.as_str()], &shape[..]].concat());
+    let made = [&["plan", &trace, "--preset", "gen00", "--allow-duplicates", "--out", &plan], &shape[..]];
+    assert!(eplb(&made.concat()).status.success());
+    let replan = ["plan", &trace, "--strategy", "scenarios", "--previous", &plan, "--out", &out];
+    stops(&[&replan[..], &shape].concat());
+    stops(&[&["replay", trace.as_str()], &shape[..]].concat());
+    stops(&["advise", &trace, "--gpus", "32", "--device", "cpu", "--preset", "thorough"]);
+    stops(&["generate", "--layers", "300", "--windows", "200", "--out", &path("new.npy")]);
+    // These take less time than a key is pressed in: here their loads are still to come.
+    stops(&["report", "-", &plan, "-o", &path("page.html"), "--svg", &path("charts")]);
+    stops(&["check", "-", &plan]);
+    stops(&["split", "-", &plan, "--out", &out]);
+    stops(&["convert", "-", &path("map.npy")]);
+    #[cfg(feature = "gpu")]
+    stops(&[&["bench", "--lineage", &trace], &shape[..]].concat());
+}
 
-    let made = [&["plan", long[1], "--out", plan.as_str()], &shape[..]].concat();
-    assert!(eplb(&made).status.success());
-    // A page is made in less time than a key is pressed: here its loads are still to come.
-    assert_stops(folder.path(), &["report", "-", &plan, "-o", &page]);
+#[cfg(unix)]
+#[test]
+fn ctrl_c_says_what_was_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_string();
+    let (loads, plan) = (path("loads.npy"), path("plan.json"));
+    assert!(eplb(&["generate", "--layers", "300", "--out", &loads]).status.success());
+    // Nobody reads what it prints after the plan is written, so it waits there.
+    let args =
+        ["plan", &loads, "--replicas", "288", "--gpus", "32", "--preset", "gen00", "--allow-duplicates"];
+    let args = [&args[..], &["--device", "cpu", "--out", &plan, "--json", "--with-map"]].concat();
+    let (output, _) = stopped(&args, || Path::new(&plan).exists());
+    assert_eq!(output.status.code(), Some(130));
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(error, format!("eplb: stopped: {plan} was written before, and is whole\n"));
+    // A plan file has a checksum.
+    let checked = eplb(&["check", &loads, &plan]);
+    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
 }
 
 /// What a command shows on a terminal, which `script` plays.
@@ -129,6 +184,39 @@ fn shown_with(variable: &str, args: &[String]) -> String {
     let output = output.expect("script, of the package bsdutils or util-linux");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
     String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Loads in many windows, and a plan of the first.
+#[cfg(target_os = "linux")]
+fn running(folder: &Path) -> [String; 2] {
+    let [trace, plan] = ["t.npy", "p.json"].map(|name| folder.join(name).to_str().unwrap().to_string());
+    let shape = ["--layers", "200", "--windows", "12", "--drift", "0.2", "--out", &trace];
+    assert!(eplb(&[&["generate"], &shape[..]].concat()).status.success());
+    let shape = ["--replicas", "288", "--gpus", "32", "--preset", "gen00", "--device", "cpu"];
+    let made = [&["plan", &trace, "--window", "0", "--allow-duplicates", "--out", &plan], &shape[..]];
+    assert!(eplb(&made.concat()).status.success());
+    [trace, plan]
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn plans_from_a_plan_replays_and_advice_tell_the_gap_so_far() {
+    let folder = tempfile::tempdir().unwrap();
+    let [trace, plan] = running(folder.path());
+    let shown = |command: String| on_terminal(&command.split(' ').map(String::from).collect::<Vec<_>>());
+    let replan =
+        format!("plan {trace} --strategy scenarios --previous {plan} --replicas 288 --gpus 32 --device cpu");
+    let text = shown(replan);
+    assert!(text.contains("/200 layers (mean gap ") && text.contains("before the moves"), "{text:?}");
+    let text =
+        shown(format!("replay {trace} --replicas 288 --gpus 32 --windows 4 --layers 0..60 --device cpu"));
+    assert!(text.contains("/11 windows (mean gap "), "{text:?}");
+    assert!(!text.contains("/200 layers"), "{text:?}");
+    let text = shown(format!("advise {trace} --gpus 32 --preset default --device cpu"));
+    assert!(text.contains("/9 plans (mean gap "), "{text:?}");
+    let out = folder.path().join("new.npy");
+    let text = shown(format!("generate --layers 300 --windows 150 --out {}", out.display()));
+    assert!(text.contains("generating, 0 s so far"), "{text:?}");
 }
 
 #[cfg(target_os = "linux")]

@@ -49,7 +49,7 @@ fn rows(fresh: bool) -> Vec<(String, [ReplayRow; 3])> {
             options: RebalanceOptions { fresh, ..RebalanceOptions::default() },
             ..ReplayOptions::default()
         };
-        let mut found = replay(&planner(), &windows, &cluster, &setup, || {}).expect("a replay");
+        let mut found = replay(&planner(), &windows, &cluster, &setup, |_| {}).expect("a replay");
         found.retain(|row| ["scenarios", "greedy", "forecast"].contains(&row.name.as_str()));
         let [ours, forecast, greedy] = <[ReplayRow; 3]>::try_from(found).expect("three rows");
         println!(

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::data::Facts;
+use super::data::{Facts, bytes_text};
 use super::page::Section;
 use super::svg::{Line, Table, lines};
 use crate::cli::mean_and_most;
@@ -96,8 +96,7 @@ pub fn replay(path: &Path) -> Result<Section, Error> {
     if columns.is_empty() {
         return Err(Error::parse(path, ParseError::content("holds no window's balancedness")));
     }
-    let mut means =
-        Table::new(&["way of planning", "balancedness", "worst window", "slots moved a plan", "ms a plan"]);
+    let mut means = Table::new(&["plans", "balancedness", "worst window", "moved", "ms a plan"]);
     let number =
         |value: &Value, digits: usize| value.as_f64().map_or("-".into(), |v| format!("{v:.digits$}"));
     means.rows = rows
@@ -120,8 +119,35 @@ pub fn replay(path: &Path) -> Result<Section, Error> {
             "Higher is better; 1 is even.",
         )
         .with_table(table_of("window", &columns, &all));
-    let text = vec![format!("Replay of {}.", root["trace"].as_str().unwrap_or("a trace"))];
+    let text = vec![
+        format!("Replay of {}.", root["trace"].as_str().unwrap_or("a trace")),
+        "Every plan is scored on the window after those it was made from. The oracle's is made for that window, which nobody \
+         knows before. Oracle and greedy (DeepSeek's rule, on the last window) may move all. Moved: slots, at each new plan."
+            .into(),
+    ];
     Ok(Section { title: "Replay", text, key: vec![], charts: vec![chart.with_summary(means)] })
+}
+
+/// What each number of replicas brings and costs.
+fn costs(rows: &[Value]) -> Table {
+    let mut table = Table::new(&["replicas", "nodes", "heaviest / mean", "time", "memory a GPU"]);
+    table.rows = rows
+        .iter()
+        .map(|row| {
+            let number = |field: &str, digits: usize| {
+                row[field].as_f64().map_or("-".into(), |value| format!("{value:.digits$}"))
+            };
+            // The gain is on the time without balancing.
+            let time =
+                row["gain"].as_f64().map_or("-".into(), |gain| format!("{:.1} %", (1.0 - gain) * 100.0));
+            let memory = match row["more_bytes_per_gpu"].as_u64() {
+                Some(bytes @ 1..) => format!("+{}", bytes_text(bytes.into())),
+                _ => "-".into(),
+            };
+            vec![number("replicas", 0), number("nodes", 0), number("max_over_mean", 3), time, memory]
+        })
+        .collect();
+    table
 }
 
 /// The chart of an advice.
@@ -142,16 +168,12 @@ pub fn advice(path: &Path) -> Result<Section, Error> {
     let mut all = Vec::new();
     for (at, &nodes) in nodes.iter().enumerate() {
         let word = if nodes == 1 { "node" } else { "nodes" };
-        let class = CLASSES[at % CLASSES.len()].into();
-        all.push(Line {
-            name: format!("plan, {nodes} {word}"),
-            class,
-            values: values(nodes, "balancedness"),
-        });
-    }
-    for &nodes in &nodes {
-        let name = format!("limit, {nodes} {}", if nodes == 1 { "node" } else { "nodes" });
-        all.push(Line { name, class: "bound".into(), values: values(nodes, "limit") });
+        let class = CLASSES[at % CLASSES.len()];
+        for (name, class, field) in
+            [("plan", class.to_string(), "balancedness"), ("limit", format!("{class} limit"), "limit")]
+        {
+            all.push(Line { name: format!("{name}, {nodes} {word}"), class, values: values(nodes, field) });
+        }
     }
     let columns: Vec<String> = replicas.iter().map(u64::to_string).collect();
     if columns.is_empty() {
@@ -159,9 +181,11 @@ pub fn advice(path: &Path) -> Result<Section, Error> {
     }
     let chart = lines(&all, &columns, ("replicas of a layer", "balancedness"))
         .with_name("advice", "What replicas bring", "Dashed: what no plan passes.")
-        .with_table(table_of("replicas", &columns, &all));
+        .with_table(table_of("replicas", &columns, &all))
+        .with_summary(costs(&rows));
     let lines_of = |field: &str| root[field].as_array().into_iter().flatten().filter_map(Value::as_str);
     let mut text: Vec<String> = lines_of("says").map(str::to_string).collect();
     text.extend(root["command"].as_str().map(|command| format!("To type: {command}")));
+    text.push("Time in the table: of a step, as a part of that without balancing. Memory: beyond the fewest slots, all layers.".into());
     Ok(Section { title: "How many replicas", text, key: vec![], charts: vec![chart] })
 }

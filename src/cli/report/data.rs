@@ -14,11 +14,16 @@ pub struct View {
     pub name: String,
     /// The class of its lines.
     pub class: &'static str,
+    /// Whether it ran before the previous plan: it has lines, and no maps.
+    pub is_old: bool,
     /// `[layers][slots]`
     pub map: Vec<i32>,
     /// `[layers][gpus]`
     pub gpus: Vec<f64>,
 }
+
+/// The class of plans before the previous one.
+const OLD: &str = "s4";
 
 pub struct Facts {
     pub history: LoadHistory,
@@ -59,7 +64,8 @@ impl Facts {
             file.score(&loads, &cluster)?;
         }
         let view = |name: String, class, map: Vec<i32>| {
-            Ok::<_, Error>(View { name, class, gpus: check::gpu_loads(&loads, &cluster, &map)?, map })
+            let gpus = check::gpu_loads(&loads, &cluster, &map)?;
+            Ok::<_, Error>(View { name, class, is_old: class == OLD, gpus, map })
         };
         let greedy = Planner::new(DeviceChoice::Cpu)?.plan(&loads, &cluster, &Preset::GREEDY.options())?;
         let mut views = vec![
@@ -71,7 +77,7 @@ impl Facts {
             let (name, class) = match before - at {
                 0 => ("plan".to_string(), "s3"),
                 1 => ("previous plan".to_string(), "s2"),
-                n => (format!("{n} plans before"), "s4"),
+                n => (format!("{n} plans before"), OLD),
             };
             views.push(view(name, class, plan.physical_to_logical().to_vec())?);
         }
@@ -175,7 +181,7 @@ impl Facts {
         let told = |dispatch| check::traffic(&self.loads, &self.cluster, &view.map, dispatch).ok();
         let nearest = told(Dispatch::Nearest).filter(|_| self.cluster.num_nodes() > 1)?;
         let text = format!(
-            "of tokens, {} on their GPU, if dealt to the nearest replica; balancedness {:.4} so",
+            "of tokens, {} on their GPU, where the nearest replica serves them; balancedness is then {:.4}",
             percent(nearest.on_gpu()),
             nearest.balancedness()
         );
@@ -185,11 +191,13 @@ impl Facts {
     pub fn tiles(&self) -> Vec<Tile> {
         let [trivial, greedy, .., plan] = self.views.as_slice() else { return Vec::new() };
         let number = |view: &View| format!("{:.4}", self.balancedness(view));
+        let before = self.transfers.as_ref().and_then(|_| self.views.iter().rev().nth(1));
+        let before = before.map_or(String::new(), |view| format!("previous plan {}, ", number(view)));
         let mut tiles: Vec<Tile> = vec![
             (
                 "balancedness",
                 number(plan),
-                format!("trivial {}, greedy {}; 1 is even", number(trivial), number(greedy)),
+                format!("{before}trivial {}, greedy {}; 1 is even", number(trivial), number(greedy)),
             ),
             (
                 "above the bound",

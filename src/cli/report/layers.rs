@@ -40,9 +40,10 @@ fn run_name(names: impl Fn(usize) -> String, run: &std::ops::Range<usize>) -> St
 
 /// The load of GPUs: all of them, and sorted.
 fn gpus(facts: &Facts) -> Section {
-    let top = facts.views.iter().filter_map(|view| profile(facts, view).first().copied()).fold(1.0, f64::max);
+    let shown = || facts.views.iter().filter(|view| !view.is_old);
+    let top = shown().filter_map(|view| profile(facts, view).first().copied()).fold(1.0, f64::max);
     let pair = |view| [heat(facts, view), sorted(facts, view, top)];
-    let charts = facts.views.iter().flat_map(pair).collect();
+    let charts = shown().flat_map(pair).collect();
     let text = |at: usize| match at {
         0 => format!("under {}", STEPS[0]),
         8 => format!("{} and more", STEPS[7]),
@@ -54,7 +55,9 @@ fn gpus(facts: &Facts) -> Section {
             "A layer is done when its busiest GPU is. Trivial is expert after expert, then the first ones again: what runs \
              before any plan. Greedy is DeepSeek's rule, which may hold an expert twice on a GPU."
                 .into(),
-            "Colours: the load of a GPU over the mean of its layer. Point at a cell for the number, or press Tab and the arrow keys: L is the layer, G the GPU.".into(),
+            "Colours: the load of a GPU over the mean of its layer. Point at a cell for the number, or press Tab and the arrow keys: L is the layer, G the GPU."
+                .to_string()
+                + if facts.quality.layers_without_load() > 0 { " Layers without load are grey." } else { "" },
         ],
         key: HEAT.iter().enumerate().map(|(at, &class)| (class, text(at))).collect(),
         charts,
@@ -82,13 +85,14 @@ fn heat(facts: &Facts, view: &View) -> Chart {
                     _ if most == 0.0 => "",
                     class => class,
                 };
-                (class.to_string(), format!("L{name} G{}: {most:.2}", run_name(gpu, gpus)))
+                // There are thousands of these: a page is small where they are short.
+                let colon = if run.len() * gpus.len() > 1 { ":" } else { "" };
+                (class.to_string(), format!("L{name} G{}{colon} {most:.2}", run_name(gpu, gpus)))
             });
             (name.clone(), cells.collect())
         })
         .collect();
-    let mut table =
-        Table::new(&["layer", "lightest GPU", "mean", "heaviest GPU", "heaviest / mean", "which"]);
+    let mut table = Table::new(&["layer", "lightest GPU", "heaviest GPU", "which", "heaviest / mean"]);
     table.rows = (0..facts.layers().min(MOST_LAYERS))
         .map(|layer| {
             let row = facts.gpus(view, layer);
@@ -98,10 +102,9 @@ fn heat(facts: &Facts, view: &View) -> Chart {
             vec![
                 facts.layer_name(layer),
                 format!("{least:.0}"),
-                format!("{mean:.0}"),
                 format!("{most:.0}"),
-                if mean > 0.0 { format!("{:.3}", most / mean) } else { "-".into() },
                 which.to_string(),
+                if mean > 0.0 { format!("{:.3}", most / mean) } else { "-".into() },
             ]
         })
         .collect();
@@ -119,18 +122,18 @@ fn heat(facts: &Facts, view: &View) -> Chart {
         .with_table(table)
 }
 
-/// The numbers of a row of GPUs, four at a time behind the name of the first: short, as there are many rows.
+/// The numbers of a row of GPUs, eight at a time behind the name of the first: short, as there are many rows.
 fn row_says(name: &str, cells: &[Cell]) -> String {
     let begin = format!("L{name} ");
     let parts = cells.iter().map(|(_, says)| says.strip_prefix(&begin).unwrap_or(says));
-    let parts: Vec<(&str, &str)> = parts.filter_map(|says| says.split_once(": ")).collect();
-    let four = |four: &[(&str, &str)]| {
-        let numbers: Vec<&str> = four.iter().map(|(_, number)| *number).collect();
-        format!("{}: {}", four[0].0, numbers.join(" "))
+    let parts: Vec<(&str, &str)> = parts.filter_map(|says| says.rsplit_once(' ')).collect();
+    let several = |several: &[(&str, &str)]| {
+        let numbers: Vec<&str> = several.iter().map(|(_, number)| *number).collect();
+        format!("{}: {}", several[0].0.trim_end_matches(':'), numbers.join(" "))
     };
     // A cell of several GPUs has a name of its own.
-    let most = if parts.iter().any(|(name, _)| name.contains(' ')) { 1 } else { 4 };
-    format!("L{name} {}", parts.chunks(most).map(four).collect::<Vec<_>>().join(", "))
+    let most = if parts.iter().any(|(name, _)| name.contains(' ')) { 1 } else { 8 };
+    format!("L{name} {}", parts.chunks(most).map(several).collect::<Vec<_>>().join(", "))
 }
 
 /// The heaviest GPU over the mean, the second, and so on: means over the layers with load.
@@ -232,7 +235,7 @@ fn hot_experts(facts: &Facts) -> Section {
             let (layer, name) = (run.start, facts.layer_name(run.start));
             let cells = facts.hottest(layer).into_iter().take(hot).map(|expert| {
                 let (count, share) = (facts.homes(layer, expert).len(), facts.share(layer, expert) * 100.0);
-                (shade(count).into(), format!("L{name} expert {expert}: {count} replicas, {share:.2} %"))
+                (shade(count).into(), format!("L{name} E{expert} x{count}, {share:.2} %"))
             });
             (name.clone(), cells.collect())
         })
@@ -241,7 +244,7 @@ fn hot_experts(facts: &Facts) -> Section {
         let layer = run.start;
         let each = facts.hottest(layer).into_iter().take(hot).map(|expert| {
             let share = facts.share(layer, expert) * 100.0;
-            format!("{expert}: {} x, {share:.2} %", facts.homes(layer, expert).len())
+            format!("{expert} x{}, {share:.2} %", facts.homes(layer, expert).len())
         });
         format!("L{} experts {}", facts.layer_name(layer), each.collect::<Vec<_>>().join("; "))
     };
@@ -263,7 +266,11 @@ fn hot_experts(facts: &Facts) -> Section {
         }
     }
     let counts = heat_map(&rows, &columns, ("experts of a layer, the hottest first", "layer"), None, says)
-        .with_name("replicas", "Replicas of hot experts", "How often the plan holds each of them.")
+        .with_name(
+            "replicas",
+            "Replicas of hot experts",
+            "How often the plan holds each of them. L is the layer, E the expert, x how often; then its part of the load.",
+        )
         .with_table(table);
     let text = |count: usize| match count {
         1 => "1 replica".to_string(),
@@ -302,7 +309,7 @@ fn homes(facts: &Facts, layer: usize) -> Chart {
         .with_name(
             "homes",
             &format!("Where the hottest experts of layer {name} live"),
-            "The layer in which the plan is least even.",
+            "The layer in which the plan is least even. A square: that GPU holds the expert.",
         )
         .with_table(table)
 }
@@ -327,10 +334,10 @@ fn moves(facts: &Facts) -> Option<Section> {
         })
         .collect();
     let names: Vec<String> = runs.iter().map(|run| run_name(|layer| facts.layer_name(layer), run)).collect();
-    let chart = |value: fn(&(usize, usize, usize)) -> usize, unit: &str| {
+    let chart = |value: &dyn Fn(&(usize, usize, usize)) -> f64, unit: &str| {
         let says = |(name, sum): (&String, &(usize, usize, usize))| {
             let text = format!("layer {name}: {} slots{}, {} rounds", sum.0, bytes(sum.0), sum.2);
-            (value(sum) as f64, text)
+            (value(sum), text)
         };
         let values: Vec<(f64, String)> = names.iter().zip(&sums).map(says).collect();
         let columns: Vec<String> = runs.iter().map(|run| facts.layer_name(run.start)).collect();
@@ -348,10 +355,17 @@ fn moves(facts: &Facts) -> Option<Section> {
             vec![name.clone(), sum.0.to_string(), sum.1.to_string(), sum.2.to_string(), bytes]
         })
         .collect();
+    let mut of_rounds = Table::new(&["layer", "rounds"]);
+    of_rounds.rows =
+        names.iter().zip(&sums).map(|(name, sum)| vec![name.clone(), sum.2.to_string()]).collect();
     let total: usize = layers.iter().map(|layer| layer.slots).sum();
     let hint = if facts.expert_bytes == 0 { " --expert-bytes tells them in bytes." } else { "" };
-    let slots = chart(|sum| sum.0, "slots").with_table(table);
-    let rounds = chart(|sum| sum.2, "rounds");
+    let (each, unit) = match facts.expert_bytes {
+        0 => (1.0, "slots"),
+        bytes => (bytes as f64, "bytes"),
+    };
+    let slots = chart(&|sum| sum.0 as f64 * each, unit).with_table(table);
+    let rounds = chart(&|sum| sum.2 as f64, "rounds").with_table(of_rounds);
     Some(Section {
         title: "Moves from the previous plan",
         text: vec![format!(
@@ -361,8 +375,12 @@ fn moves(facts: &Facts) -> Option<Section> {
         )],
         key: vec![],
         charts: vec![
-            slots.with_name("moves", "Slots that move", "Each bar tells its bytes."),
-            rounds.with_name("rounds", "Rounds of transfers", "Numbers: in the table beside."),
+            slots.with_name(
+                "moves",
+                &format!("{} that move", capital(unit)),
+                "From the previous plan, layer by layer.",
+            ),
+            rounds.with_name("rounds", "Rounds of transfers", "In each a GPU deals with one other."),
         ],
     })
 }

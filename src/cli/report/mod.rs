@@ -1,5 +1,6 @@
 //! `eplb report`: plans, replays and advice as a page to look at.
 
+mod alone;
 mod curves;
 pub mod data;
 mod layers;
@@ -13,7 +14,6 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::progress::Progress;
 use super::{MapForm, Part, io, print, words};
 use crate::Error;
 use data::Facts;
@@ -46,8 +46,8 @@ pub struct Report {
     /// What `eplb advise --json` printed: its chart
     #[arg(long, value_name = "FILE")]
     advice: Option<PathBuf>,
-    /// Bytes of an expert's weights, to tell what is transferred
-    #[arg(long, default_value_t = 0)]
+    /// Bytes of an expert's weights, as 44040192 or 42MiB, to tell what is transferred
+    #[arg(long, default_value_t = 0, value_parser = words::parse_bytes)]
     expert_bytes: u64,
     /// Page to write: one file that needs no other
     #[arg(long, short, required_unless_present = "svg")]
@@ -65,23 +65,18 @@ impl Report {
             io::check_writable(out, inputs())?;
         }
         let (mut lead, mut tiles, mut sections) = (Vec::new(), Vec::new(), Vec::new());
-        let progress = Progress::new(4, "steps");
         if let Some(loads) = &self.loads {
             if self.plans.is_empty() {
                 return Err(words::needed("PLAN", "a plan or map: eplb plan LOADS ... --out PLAN makes one"));
             }
             let facts = Facts::gather(loads, &self.part, &self.plans, &self.maps, self.expert_bytes)?;
-            progress.step();
             lead = facts.lead();
             tiles = facts.tiles();
             sections.extend(layers::sections(&facts));
-            progress.step();
             sections.extend(curves::windows(&facts)?);
         }
-        progress.step();
         sections.extend(self.replay.as_deref().map(curves::replay).transpose()?);
         sections.extend(self.advice.as_deref().map(curves::advice).transpose()?);
-        drop(progress);
         self.write(&lead, &tiles, &sections)
     }
 
@@ -96,9 +91,11 @@ impl Report {
         }
         if let Some(folder) = &self.svg {
             std::fs::create_dir_all(folder).map_err(|error| Error::write(folder, error))?;
-            for chart in sections.iter().flat_map(|section| &section.charts) {
-                let path: &Path = &folder.join(format!("{}.svg", chart.name));
-                io::write(path, chart.file(style::CHARTS).as_bytes())?;
+            for section in sections {
+                for chart in &section.charts {
+                    let path: &Path = &folder.join(format!("{}.svg", chart.name));
+                    io::write(path, alone::file(chart, &section.key).as_bytes())?;
+                }
             }
             print(&format!("{}: {} charts", folder.display(), count(sections)));
         }

@@ -28,7 +28,7 @@ pub fn page(title: &str, lead: &[String], tiles: &[Tile], sections: &[Section]) 
         )
     };
     let tiles: String = tiles.iter().map(tile).collect();
-    let sections: String = sections.iter().map(section).collect();
+    let sections: String = sections.iter().enumerate().map(|(at, all)| section(at, all)).collect();
     let title = escaped(title);
     format!(
         "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"/>\
@@ -39,7 +39,7 @@ pub fn page(title: &str, lead: &[String], tiles: &[Tile], sections: &[Section]) 
     )
 }
 
-fn section(section: &Section) -> String {
+fn section(place: usize, section: &Section) -> String {
     let text: String = section.text.iter().map(|line| format!("<p>{}</p>", escaped(line))).collect();
     let key = |(class, text): &(&str, String)| {
         let text = escaped(text);
@@ -49,21 +49,22 @@ fn section(section: &Section) -> String {
     };
     let key: String = section.key.iter().map(key).collect();
     let key = if key.is_empty() { key } else { format!("<ul class=\"key\">{key}</ul>") };
-    let charts: String = section.charts.iter().map(figure).collect();
+    let figures = section.charts.iter().enumerate();
+    let charts: String = figures.map(|(at, chart)| figure(&format!("k{place}{at}"), chart)).collect();
     format!(
         "\n<section><h2>{}</h2>{text}{key}<div class=\"charts\">{charts}</div></section>",
         escaped(section.title)
     )
 }
 
-fn figure(chart: &Chart) -> String {
+fn figure(group: &str, chart: &Chart) -> String {
     let class = if chart.wide { " class=\"wide\"" } else { "" };
     format!(
         "\n<figure{class}><figcaption>{}<span>{}</span></figcaption><div class=\"scroll\"><div class=\"plot\">{}{}</div></div>{}{}</figure>",
         escaped(&chart.title),
         escaped(&chart.note),
         chart.element(),
-        chart.keys(),
+        chart.keys(group),
         table(&chart.summary, None),
         table(&chart.table, Some(&chart.title))
     )

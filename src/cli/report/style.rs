@@ -15,12 +15,13 @@ svg .title{font-size:13px;font-weight:600}
 .cells rect{width:1px;height:1px}
 .h0{fill:var(--h0)}.h1{fill:var(--h1)}.h2{fill:var(--h2)}.h3{fill:var(--h3)}.h4{fill:var(--h4)}.h5{fill:var(--h5)}.h6{fill:var(--h6)}.h7{fill:var(--h7)}.h8{fill:var(--h8)}
 .bar{fill:var(--s3)}
-.bar:hover,.cells rect:hover{opacity:.7}
+.bar :hover,.cells rect:hover{opacity:.7}
 .axis,.grid{fill:none;stroke:var(--rule)}
 .mark{stroke:var(--ink);stroke-dasharray:4 3}
 .line{fill:none;stroke-width:1.5}
 .s0 .line{stroke:var(--s0);stroke-dasharray:2 2}.s1 .line{stroke:var(--s1)}.s2 .line{stroke:var(--s2);stroke-dasharray:7 3}.s3 .line{stroke:var(--s3);stroke-width:2.5}.s4 .line{stroke:var(--s4)}.s5 .line{stroke:var(--s5)}.s6 .line{stroke:var(--s6);stroke-dasharray:9 3 2 3}.bound .line{stroke:var(--ink);stroke-dasharray:4 3}
-circle{fill-opacity:0}
+.limit .line{stroke-width:1.5;stroke-dasharray:4 3}
+circle{r:2.5px;fill-opacity:0}
 circle:hover{fill-opacity:1;fill:var(--ink)}
 ";
 
@@ -38,7 +39,7 @@ p{margin:.3rem 0;max-width:75ch;overflow-wrap:anywhere}
 .tiles dt{color:var(--dim);font-size:.85rem}
 .tiles dd{margin:0;font-size:1.3rem;font-weight:600}
 .tiles dd small{display:block;font-size:.8rem;font-weight:400;color:var(--dim)}
-.charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(430px,100%),1fr));gap:1rem}
+.charts{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(430px,100%),1fr));gap:1rem}
 figure{margin:0;background:var(--card);border:1px solid var(--rule);border-radius:8px;padding:.7rem;min-width:0;break-inside:avoid}
 figure.wide{grid-column:1/-1}
 figure svg{display:block;width:100%;height:auto}

@@ -10,8 +10,8 @@ pub struct Chart {
     /// What is seen, in a sentence.
     pub note: String,
     /// Width and height of the view box.
-    size: (f64, f64),
-    body: String,
+    pub(super) size: (f64, f64),
+    pub(super) body: String,
     pub table: Table,
     /// What the keyboard goes through.
     pub marks: Marks,
@@ -89,7 +89,8 @@ impl Chart {
 
     /// What a page lays over the chart: a group of radio buttons, which browsers step through by the arrow keys without
     /// any script. They are seen while they have the focus alone, and let the pointer through to the marks below them.
-    pub fn keys(&self) -> String {
+    /// `group` is theirs alone.
+    pub fn keys(&self, group: &str) -> String {
         let Marks { rows, area, says } = &self.marks;
         if says.is_empty() {
             return String::new();
@@ -109,8 +110,7 @@ impl Chart {
         );
         for (at, says) in says.iter().enumerate() {
             text += &format!(
-                "<label><input type=\"radio\" name=\"{}\" style=\"--i:{at}\"/><span>{}</span></label>",
-                self.name,
+                "<label><input type=\"radio\" name=\"{group}\" style=\"--i:{at}\"/><span>{}</span></label>",
                 escaped(says)
             );
         }
@@ -144,21 +144,6 @@ impl Chart {
             "<svg viewBox=\"0 0 {width} {height}\" role=\"img\" aria-label=\"{}\">{}</svg>",
             escaped(&format!("{}. {}", self.title, self.note)),
             self.body
-        )
-    }
-
-    /// As a file of its own.
-    pub fn file(&self, style: &str) -> String {
-        let (width, height) = self.size;
-        // Not every viewer sizes by style.
-        let body = self.body.replace("<rect x=\"", "<rect width=\"1\" height=\"1\" x=\"");
-        format!(
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 -24 {width} {}\" width=\"{width}\">\
-             <style>{style}</style><rect y=\"-24\" width=\"{width}\" height=\"{}\" class=\"paper\"/>\
-             <text x=\"8\" y=\"-6\" class=\"title\">{}</text>{body}</svg>\n",
-            height + 24.0,
-            height + 24.0,
-            escaped(&self.title)
         )
     }
 }
@@ -229,10 +214,10 @@ pub fn bars(
     let most = values.iter().map(|(value, _)| *value).fold(top, f64::max);
     let step = width / values.len().max(1) as f64;
     let y = |value: f64| TOP + HEIGHT * (1.0 - if most > 0.0 { value / most } else { 0.0 });
-    let mut body = y_axis(0.0, most, width);
+    let mut body = y_axis(0.0, most, width) + "<g class=\"bar\">";
     for (at, (value, says)) in values.iter().enumerate() {
         body += &format!(
-            "<path class=\"bar\" d=\"M{:.1} {:.1}h{:.1}V{:.1}h-{:.1}z\"><title>{}</title></path>",
+            "<path d=\"M{:.1} {:.1}h{:.1}V{}h-{:.1}z\"><title>{}</title></path>",
             LEFT + at as f64 * step,
             y(*value),
             (step * 0.88).max(0.5),
@@ -241,6 +226,7 @@ pub fn bars(
             escaped(says)
         );
     }
+    body += "</g>";
     if let Some(mark) = mark {
         body += &format!("<path class=\"mark\" d=\"M{LEFT} {:.1}h{width}\"/>", y(mark));
     }
@@ -277,7 +263,7 @@ pub fn lines(lines: &[Line], columns: &[String], axes: (&str, &str)) -> Chart {
             pen = 'L';
             let says = format!("{}, {} {}: {value:.4}", line.name, axes.0, columns.get(at).map_or("", |c| c));
             dots += &format!(
-                "<circle cx=\"{:.1}\" cy=\"{:.1}\" r=\"2.5\"><title>{}</title></circle>",
+                "<circle cx=\"{:.1}\" cy=\"{:.1}\"><title>{}</title></circle>",
                 x(at),
                 y(*value),
                 escaped(&says)
@@ -330,7 +316,7 @@ fn outline(width: f64, height: f64) -> String {
 /// Four lines across, and what they stand for.
 fn y_axis(least: f64, most: f64, width: f64) -> String {
     let digits = match most - least {
-        span if span >= 20.0 => 0,
+        span if span >= 20.0 || (least.fract() == 0.0 && (span / 4.0).fract() == 0.0) => 0,
         span if span >= 2.0 => 1,
         span if span >= 0.2 => 2,
         _ => 3,
@@ -383,7 +369,7 @@ fn x_labels(columns: &[String], width: f64, height: f64, middle: f64) -> String 
 /// What the two axes are.
 fn axis_names((x, y): (&str, &str), width: f64, height: f64) -> String {
     format!(
-        "<text x=\"{:.1}\" y=\"{:.1}\" class=\"mid name\">{}</text><text x=\"2\" y=\"10\" class=\"name\">{}</text>",
+        "<text x=\"{:.1}\" y=\"{:.1}\" class=\"mid name\">{}</text><text x=\"8\" y=\"10\" class=\"name\">{}</text>",
         LEFT + width / 2.0,
         TOP + height + 26.0,
         escaped(x),
