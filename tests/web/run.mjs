@@ -85,6 +85,8 @@ async function planPage() {
         await tab.until(`!document.getElementById("result").hidden || ${text("error")}`);
         assert.equal(await tab.run(text("error")), "");
         assert.match(await tab.run(text("made")), by);
+        const warned = device === "auto" ? /^WebGPU has no GPU here, only .*: a software driver; the CPU backend made the plan$/ : /^$/;
+        assert.match(await tab.run(text("warnings")), warned);
         prints.push(await tab.run(`document.querySelector("#tiles div:last-child dd").textContent`));
         assert.equal(await tab.run(`document.querySelectorAll("#layers tr").length`), 6);
     }
@@ -114,8 +116,9 @@ async function benchPage() {
         await tab.press("Tab");
     }
     await tab.press("Enter", "Enter", "\r");
+    // Told before the first step is done.
+    await tab.until(`/^0 of 10 steps, \\d+ s: .*: 24 x 32, .*, fast, plan 1$/.test(${text("state")})`);
     await tab.until(`document.getElementById("progress").value > 0`);
-    assert.match(await tab.run(text("state")), /of \d+ steps/);
     await tab.until(`${text("verdict")} || ${text("error")}`);
     assert.equal(await tab.run(text("verdict")), "All fingerprints are equal on 2 devices.");
     const record = await tab.run(`fetch(document.querySelector("#files a").href).then((answer) => answer.text())`);
@@ -123,6 +126,8 @@ async function benchPage() {
     assert.deepEqual(devices.map(({ backend, error }) => [backend, error]), [["webgpu", null], ["cpu", null]]);
     await writeFile(join(out, "bench.json"), record);
     await shots(tab, "bench");
+    const none = tab.run(`import("./page.js").then(({ call }) => call("bench", { device: "cpu", only: "no such", platform: "" }))`);
+    await assert.rejects(none, /only "no such" is in the name of no case/);
     assert.deepEqual(tab.troubles, []);
     await tab.close();
 }
@@ -292,6 +297,7 @@ async function noAdapter() {
     await tab.run(drop("loads.json", LOADS));
     await tab.until(`!document.getElementById("result").hidden`);
     assert.match(await tab.run(text("made")), /Made by the CPU backend in wasm/);
+    assert.equal(await tab.run(text("warnings")), "WebGPU has no adapter here; the CPU backend made the plan");
     const gpu = tab.run(`import("./page.js").then(({ call }) => call("fingerprints", { device: "gpu", only: [] }))`);
     await assert.rejects(gpu, /device gpu is not here; found: none/);
     await tab.close();
