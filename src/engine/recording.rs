@@ -87,7 +87,7 @@ pub struct Tuning {
 impl Tuning {
     /// On a software driver: as many as its vector has lanes.
     pub const SOFTWARE: Self = Self { team: 8, arena_words: ARENA_WORDS };
-    /// On a GPU: two vectors of 32. Reasoned, not measured.
+    /// On a GPU: two vectors of 32. Reasoned: no GPU has been measured yet, and `benches/gpu.sh` compares other sizes.
     pub const GPU: Self = Self { team: 64, arena_words: ARENA_WORDS };
 
     /// That of a device with vectors of this many lanes, software or not by its own word. With teams smaller than its vector (8 lanes by default) llvmpipe
