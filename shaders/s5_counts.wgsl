@@ -192,13 +192,13 @@ fn begin() {
 }
 
 fn verdict(stop: u32) -> u32 {
+    var end = select(END_RUNNING, END_SPENT, iteration >= params.iterations);
     if best <= stop {
-        return END_REACHED;
+        end = END_REACHED;
+    } else if immovable || idle >= max(params.patience / PATIENCE_SHARE, 1u) {
+        end = END_STUCK;
     }
-    if immovable || idle >= max(params.patience / PATIENCE_SHARE, 1u) {
-        return END_STUCK;
-    }
-    return select(END_RUNNING, END_SPENT, iteration >= params.iterations);
+    return end;
 }
 
 // One move, and what its counts come to.

@@ -86,14 +86,14 @@ impl Planner {
     }
 
     /// [`Planner::new`] with a say in how.
-    #[cfg(all(test, feature = "gpu"))]
+    #[cfg(all(any(test, feature = "test-support"), feature = "gpu"))]
     pub(crate) async fn open(opening: crate::engine::device::Opening) -> Result<Self, Error> {
         let auto = opening.choice == DeviceChoice::Auto;
         Self::on(crate::engine::keeper::Keeper::open(opening, gpu::shaders()).await, auto)
     }
 
     /// The planner on what opening a device has come to.
-    #[cfg(all(test, feature = "gpu"))]
+    #[cfg(all(any(test, feature = "test-support"), feature = "gpu"))]
     pub(crate) fn on(
         opened: Result<Option<crate::engine::keeper::Keeper>, Error>,
         auto: bool,

@@ -1,14 +1,15 @@
 //! What the project's own tests need to see of its inside. No part of the API: anything here may change.
 
+use crate::engine::device::Opening;
 use crate::engine::recording::{
-    BINDINGS, GRID_BINDINGS, Kernel, LANES, OverrideValues, Tuning, constants, override_values,
+    ARENA_WORDS, BINDINGS, GRID_BINDINGS, Kernel, LANES, OverrideValues, Tuning, constants, override_values,
 };
 use crate::layout::{GpuParams, Layout, window_quads, words::layer};
 use crate::params::{Params, enumerate_assignments};
 use crate::planner::cpu::Planned;
 use crate::planner::{gpu, host};
 use crate::stages::{STAGES, Stage, queue};
-use crate::{Cluster, Error, Loads, PlanOptions, Preset, Stop};
+use crate::{Cluster, DeviceChoice, Error, Loads, PlanOptions, Planner, Preset, Stop};
 
 pub use crate::engine::recording::{BindingKind, Grid};
 
@@ -184,7 +185,7 @@ impl Replay {
         let layout = Layout::new(&params, table.len() as u32);
         let (recording, arena) = {
             let share = gpu::Extent { assignments: params.assignments, work_divisor: 1 };
-            gpu::record(&params, &layout, gpu::ARENA_WORDS, share)
+            gpu::record(&params, &layout, ARENA_WORDS, share)
         };
         let dispatch = |dispatch: &crate::engine::recording::Dispatch| ReplayDispatch {
             kernel: (dispatch.kernel.stem, dispatch.kernel.entry),
@@ -217,4 +218,14 @@ impl Replay {
             states.chunks_exact(layer::WORDS as usize).map(stop).collect(),
         )
     }
+}
+
+/// A planner on the device of a choice whose work is shaped otherwise than the device wants it: lanes of a workgroup that
+/// share a candidate, and the most words of candidates at once. Its plans are the same.
+///
+/// # Errors
+/// As for [`Planner::new`].
+pub fn tuned(choice: DeviceChoice, team: u32, arena_words: u64) -> Result<Planner, Error> {
+    let tuning = Some(Tuning { team, arena_words });
+    crate::edge::now(Planner::open(Opening { tuning, ..Opening::new(choice) }))
 }

@@ -2,13 +2,12 @@
 # The package for browsers and its pages in Chromium without a window: fingerprints, plans from a dropped file, the
 # benchmark page and its record, devices that are refused or lost, and no adapter at all.
 #
-#     tests/web.sh [--full]
+#     tests/web.sh
 #
 # Exit codes: 0 all is as it should be; 1 it is not; 3 what it needs cannot be had here.
 #
-# The CPU backend in wasm makes all the plans whose fingerprints are committed; WebGPU, which here is SwiftShader, a
-# software driver and no GPU, a short list; --full takes all there too. Pictures of the pages and their files are left in
-# target/web-out. It needs rustup, Chromium, and Node.js 18 or later to drive it, and installs the last two by apt-get
+# The CPU backend in wasm and WebGPU, which here is SwiftShader, a software driver and no GPU, make all the plans whose
+# fingerprints are committed, and the page the whole suite. Pictures of the pages and their files are left in target/web-out. It needs rustup, Chromium, and Node.js 18 or later to drive it, and installs the last two by apt-get
 # where they are missing; nothing comes from npm.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -25,7 +24,7 @@ as_root() {
 }
 
 case ${1:-} in
-"" | --full) ;;
+"") ;;
 *)
     sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p;}' "${BASH_SOURCE[0]}"
     exit 2
@@ -42,7 +41,7 @@ fi
 
 bash web/build.sh target/web-package
 mkdir -p "$out"
-timeout 900 node tests/web/run.mjs target/web-package chromium "$out" "${1:-}"
+timeout 900 node tests/web/run.mjs target/web-package chromium "$out"
 
 # What the pages have written is what the command reads.
 eplb=(cargo run --locked --quiet --bin eplb --)

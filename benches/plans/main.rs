@@ -13,6 +13,7 @@ mod sections;
 mod shapes;
 mod stages;
 mod targets;
+mod tunings;
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -43,16 +44,16 @@ struct Arguments {
     #[arg(long)]
     device: Vec<DeviceChoice>,
     /// Sections whose names hold this. Default: presets, clusters, sizes, stages, lpt, fits, targets. Others are
-    /// thorough (targets of that preset), iterations, families, devices
+    /// thorough (targets of that preset), iterations, families, devices, starts, tunings
     #[arg(long)]
     only: Option<String>,
     /// Seconds each contender may use a row, beside its first four runs
     #[arg(long, default_value_t = 0.5)]
     share: f64,
-    /// With `--only devices`: a few small rows
+    /// With `--only devices`, `starts`, `tunings`: a few small rows
     #[arg(long)]
     short: bool,
-    /// With `--only devices`: begin no row after this many seconds
+    /// With these: begin no row after this many seconds
     #[arg(long, default_value_t = 300.0)]
     seconds: f64,
     /// One JSON object a row
@@ -64,7 +65,7 @@ struct Arguments {
 }
 
 /// Sections' names, and whether they run unasked; `--only` picks among all.
-const SECTIONS: [(&str, bool); 11] = [
+const SECTIONS: [(&str, bool); 13] = [
     ("presets", true),
     ("clusters", true),
     ("sizes", true),
@@ -76,6 +77,8 @@ const SECTIONS: [(&str, bool); 11] = [
     ("iterations", false),
     ("families", false),
     ("devices", false),
+    ("starts", false),
+    ("tunings", false),
 ];
 
 fn main() -> Result<(), Error> {
@@ -99,7 +102,9 @@ fn main() -> Result<(), Error> {
             "thorough" => bench.thorough(&mut report)?,
             "iterations" => bench.iterations(&mut report)?,
             "families" => bench.families(&mut report)?,
-            _ => bench.device_rows(&mut report, arguments.short, arguments.seconds)?,
+            "devices" => bench.device_rows(&mut report, arguments.short, arguments.seconds)?,
+            "starts" => bench.starts(&mut report, arguments.short, arguments.seconds)?,
+            _ => bench.tunings(&mut report, arguments.short, arguments.seconds)?,
         }
     }
     match &arguments.table {

@@ -2,8 +2,10 @@
 
 // The best experts to lose a replica, then those to gain one, and what becomes of their events. One loop weighs
 // all experts, and then the listed ones again, since a driver that unrolled it would compile the weighing four times.
+// (The bound is 4: there is no dispatch without an iteration. Of another word of the uniform block, one that the loop of
+// iterations does not test, Direct3D's compiler FXC took the barriers in here to be in varying control flow.)
 fn list_experts(word: u32) {
-    for (var part = 0u; part < min(4u, 2u * dispatched.node_experts); part += 1u) {
+    for (var part = 0u; part < min(4u, 4u * dispatched.end); part += 1u) {
         let loses = part < 2u;
         let of_all = part % 2u == 0u;
         let place = select(LOSERS, 0u, loses);

@@ -88,10 +88,11 @@ fn change_of(expert: u32, count: u32) -> Change {
     let is_heavy = share > half_goal;
     let at = select(goal - share, share, is_heavy);
     let comes = Event(at, row_of(at), bitcast<i32>(select(0u - count, count, is_heavy)));
+    var change = Change(comes, goes);
     if goes.at >= comes.at {
-        return Change(goes, comes);
+        change = Change(goes, comes);
     }
-    return Change(comes, goes);
+    return change;
 }
 
 // The excess down to an event with the surplus raised by `above`, less the excess with the event counted too.

@@ -333,7 +333,7 @@ fn record_params(params: &Params) -> Recording {
     let table = enumerate_assignments(params.groups, params.nodes);
     let layout = Layout::new(params, table.len() as u32);
     let share = gpu::Extent { assignments: params.assignments.min(2), work_divisor: 1 };
-    gpu::record(params, &layout, gpu::ARENA_WORDS, share).0
+    gpu::record(params, &layout, crate::engine::recording::ARENA_WORDS, share).0
 }
 
 /// The dearest dispatch of each kernel, for a vector of this many lanes.

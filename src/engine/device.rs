@@ -12,6 +12,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use super::recording::Tuning;
 pub use crate::choice::{DeviceChoice, DeviceInfo};
 use crate::error::Error;
 
@@ -97,6 +98,8 @@ pub(crate) struct OpenDevice {
     /// Whether the adapter says of itself that it is software. One that says it is a GPU, rightly or not, gets the shaders
     /// of a GPU: its driver is made for them.
     pub says_software: bool,
+    /// How the work is shaped, where not as [`Tuning::of`] says.
+    pub tuning: Option<Tuning>,
     /// What went wrong outside an error scope. What a call computes while it is set cannot be trusted.
     pub fault: Fault,
     /// How long to wait for one submission. (A browser waits as long as it likes, and then takes the device away.)
@@ -164,6 +167,8 @@ pub(crate) struct Opening {
     pub memory: wgpu::MemoryBudgetThresholds,
     /// How long to wait for one submission.
     pub patience: Duration,
+    /// How the work is shaped, where not as the device wants it.
+    pub tuning: Option<Tuning>,
 }
 
 impl Opening {
@@ -175,6 +180,7 @@ impl Opening {
             limits: None,
             memory: wgpu::MemoryBudgetThresholds::default(),
             patience: PATIENCE,
+            tuning: None,
         }
     }
 
@@ -224,7 +230,8 @@ impl Opening {
             seen.lose(one_line(&format!("device lost: {message}")));
         });
         let says_software = adapter.get_info().device_type == wgpu::DeviceType::Cpu;
-        Ok(OpenDevice { device, queue, info, says_software, fault, patience: self.patience })
+        let &Self { patience, tuning, .. } = self;
+        Ok(OpenDevice { device, queue, info, says_software, tuning, fault, patience })
     }
 }
 

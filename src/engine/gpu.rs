@@ -59,7 +59,8 @@ impl Gpu {
         let device = &open.device;
         let scopes = Scopes::open(device);
         let vector = open.info.limits.iter().find(|(name, _)| *name == "subgroup_max_size");
-        let tuning = Tuning::of(open.says_software, vector.map_or(0, |(_, lanes)| *lanes));
+        let of_device = || Tuning::of(open.says_software, vector.map_or(0, |(_, lanes)| *lanes));
+        let tuning = open.tuning.unwrap_or_else(of_device);
         let shaders = Arc::new(Shaders::new(device, shaders, tuning));
         let grids = device.create_buffer(&wgpu::BufferDescriptor {
             label: Some("grids"),
@@ -86,6 +87,11 @@ impl Gpu {
         limits.max_storage_buffer_binding_size.min(limits.max_buffer_size).min(128 << 20) / 4
     }
 
+    /// The most words of candidates that run at once.
+    pub fn arena_words(&self) -> u64 {
+        self.shaders.tuning.arena_words.min(self.max_buffer_words())
+    }
+
     /// Whether a driver runs the shaders on the processor.
     pub fn is_software(&self) -> bool {
         self.open.info.is_software
@@ -94,12 +100,6 @@ impl Gpu {
     /// Why the device is lost, if it is: then every call fails. Other faults cost the call that meets them.
     pub fn lost(&self) -> Option<String> {
         self.open.fault.lost()
-    }
-
-    /// The same with shaders of another tuning.
-    #[cfg(test)]
-    pub fn with_tuning(self, tuning: Tuning) -> Self {
-        Self { shaders: Arc::new(self.shaders.with_tuning(tuning)), ..self }
     }
 
     /// The device, to be ill-treated.

@@ -72,18 +72,23 @@ pub const GRID_BINDINGS: [BindingKind; 1] = [BindingKind::StorageReadWrite];
 /// Invocations of a workgroup; `LANES` in `problem.wgsl`.
 pub const LANES: u32 = 64;
 
-/// How shaders are shaped for a device: their constant `TEAM`.
+/// The arena of a batch may take this many words (64 MiB) at most, if one start of one layer fits.
+pub const ARENA_WORDS: u64 = 16 << 20;
+
+/// How the work is shaped for a device. Plans do not depend on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tuning {
-    /// Lanes of a workgroup that share one candidate.
+    /// Lanes of a workgroup that share one candidate: the constant `TEAM` of shaders.
     pub team: u32,
+    /// The most words of candidates that run at once.
+    pub arena_words: u64,
 }
 
 impl Tuning {
     /// On a software driver: as many as its vector has lanes.
-    pub const SOFTWARE: Self = Self { team: 8 };
-    /// On a GPU: two vectors of 32. Reasoned, not measured.
-    pub const GPU: Self = Self { team: 64 };
+    pub const SOFTWARE: Self = Self { team: 8, arena_words: ARENA_WORDS };
+    /// On a GPU: two vectors of 32. Reasoned: no GPU has been measured yet, and `benches/gpu.sh` compares other sizes.
+    pub const GPU: Self = Self { team: 64, arena_words: ARENA_WORDS };
 
     /// That of a device with vectors of this many lanes, software or not by its own word. With teams smaller than its vector (8 lanes by default) llvmpipe
     /// gives wrong placements, why is not known; SwiftShader computes teams of 1 to 4 rightly. GLES does not tell the
@@ -91,8 +96,8 @@ impl Tuning {
     pub fn of(says_software: bool, vector: u64) -> Self {
         match vector {
             _ if !says_software => Self::GPU,
-            0..=64 => Self { team: Self::SOFTWARE.team.max(vector as u32) },
-            _ => Self { team: 16 },
+            0..=64 => Self { team: Self::SOFTWARE.team.max(vector as u32), ..Self::SOFTWARE },
+            _ => Self { team: 16, ..Self::SOFTWARE },
         }
     }
 

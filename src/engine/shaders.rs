@@ -46,7 +46,7 @@ pub type Pipelines = HashMap<Variant, wgpu::ComputePipeline>;
 #[derive(Clone)]
 pub struct Shaders {
     modules: HashMap<&'static str, Module>,
-    tuning: Tuning,
+    pub tuning: Tuning,
     /// The buffers of every kernel, and that of kernels that size grids.
     pub bindings: wgpu::BindGroupLayout,
     pub grid_bindings: wgpu::BindGroupLayout,
@@ -77,12 +77,6 @@ impl Shaders {
             modules.insert(shader.stem, module);
         }
         Self { modules, tuning, bindings, grid_bindings }
-    }
-
-    /// The same shaders with another tuning.
-    #[cfg(test)]
-    pub fn with_tuning(&self, tuning: Tuning) -> Self {
-        Self { tuning, ..self.clone() }
     }
 
     /// What a recording needs of pipelines that are not there, in the order of their first use.

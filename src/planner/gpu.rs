@@ -12,9 +12,6 @@ use crate::planner::cpu::Planned;
 use crate::stages::{self, Batch, STAGES, queue, s1_group_loads, s2_groups_to_nodes, s5_search, s6_select};
 use crate::watch::Attempt;
 
-/// The arena of a batch may take this many words (64 MiB) at most, if one start of one layer fits.
-pub const ARENA_WORDS: u64 = 16 << 20;
-
 /// The shaders a device must have.
 pub fn shaders() -> Vec<ShaderSource> {
     let shader = |stage: &crate::stages::Stage| ShaderSource {
@@ -91,7 +88,7 @@ async fn plan_layers(
     attempt: &Attempt<'_>,
 ) -> Result<(), Error> {
     let layout = Layout::new(params, table.len() as u32);
-    let arena = ARENA_WORDS.min(gpu.max_buffer_words());
+    let arena = gpu.arena_words();
     let problem = layout.problem(loads, quads, table);
     let part =
         Part::Results { begin: layout.result_begin, words: layout.results_words - layout.result_begin };

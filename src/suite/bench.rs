@@ -1,6 +1,7 @@
 //! The benchmark suite: the same cases on every device, some seconds each on a software driver.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use web_time::Instant;
 
@@ -21,8 +22,9 @@ const SHAPES: [Shape; 5] = [
     (2, 1024, [1152, 1, 1, 128], &[Preset::GREEDY, Preset::FAST]),
 ];
 
-/// Plans of a case after the first.
+/// Plans of a case after the first; one alone where that took longer than this, and its stages are not timed.
 const LATER: usize = 3;
+const LONG: Duration = Duration::from_secs(2);
 
 /// Starts of the batch.
 const BATCH_STARTS: u32 = 4;
@@ -42,8 +44,20 @@ struct Fixed {
     stages: StageTimes,
 }
 
-/// What is told while the suite runs: steps that are done, of how many, and the device so far.
-pub type Tell<'a> = &'a mut dyn FnMut(usize, usize, &Device);
+/// What is told while the suite runs, before each plan too: the first one may take a device long.
+pub struct Told<'a> {
+    /// Steps that are done.
+    pub done: usize,
+    /// Of how many.
+    pub all: usize,
+    /// What runs now.
+    pub now: &'a str,
+    /// The device so far.
+    pub device: &'a Device,
+}
+
+/// Who is told.
+pub type Tell<'a> = &'a mut dyn FnMut(Told<'_>);
 
 /// The steps of a run.
 struct Steps<'a> {
@@ -53,10 +67,10 @@ struct Steps<'a> {
 }
 
 impl Steps<'_> {
-    /// One more is done.
-    fn step(&mut self, device: &Device) {
-        self.done += 1;
-        (self.tell)(self.done, self.all, device);
+    /// What runs now, after `done` more steps.
+    fn tell(&mut self, done: usize, now: &str, device: &Device) {
+        self.done += done;
+        (self.tell)(Told { done: self.done, all: self.all, now, device });
     }
 }
 
@@ -64,7 +78,7 @@ impl Steps<'_> {
 /// `only` in it. Says too whether a device failed; its record says why.
 ///
 /// # Errors
-/// Where the device that was asked for is not there.
+/// Where the device that was asked for is not there, or no case has `only`.
 pub async fn run(choice: Option<DeviceChoice>, only: &str, tell: Tell<'_>) -> Result<(Record, bool), Error> {
     // Of all adapters one may refuse to open; one that was asked for may not.
     let subjects: Vec<(DeviceChoice, Option<DeviceInfo>)> = match choice {
@@ -81,6 +95,13 @@ pub async fn run(choice: Option<DeviceChoice>, only: &str, tell: Tell<'_>) -> Re
     let stages = batch.on_cpu();
     let fixed = Fixed { batch, stages };
     problems.retain(|problem| problem.name.contains(only) || problem.preset.name().contains(only));
+    if problems.is_empty() {
+        return Err(Error::invalid(
+            "only",
+            format!("{only:?}"),
+            "is in the name of no case and no preset of it",
+        ));
+    }
     let mut steps = Steps { done: 0, all: subjects.len() * (2 * problems.len() + 1), tell };
     let (mut devices, mut failed) = (Vec::new(), false);
     for (choice, info) in subjects {
@@ -131,15 +152,16 @@ async fn measure(
     let planner = Planner::new_async(choice.clone()).await?;
     let mut device = Device { open_ms: Some(milliseconds(start)), ..described(planner.device()) };
     for problem in problems {
-        match plans(&planner, problem).await {
+        match plans(&planner, problem, &mut |now| steps.tell(0, now, &device)).await {
             Ok(case) => device.cases.push(case),
             Err(error) => {
                 device.error = Some(error.to_string());
                 return Ok(device);
             }
         }
-        steps.step(&device);
+        steps.tell(1, "the next", &device);
     }
+    steps.tell(0, "a fixed batch", &device);
     match Profiler::new(choice).await? {
         None => {
             let total = fixed.stages.iter().map(|(_, time)| time.as_secs_f64() * 1e3).sum();
@@ -166,23 +188,28 @@ async fn time_stages(
     let (stages, total) = fixed.batch.on_device(profiler).await?;
     let stages = profiler.is_timed().then_some(&stages);
     device.batch = Some(fixed.record(total.as_secs_f64() * 1e3, stages));
-    steps.step(device);
+    steps.tell(1, "stages", device);
     for (at, problem) in problems.iter().enumerate() {
-        let stages = profiler.plan(&problem.loads, &problem.cluster, &problem.options).await?;
-        if let Some(case) = device.cases.get_mut(at) {
-            case.stages_ms = profiler.is_timed().then(|| by_stage(&stages));
+        let is_long = |case: &Case| case.first_ms > LONG.as_secs_f64() * 1e3;
+        if !device.cases.get(at).is_some_and(is_long) {
+            let stages = profiler.plan(&problem.loads, &problem.cluster, &problem.options).await?;
+            if let Some(case) = device.cases.get_mut(at) {
+                case.stages_ms = profiler.is_timed().then(|| by_stage(&stages));
+            }
         }
-        steps.step(device);
+        steps.tell(1, "stages", device);
     }
     device.device_bytes = Some(profiler.device_bytes().await);
     Ok(())
 }
 
-/// The first plan of a case, and later ones.
-async fn plans(planner: &Planner, problem: &Problem) -> Result<Case, Error> {
-    let mut times = Vec::new();
+/// The first plan of a case, and later ones; tells before each.
+async fn plans(planner: &Planner, problem: &Problem, tell: &mut dyn FnMut(&str)) -> Result<Case, Error> {
+    let mut times: Vec<f64> = Vec::new();
     let mut fingerprints = Vec::new();
-    for _ in 0..=LATER {
+    let preset = problem.preset.name();
+    while times.len() <= LATER && (times.len() < 2 || times[0] <= LONG.as_secs_f64() * 1e3) {
+        tell(&format!("{}, {preset}, plan {}", problem.name, times.len() + 1));
         let plan = planner.plan_here(&problem.loads, &problem.cluster, &problem.options).await?;
         if let Some(warning) = plan.warnings().first() {
             return Err(Error::Device { device: planner.device().label(), reason: warning.clone() });
@@ -199,7 +226,7 @@ async fn plans(planner: &Planner, problem: &Problem) -> Result<Case, Error> {
         preset: problem.preset.name().to_string(),
         fingerprint,
         first_ms: rounded(times[0]),
-        later_ms: rounded(times[1 + LATER / 2]),
+        later_ms: rounded(times[1 + (times.len() - 1) / 2]),
         stages_ms: None,
     })
 }

@@ -48,10 +48,10 @@ pub fn cases(full: u64) -> u64 {
 pub fn with_tuning(tuning: Tuning) -> Option<Gpu> {
     let device = planner()?.device();
     let choice = DeviceChoice::Name(format!("{} {}", device.name, device.backend));
-    let open = pollster::block_on(Opening::new(choice).open()).expect("it opened before");
-    let gpu = pollster::block_on(Gpu::new(open.expect("it is no CPU backend"), &shaders()))
-        .expect("it opened before");
-    Some(gpu.with_tuning(tuning))
+    let opening = Opening { tuning: Some(tuning), ..Opening::new(choice) };
+    let open = pollster::block_on(opening.open()).expect("it opened before");
+    let open = open.expect("it is no CPU backend");
+    Some(pollster::block_on(Gpu::new(open, &shaders())).expect("it opened before"))
 }
 
 /// One call, prepared for both sides.

@@ -1,14 +1,12 @@
-// run.mjs PACKAGE CHROMIUM OUT [--full]: the package and the pages in Chromium. What fails is said, and ends it.
+// run.mjs PACKAGE CHROMIUM OUT: the package and the pages in Chromium. What fails is said, and ends it.
 import assert from "node:assert/strict";
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { launch, serve } from "./chromium.mjs";
 
-const [folder, program, out, full] = process.argv.slice(2);
+const [folder, program, out] = process.argv.slice(2);
 // A software driver in the place of a GPU. Without these flags there is no adapter.
 const SWIFTSHADER = ["--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader"];
-// The presets in use, both policies, and corners.
-const SHORT = ["default global", "fast", "free slots", "one GPU", "two slots a GPU"];
 
 const server = await serve(folder);
 const page = (name) => `${server.origin}/${name}`;
@@ -58,13 +56,12 @@ const text = (id) => `document.getElementById(${JSON.stringify(id)}).textContent
 
 async function fingerprints() {
     const tab = await browser.open(page("bench.html"));
-    const prints = (device, only) =>
-        tab.run(`import("./page.js").then(({ call }) => call("fingerprints", ${JSON.stringify({ device, only })}))`);
-    for (const [device, only] of [["cpu", []], ["gpu", full ? [] : SHORT]]) {
-        await check(`fingerprints, ${device}: ${only.join(", ") || "all"}`, async () => {
-            const outcome = await prints(device, only);
+    for (const device of ["cpu", "gpu"]) {
+        await check(`fingerprints, ${device}`, async () => {
+            const input = JSON.stringify({ device, only: [] });
+            const outcome = await tab.run(`import("./page.js").then(({ call }) => call("fingerprints", ${input}))`);
             assert.deepEqual([outcome.differing, outcome.warnings, outcome.equal], [[], [], true]);
-            assert.ok(outcome.cases >= Math.max(1, only.length));
+            assert.ok(outcome.cases > 80);
             console.log(`    ${outcome.cases} cases, equal, on ${outcome.device}`);
         });
     }
@@ -85,6 +82,8 @@ async function planPage() {
         await tab.until(`!document.getElementById("result").hidden || ${text("error")}`);
         assert.equal(await tab.run(text("error")), "");
         assert.match(await tab.run(text("made")), by);
+        const warned = device === "auto" ? /^WebGPU has no GPU here, only .*: a software driver; the CPU backend made the plan$/ : /^$/;
+        assert.match(await tab.run(text("warnings")), warned);
         prints.push(await tab.run(`document.querySelector("#tiles div:last-child dd").textContent`));
         assert.equal(await tab.run(`document.querySelectorAll("#layers tr").length`), 6);
     }
@@ -106,7 +105,7 @@ async function planPage() {
 }
 
 async function benchPage() {
-    const tab = await browser.open(page("bench.html?only=24%20x%2032"));
+    const tab = await browser.open(page("bench.html"));
     await tab.until(`!document.getElementById("go").disabled`);
     // By keyboard: to the button and on.
     for (let n = 0; (await tab.run("document.activeElement.id")) !== "go"; n++) {
@@ -114,15 +113,18 @@ async function benchPage() {
         await tab.press("Tab");
     }
     await tab.press("Enter", "Enter", "\r");
+    // Told before the first step is done.
+    await tab.until(`/^0 of 46 steps, \\d+ s: .*: 16 x 256, .*, plan 1$/.test(${text("state")})`);
     await tab.until(`document.getElementById("progress").value > 0`);
-    assert.match(await tab.run(text("state")), /of \d+ steps/);
-    await tab.until(`${text("verdict")} || ${text("error")}`);
+    await tab.until(`${text("verdict")} || ${text("error")}`, 300);
     assert.equal(await tab.run(text("verdict")), "All fingerprints are equal on 2 devices.");
     const record = await tab.run(`fetch(document.querySelector("#files a").href).then((answer) => answer.text())`);
     const { devices } = JSON.parse(record);
     assert.deepEqual(devices.map(({ backend, error }) => [backend, error]), [["webgpu", null], ["cpu", null]]);
     await writeFile(join(out, "bench.json"), record);
     await shots(tab, "bench");
+    const none = tab.run(`import("./page.js").then(({ call }) => call("bench", { device: "cpu", only: "no such", platform: "" }))`);
+    await assert.rejects(none, /only "no such" is in the name of no case/);
     assert.deepEqual(tab.troubles, []);
     await tab.close();
 }
@@ -292,6 +294,7 @@ async function noAdapter() {
     await tab.run(drop("loads.json", LOADS));
     await tab.until(`!document.getElementById("result").hidden`);
     assert.match(await tab.run(text("made")), /Made by the CPU backend in wasm/);
+    assert.equal(await tab.run(text("warnings")), "WebGPU has no adapter here; the CPU backend made the plan");
     const gpu = tab.run(`import("./page.js").then(({ call }) => call("fingerprints", { device: "gpu", only: [] }))`);
     await assert.rejects(gpu, /device gpu is not here; found: none/);
     await tab.close();

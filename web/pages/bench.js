@@ -27,24 +27,33 @@ at("form").onsubmit = async (event) => {
     show(true);
     at("state").textContent = "Starting…";
     const start = performance.now();
+    const seconds = () => ((performance.now() - start) / 1e3).toFixed(0);
+    // Told before each plan: the seconds go on while one takes long.
+    let told;
+    const tell = () => {
+        if (!told) return (at("state").textContent = `Starting, ${seconds()} s`);
+        at("progress").value = told.done / told.all;
+        at("state").textContent = `${told.done} of ${told.all} steps, ${seconds()} s: ${name(told.device)}: ${told.now}`;
+    };
+    const clock = setInterval(tell, 1000);
     try {
         const input = { device: at("device").value || undefined, only, platform: platform() };
-        const text = await call("bench", input, ({ done, all, device }) => {
-            at("progress").value = done / all;
-            const seconds = ((performance.now() - start) / 1e3).toFixed(0);
-            at("state").textContent = `${done} of ${all} steps, ${seconds} s: ${name(device)}`;
-            note(device);
+        const text = await call("bench", input, (news) => {
+            told = news;
+            tell();
+            note(news.device);
         });
         const record = JSON.parse(text);
         devices = record.devices;
         draw();
-        at("state").textContent = `Done in ${((performance.now() - start) / 1e3).toFixed(0)} s`;
+        at("state").textContent = `Done in ${seconds()} s`;
         judge();
         at("files").replaceChildren(saving("eplb-bench.json", `${text}\n`, "application/json"));
     } catch (error) {
         refuse(error);
         at("state").textContent = "";
     }
+    clearInterval(clock);
     show(false);
 };
 

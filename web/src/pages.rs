@@ -18,8 +18,8 @@ pub async fn fingerprints(choice: &str, only: Vec<String>) -> Result<JsValue, Js
     to_js(&outcome.json(&planner.device().label()))
 }
 
-/// The suite of `eplb bench` on the GPU and on the CPU backend; `tell` gets the steps that are done, how many there are, and
-/// the device so far. Gives the text of the record that `eplb bench --out` writes, with this platform and this name of a
+/// The suite of `eplb bench` on the GPU and on the CPU backend; `tell` gets the steps that are done, how many there are,
+/// what runs now, and the device so far. Gives the text of the record that `eplb bench --out` writes, with this platform and this name of a
 /// GPU that has none.
 #[wasm_bindgen(skip_typescript)]
 pub async fn bench(
@@ -30,8 +30,9 @@ pub async fn bench(
     tell: &Function,
 ) -> Result<String, JsError> {
     let choice = choice.map(|text| text.parse()).transpose().map_err(thrown)?;
-    let mut listener = |done: usize, all: usize, device: &eplb_wgpu::suite::record::Device| {
-        let told = to_js(&json!({ "done": done, "all": all, "device": device }));
+    let mut listener = |told: bench::Told<'_>| {
+        let bench::Told { done, all, now, device } = told;
+        let told = to_js(&json!({ "done": done, "all": all, "now": now, "device": device }));
         // What it throws is its own business.
         let _ = told.map(|told| tell.call1(&JsValue::UNDEFINED, &told));
     };

@@ -11,6 +11,8 @@ use crate::{quality_to_js, thrown, to_js};
 pub struct Plan {
     pub(crate) plan: eplb_wgpu::Plan,
     pub(crate) moves: Option<eplb_wgpu::Moves>,
+    /// Why `auto` was the CPU backend, where it was.
+    pub(crate) no_gpu: Option<String>,
 }
 
 #[wasm_bindgen]
@@ -67,10 +69,13 @@ impl Plan {
         self.plan.device().to_string()
     }
 
-    /// What a user should know: that a device failed and the CPU backend made the plan.
+    /// What a user should know: that a device failed or `auto` found no GPU, and the CPU backend made the plan.
     #[wasm_bindgen(getter)]
     pub fn warnings(&self) -> Vec<String> {
-        self.plan.warnings().to_vec()
+        let warnings = self.plan.warnings();
+        // A device that failed is there.
+        let no_gpu = self.no_gpu.iter().filter(|_| warnings.is_empty());
+        warnings.iter().chain(no_gpu).cloned().collect()
     }
 
     #[wasm_bindgen(getter, js_name = elapsedMs)]

@@ -24,6 +24,8 @@ thread_local! {
 pub struct Planner {
     planner: eplb_wgpu::Planner,
     cancel: Cancel,
+    /// Why `auto` is the CPU backend, where it is.
+    no_gpu: Option<String>,
 }
 
 #[wasm_bindgen]
@@ -32,8 +34,10 @@ impl Planner {
     pub async fn open(choice: Option<String>) -> Result<Planner, JsError> {
         let choice = choice.map_or(Ok(DeviceChoice::Auto), |text| text.parse()).map_err(thrown)?;
         let cancel = Cancel::new();
-        let planner = eplb_wgpu::Planner::new_async(choice).await.map_err(thrown)?;
-        Ok(Self { planner: planner.with_cancel(&cancel), cancel })
+        let planner = eplb_wgpu::Planner::new_async(choice.clone()).await.map_err(thrown)?;
+        let is_cpu = choice == DeviceChoice::Auto && planner.device().backend == "cpu";
+        let no_gpu = if is_cpu { Some(no_gpu(&eplb_wgpu::devices_async().await)) } else { None };
+        Ok(Self { planner: planner.with_cancel(&cancel), cancel, no_gpu })
     }
 
     /// The same planner, whose calls fail where its device does; else the CPU backend makes the same plan, and a warning
@@ -41,7 +45,7 @@ impl Planner {
     #[wasm_bindgen(js_name = withoutFallback)]
     pub fn without_fallback(&self) -> Planner {
         let planner = self.planner.clone().with_fallback(Fallback::Never);
-        Self { planner, cancel: self.cancel.clone() }
+        Self { planner, cancel: self.cancel.clone(), no_gpu: self.no_gpu.clone() }
     }
 
     /// The device that makes the plans.
@@ -70,7 +74,7 @@ impl Planner {
         }
         let plan = planner.plan_async(&loads.0, &cluster.0, &options).await;
         LISTENERS.with_borrow_mut(|listeners| listeners.remove(&call));
-        Ok(Plan { plan: plan.map_err(thrown)?, moves: None })
+        Ok(Plan { plan: plan.map_err(thrown)?, moves: None, no_gpu: self.no_gpu.clone() })
     }
 
     /// Plans from the map that runs, `[layers][slots]` of now; each moved slot must be worth its transfer.
@@ -90,13 +94,26 @@ impl Planner {
         self.cancel.reset();
         let replan =
             self.planner.replan(&loads.0, &cluster.0, previous, &options, &limits).map_err(thrown)?;
-        Ok(Plan { plan: replan.plan().clone(), moves: Some(*replan.moves()) })
+        let (plan, moves) = (replan.plan().clone(), Some(*replan.moves()));
+        Ok(Plan { plan, moves, no_gpu: self.no_gpu.clone() })
     }
 
     /// Has a call on a GPU that is under way fail with "cancelled".
     pub fn cancel(&self) {
         self.cancel.cancel();
     }
+}
+
+/// What a plan's user is told where `auto` has found no GPU among these devices.
+fn no_gpu(devices: &[eplb_wgpu::DeviceInfo]) -> String {
+    let found = match devices.first() {
+        None => "WebGPU has no adapter here".to_string(),
+        Some(device) => {
+            let why = device.unusable_because.as_deref().unwrap_or("a software driver");
+            format!("WebGPU has no GPU here, only {}: {why}", device.name)
+        }
+    };
+    format!("{found}; the CPU backend made the plan")
 }
 
 /// Tells the listener of a call.

@@ -14,7 +14,7 @@ use super::progress::Progress;
 use super::{print, progress};
 use crate::edge;
 use crate::suite::bench;
-use crate::suite::record::{Device, Record};
+use crate::suite::record::Record;
 use crate::trace::write_whole;
 use crate::{Cluster, DeviceChoice, Error};
 
@@ -82,9 +82,11 @@ impl Bench {
         }
         let (record, failed) = {
             let progress = Progress::new(0, "cases");
-            let mut tell = |_: usize, all: usize, _: &Device| {
-                progress.expect(all);
-                progress.step();
+            let mut done = 0;
+            let mut tell = |told: bench::Told<'_>| {
+                progress.expect(told.all);
+                (done..told.done).for_each(|_| progress.step());
+                done = told.done;
             };
             edge::now(bench::run(self.device, "", &mut tell))?
         };
