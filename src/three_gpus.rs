@@ -19,7 +19,7 @@ use crate::params::{FREE, Params, SearchKind, pairs};
 use pair::{Pair, Three, Ways};
 
 /// Further starts of a node at most. (gpt-oss on 8 GPUs: .0195 % with 8 of them, .0171 % with 16 in twice the time.)
-const MOST_STARTS: u32 = 10;
+const MOST_STARTS: u32 = 8;
 /// Iterations of a further start without a new best: three GPUs find sooner what more would. (Patience 16 and 0 took as long
 /// for the same gaps.)
 const PATIENCE: u32 = 8;
