@@ -1,6 +1,7 @@
 //! The numbers of one call that every stage reads, and every internal constant with its reason.
 
 mod assignments;
+mod speeds;
 
 use crate::cluster::Cluster;
 use crate::error::Error;
@@ -13,6 +14,7 @@ use crate::options::{
 
 use assignments::count_assignments;
 pub use assignments::enumerate_assignments;
+pub use speeds::{Factors, over_speed};
 
 /// A slot that holds no replica, in the planner's own maps.
 pub const FREE: u32 = u32::MAX;
@@ -191,6 +193,8 @@ pub struct Params {
     pub fixed_counts: bool,
     /// Whether plans are to hang their GPUs together: see [`PlanOptions::connected`].
     pub connected: bool,
+    /// What loads count on GPUs of unequal speed. On the host alone.
+    pub factors: Factors,
     /// Low and high word of the seed.
     pub seed: [u32; 2],
     /// Starts a node at most.
@@ -249,6 +253,7 @@ impl Params {
     pub fn search_kind(&self) -> SearchKind {
         let counts_decide = self.slots_per_gpu == 2
             && self.windows == 1
+            && !self.has_speeds()
             && self.node_replicas == self.node_slots
             && self.node_experts >= 2;
         match self.trajectory {
@@ -294,6 +299,7 @@ impl Params {
             Search::Trajectory => (true, none),
             Search::Descent(descent) => (false, descent.clone()),
         };
+        let factors = Factors::checked(cluster, options)?;
         let hierarchical = groups > 1;
         let windows = loads.windows().len() as u32;
         let one_window = windows == 1;
@@ -322,6 +328,7 @@ impl Params {
             avoid_duplicates,
             fixed_counts: false,
             connected: options.connected && node_gpus > 1 && node_replicas - node_experts >= node_gpus - 1,
+            factors,
             seed: [options.seed as u32, (options.seed >> 32) as u32],
             starts,
             // The lineage's programs make all of theirs.

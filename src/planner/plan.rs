@@ -48,10 +48,17 @@ impl Planner {
         options: &PlanOptions,
     ) -> Result<Plan, Error> {
         let start = Instant::now();
+        let gone = cluster.gone_gpus();
+        if !gone.is_empty() {
+            let plan = Box::pin(self.plan_here(loads, &cluster.of_remaining()?, options)).await?;
+            return plan.with_gone_gpus(cluster, &gone);
+        }
         let params = Params::new(loads, cluster, options)?;
         let abroad = foreign::Limits::new(&params, cluster, options)?;
         let mut warnings = Vec::new();
-        let mut made_by = self.inner.info.clone();
+        // Shaders know of no speeds.
+        let mut made_by =
+            if params.has_speeds() { DeviceInfo::cpu() } else { self.inner.info.clone() };
         let windows = host::even_where_cold(&params, loads.fixed_windows());
         let combined = host::combine(&params, &windows);
         let attempt = || self.watch.attempt(loads, cluster, options);
@@ -119,6 +126,7 @@ impl Planner {
         attempt: &Attempt<'_>,
     ) -> Result<Planned, Error> {
         match &self.inner.backend {
+            _ if params.has_speeds() => self.on_threads(|| cpu::plan(params, combined, windows, attempt)),
             Backend::Cpu => self.on_threads(|| cpu::plan(params, combined, windows, attempt)),
             #[cfg(feature = "gpu")]
             Backend::Device(keeper) => {
