@@ -3,6 +3,7 @@
 mod speeds;
 
 use crate::error::Error;
+pub(crate) use speeds::parts_of;
 
 /// The most slots a cluster may have in one layer.
 pub const MAX_SLOTS: usize = 1 << 14;

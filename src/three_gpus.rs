@@ -59,7 +59,11 @@ impl Ways {
 
 /// Whether plans of this shape can be improved here.
 pub fn is_for(params: &Params) -> bool {
-    params.windows == 1 && !params.has_speeds() && params.three_gpus > 0 && params.node_gpus > 2 && params.slots_per_gpu > 1
+    params.windows == 1
+        && !params.has_speeds()
+        && params.three_gpus > 0
+        && params.node_gpus > 2
+        && params.slots_per_gpu > 1
 }
 
 impl Layer<'_> {

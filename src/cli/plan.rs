@@ -9,8 +9,11 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 
 use super::progress::Progress;
 use super::traffic::parse_dispatch;
-use super::{Limits, Outlook, Part, bound_effort, complain, format_of, io, parse_format, print, words};
+use super::{
+    Limits, Outlook, Part, bound_effort, complain, format_of, io, parse_format, print, speeds, words,
+};
 use crate::check::{self, Quality};
+use crate::cluster::parts_of;
 use crate::maps::{MapFile, PlanFormat, bytes_of_plan};
 use crate::rebalance::{Proposal, RebalanceOptions, Rebalancer, Strategy};
 use crate::trace::Window;
@@ -57,6 +60,9 @@ pub struct Plan {
     /// GPUs, all nodes together (needed), those that are gone among them
     #[arg(long)]
     gpus: Option<usize>,
+    /// Speed of each GPU, in any unit: 1,1,0.5, or a file of such numbers; 0 is a GPU that is gone [default: all equal]
+    #[arg(long, value_name = "SPEEDS", allow_hyphen_values = true)]
+    gpu_speeds: Option<String>,
     /// GPUs of the previous plan that are gone: 3,7
     #[arg(long, value_delimiter = ',', requires = "previous")]
     without_gpus: Vec<usize>,
@@ -140,6 +146,41 @@ pub struct Plan {
     kicks: Option<String>,
 }
 
+/// The GPUs that are gone, named so or at speed 0.
+struct Gone {
+    gpus: Vec<usize>,
+    /// The speeds of all GPUs, 0 for those that are gone, where they are given.
+    speeds: Option<Vec<f64>>,
+}
+
+impl Gone {
+    fn new(named: &[usize], mut speeds: Option<Vec<f64>>) -> Self {
+        let mut gpus: BTreeSet<usize> = named.iter().copied().collect();
+        for (gpu, speed) in speeds.iter_mut().flatten().enumerate() {
+            if gpus.contains(&gpu) || *speed == 0.0 {
+                gpus.insert(gpu);
+                *speed = 0.0;
+            }
+        }
+        Self { gpus: gpus.into_iter().collect(), speeds }
+    }
+
+    /// The map that runs, on the GPUs that remain.
+    fn start(&self, map: PreviousMap, gpus: usize) -> Result<PreviousMap, Error> {
+        if self.gpus.is_empty() {
+            return Ok(map);
+        }
+        let each = map.slots_per_gpu().unwrap_or(map.slots() / gpus.max(1));
+        map.with_slots_per_gpu(each)?.without_gpus(&self.gpus)
+    }
+
+    /// The cluster of the GPUs that remain, with their speeds.
+    fn with_speeds(&self, cluster: Cluster) -> Result<Cluster, Error> {
+        let Some(speeds) = &self.speeds else { return Ok(cluster) };
+        cluster.with_gpu_speeds(&speeds.iter().copied().filter(|speed| *speed > 0.0).collect::<Vec<_>>())
+    }
+}
+
 /// A plan, and how it came about.
 pub(super) struct Made {
     pub(super) replan: Replan,
@@ -163,14 +204,15 @@ impl Plan {
         let gpus = self.gpus.ok_or_else(|| words::needed("--gpus", "GPUs, all nodes together"))?;
         let previous = self.previous.as_deref().map(|path| io::read_map(path, None)).transpose()?;
         let previous = previous.map(|map| map.previous_map()).transpose()?;
-        let gone: BTreeSet<usize> = self.without_gpus.iter().copied().collect();
-        let remain = gpus.saturating_sub(gone.len());
-        let previous = previous.map(|map| self.start(map, gpus)).transpose()?;
+        let gone = Gone::new(&self.without_gpus, self.speeds(gpus)?);
+        let remain = gpus.saturating_sub(gone.gpus.len());
+        let previous = previous.map(|map| gone.start(map, gpus)).transpose()?;
         let each = self.slots_per_gpu.or(previous.as_ref().and_then(PreviousMap::slots_per_gpu));
         let replicas =
             self.replicas.or(each.filter(|_| previous.is_some()).map(|each| each.saturating_mul(remain)));
         let replicas = replicas.ok_or_else(|| words::needed("--replicas", "replicas of a layer"))?;
         let cluster = words::cluster(replicas, self.groups, self.nodes, remain, self.slots_per_gpu)?;
+        let cluster = gone.with_speeds(cluster)?;
         self.check_options(&cluster)?;
         let inputs = || self.loads.iter().chain(&self.previous);
         io::check_inputs(inputs())?;
@@ -186,7 +228,7 @@ impl Plan {
         made.replan.set_bound(bound_effort(self.tight_bound));
         let plan = made.replan.plan();
         let greedy = self.greedy(plan)?;
-        let spread = if gone.is_empty() { None } else { Some(self.spread(plan, gpus)?) };
+        let spread = if gone.gpus.is_empty() { None } else { Some(self.spread(plan, gpus, &gone)?) };
         let of_all_gpus = spread.as_ref().unwrap_or(plan);
         if let Some(out) = &self.out {
             io::write(out, &bytes_of_plan(of_all_gpus, format)?)?;
@@ -210,20 +252,22 @@ impl Plan {
         Ok(ExitCode::SUCCESS)
     }
 
-    /// The map that runs, on the GPUs that remain.
-    fn start(&self, map: PreviousMap, gpus: usize) -> Result<PreviousMap, Error> {
-        if self.without_gpus.is_empty() {
-            return Ok(map);
-        }
-        let each = map.slots_per_gpu().unwrap_or(map.slots() / gpus.max(1));
-        map.with_slots_per_gpu(each)?.without_gpus(&self.without_gpus)
+    /// The speed of each GPU, where they are given.
+    fn speeds(&self, gpus: usize) -> Result<Option<Vec<f64>>, Error> {
+        let Some(given) = &self.gpu_speeds else { return Ok(None) };
+        let speeds = speeds::read(given)?;
+        parts_of(&speeds, gpus)?;
+        Ok(Some(speeds))
     }
 
     /// A plan in the numbering of all GPUs.
-    fn spread(&self, plan: &crate::Plan, gpus: usize) -> Result<crate::Plan, Error> {
+    fn spread(&self, plan: &crate::Plan, gpus: usize, gone: &Gone) -> Result<crate::Plan, Error> {
         let (replicas, slots) = (plan.cluster().num_replicas(), plan.cluster().slots_per_gpu());
-        let all = Cluster::with_slots_per_gpu(replicas, self.groups, self.nodes, gpus, slots)?;
-        plan.with_gone_gpus(&all, &self.without_gpus)
+        let mut all = Cluster::with_slots_per_gpu(replicas, self.groups, self.nodes, gpus, slots)?;
+        if let Some(speeds) = &gone.speeds {
+            all = all.with_gpu_speeds(speeds)?;
+        }
+        plan.with_gone_gpus(&all, &gone.gpus)
     }
 
     /// Refuses options that would do nothing.

@@ -31,33 +31,7 @@ impl Cluster {
     /// # Ok::<(), eplb_wgpu::Error>(())
     /// ```
     pub fn with_gpu_speeds(mut self, speeds: &[f64]) -> Result<Self, Error> {
-        let refuse = |value: &dyn std::fmt::Display, rule: String| {
-            Err(Error::invalid("gpu_speeds", value.to_string(), rule))
-        };
-        if speeds.len() != self.num_gpus {
-            let rule = format!(
-                "is the number of speeds, not num_gpus {}: one for each GPU is needed",
-                self.num_gpus
-            );
-            return refuse(&speeds.len(), rule);
-        }
-        if let Some(gpu) = speeds.iter().position(|speed| !(*speed >= 0.0 && speed.is_finite())) {
-            let rule = format!("of GPU {gpu} is not a number, at least 0; 0 is for a GPU that is gone");
-            return refuse(&speeds[gpu], rule);
-        }
-        let fastest = speeds.iter().copied().fold(0.0, f64::max);
-        if fastest == 0.0 {
-            return refuse(&0, "is the speed of every GPU: at least one must not be gone".into());
-        }
-        let parts: Vec<u32> =
-            speeds.iter().map(|speed| (speed / fastest * f64::from(FASTEST)).round() as u32).collect();
-        let too_slow = |(speed, part): (&f64, &u32)| *speed > 0.0 && *part < SLOWEST;
-        if let Some(gpu) = speeds.iter().zip(&parts).position(too_slow) {
-            let rule = format!(
-                "of GPU {gpu} is less than a hundredth of the fastest, {fastest}; 0 leaves the GPU empty"
-            );
-            return refuse(&speeds[gpu], rule);
-        }
+        let parts = parts_of(speeds, self.num_gpus)?;
         let remain = parts.iter().filter(|part| **part > 0).count();
         if self.num_replicas > remain * self.slots_per_gpu {
             let rule = format!(
@@ -128,4 +102,34 @@ impl Cluster {
         let rule = format!("of GPU {gpu} is not that of the others, and {what} wants equal ones: {would_do}");
         Err(Error::invalid("gpu_speeds", self.speed(gpu), rule))
     }
+}
+
+/// Speeds in millionths of the fastest.
+///
+/// # Errors
+/// [`Error::Invalid`] as for [`Cluster::with_gpu_speeds`], whatever the replicas are.
+pub(crate) fn parts_of(speeds: &[f64], num_gpus: usize) -> Result<Vec<u32>, Error> {
+    let refuse = |value: f64, rule: String| Err(Error::invalid("gpu_speeds", value, rule));
+    if speeds.len() != num_gpus {
+        let rule = format!("for num_gpus {num_gpus}: one for each GPU is needed");
+        return Err(Error::invalid("gpu_speeds", format!("names {} speeds", speeds.len()), rule));
+    }
+    if let Some(gpu) = speeds.iter().position(|speed| !(*speed >= 0.0 && speed.is_finite())) {
+        let rule = format!("of GPU {gpu} is not a number, at least 0; 0 is for a GPU that is gone");
+        return refuse(speeds[gpu], rule);
+    }
+    let fastest = speeds.iter().copied().fold(0.0, f64::max);
+    if fastest == 0.0 {
+        return refuse(0.0, "is the speed of every GPU: at least one must not be gone".into());
+    }
+    let part = |speed: &f64| (speed / fastest * f64::from(FASTEST)).round() as u32;
+    let parts: Vec<u32> = speeds.iter().map(part).collect();
+    let too_slow = |(speed, part): (&f64, &u32)| *speed > 0.0 && *part < SLOWEST;
+    if let Some(gpu) = speeds.iter().zip(&parts).position(too_slow) {
+        let rule = format!(
+            "of GPU {gpu} is less than a hundredth of the fastest, {fastest}; 0 leaves the GPU empty"
+        );
+        return refuse(speeds[gpu], rule);
+    }
+    Ok(parts)
 }

@@ -5,10 +5,10 @@
 //! GPU carries is a sum; [`over_speed`] alone does it.
 
 use super::Params;
+use crate::check::Dispatch;
 use crate::cluster::Cluster;
 use crate::error::Error;
 use crate::options::{GroupRule, PlanOptions, Search};
-use crate::check::Dispatch;
 
 /// A factor of 1, the largest.
 const ONE: u64 = 1 << 31;

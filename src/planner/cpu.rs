@@ -68,7 +68,8 @@ pub fn plan(
         let windows = windows.chunks_exact(combined.len()).map(|window| &window[row.clone()]).collect();
         let combined = &combined[row];
         let (of_nodes, table) = (&of_nodes[..], &table[..]);
-        let best = Layer { params, of_nodes, table, combined, windows, bound: 0, solved: vec![] }.plan(scratch);
+        let best =
+            Layer { params, of_nodes, table, combined, windows, bound: 0, solved: vec![] }.plan(scratch);
         attempt.finish_as(layer, to_map(&best.slots));
         Ok(best)
     });
@@ -189,7 +190,8 @@ impl Layer<'_> {
         for (at, groups) in groups.chunks_exact(self.params.node_groups as usize).enumerate() {
             let is_alike = |of: &Params| of.factors == self.of_nodes[at].factors;
             let kind = self.of_nodes.iter().position(is_alike).unwrap_or(0);
-            let is_solved = |((of, solved), _): &((usize, Vec<u32>), NodeBest)| *of == kind && solved == groups;
+            let is_solved =
+                |((of, solved), _): &((usize, Vec<u32>), NodeBest)| *of == kind && solved == groups;
             let place = self.solved.iter().position(is_solved).unwrap_or(self.solved.len());
             if place == self.solved.len() {
                 self.solved.push(((kind, groups.to_vec()), NodeBest::none()));

@@ -57,8 +57,7 @@ impl Planner {
         let abroad = foreign::Limits::new(&params, cluster, options)?;
         let mut warnings = Vec::new();
         // Shaders know of no speeds.
-        let mut made_by =
-            if params.has_speeds() { DeviceInfo::cpu() } else { self.inner.info.clone() };
+        let mut made_by = if params.has_speeds() { DeviceInfo::cpu() } else { self.inner.info.clone() };
         let windows = host::even_where_cold(&params, loads.fixed_windows());
         let combined = host::combine(&params, &windows);
         let attempt = || self.watch.attempt(loads, cluster, options);
