@@ -9,7 +9,8 @@ use crate::params::{FREE, Params};
 /// (DeepSeek's order), then lower experts; where duplicates are avoided an expert's replicas stay together.
 ///
 /// Where GPUs are of unequal speed a load counts as [`Params::on_gpu`] says, and a replica goes to the GPU that carries least
-/// with it.
+/// with it. But as the start of a trajectory it goes to the one of greatest [`need`], since slow GPUs have as many slots to
+/// fill as fast ones, with less.
 ///
 /// Starts other than the first add noise to the GPU loads before the choice. Where duplicates are avoided a
 /// GPU that holds the expert is passed over; see [`make_room`] for what happens when no other has a slot.
@@ -34,6 +35,7 @@ pub fn pack(params: &Params, key: u32, start: u32, loads: &[u32], candidate: &mu
     open.resize(gpus.next_multiple_of(ABREAST), CLOSED);
     let (expert, load) = (&mut expert[..], &mut load[..]);
     let (gpu_load, open, used, last) = (&mut gpu_load[..], &mut open[..], &mut used[..], &mut last[..]);
+    let mean = if params.has_speeds() { params.node_mean(loads.iter().sum(), 0) } else { 0 };
     let of_gpu = |load, used| if used as usize == slots { CLOSED } else { open_load(load) };
     for (item, &packed) in (0..).zip(order.iter()) {
         let (replica, e) = self::item(packed);
@@ -42,7 +44,15 @@ pub fn pack(params: &Params, key: u32, start: u32, loads: &[u32], candidate: &mu
             let (word, shift) = (rng::draw(key, rng::PACKING + item), rng::noise_shift(replica));
             word.wrapping_add(gpu.wrapping_mul(rng::PLACE_STEP)) >> shift
         };
-        let best = if params.has_speeds() {
+        let best = if params.has_speeds() && params.trajectory {
+            let has_room = |gpu: &usize| (used[*gpu] as usize) < slots && last[*gpu] != duplicate;
+            let need_of = |gpu: usize| {
+                let left = slots as u32 - used[gpu];
+                need(params, mean, gpu, gpu_load[gpu], left)
+                    - i64::from(if noisy { noise(gpu as u32) } else { 0 })
+            };
+            (0..gpus).filter(has_room).max_by_key(|&gpu| (need_of(gpu), std::cmp::Reverse(gpu)))
+        } else if params.has_speeds() {
             lightest(open, last, duplicate, |gpu| {
                 params.on_gpu(replica, gpu as usize) + if noisy { noise(gpu) } else { 0 }
             })
@@ -72,6 +82,11 @@ pub fn pack(params: &Params, key: u32, start: u32, loads: &[u32], candidate: &mu
         open[gpu] = of_gpu(gpu_load[gpu], used[gpu]);
         last[gpu] = e;
     }
+}
+
+/// What a GPU lacks to the mean for each slot that is left, `left` of them, at its speed.
+fn need(params: &Params, mean: u32, gpu: usize, load: u32, left: u32) -> i64 {
+    params.at_speed(i64::from(mean) - i64::from(load), gpu) / i64::from(left.max(1))
 }
 
 /// The load of a GPU with a free slot, as [`lightest`] compares it: negative, even with noise on it, as a layer's loads

@@ -54,7 +54,7 @@ impl Factors {
         let lineage = matches!(&options.search, Search::Descent(_))
             || options.groups == GroupRule::LptVariance
             || options.repair;
-        let presets = "take the preset default, fast, thorough or greedy";
+        let presets = "take the preset default, fast, thorough or gen00";
         for (is_asked, what, would_do) in [
             (lineage, "a rule of earlier programs (preset)", presets),
             (options.max_foreign > 0, "max_foreign", "give max_foreign 0"),
@@ -79,6 +79,11 @@ impl Params {
     #[inline(always)]
     pub fn on_gpu(&self, load: u32, gpu: usize) -> u32 {
         self.factors.gpus.get(gpu).map_or(load, |&factor| over_speed(load, factor))
+    }
+
+    /// The load that counts this much on a GPU, about.
+    pub fn at_speed(&self, counts: i64, gpu: usize) -> i64 {
+        self.factors.gpus.get(gpu).map_or(counts, |&factor| counts * ONE as i64 / i64::from(factor.max(1)))
     }
 
     /// What a load counts on the fastest GPU of a node.

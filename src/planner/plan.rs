@@ -81,6 +81,11 @@ impl Planner {
         if params.trajectory && without.avoid_duplicates != params.avoid_duplicates && planned.is_open() {
             host::take_better(&params, &windows, &mut planned, &plan_by(&without).await?);
         }
+        if params.has_speeds() && params.trajectory && params.windows == 1 {
+            // Its packing is not the start of the search here.
+            let greedy = Params::new(loads, cluster, &options.as_greedy())?;
+            host::take_better(&params, &windows, &mut planned, &plan_by(&greedy).await?);
+        }
         self.on_threads(|| host::share_among_three(&params, &combined, &mut planned, &attempt()))?;
         attempt().go_on()?;
         host::prefer_trivial(&params, &windows, &mut planned);
