@@ -308,7 +308,8 @@ impl Params {
             return Err(Error::invalid("windows", windows, rule));
         }
         let node_slots = node_gpus * slots_per_gpu;
-        let (starts, patience, later_patience) = budgets(options, trajectory, slots_per_gpu);
+        let (starts, patience, later_patience) =
+            budgets(options, (trajectory, !factors.gpus.is_empty()), slots_per_gpu);
         let three_gpus = if trajectory && slots_per_gpu <= MOST_THREE_SLOTS { options.three_gpus } else { 0 };
         let (exchange_slots, pair_slots) = offered(windows, node_gpus, slots_per_gpu);
         Ok(Self {
@@ -421,9 +422,11 @@ fn offered(windows: u32, node_gpus: u32, slots_per_gpu: u32) -> (u32, u32) {
 }
 
 /// Starts of a node, and the patience of the first and of later ones.
-fn budgets(options: &PlanOptions, trajectory: bool, slots_per_gpu: u32) -> (u32, u32, u32) {
+fn budgets(options: &PlanOptions, (trajectory, speeds): (bool, bool), slots_per_gpu: u32) -> (u32, u32, u32) {
     let (mut starts, mut patience) = (options.starts, options.patience);
-    if trajectory && slots_per_gpu <= 3 {
+    // With unequal speeds no search of counts takes their place: on V3 on 144 GPUs, 36 of them at half, they raise
+    // balancedness from .953 to .960.
+    if trajectory && slots_per_gpu <= 3 && !speeds {
         starts = (starts / FEW_SLOTS_STARTS[slots_per_gpu as usize]).max(1);
     }
     if options.three_gpus > 0 && (4..=MOST_THREE_SLOTS).contains(&slots_per_gpu) {

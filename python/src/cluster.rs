@@ -47,8 +47,9 @@ impl Cluster {
         };
         let cluster = cluster.map_err(raise)?;
         let Some(speeds) = gpu_speeds else { return Ok(Self(cluster)) };
-        let given: Vec<f64> =
-            speeds.extract().map_err(|_| invalid("gpu_speeds", speeds, "are not numbers, one for each GPU"))?;
+        let given: Vec<f64> = speeds
+            .extract()
+            .map_err(|_| invalid("gpu_speeds", speeds, "are not numbers, one for each GPU"))?;
         Ok(Self(cluster.with_gpu_speeds(&given).map_err(raise)?))
     }
 

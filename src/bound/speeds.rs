@@ -3,10 +3,6 @@
 //! Write `s[g]` for the speeds of a node problem's GPUs. If no GPU carries more than `T s[g]`, then
 //! - `T >= sum of w / sum of s`, as all loads together are at most `T` times all speeds;
 //! - `T >= heaviest replica / fastest GPU`, under the counts that keep that replica lightest: some GPU holds it;
-//! - call a replica heavy for a speed `s` if its load is above `T s`: none is on a GPU that is not faster than `s`, so at
-//!   most `k` times the number of faster GPUs are heavy. An expert with `w > T s` has at least one heavy replica, or
-//!   `ceil(w / (T s))` in all. The `R - E` replicas beyond one an expert suffice for some experts to have the latter, for
-//!   most of them if these need fewest; if the others are too many, `T` is out of reach;
 //! - for the `m` slowest GPUs: the others have `k (P - m)` slots, so at most that many experts have a replica there, and
 //!   at least `E - k (P - m)` of the `E` experts have all their replicas on the slow ones. These carry the whole load of
 //!   as many experts, at least that of the lightest ones: `T >= that / speed of the m GPUs`. (With as many slots a GPU,
@@ -71,51 +67,7 @@ fn node_bound(row: &[f64], speeds: &[f64], room: Room) -> f64 {
         }
         load / speed
     });
-    let bound = of_slowest.fold(bound, f64::max);
-    above_heavy(row, &speeds, room, bound)
-}
-
-/// Halvings of the range in which the bound of heavy replicas is looked for.
-const HALVINGS: usize = 24;
-
-/// Raises a bound as far as heavy replicas prove. `speeds` rise.
-fn above_heavy(row: &[f64], speeds: &[f64], room: Room, bound: f64) -> f64 {
-    let is_out_of_reach = |target: f64| {
-        // What is a little above counts as not heavy: rounding must prove nothing.
-        (0..speeds.len()).any(|at| {
-            let (limit, faster) = (target * speeds[at] * (1.0 + 1e-12), speeds.len() - at - 1);
-            // GPUs of the same speed: those before have the strictest rule.
-            let is_first = at + 1 == speeds.len() || speeds[at + 1] > speeds[at];
-            is_first && heavy(row, limit, room) > room.slots * faster
-        })
-    };
-    // At twice the total over the slowest GPU nothing is heavy.
-    let (mut low, mut high) = (bound, 2.0 * row.iter().sum::<f64>() / speeds[0]);
-    if bound <= f64::MIN_POSITIVE || !is_out_of_reach(low) {
-        return bound;
-    }
-    for _ in 0..HALVINGS {
-        let middle = low + (high - low) / 2.0;
-        *(if is_out_of_reach(middle) { &mut low } else { &mut high }) = middle;
-    }
-    low
-}
-
-/// How many experts have a replica above `limit` at least, whatever the counts are.
-fn heavy(row: &[f64], limit: f64, room: Room) -> usize {
-    let above = row.iter().filter(|load| **load > limit);
-    let needs = above.map(|load| (load / limit).ceil() as usize);
-    let (few, many): (Vec<usize>, Vec<usize>) = needs.partition(|need| *need <= room.most);
-    let mut further: Vec<usize> = few.into_iter().map(|need| need - 1).collect();
-    further.sort_unstable();
-    let mut left = room.replicas - row.len();
-    let light = further.iter().take_while(|&&need| {
-        let fits = need <= left;
-        left = left.saturating_sub(need);
-        fits
-    });
-    let light = light.count();
-    further.len() - light + many.len()
+    of_slowest.fold(bound, f64::max)
 }
 
 /// A search over all ways to give groups to nodes; sets of groups are bit masks.

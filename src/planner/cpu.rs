@@ -61,6 +61,7 @@ pub fn plan(
         true => (0..params.nodes as usize).map(|node| params.of_node(node)).collect(),
         false => Vec::new(),
     };
+    let few = Params { starts: 1, assignments: params.assignments.min(1), ..params.clone() };
     let experts = params.experts as usize;
     let layers = threads::each(combined.len() / experts, |layer, scratch: &mut Scratch| {
         attempt.go_on()?;
@@ -68,6 +69,10 @@ pub fn plan(
         let windows = windows.chunks_exact(combined.len()).map(|window| &window[row.clone()]).collect();
         let combined = &combined[row];
         let (of_nodes, table) = (&of_nodes[..], &table[..]);
+        // Of even loads, as where there are none, assignments and starts are alike; and few of them are within reach of the
+        // mean where slow GPUs have as many slots to fill.
+        let is_even = params.has_speeds() && combined.iter().all(|load| *load == combined[0]);
+        let params = if is_even { &few } else { params };
         let best =
             Layer { params, of_nodes, table, combined, windows, bound: 0, solved: vec![] }.plan(scratch);
         attempt.finish_as(layer, to_map(&best.slots));

@@ -24,7 +24,10 @@ fn speeds_are_planned_for_kept_and_checked() {
     let of = |report: &Value, field: &str| report[field].as_f64().unwrap();
 
     let made = json(&[&base[..], &["--gpu-speeds", SPEEDS, "--out", &plan]].concat());
-    assert!(of(&made, "mean_gap") < 0.003 && of(&made, "balancedness") > of(&made, "greedy_balancedness"), "{made}");
+    assert!(
+        of(&made, "mean_gap") < 0.003 && of(&made, "balancedness") > of(&made, "greedy_balancedness"),
+        "{made}"
+    );
     assert_eq!(made["gpu_speeds"], serde_json::json!([1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.5, 0.5]));
     let of_file = json(&[&base[..], &["--gpu-speeds", &path("speeds.txt")]].concat());
     assert_eq!(of_file["fingerprint"], made["fingerprint"]);
@@ -37,7 +40,10 @@ fn speeds_are_planned_for_kept_and_checked() {
 
     // The plan file tells the speeds; a map does not.
     let checked = json(&["check", &loads, &plan]);
-    assert_eq!((&checked["balancedness"], &checked["gpu_speeds"]), (&made["balancedness"], &made["gpu_speeds"]));
+    assert_eq!(
+        (&checked["balancedness"], &checked["gpu_speeds"]),
+        (&made["balancedness"], &made["gpu_speeds"])
+    );
     assert!(stdout(&eplb(&["check", &loads, &plan])).contains("GPU speeds"));
     assert!(eplb(&["convert", &plan, &map]).status.success());
     let blind = json(&["check", &loads, &map, "--gpus", "8"]);
@@ -45,14 +51,20 @@ fn speeds_are_planned_for_kept_and_checked() {
     let told = json(&["check", &loads, &map, "--gpus", "8", "--gpu-speeds", SPEEDS]);
     assert_eq!(told["balancedness"], made["balancedness"]);
     let twice = ["check", &loads, &plan, "--gpu-speeds", SPEEDS];
-    assert_refused(&twice, "--gpu-speeds does nothing here: it is for a plan that tells no speeds, and this one does");
+    assert_refused(
+        &twice,
+        "--gpu-speeds does nothing here: it is for a plan that tells no speeds, and this one does",
+    );
     for (command, what) in [
         (vec!["split", &loads, &plan, "--out", "-"], "a table of shares"),
         (vec!["report", &loads, &plan, "--out", "-"], "a page"),
     ] {
         let output = eplb(&command);
         let said = String::from_utf8_lossy(&output.stderr).to_string();
-        assert!(!output.status.success() && said.contains(what) && said.contains("wants equal ones"), "{said}");
+        assert!(
+            !output.status.success() && said.contains(what) && said.contains("wants equal ones"),
+            "{said}"
+        );
     }
 }
 
@@ -93,7 +105,10 @@ fn what_knows_no_speeds_is_refused_by_name() {
     let unequal = "--gpu-speeds 0.5 of GPU 6 is not that of the others, and ";
     for (more, what) in [
         (&["--connected"][..], "connected wants equal ones: leave it out"),
-        (&["--groups", "4", "--nodes", "2", "--max-foreign", "2"], "--max-foreign wants equal ones: give --max-foreign 0"),
+        (
+            &["--groups", "4", "--nodes", "2", "--max-foreign", "2"],
+            "--max-foreign wants equal ones: give --max-foreign 0",
+        ),
         (&["--dispatch", "nearest"], "a dispatch other than equal wants equal ones: take the dispatch equal"),
         (&["--preset", "gen01"], "a rule of earlier programs (preset) wants equal ones: take the preset"),
         (&["--previous", &plan], "a plan from one that runs wants equal ones: plan without a previous one"),
