@@ -1,6 +1,5 @@
 //! `eplb plan`
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -8,12 +7,10 @@ use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
 use super::progress::Progress;
+use super::speeds::Gone;
 use super::traffic::parse_dispatch;
-use super::{
-    Limits, Outlook, Part, bound_effort, complain, format_of, io, parse_format, print, speeds, words,
-};
+use super::{Limits, Outlook, Part, bound_effort, complain, format_of, io, parse_format, print, words};
 use crate::check::{self, Quality};
-use crate::cluster::parts_of;
 use crate::maps::{MapFile, PlanFormat, bytes_of_plan};
 use crate::rebalance::{Proposal, RebalanceOptions, Rebalancer, Strategy};
 use crate::trace::Window;
@@ -146,41 +143,6 @@ pub struct Plan {
     kicks: Option<String>,
 }
 
-/// The GPUs that are gone, named so or at speed 0.
-struct Gone {
-    gpus: Vec<usize>,
-    /// The speeds of all GPUs, 0 for those that are gone, where they are given.
-    speeds: Option<Vec<f64>>,
-}
-
-impl Gone {
-    fn new(named: &[usize], mut speeds: Option<Vec<f64>>) -> Self {
-        let mut gpus: BTreeSet<usize> = named.iter().copied().collect();
-        for (gpu, speed) in speeds.iter_mut().flatten().enumerate() {
-            if gpus.contains(&gpu) || *speed == 0.0 {
-                gpus.insert(gpu);
-                *speed = 0.0;
-            }
-        }
-        Self { gpus: gpus.into_iter().collect(), speeds }
-    }
-
-    /// The map that runs, on the GPUs that remain.
-    fn start(&self, map: PreviousMap, gpus: usize) -> Result<PreviousMap, Error> {
-        if self.gpus.is_empty() {
-            return Ok(map);
-        }
-        let each = map.slots_per_gpu().unwrap_or(map.slots() / gpus.max(1));
-        map.with_slots_per_gpu(each)?.without_gpus(&self.gpus)
-    }
-
-    /// The cluster of the GPUs that remain, with their speeds.
-    fn with_speeds(&self, cluster: Cluster) -> Result<Cluster, Error> {
-        let Some(speeds) = &self.speeds else { return Ok(cluster) };
-        cluster.with_gpu_speeds(&speeds.iter().copied().filter(|speed| *speed > 0.0).collect::<Vec<_>>())
-    }
-}
-
 /// A plan, and how it came about.
 pub(super) struct Made {
     pub(super) replan: Replan,
@@ -204,7 +166,7 @@ impl Plan {
         let gpus = self.gpus.ok_or_else(|| words::needed("--gpus", "GPUs, all nodes together"))?;
         let previous = self.previous.as_deref().map(|path| io::read_map(path, None)).transpose()?;
         let previous = previous.map(|map| map.previous_map()).transpose()?;
-        let gone = Gone::new(&self.without_gpus, self.speeds(gpus)?);
+        let gone = Gone::new(&self.without_gpus, self.gpu_speeds.as_deref(), gpus)?;
         let remain = gpus.saturating_sub(gone.gpus.len());
         let previous = previous.map(|map| gone.start(map, gpus)).transpose()?;
         let each = self.slots_per_gpu.or(previous.as_ref().and_then(PreviousMap::slots_per_gpu));
@@ -250,14 +212,6 @@ impl Plan {
             io::print_bars(&self.report(&made, of_all_gpus, &greedy)?);
         }
         Ok(ExitCode::SUCCESS)
-    }
-
-    /// The speed of each GPU, where they are given.
-    fn speeds(&self, gpus: usize) -> Result<Option<Vec<f64>>, Error> {
-        let Some(given) = &self.gpu_speeds else { return Ok(None) };
-        let speeds = speeds::read(given)?;
-        parts_of(&speeds, gpus)?;
-        Ok(Some(speeds))
     }
 
     /// A plan in the numbering of all GPUs.
