@@ -166,17 +166,6 @@ impl Default for Descent {
     }
 }
 
-impl PlanOptions {
-    /// Those of DeepSeek's greedy rule, under what these forbid.
-    pub(crate) fn as_greedy(&self) -> Self {
-        Self {
-            duplicates: self.duplicates,
-            max_replicas_per_expert: self.max_replicas_per_expert,
-            ..crate::presets::Preset::GREEDY.options()
-        }
-    }
-}
-
 impl Default for PlanOptions {
     fn default() -> Self {
         Self {

@@ -21,6 +21,7 @@ use crate::loads::Loads;
 use crate::options::{Duplicates, PlanOptions};
 use crate::params::{Params, to_map};
 use crate::plan::Plan;
+use crate::presets::Preset;
 use crate::replan;
 use crate::spread;
 use crate::watch::Attempt;
@@ -83,7 +84,7 @@ impl Planner {
         }
         if params.has_speeds() && params.trajectory && params.windows == 1 {
             // Its packing is not the start of the search here.
-            let greedy = Params::new(loads, cluster, &options.as_greedy())?;
+            let greedy = Params::new(loads, cluster, &Preset::greedy_under(options))?;
             host::take_better(&params, &windows, &mut planned, &plan_by(&greedy).await?);
         }
         self.on_threads(|| host::share_among_three(&params, &combined, &mut planned, &attempt()))?;

@@ -19,6 +19,7 @@ use crate::loads::Loads;
 use crate::options::PlanOptions;
 use crate::params::Params;
 use crate::plan::Plan;
+use crate::presets::Preset;
 use crate::watch::{Cancel, Watch};
 
 /// Layers, and their plan.
@@ -33,7 +34,7 @@ const LOOK: Duration = Duration::from_millis(20);
 
 impl Planner {
     /// [`Planner::plan`] that ends after `limit`, and the little that the greedy rule takes: layers that are planned by
-    /// then keep their plan, the others have that of DeepSeek's greedy rule ([`crate::Preset::GREEDY`]).
+    /// then keep their plan, the others have that of DeepSeek's greedy rule ([`Preset::GREEDY`]).
     ///
     /// The layers in which that rule is furthest from even are planned first. Where all were planned in time the plan is
     /// that of [`Planner::plan`]. Else it depends on how fast the machine was: [`Plan::warnings`] says so, and ranks that
@@ -119,7 +120,7 @@ impl Planner {
             1 => loads.clone(),
             _ => Loads::from_f64(loads.layers(), loads.experts(), loads.values())?,
         };
-        Ok(Plan { loads: loads.clone(), ..planner.plan(&mean, cluster, &options.as_greedy())? })
+        Ok(Plan { loads: loads.clone(), ..planner.plan(&mean, cluster, &Preset::greedy_under(options))? })
     }
 
     /// Plans parts of the layers on threads of their own until it is stopped, those first in which `greedy` is furthest from
@@ -176,7 +177,7 @@ fn cut_short(limit: Duration, done: usize, layers: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Cancel, Duplicates, Preset};
+    use crate::{Cancel, Duplicates};
 
     /// 5 layers too large for the exact search, and their cluster.
     fn call() -> (Loads, Cluster) {
