@@ -14,12 +14,14 @@
 //! The global policy is one node problem. Under the hierarchical policy a plan first assigns groups to nodes
 //! and is then one node problem a node, so the least over assignments of the largest node's bound is a bound
 //! (`bound/groups.rs`): exact over assignments while they are few, a weaker relaxation beyond. Where some replicas
-//! may live abroad (`bound/foreign.rs`), it is what an assignment's busy nodes cannot send away.
+//! may live abroad (`bound/foreign.rs`), it is what an assignment's busy nodes cannot send away. Where GPUs are of unequal
+//! speed all of it is over speeds (`bound/speeds.rs`).
 
 mod few_slots;
 mod foreign;
 mod groups;
 mod heaviest;
+mod speeds;
 
 use crate::cluster::{Cluster, Policy};
 use crate::loads::Loads;
@@ -70,7 +72,7 @@ pub struct BoundOptions {
 
 /// A bound on each layer's max GPU load, `[layers]`, in the unit of the loads: no valid plan of these loads on
 /// this cluster, with or without two replicas of an expert on one GPU, goes below it. 0 for a layer without
-/// load. [`lower_bounds_with`] default options.
+/// load. Over the GPU's speed, where these are unequal. [`lower_bounds_with`] default options.
 #[must_use]
 pub fn lower_bounds(loads: &Loads, cluster: &Cluster) -> Vec<f64> {
     lower_bounds_with(loads, cluster, &BoundOptions::default())
@@ -90,6 +92,7 @@ pub fn lower_bounds_with(loads: &Loads, cluster: &Cluster, options: &BoundOption
     // A sum of n non-negative floats, in whatever order, is off by at most n half-epsilons.
     let slack = 1e-12 + experts as f64 * f64::EPSILON;
     let of_row = |row: &[f64], pace: &Pace| match cluster.policy() {
+        _ if !cluster.has_equal_speeds() => speeds::bound(row, cluster, most, options.max_foreign == 0),
         Policy::Global => node_bound(row, Room::of_cluster(cluster, most), pace),
         Policy::Hierarchical if options.max_foreign > 0 => {
             foreign::bound(row, cluster, most, options.max_foreign as usize, pace)
@@ -99,7 +102,7 @@ pub fn lower_bounds_with(loads: &Loads, cluster: &Cluster, options: &BoundOption
     threads::each(loads.layers(), |layer, (): &mut ()| {
         let row = loads.layer(layer);
         let bound = match options.effort {
-            _ if !fits => row.iter().sum::<f64>() / cluster.num_gpus() as f64,
+            _ if !fits => row.iter().sum::<f64>() / cluster.capacity(),
             BoundEffort::Quick => of_row(row, &Pace::QUICK),
             // Both, since a longer search for prices takes another way and may end lower.
             BoundEffort::Tight => of_row(row, &Pace::QUICK).max(of_row(row, &Pace::TIGHT)),

@@ -1,7 +1,8 @@
 //! Feasibility and score of a plan, by code that shares nothing with the planner.
 //!
 //! A plan is judged on the loads as given, in `f64`, never on the planner's fixed point. Slot `s` sits on GPU
-//! `s / slots_per_gpu`, nodes are contiguous runs of GPUs, groups are contiguous runs of experts.
+//! `s / slots_per_gpu`, nodes are contiguous runs of GPUs, groups are contiguous runs of experts. Where GPUs are of unequal
+//! speed ([`Cluster::with_gpu_speeds`]) what a GPU carries counts divided by its speed, relative to the fastest.
 mod maps;
 mod quality;
 mod rules;
@@ -31,6 +32,7 @@ pub use traffic::{Dispatch, LayerTraffic, Traffic, traffic, traffic_from};
 /// - an entry is neither an expert nor -1;
 /// - the number of filled slots is not `num_replicas` (so no slot may be free where there are as many slots
 ///   as replicas);
+/// - a GPU of speed 0 holds a replica;
 /// - an expert has no replica;
 /// - hierarchical policy: replicas of one group sit in two nodes, or a node does not hold
 ///   `num_groups / num_nodes` groups, or does not hold `num_replicas / num_nodes` replicas.
@@ -76,6 +78,9 @@ pub fn score_with(
 ) -> Result<Quality, Error> {
     cluster.check_experts(loads.experts())?;
     cluster.check_foreign(loads.experts(), options.max_foreign)?;
+    if options.max_foreign > 0 {
+        cluster.check_equal_speeds("max_foreign", "give max_foreign 0")?;
+    }
     let slots = cluster.num_slots();
     check_length(loads, cluster, physical_to_logical)?;
     let rules = Rules::new(cluster, loads.experts(), options.max_foreign);
@@ -144,11 +149,13 @@ fn score_layer(
             same_gpu_duplicates += usize::from(last_gpu[expert] == gpu);
             last_gpu[expert] = gpu;
         }
-        max_gpu_load = max_gpu_load.max(load);
+        if load > 0.0 {
+            max_gpu_load = max_gpu_load.max(load / cluster.speed(gpu));
+        }
     }
     LayerQuality {
         max_gpu_load,
-        mean_gpu_load: total / cluster.num_gpus() as f64,
+        mean_gpu_load: total / cluster.capacity(),
         max_replica_load,
         mean_replica_load: total / cluster.num_replicas() as f64,
         lower_bound: 0.0,

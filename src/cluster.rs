@@ -1,6 +1,9 @@
 //! The shape of the serving cluster: replicas, groups, nodes, GPUs, and the rules between them.
 
+mod speeds;
+
 use crate::error::Error;
+pub(crate) use speeds::parts_of;
 
 /// The most slots a cluster may have in one layer.
 pub const MAX_SLOTS: usize = 1 << 14;
@@ -49,6 +52,8 @@ pub struct Cluster {
     num_nodes: usize,
     num_gpus: usize,
     slots_per_gpu: usize,
+    /// See [`Cluster::with_gpu_speeds`]: in millionths of the fastest, empty where all are equal.
+    speeds: Vec<u32>,
 }
 
 impl Cluster {
@@ -70,7 +75,7 @@ impl Cluster {
         }
         let slots_per_gpu = num_replicas / num_gpus;
         check_slots_per_gpu(slots_per_gpu)?;
-        Ok(Self { num_replicas, num_groups, num_nodes, num_gpus, slots_per_gpu })
+        Ok(Self { num_replicas, num_groups, num_nodes, num_gpus, slots_per_gpu, speeds: Vec::new() })
     }
 
     /// A cluster that may have free slots: `num_replicas` replicas in `num_gpus x slots_per_gpu` slots.
@@ -99,7 +104,8 @@ impl Cluster {
             let rule = format!("is more than num_gpus {num_gpus} x slots_per_gpu {slots_per_gpu} = {slots}");
             return Err(Error::invalid("num_replicas", num_replicas, rule));
         }
-        let cluster = Self { num_replicas, num_groups, num_nodes, num_gpus, slots_per_gpu };
+        let cluster =
+            Self { num_replicas, num_groups, num_nodes, num_gpus, slots_per_gpu, speeds: Vec::new() };
         if !num_replicas.is_multiple_of(cluster.planned_nodes()) {
             let rule = format!("is not a multiple of num_nodes {num_nodes}");
             return Err(Error::invalid("num_replicas", num_replicas, rule));

@@ -30,7 +30,10 @@ const MOST_SLOTS: u32 = 64;
 
 /// Whether layers of this shape are solved by [`plan_layer`].
 pub(crate) fn is_small(params: &Params) -> bool {
-    params.windows == 1 && params.node_slots <= MOST_SLOTS && steps(params) <= MOST_STEPS
+    params.windows == 1
+        && !params.has_speeds()
+        && params.node_slots <= MOST_SLOTS
+        && steps(params) <= MOST_STEPS
 }
 
 /// The most steps that the search of a layer can take.

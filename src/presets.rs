@@ -129,6 +129,15 @@ impl Preset {
         self.0.summary
     }
 
+    /// The options of DeepSeek's greedy rule, under what others forbid.
+    pub(crate) fn greedy_under(options: &PlanOptions) -> PlanOptions {
+        PlanOptions {
+            duplicates: options.duplicates,
+            max_replicas_per_expert: options.max_replicas_per_expert,
+            ..Self::GREEDY.options()
+        }
+    }
+
     /// Its options. Presets of the lineage allow duplicates, as the programs did.
     #[must_use]
     pub fn options(self) -> PlanOptions {

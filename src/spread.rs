@@ -72,6 +72,7 @@ fn applies(params: &Params, nodes: u32) -> bool {
         && nodes > 1
         && params.trajectory
         && params.windows == 1
+        && !params.has_speeds()
         && params.node_replicas > params.experts
         && u64::from(params.experts) * u64::from(nodes) <= MOST_PLACES
 }

@@ -26,7 +26,11 @@ const PATIENCE: u32 = 8;
 
 /// Whether plans of this shape can be improved here.
 pub fn is_for(params: &Params) -> bool {
-    params.windows == 1 && params.three_gpus > 0 && params.node_gpus > 2 && params.slots_per_gpu > 1
+    params.windows == 1
+        && !params.has_speeds()
+        && params.three_gpus > 0
+        && params.node_gpus > 2
+        && params.slots_per_gpu > 1
 }
 
 /// Further starts of a node: as many as there are pairs left to try. A search of counts ends near the optimum already.

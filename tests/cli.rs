@@ -23,6 +23,8 @@ mod report;
 mod shares;
 #[path = "cli/sound.rs"]
 mod sound;
+#[path = "cli/speeds.rs"]
+mod speeds;
 #[path = "cli/traffic.rs"]
 mod traffic;
 

@@ -8,6 +8,8 @@ mod brute_force;
 mod foreign;
 #[path = "oracle/instances.rs"]
 mod instances;
+#[path = "oracle/speeds.rs"]
+mod speeds;
 
 use approx::{assert_relative_eq, relative_eq};
 use brute_force::{best_capped_load, best_max_load};

@@ -13,10 +13,11 @@ use crate::errors::{invalid, raise};
 ///
 /// num_replicas: replicas of a layer. num_groups: groups of experts that are routed together. num_nodes, num_gpus:
 /// nodes, and GPUs of all nodes together. slots_per_gpu: slots on a GPU; without it all slots are filled,
-/// num_replicas / num_gpus on each.
+/// num_replicas / num_gpus on each. gpu_speeds: a speed for each GPU, in any unit, where they are unequal: what a GPU
+/// carries then counts divided by its speed; 0 is a GPU that is gone.
 ///
-/// Raises InvalidError where a number is out of range, num_gpus is not a multiple of num_nodes, or num_replicas not
-/// one of num_gpus.
+/// Raises InvalidError where a number is out of range, num_gpus is not a multiple of num_nodes, num_replicas not one of
+/// num_gpus, or there is not one speed of at least 0 for each GPU.
 #[pyclass(frozen, eq, from_py_object, module = "eplb_wgpu")]
 #[derive(Clone, PartialEq)]
 pub struct Cluster(pub core::Cluster);
@@ -24,13 +25,14 @@ pub struct Cluster(pub core::Cluster);
 #[pymethods]
 impl Cluster {
     #[new]
-    #[pyo3(signature = (num_replicas, num_groups, num_nodes, num_gpus, slots_per_gpu=None))]
+    #[pyo3(signature = (num_replicas, num_groups, num_nodes, num_gpus, slots_per_gpu=None, gpu_speeds=None))]
     fn new(
         num_replicas: &Bound<'_, PyAny>,
         num_groups: &Bound<'_, PyAny>,
         num_nodes: &Bound<'_, PyAny>,
         num_gpus: &Bound<'_, PyAny>,
         slots_per_gpu: Option<&Bound<'_, PyAny>>,
+        gpu_speeds: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
         let replicas = count("num_replicas", num_replicas)?;
         let groups = count("num_groups", num_groups)?;
@@ -43,7 +45,12 @@ impl Cluster {
                 core::Cluster::with_slots_per_gpu(replicas, groups, nodes, gpus, slots)
             }
         };
-        Ok(Self(cluster.map_err(raise)?))
+        let cluster = cluster.map_err(raise)?;
+        let Some(speeds) = gpu_speeds else { return Ok(Self(cluster)) };
+        let given: Vec<f64> = speeds
+            .extract()
+            .map_err(|_| invalid("gpu_speeds", speeds, "are not numbers, one for each GPU"))?;
+        Ok(Self(cluster.with_gpu_speeds(&given).map_err(raise)?))
     }
 
     /// Replicas of a layer.
@@ -76,6 +83,12 @@ impl Cluster {
         self.0.slots_per_gpu()
     }
 
+    /// The speed of each GPU: 1 for the fastest, 0 for one that is gone.
+    #[getter]
+    fn gpu_speeds(&self) -> Vec<f64> {
+        self.0.gpu_speeds()
+    }
+
     /// Slots of a layer, filled or free.
     #[getter]
     fn num_slots(&self) -> usize {
@@ -90,8 +103,12 @@ impl Cluster {
 
     fn __repr__(&self) -> String {
         let c = &self.0;
+        let speeds = match unequal_speeds(c) {
+            Some(speeds) => format!(", gpu_speeds={speeds:?}"),
+            None => String::new(),
+        };
         format!(
-            "Cluster(num_replicas={}, num_groups={}, num_nodes={}, num_gpus={}, slots_per_gpu={})",
+            "Cluster(num_replicas={}, num_groups={}, num_nodes={}, num_gpus={}, slots_per_gpu={}{speeds})",
             c.num_replicas(),
             c.num_groups(),
             c.num_nodes(),
@@ -100,11 +117,18 @@ impl Cluster {
         )
     }
 
-    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> (Bound<'py, PyAny>, (usize, usize, usize, usize, usize)) {
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> (Bound<'py, PyAny>, Arguments) {
         let c = &slf.get().0;
-        let numbers = (c.num_replicas(), c.num_groups(), c.num_nodes(), c.num_gpus(), c.slots_per_gpu());
-        (slf.get_type().into_any(), numbers)
+        let (replicas, groups, nodes, gpus) = (c.num_replicas(), c.num_groups(), c.num_nodes(), c.num_gpus());
+        (slf.get_type().into_any(), (replicas, groups, nodes, gpus, c.slots_per_gpu(), unequal_speeds(c)))
     }
+}
+
+/// What a cluster is made from.
+type Arguments = (usize, usize, usize, usize, usize, Option<Vec<f64>>);
+
+fn unequal_speeds(cluster: &core::Cluster) -> Option<Vec<f64>> {
+    (!cluster.has_equal_speeds()).then(|| cluster.gpu_speeds())
 }
 
 /// A number of things; the core knows its range.

@@ -56,6 +56,11 @@ def test_clusters_are_values() -> None:
     cluster = Cluster(40, 1, 1, 8, 6)
     assert (cluster.num_slots, cluster.slots_per_gpu, cluster.num_replicas) == (48, 6, 40)
     assert pickle.loads(pickle.dumps(cluster)) == cluster != Cluster(48, 1, 1, 8)
+    slow = Cluster(40, 1, 1, 8, 6, gpu_speeds=[2, 2, 2, 2, 2, 2, 1, 1])
+    assert slow.gpu_speeds == [1.0] * 6 + [0.5] * 2 and cluster.gpu_speeds == [1.0] * 8
+    assert pickle.loads(pickle.dumps(slow)) == slow != cluster
+    with pytest.raises(InvalidError, match="gpu_speeds -1 of GPU 0"):
+        Cluster(40, 1, 1, 8, gpu_speeds=[-1] * 8)
     plan = Planner().plan(loads(1, 32), cluster)
     assert (plan.physical_to_logical == -1).sum() == 8
 

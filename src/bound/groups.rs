@@ -54,7 +54,7 @@ pub(super) fn assignments(groups: usize, nodes: usize) -> usize {
 }
 
 /// How many sets of `k` of `n` there are, `k <= n`; [`usize::MAX`] where that is more than fits.
-fn choose(n: usize, k: usize) -> usize {
+pub(super) fn choose(n: usize, k: usize) -> usize {
     // Stays whole: the product of i + 1 consecutive numbers is a multiple of (i + 1)!.
     let step = |sets: usize, i: usize| Some(sets.checked_mul(n - i)? / (i + 1));
     (0..k).try_fold(1, step).unwrap_or(usize::MAX)

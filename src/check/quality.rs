@@ -5,9 +5,10 @@
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct LayerQuality {
-    /// Load of the busiest GPU.
+    /// Load of the busiest GPU; over its speed, relative to the fastest, where GPUs are of unequal speed, see
+    /// [`Cluster::with_gpu_speeds`](crate::Cluster::with_gpu_speeds).
     pub max_gpu_load: f64,
-    /// Mean load of a GPU.
+    /// Mean load of a GPU; the total over the sum of speeds where these are unequal.
     pub mean_gpu_load: f64,
     /// Load of the heaviest replica.
     pub max_replica_load: f64,

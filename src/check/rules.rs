@@ -58,6 +58,15 @@ impl<'a> Rules<'a> {
             counts[expert] += 1;
             found += 1;
         }
+        for gpu in cluster.gone_gpus() {
+            let first = gpu * cluster.slots_per_gpu();
+            if let Some((slot, expert)) = filled(&row[first..first + cluster.slots_per_gpu()]).next() {
+                return Err(format!(
+                    "slot {} on GPU {gpu}, which is gone (speed 0), holds expert {expert}",
+                    first + slot
+                ));
+            }
+        }
         if found != replicas {
             let first_free = row.iter().position(|&entry| entry == -1);
             let free = first_free.map_or_else(String::new, |slot| format!(", slot {slot} is free"));

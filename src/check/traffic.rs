@@ -65,9 +65,9 @@ impl FromStr for Dispatch {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct LayerTraffic {
-    /// Load of the busiest GPU.
+    /// Load of the busiest GPU, over its speed as [`super::LayerQuality::max_gpu_load`].
     pub max_gpu_load: f64,
-    /// Mean load of a GPU.
+    /// Mean load of a GPU, as [`super::LayerQuality::mean_gpu_load`].
     pub mean_gpu_load: f64,
     /// Load that is served by the GPU that it comes from.
     pub on_gpu: f64,
@@ -85,12 +85,14 @@ pub struct Traffic {
     pub layers: Vec<LayerTraffic>,
     /// Load of each GPU, `[layers][gpus]`.
     pub gpu_loads: Vec<f64>,
+    /// The sum of the GPUs' speeds.
+    capacity: f64,
 }
 
 impl Traffic {
     /// Of no layers.
     pub(crate) fn none(dispatch: Dispatch) -> Self {
-        Self { dispatch, layers: Vec::new(), gpu_loads: Vec::new() }
+        Self { dispatch, layers: Vec::new(), gpu_loads: Vec::new(), capacity: 0.0 }
     }
 
     /// Sum over layers of the mean GPU load / sum over layers of the max GPU load: 1 is perfect. 1 where nothing has
@@ -119,8 +121,7 @@ impl Traffic {
     }
 
     fn share(&self, load: f64) -> f64 {
-        let gpus = self.gpu_loads.len() / self.layers.len().max(1);
-        let all = self.sum(|layer| layer.mean_gpu_load) * gpus as f64;
+        let all = self.sum(|layer| layer.mean_gpu_load) * self.capacity;
         if all > 0.0 { (load / all).min(1.0) } else { 0.0 }
     }
 }
@@ -208,18 +209,24 @@ fn of_layers(
         }
         Ok(flow)
     });
-    let mut traffic = Traffic::none(dispatch);
+    let mut traffic = Traffic { capacity: cluster.capacity(), ..Traffic::none(dispatch) };
     for flow in layers {
         let Flow { gpus: loads, on_gpu, in_node } = flow?;
         traffic.layers.push(LayerTraffic {
-            max_gpu_load: loads.iter().copied().fold(0.0, f64::max),
-            mean_gpu_load: loads.iter().sum::<f64>() / gpus as f64,
+            max_gpu_load: heaviest(cluster, &loads),
+            mean_gpu_load: loads.iter().sum::<f64>() / cluster.capacity(),
             on_gpu,
             in_node,
         });
         traffic.gpu_loads.extend(loads);
     }
     Ok(traffic)
+}
+
+/// The largest load over speed of a GPU with load.
+fn heaviest(cluster: &Cluster, loads: &[f64]) -> f64 {
+    let loaded = loads.iter().enumerate().filter(|(_, load)| **load > 0.0);
+    loaded.map(|(gpu, load)| load / cluster.speed(gpu)).fold(0.0, f64::max)
 }
 
 /// The replicas of an expert.

@@ -9,7 +9,8 @@ use serde_json::json;
 
 use super::traffic::{Served, parse_dispatch};
 use super::{
-    MapForm, Part, bound_effort, fingerprints, io, milliseconds, percent, print, table, words, worst_gap,
+    MapForm, Part, bound_effort, fingerprints, io, milliseconds, percent, print, speeds, table, words,
+    worst_gap,
 };
 use crate::bound::BoundOptions;
 use crate::check::{CheckOptions, Quality};
@@ -49,7 +50,7 @@ pub struct Check {
     #[arg(long, requires = "strict")]
     max_gap: Option<f64>,
     /// Instead of files: plan a fixed list of cases, and compare with what every device has to come to
-    #[arg(long, conflicts_with_all = ["loads", "plan", "window", "layers", "format", "gpus", "groups", "nodes"])]
+    #[arg(long, conflicts_with_all = ["loads", "plan", "window", "layers", "format", "gpus", "groups", "nodes", "gpu_speeds"])]
     fingerprints: bool,
     /// Of --fingerprints only the cases with this in their name; may be given several times
     #[arg(long, value_name = "PART", requires = "fingerprints")]
@@ -195,6 +196,9 @@ impl Check {
                 report["strict"] = json!({ "passed": faults.is_empty(), "faults": faults });
             }
             report["traffic"] = served.json()?;
+            if !served.cluster.has_equal_speeds() {
+                report["gpu_speeds"] = json!(served.cluster.gpu_speeds());
+            }
             if self.max_foreign > 0 {
                 let (share, least) = self.foreign_shares(quality, served);
                 report["foreign"] = json!({
@@ -218,6 +222,7 @@ impl Check {
             let (replicas, shares) = (quality.foreign_replicas(), self.foreign_shares(quality, served));
             rows.push(("replicas abroad", foreign_text(replicas, self.max_foreign, shares)));
         }
+        rows.extend(speeds::row(served.cluster));
         rows.splice(2..2, served.rows()?);
         match (fingerprint, version) {
             (Some(print), Some(version)) => {

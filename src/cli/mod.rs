@@ -16,6 +16,7 @@ mod pool;
 mod progress;
 mod replay;
 mod report;
+mod speeds;
 mod split;
 mod traffic;
 mod words;
@@ -180,6 +181,9 @@ struct MapForm {
     /// Nodes, of a map [default: 1]
     #[arg(long)]
     nodes: Option<usize>,
+    /// Speeds of the GPUs, as for `eplb plan`, of a map or a plan file that does not tell them
+    #[arg(long, value_name = "SPEEDS", allow_hyphen_values = true)]
+    gpu_speeds: Option<String>,
 }
 
 impl MapForm {
@@ -197,12 +201,20 @@ impl MapForm {
                 (self.nodes.is_some(), "--nodes"),
             ];
             words::check_effect(&given, "a map without a cluster, and a plan file has one")?;
-            return Ok(plan.cluster.clone());
+            return self.with_speeds(plan.cluster.clone());
         }
         let needed = || words::needed("--gpus", "the map does not tell how many there are");
         let gpus = self.gpus.or(maps.iter().rev().find_map(MapFile::num_gpus)).ok_or_else(needed)?;
         let last = maps.last().ok_or_else(|| words::needed("PLAN", "a plan or map"))?;
-        last.cluster(self.groups.unwrap_or(1), self.nodes.unwrap_or(1), gpus)
+        self.with_speeds(last.cluster(self.groups.unwrap_or(1), self.nodes.unwrap_or(1), gpus)?)
+    }
+
+    /// A cluster with the speeds that are given.
+    fn with_speeds(&self, cluster: Cluster) -> Result<Cluster, Error> {
+        let Some(given) = &self.gpu_speeds else { return Ok(cluster) };
+        let tells = !cluster.has_equal_speeds();
+        words::check_effect(&[(tells, "--gpu-speeds")], "a plan that tells no speeds, and this one does")?;
+        cluster.with_gpu_speeds(&speeds::read(given)?)
     }
 }
 

@@ -1,6 +1,5 @@
 //! `eplb plan`
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -8,6 +7,7 @@ use clap::Args;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 
 use super::progress::Progress;
+use super::speeds::Gone;
 use super::traffic::parse_dispatch;
 use super::{Limits, Outlook, Part, bound_effort, complain, format_of, io, parse_format, print, words};
 use crate::check::{self, Quality};
@@ -57,6 +57,9 @@ pub struct Plan {
     /// GPUs, all nodes together (needed), those that are gone among them
     #[arg(long)]
     gpus: Option<usize>,
+    /// Speed of each GPU, in any unit: 1,1,0.5, or a file of such numbers; 0 is a GPU that is gone [default: all equal]
+    #[arg(long, value_name = "SPEEDS", allow_hyphen_values = true)]
+    gpu_speeds: Option<String>,
     /// GPUs of the previous plan that are gone: 3,7
     #[arg(long, value_delimiter = ',', requires = "previous")]
     without_gpus: Vec<usize>,
@@ -165,9 +168,9 @@ impl Plan {
         let gpus = self.gpus.ok_or_else(|| words::needed("--gpus", "GPUs, all nodes together"))?;
         let previous = self.previous.as_deref().map(|path| io::read_map(path, None)).transpose()?;
         let previous = previous.map(|map| map.previous_map()).transpose()?;
-        let gone: BTreeSet<usize> = self.without_gpus.iter().copied().collect();
-        let remain = gpus.saturating_sub(gone.len());
-        let previous = previous.map(|map| self.start(map, gpus)).transpose()?;
+        let gone = Gone::new(&self.without_gpus, self.gpu_speeds.as_deref(), gpus)?;
+        let remain = gpus.saturating_sub(gone.gpus.len());
+        let previous = previous.map(|map| gone.start(map, gpus)).transpose()?;
         // A map that does not tell its GPUs is of as many.
         let fits = |map: &PreviousMap| gpus > 0 && map.slots().is_multiple_of(gpus);
         let told = |map: &PreviousMap| map.slots_per_gpu().or(fits(map).then(|| map.slots() / gpus));
@@ -178,6 +181,7 @@ impl Plan {
             words::needed("--replicas", "replicas of a layer; eplb advise LOADS --gpus P tells how many pay")
         })?;
         let cluster = words::cluster(replicas, self.groups, self.nodes, remain, self.slots_per_gpu)?;
+        let cluster = gone.with_speeds(cluster)?;
         self.check_options(&cluster)?;
         let inputs = || self.loads.iter().chain(&self.previous);
         io::check_inputs(inputs())?;
@@ -194,7 +198,7 @@ impl Plan {
         made.before = previous.as_ref().and_then(|map| balancedness_of(map, made.replan.plan()));
         let plan = made.replan.plan();
         let greedy = self.greedy(plan)?;
-        let spread = if gone.is_empty() { None } else { Some(self.spread(plan, gpus)?) };
+        let spread = if gone.gpus.is_empty() { None } else { Some(self.spread(plan, gpus, &gone)?) };
         let of_all_gpus = spread.as_ref().unwrap_or(plan);
         if let Some(out) = &self.out {
             io::write(out, &bytes_of_plan(of_all_gpus, format)?)?;
@@ -218,20 +222,14 @@ impl Plan {
         Ok(ExitCode::SUCCESS)
     }
 
-    /// The map that runs, on the GPUs that remain.
-    fn start(&self, map: PreviousMap, gpus: usize) -> Result<PreviousMap, Error> {
-        if self.without_gpus.is_empty() {
-            return Ok(map);
-        }
-        let each = map.slots_per_gpu().unwrap_or(map.slots() / gpus.max(1));
-        map.with_slots_per_gpu(each)?.without_gpus(&self.without_gpus)
-    }
-
     /// A plan in the numbering of all GPUs.
-    fn spread(&self, plan: &crate::Plan, gpus: usize) -> Result<crate::Plan, Error> {
+    fn spread(&self, plan: &crate::Plan, gpus: usize, gone: &Gone) -> Result<crate::Plan, Error> {
         let (replicas, slots) = (plan.cluster().num_replicas(), plan.cluster().slots_per_gpu());
-        let all = Cluster::with_slots_per_gpu(replicas, self.groups, self.nodes, gpus, slots)?;
-        plan.with_gone_gpus(&all, &self.without_gpus)
+        let mut all = Cluster::with_slots_per_gpu(replicas, self.groups, self.nodes, gpus, slots)?;
+        if let Some(speeds) = &gone.speeds {
+            all = all.with_gpu_speeds(speeds)?;
+        }
+        plan.with_gone_gpus(&all, &gone.gpus)
     }
 
     /// Refuses options that would do nothing.

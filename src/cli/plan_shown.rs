@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::check::foreign_text;
 use super::plan::{Made, Plan};
 use super::traffic::Served;
-use super::{bars, mean_and_most, milliseconds, percent, table};
+use super::{bars, mean_and_most, milliseconds, percent, speeds, table};
 use crate::check::Quality;
 use crate::{Duplicates, Error, PLAN_VERSION, Policy};
 
@@ -48,6 +48,9 @@ impl Plan {
             });
         }
         report["traffic"] = self.served(plan).json()?;
+        if !of_all_gpus.cluster().has_equal_speeds() {
+            report["gpu_speeds"] = json!(of_all_gpus.cluster().gpu_speeds());
+        }
         if self.with_map {
             report["physical_to_logical"] =
                 json!(of_all_gpus.physical_to_logical().chunks(of_all_gpus.slots()).collect::<Vec<_>>());
@@ -84,7 +87,8 @@ impl Plan {
             rows.extend(duplicates_win(plan, greedy));
         }
         let after = 4 + usize::from(made.before.is_some());
-        rows.splice(after + 2..after + 2, shape(plan)?.into_iter().chain(foreign_row(plan)));
+        let cluster = speeds::row(of_all_gpus.cluster());
+        rows.splice(after + 2..after + 2, shape(plan)?.into_iter().chain(foreign_row(plan)).chain(cluster));
         rows.splice(after..after, self.served(plan).rows()?);
         if !windows.is_empty() {
             rows.insert(
@@ -289,12 +293,15 @@ fn shape(plan: &crate::Plan) -> Result<Vec<(&'static str, String)>, Error> {
     let Some(worst) = plan.quality().worst_layer() else { return Ok(Vec::new()) };
     let loads = plan.gpu_loads();
     let gpus = plan.cluster().num_gpus();
-    let row = &loads[worst * gpus..(worst + 1) * gpus];
-    let (mean, most) = mean_and_most(row);
+    let speeds = plan.cluster().gpu_speeds();
+    let row = loads[worst * gpus..(worst + 1) * gpus].iter().zip(&speeds).filter(|(_, speed)| **speed > 0.0);
+    let row: Vec<f64> = row.map(|(load, speed)| load / speed).collect();
+    let (_, most) = mean_and_most(&row);
+    let mean = plan.quality().layers[worst].mean_gpu_load;
     let least = row.iter().copied().fold(f64::INFINITY, f64::min);
     let of_worst = format!(
         "{} layer {}: GPUs {:.2} to {:.2} of the mean",
-        bars(row, 0.0),
+        bars(&row, 0.0),
         plan.layer_ids()[worst],
         least / mean,
         most / mean

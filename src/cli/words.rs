@@ -4,11 +4,12 @@ use crate::cluster::{Cluster, MAX_SLOTS};
 use crate::error::Error;
 
 /// Fields of the library that are options, where a rule names them or they begin an error.
-const OPTIONS: [(&str, &str); 10] = [
+const OPTIONS: [(&str, &str); 11] = [
     ("num_replicas", "--replicas"),
     ("num_groups", "--groups"),
     ("num_nodes", "--nodes"),
     ("num_gpus", "--gpus"),
+    ("gpu_speeds", "--gpu-speeds"),
     ("slots_per_gpu", "--slots-per-gpu"),
     ("max_foreign", "--max-foreign"),
     ("foreign_target_ppm", "--target"),

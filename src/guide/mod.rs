@@ -8,6 +8,7 @@
 //! - [`serving`]: plans over time, what to set, and what it brings;
 //! - [`locality`]: copies spread over nodes, and how tokens find them;
 //! - [`foreign`]: some replicas outside the home node of their group;
+//! - [`speeds`]: GPUs of unequal speed, and GPUs that are gone;
 //! - [`shares`]: uneven shares of an expert's tokens, and how an engine deals by them;
 //! - [`how_it_works`]: one small layer, followed through the stages by hand;
 //! - [`determinism`]: plans made on several ranks;
@@ -54,6 +55,11 @@ pub mod locality {
 /// Some replicas outside the home node of their group.
 pub mod foreign {
     #![doc = include_str!("foreign.md")]
+}
+
+/// GPUs of unequal speed, and GPUs that are gone.
+pub mod speeds {
+    #![doc = include_str!("speeds.md")]
 }
 
 /// Tables of shares: what they bring, and what an engine needs for them.

@@ -82,14 +82,32 @@ pub fn choose_windows(
     chosen
 }
 
-/// The assignments to choose from: all there are, or those built by the rule.
+/// The assignments to choose from: all there are, or those built by the rule. Of the nodes of unequal speed the fastest
+/// gets the heaviest set of groups, and so on: no other order of the sets has a lighter busiest node.
 fn candidates<'a>(params: &Params, table: &'a [Vec<u32>], group_loads: &[u32]) -> Cow<'a, [Vec<u32>]> {
     let samples = match params.group_rule {
+        GroupRule::BestFirst if !table.is_empty() && params.has_speeds() => {
+            return table.iter().map(|groups| seated(params, groups, group_loads)).collect();
+        }
         GroupRule::BestFirst if !table.is_empty() => return Cow::Borrowed(table),
         GroupRule::BestFirst => SAMPLED_ASSIGNMENTS,
         GroupRule::Lpt | GroupRule::LptVariance => 1,
     };
     (0..samples).map(|sample| build(params, params.group_rule, group_loads, sample)).collect()
+}
+
+/// The same sets of groups, the heaviest in the fastest node and so on.
+fn seated(params: &Params, groups: &[u32], group_loads: &[u32]) -> Vec<u32> {
+    let load = |set: &[u32]| set.iter().map(|&g| group_loads[g as usize]).sum::<u32>();
+    let mut sets: Vec<&[u32]> = groups.chunks_exact(params.node_groups as usize).collect();
+    sets.sort_by_key(|set| std::cmp::Reverse(load(set)));
+    let mut nodes: Vec<usize> = (0..sets.len()).collect();
+    nodes.sort_by_key(|&node| params.factors.nodes[node]);
+    let mut seats = vec![&[][..]; sets.len()];
+    for (node, set) in nodes.into_iter().zip(sets) {
+        seats[node] = set;
+    }
+    seats.concat()
 }
 
 /// DeepSeek's assignment. A plan is never worse than the greedy one, so this is tried last where it was not chosen
@@ -100,10 +118,13 @@ pub fn greedy(params: &Params, loads: &[u32], group_loads: &[u32]) -> Assignment
     Assignment { groups, bound }
 }
 
-/// The largest node load over GPUs a node, rounded up.
+/// The largest node load over GPUs a node, rounded up; over their speeds where these are unequal.
 pub fn node_average(params: &Params, groups: &[u32], group_loads: &[u32]) -> u32 {
     let nodes = groups.chunks_exact(params.node_groups as usize);
     let load = |node: &[u32]| node.iter().map(|&g| group_loads[g as usize]).sum::<u32>();
+    if params.has_speeds() {
+        return nodes.enumerate().map(|(at, node)| params.node_mean(load(node), at)).max().unwrap_or(0);
+    }
     nodes.map(load).max().unwrap_or(0).div_ceil(params.node_gpus)
 }
 
@@ -111,9 +132,12 @@ pub fn node_average(params: &Params, groups: &[u32], group_loads: &[u32]) -> u32
 fn exact_bound(params: &Params, groups: &[u32], average: u32, loads: &[u32]) -> u32 {
     let mut bound = average;
     let mut node = Vec::new();
-    for groups in groups.chunks_exact(params.node_groups as usize) {
+    for (at, groups) in groups.chunks_exact(params.node_groups as usize).enumerate() {
         node_loads(params, groups, loads, &mut node);
-        bound = lightest_heaviest(params, &node, bound);
+        bound = match params.has_speeds() {
+            true => bound.max(params.on_fastest(lightest_heaviest(params, &node, 0), at)),
+            false => lightest_heaviest(params, &node, bound),
+        };
     }
     bound
 }
@@ -155,7 +179,10 @@ fn build(params: &Params, rule: GroupRule, group_loads: &[u32], sample: u32) -> 
         let word = rng::draw(key, item);
         let mut best: Option<(u32, usize)> = None;
         for node in (0..nodes).filter(|&n| used[n] < room) {
-            let mut choice = node_load[node];
+            let mut choice = match params.has_speeds() {
+                true => params.node_mean(node_load[node] + load, node),
+                false => node_load[node],
+            };
             if sample > 0 {
                 choice += rng::place_noise(word, node as u32, load);
             }
@@ -175,7 +202,8 @@ fn build(params: &Params, rule: GroupRule, group_loads: &[u32], sample: u32) -> 
         used[node] += 1;
         node_load[node] += load;
     }
-    if rule == GroupRule::BestFirst && params.node_groups * params.groups <= GROUP_SWAP_PAIRS {
+    let swaps = !params.has_speeds() && params.node_groups * params.groups <= GROUP_SWAP_PAIRS;
+    if rule == GroupRule::BestFirst && swaps {
         for _ in 0..GROUP_SWAP_STEPS {
             let heavy = heaviest_node(&node_load);
             if !swap_groups(params, group_loads, &mut groups, &mut node_load, heavy, None) {

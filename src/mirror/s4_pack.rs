@@ -8,6 +8,10 @@ use crate::params::{FREE, Params};
 /// free slot (ties to the lower GPU), in its next slot. Of equal replicas, first ones go before further ones
 /// (DeepSeek's order), then lower experts; where duplicates are avoided an expert's replicas stay together.
 ///
+/// Where GPUs are of unequal speed a load counts as [`Params::on_gpu`] says, and a replica goes to the GPU that carries least
+/// with it. But as the start of a trajectory it goes to the one of greatest [`need`], since slow GPUs have as many slots to
+/// fill as fast ones, with less.
+///
 /// Starts other than the first add noise to the GPU loads before the choice. Where duplicates are avoided a
 /// GPU that holds the expert is passed over; see [`make_room`] for what happens when no other has a slot.
 /// Reads `candidate.counts`; writes its `expert`, `load` and `gpu_load`.
@@ -31,15 +35,29 @@ pub fn pack(params: &Params, key: u32, start: u32, loads: &[u32], candidate: &mu
     open.resize(gpus.next_multiple_of(ABREAST), CLOSED);
     let (expert, load) = (&mut expert[..], &mut load[..]);
     let (gpu_load, open, used, last) = (&mut gpu_load[..], &mut open[..], &mut used[..], &mut last[..]);
+    let mean = if params.has_speeds() { params.node_mean(loads.iter().sum(), 0) } else { 0 };
     let of_gpu = |load, used| if used as usize == slots { CLOSED } else { open_load(load) };
     for (item, &packed) in (0..).zip(order.iter()) {
         let (replica, e) = self::item(packed);
         let duplicate = if params.avoid_duplicates { e } else { NO_EXPERT };
-        let best = if noisy {
+        let noise = |gpu: u32| {
             let (word, shift) = (rng::draw(key, rng::PACKING + item), rng::noise_shift(replica));
+            word.wrapping_add(gpu.wrapping_mul(rng::PLACE_STEP)) >> shift
+        };
+        let best = if params.has_speeds() && params.trajectory {
+            let has_room = |gpu: &usize| (used[*gpu] as usize) < slots && last[*gpu] != duplicate;
+            let need_of = |gpu: usize| {
+                let left = slots as u32 - used[gpu];
+                need(params, mean, gpu, gpu_load[gpu], left)
+                    - i64::from(if noisy { noise(gpu as u32) } else { 0 })
+            };
+            (0..gpus).filter(has_room).max_by_key(|&gpu| (need_of(gpu), std::cmp::Reverse(gpu)))
+        } else if params.has_speeds() {
             lightest(open, last, duplicate, |gpu| {
-                word.wrapping_add(gpu.wrapping_mul(rng::PLACE_STEP)) >> shift
+                params.on_gpu(replica, gpu as usize) + if noisy { noise(gpu) } else { 0 }
             })
+        } else if noisy {
+            lightest(open, last, duplicate, noise)
         } else {
             lightest(open, last, duplicate, |_| 0)
         };
@@ -49,19 +67,26 @@ pub fn pack(params: &Params, key: u32, start: u32, loads: &[u32], candidate: &mu
                 (gpu, gpu * slots + used[gpu] as usize - 1)
             }
             None => {
-                let place = make_room(slots, e, expert, load, gpu_load, used, last);
+                let weigh = |e: u32, gpu| params.on_gpu(loads[e as usize] / counts[e as usize], gpu);
+                let place = make_room((slots, &weigh), e, expert, load, gpu_load, used, last);
                 for (gpu, open) in open[..gpus].iter_mut().enumerate() {
                     *open = of_gpu(gpu_load[gpu], used[gpu]);
                 }
                 place
             }
         };
+        let replica = params.on_gpu(replica, gpu);
         expert[slot] = e;
         load[slot] = replica;
         gpu_load[gpu] += replica;
         open[gpu] = of_gpu(gpu_load[gpu], used[gpu]);
         last[gpu] = e;
     }
+}
+
+/// What a GPU lacks to the mean for each slot that is left, `left` of them, at its speed.
+fn need(params: &Params, mean: u32, gpu: usize, load: u32, left: u32) -> i64 {
+    params.at_speed(i64::from(mean) - i64::from(load), gpu) / i64::from(left.max(1))
 }
 
 /// The load of a GPU with a free slot, as [`lightest`] compares it: negative, even with noise on it, as a layer's loads
@@ -126,8 +151,10 @@ pub fn item(packed: u64) -> (u32, u32) {
 /// Let `a` be the least loaded GPU with a free slot (it holds `e`) and `b` the least loaded GPU without `e`
 /// (it is full). `b` holds as many experts as it has slots, `a` fewer and one of them `e`, so some replica on
 /// `b` is of an expert that `a` lacks: the first such moves to `a`, and its slot is free.
+///
+/// `weigh` tells what a replica of an expert counts on a GPU.
 fn make_room(
-    slots: usize,
+    (slots, weigh): (usize, &dyn Fn(u32, usize) -> u32),
     e: u32,
     expert: &mut [u32],
     load: &mut [u32],
@@ -145,8 +172,8 @@ fn make_room(
     let from = (b * slots..(b + 1) * slots).find(lacking).unwrap_or(b * slots);
     let to = held.end;
     expert[to] = expert[from];
-    load[to] = load[from];
-    gpu_load[a] += load[from];
+    load[to] = weigh(expert[from], a);
+    gpu_load[a] += load[to];
     gpu_load[b] -= load[from];
     used[a] += 1;
     (b, from)

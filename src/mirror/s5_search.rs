@@ -8,6 +8,9 @@
 //! A load is one number a window. The objective is the sum over windows of the heaviest GPU's load; loads are
 //! scaled by the windows' weights before, so that no product is needed. With one window it is the heaviest GPU.
 //!
+//! Where GPUs are of unequal speed, all loads but those of experts are over the speed of their GPU: a replica counts more on a
+//! slow one ([`crate::params::over_speed`]). That is on the host alone.
+//!
 //! Arrays are `[slot][window][GPU]`, so that loops over GPUs run abreast.
 
 mod exchange;
@@ -18,7 +21,7 @@ mod transfer;
 use crate::mirror::abreast::{Top, heaviest, refill, three_heaviest};
 use crate::mirror::candidate::{Candidate, Outcome};
 use crate::mirror::rng;
-use crate::params::{BLOCKED, EXPERT_TENURE, FREE, Params, SLOT_TENURE, TRANSFER_WAIT};
+use crate::params::{BLOCKED, EXPERT_TENURE, FREE, Params, SLOT_TENURE, TRANSFER_WAIT, over_speed};
 use crate::plan::Stop;
 
 /// GPUs that a loop takes abreast.
@@ -40,6 +43,10 @@ pub struct Search {
     tabu: Vec<u32>,
     /// Load of each GPU, `[window][lanes]`; padding is -1.
     gpu: Vec<i32>,
+    /// The factor of each GPU's speed, `[lanes]`, where these are unequal; else empty.
+    factors: Vec<u32>,
+    /// With unequal speeds: load of each slot's replica as it is, `[slot][window][lanes]`.
+    plain: Vec<i32>,
     /// Load of each expert, `[expert][window]`.
     weight: Vec<i32>,
     /// Replicas of each expert.
@@ -148,6 +155,11 @@ impl Search {
         refill(&mut self.load, slots * windows * lanes, 0);
         refill(&mut self.tabu, slots * lanes, 0);
         refill(&mut self.gpu, windows * lanes, -1);
+        self.factors.clone_from(&params.factors.gpus);
+        if !self.factors.is_empty() {
+            self.factors.resize(lanes, 0);
+            refill(&mut self.plain, slots * windows * lanes, 0);
+        }
         refill(&mut self.no_gain, experts, 0);
         refill(&mut self.no_loss, experts, 0);
         self.weight.clear();
@@ -175,10 +187,23 @@ impl Search {
     fn weigh_slot(&mut self, slot: usize, gpu: usize) {
         let expert = self.expert[slot * self.lanes + gpu] as usize;
         for window in 0..self.windows {
-            let load = self.weight[expert * self.windows + window] / self.counts[expert] as i32;
-            let old = &mut self.load[(slot * self.windows + window) * self.lanes + gpu];
-            self.gpu[window * self.lanes + gpu] += load - *old;
-            *old = load;
+            let plain = self.weight[expert * self.windows + window] / self.counts[expert] as i32;
+            let at = (slot * self.windows + window) * self.lanes + gpu;
+            let load = self.on_gpu(plain, gpu);
+            self.gpu[window * self.lanes + gpu] += load - self.load[at];
+            self.load[at] = load;
+            if let Some(at) = self.plain.get_mut(at).filter(|_| !self.factors.is_empty()) {
+                *at = plain;
+            }
+        }
+    }
+
+    /// What a load counts on a GPU.
+    #[inline(always)]
+    fn on_gpu(&self, load: i32, gpu: usize) -> i32 {
+        match self.factors.is_empty() {
+            true => load,
+            false => over_speed(load as u32, self.factors[gpu]) as i32,
         }
     }
 
@@ -195,7 +220,7 @@ impl Search {
         let (mut iteration, mut since) = (0, 0);
         // Whether the placement is the best so far and not kept yet.
         let mut is_new = true;
-        let can_move = self.gpus > 1 && self.slots > 1;
+        let can_move = self.gpus > 1 && (self.slots > 1 || params.has_speeds());
         let patience = if start == 0 { params.patience } else { params.later_patience };
         let end = loop {
             if best <= stop {
@@ -278,6 +303,14 @@ impl Search {
         for window in 0..self.windows {
             let here = (i * self.windows + window) * self.lanes + a;
             let there = (j * self.windows + window) * self.lanes + b;
+            if !self.factors.is_empty() {
+                self.plain.swap(here, there);
+                let (mine, theirs) = (self.on_gpu(self.plain[here], a), self.on_gpu(self.plain[there], b));
+                self.gpu[window * self.lanes + a] += mine - self.load[here];
+                self.gpu[window * self.lanes + b] += theirs - self.load[there];
+                (self.load[here], self.load[there]) = (mine, theirs);
+                continue;
+            }
             let moved = self.load[here] - self.load[there];
             self.gpu[window * self.lanes + a] -= moved;
             self.gpu[window * self.lanes + b] += moved;

@@ -57,13 +57,24 @@ pub fn plan(
         GroupRule::BestFirst => enumerate_assignments(params.groups, params.nodes),
         GroupRule::Lpt | GroupRule::LptVariance => Vec::new(),
     };
+    let of_nodes = match params.has_speeds() {
+        true => (0..params.nodes as usize).map(|node| params.of_node(node)).collect(),
+        false => Vec::new(),
+    };
+    let few = Params { starts: 1, assignments: params.assignments.min(1), ..params.clone() };
     let experts = params.experts as usize;
     let layers = threads::each(combined.len() / experts, |layer, scratch: &mut Scratch| {
         attempt.go_on()?;
         let row = layer * experts..(layer + 1) * experts;
         let windows = windows.chunks_exact(combined.len()).map(|window| &window[row.clone()]).collect();
         let combined = &combined[row];
-        let best = Layer { params, table: &table, combined, windows, bound: 0, solved: vec![] }.plan(scratch);
+        let (of_nodes, table) = (&of_nodes[..], &table[..]);
+        // Of even loads, as where there are none, assignments and starts are alike; and few of them are within reach of the
+        // mean where slow GPUs have as many slots to fill.
+        let is_even = params.has_speeds() && combined.iter().all(|load| *load == combined[0]);
+        let params = if is_even { &few } else { params };
+        let best =
+            Layer { params, of_nodes, table, combined, windows, bound: 0, solved: vec![] }.plan(scratch);
         attempt.finish_as(layer, to_map(&best.slots));
         Ok(best)
     });
@@ -80,6 +91,8 @@ struct Scratch {
 /// One layer, and the nodes solved so far.
 struct Layer<'a> {
     params: &'a Params,
+    /// The numbers of each node alone, where GPUs are of unequal speed; else empty.
+    of_nodes: &'a [Params],
     /// All balanced assignments, where they can be enumerated.
     table: &'a [Vec<u32>],
     /// Load of each expert, all windows together.
@@ -88,8 +101,9 @@ struct Layer<'a> {
     windows: Vec<&'a [u32]>,
     /// The least bound of an assignment: no plan of the layer goes below it.
     bound: u32,
-    /// Nodes by their groups: several assignments share one.
-    solved: Vec<(Vec<u32>, NodeBest)>,
+    /// Nodes by their groups, and where GPUs are of unequal speed by the first node of the same speeds: several assignments
+    /// share one.
+    solved: Vec<((usize, Vec<u32>), NodeBest)>,
 }
 
 impl Layer<'_> {
@@ -178,14 +192,18 @@ impl Layer<'_> {
         scratch: &mut Scratch,
     ) -> Vec<&NodeBest> {
         let mut places = Vec::with_capacity(self.params.nodes as usize);
-        for groups in groups.chunks_exact(self.params.node_groups as usize) {
-            let place = self.solved.iter().position(|(solved, _)| solved == groups);
-            let place = place.unwrap_or(self.solved.len());
+        for (at, groups) in groups.chunks_exact(self.params.node_groups as usize).enumerate() {
+            let is_alike = |of: &Params| of.factors == self.of_nodes[at].factors;
+            let kind = self.of_nodes.iter().position(is_alike).unwrap_or(0);
+            let is_solved =
+                |((of, solved), _): &((usize, Vec<u32>), NodeBest)| *of == kind && solved == groups;
+            let place = self.solved.iter().position(is_solved).unwrap_or(self.solved.len());
             if place == self.solved.len() {
-                self.solved.push((groups.to_vec(), NodeBest::none()));
+                self.solved.push(((kind, groups.to_vec()), NodeBest::none()));
             }
             let mut node = std::mem::replace(&mut self.solved[place].1, NodeBest::none());
-            self.solve_node(groups, starts, floors, scratch, &mut node);
+            let params = self.of_nodes.get(kind).unwrap_or(self.params);
+            self.solve_node(params, groups, (starts, floors), scratch, &mut node);
             self.solved[place].1 = node;
             places.push(place);
         }
@@ -195,13 +213,12 @@ impl Layer<'_> {
     /// s3 to s6 for the node that holds these groups: starts until one is good enough, or some bring nothing.
     fn solve_node(
         &self,
+        params: &Params,
         groups: &[u32],
-        starts: u32,
-        floors: &[u32],
+        (starts, floors): (u32, &[u32]),
         scratch: &mut Scratch,
         node: &mut NodeBest,
     ) {
-        let params = self.params;
         if node.starts >= starts {
             return;
         }

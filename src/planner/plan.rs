@@ -21,6 +21,7 @@ use crate::loads::Loads;
 use crate::options::{Duplicates, PlanOptions};
 use crate::params::{Params, to_map};
 use crate::plan::Plan;
+use crate::presets::Preset;
 use crate::replan;
 use crate::spread;
 use crate::watch::Attempt;
@@ -48,10 +49,16 @@ impl Planner {
         options: &PlanOptions,
     ) -> Result<Plan, Error> {
         let start = Instant::now();
+        let gone = cluster.gone_gpus();
+        if !gone.is_empty() {
+            let plan = Box::pin(self.plan_here(loads, &cluster.of_remaining()?, options)).await?;
+            return plan.with_gone_gpus(cluster, &gone);
+        }
         let params = Params::new(loads, cluster, options)?;
         let abroad = foreign::Limits::new(&params, cluster, options)?;
         let mut warnings = Vec::new();
-        let mut made_by = self.inner.info.clone();
+        // Shaders know of no speeds.
+        let mut made_by = if params.has_speeds() { DeviceInfo::cpu() } else { self.inner.info.clone() };
         let windows = host::even_where_cold(&params, loads.fixed_windows());
         let combined = host::combine(&params, &windows);
         let attempt = || self.watch.attempt(loads, cluster, options);
@@ -74,6 +81,11 @@ impl Planner {
         let without = Params::new(loads, cluster, &without)?;
         if params.trajectory && without.avoid_duplicates != params.avoid_duplicates && planned.is_open() {
             host::take_better(&params, &windows, &mut planned, &plan_by(&without).await?);
+        }
+        if params.has_speeds() && params.trajectory && params.windows == 1 {
+            // Its packing is not the start of the search here.
+            let greedy = Params::new(loads, cluster, &Preset::greedy_under(options))?;
+            host::take_better(&params, &windows, &mut planned, &plan_by(&greedy).await?);
         }
         self.on_threads(|| host::share_among_three(&params, &combined, &mut planned, &attempt()))?;
         attempt().go_on()?;
@@ -119,6 +131,7 @@ impl Planner {
         attempt: &Attempt<'_>,
     ) -> Result<Planned, Error> {
         match &self.inner.backend {
+            _ if params.has_speeds() => self.on_threads(|| cpu::plan(params, combined, windows, attempt)),
             Backend::Cpu => self.on_threads(|| cpu::plan(params, combined, windows, attempt)),
             #[cfg(feature = "gpu")]
             Backend::Device(keeper) => {

@@ -52,7 +52,7 @@ impl Planner {
     ) -> Result<Replan, Error> {
         let start = Instant::now();
         let previous = previous.into();
-        refuse_foreign(options)?;
+        refuse_unknown(cluster, options)?;
         let params = Params::new(loads, cluster, options)?;
         previous.check(loads)?;
         let rows = previous.rows(cluster);
@@ -98,7 +98,7 @@ impl Planner {
         cluster: &Cluster,
         options: &PlanOptions,
     ) -> Result<Plan, Error> {
-        refuse_foreign(options)?;
+        refuse_unknown(cluster, options)?;
         let mut plan = self.plan(loads, cluster, options)?;
         let params = Params::new(loads, cluster, options)?;
         if !params.trajectory {
@@ -125,8 +125,9 @@ impl Planner {
     }
 }
 
-/// Moves between nodes take no replica abroad.
-fn refuse_foreign(options: &PlanOptions) -> Result<(), Error> {
+/// Moves between nodes take no replica abroad, and know of no speeds.
+fn refuse_unknown(cluster: &Cluster, options: &PlanOptions) -> Result<(), Error> {
+    cluster.check_equal_speeds("a plan from one that runs", "plan without a previous one")?;
     if options.max_foreign == 0 {
         return Ok(());
     }

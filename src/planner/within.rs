@@ -115,17 +115,12 @@ impl Planner {
     /// The greedy rule's plan, by the CPU backend, under what the options forbid; where there are several windows, of their
     /// mean.
     fn greedy(&self, loads: &Loads, cluster: &Cluster, options: &PlanOptions) -> Result<Plan, Error> {
-        let greedy = PlanOptions {
-            duplicates: options.duplicates,
-            max_replicas_per_expert: options.max_replicas_per_expert,
-            ..Preset::GREEDY.options()
-        };
         let planner = Planner { threads: self.threads.clone(), ..Planner::new(DeviceChoice::Cpu)? };
         let mean = match loads.windows().len() {
             1 => loads.clone(),
             _ => Loads::from_f64(loads.layers(), loads.experts(), loads.values())?,
         };
-        Ok(Plan { loads: loads.clone(), ..planner.plan(&mean, cluster, &greedy)? })
+        Ok(Plan { loads: loads.clone(), ..planner.plan(&mean, cluster, &Preset::greedy_under(options))? })
     }
 
     /// Plans parts of the layers on threads of their own until it is stopped, those first in which `greedy` is furthest from

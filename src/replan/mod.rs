@@ -228,7 +228,10 @@ pub fn peaks(params: &Params, rows: &[&[u32]], slots: &[u32]) -> u32 {
     }
     let gpus = || slots.chunks_exact(params.slots_per_gpu as usize);
     let load = |row: &[u32], e: u32| row.get(e as usize).map_or(0, |load| load / counts[e as usize]);
-    let peak = |row: &&[u32]| gpus().map(|gpu| gpu.iter().map(|&e| load(row, e)).sum::<u32>()).max();
+    let carried = |row: &[u32], (gpu, held): (usize, &[u32])| {
+        held.iter().map(|&e| params.on_gpu(load(row, e), gpu)).sum::<u32>()
+    };
+    let peak = |row: &&[u32]| gpus().enumerate().map(|gpu| carried(row, gpu)).max();
     rows.iter().map(|row| peak(row).unwrap_or(0)).sum()
 }
 

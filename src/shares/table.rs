@@ -185,6 +185,7 @@ struct Subject<'a> {
 
 impl<'a> Subject<'a> {
     fn new(experts: usize, cluster: &Cluster, map: &'a [i32]) -> Result<Self, Error> {
+        cluster.check_equal_speeds("a table of shares", "an expert's load is dealt evenly there")?;
         let slots = cluster.num_slots();
         if !map.len().is_multiple_of(slots) {
             let rule = format!("is not a multiple of the number of slots {slots}");

@@ -60,6 +60,9 @@ struct Written<'a> {
     device: &'a str,
     fingerprint: String,
     format: &'static str,
+    /// Where they are unequal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gpu_speeds: Option<Vec<f64>>,
     layer_ids: &'a [u32],
     layers: Value,
     logical_to_physical: Lists<'a>,
@@ -107,6 +110,7 @@ fn written(plan: &Plan) -> Written<'_> {
         device: plan.device(),
         fingerprint: format!("{:016x}", plan.fingerprint()),
         format: FORMAT,
+        gpu_speeds: (!cluster.has_equal_speeds()).then(|| cluster.gpu_speeds()),
         layer_ids: plan.layer_ids(),
         layers: sorted(quality.layers.iter().zip(plan.stops()).map(layer).collect()),
         logical_to_physical: Lists(plan.placement()),
@@ -230,6 +234,13 @@ impl PlanFile {
             number("num_gpus")?,
             number("slots_per_gpu")?,
         )?;
+        let cluster = match root.get("gpu_speeds") {
+            Some(speeds) => cluster.with_gpu_speeds(
+                &serde_json::from_value::<Vec<f64>>(speeds.clone())
+                    .map_err(|_| ParseError::content("gpu_speeds is not an array of numbers"))?,
+            )?,
+            None => cluster,
+        };
         let rows = numbers(&root, "physical_to_logical", 1)?;
         let counts = numbers(&root, "replica_counts", 1)?;
         let lists = numbers(&root, "logical_to_physical", 2)?;

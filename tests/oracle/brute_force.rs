@@ -2,7 +2,7 @@
 
 use eplb_wgpu::{Cluster, Policy};
 
-/// The least max GPU load over every valid plan of one layer: all assignments of groups to nodes, all replica
+/// The least max GPU load, over the GPU's speed, over every valid plan of one layer: all assignments of groups to nodes, all replica
 /// counts, all placements up to the order of equal GPUs and of slots in a GPU. Infinite where there is no
 /// valid plan (without duplicates, where an expert has more replicas than its node has GPUs in every plan).
 ///
@@ -16,23 +16,26 @@ pub fn best_capped_load(loads_row: &[u64], cluster: &Cluster, allow_duplicates: 
     assert!(cluster.check_experts(loads_row.len()).is_ok(), "experts must fit the cluster");
     let nodes = if cluster.policy() == Policy::Hierarchical { cluster.num_nodes() } else { 1 };
     let groups = if nodes > 1 { cluster.num_groups() } else { 1 };
-    let node = Node {
+    let speeds = cluster.gpu_speeds();
+    let of_node = |speeds: &[f64]| Node {
         replicas: cluster.num_replicas() / nodes,
-        gpus: cluster.num_gpus() / nodes,
+        speeds: speeds.iter().copied().filter(|speed| *speed > 0.0).collect(),
         slots: cluster.slots_per_gpu(),
         allow_duplicates,
         most,
     };
+    let all: Vec<Node> = speeds.chunks(speeds.len() / nodes).map(of_node).collect();
     let by_group: Vec<&[u64]> = loads_row.chunks(loads_row.len() / groups).collect();
     let mut homes = vec![];
-    let best = assign(&by_group, groups / nodes, nodes, &node, &mut homes);
-    best.map_or(f64::INFINITY, |load| load as f64 / node.unit() as f64)
+    let best = assign(&by_group, groups / nodes, &all, &mut homes);
+    best.map_or(f64::INFINITY, |load| load / all[0].unit() as f64)
 }
 
-/// What every node offers.
+/// What a node offers.
 struct Node {
     replicas: usize,
-    gpus: usize,
+    /// Of the GPUs that are not gone.
+    speeds: Vec<f64>,
     slots: usize,
     allow_duplicates: bool,
     /// The most replicas of an expert.
@@ -53,26 +56,20 @@ impl Node {
 }
 
 /// Every way to give each group a home, `per_node` groups a node; then each node on its own.
-fn assign(
-    groups: &[&[u64]],
-    per_node: usize,
-    nodes: usize,
-    node: &Node,
-    homes: &mut Vec<usize>,
-) -> Option<u128> {
+fn assign(groups: &[&[u64]], per_node: usize, nodes: &[Node], homes: &mut Vec<usize>) -> Option<f64> {
     if homes.len() < groups.len() {
         let mut best = None;
-        for home in 0..nodes {
+        for home in 0..nodes.len() {
             if homes.iter().filter(|&&h| h == home).count() < per_node {
                 homes.push(home);
-                best = least(best, assign(groups, per_node, nodes, node, homes));
+                best = least(best, assign(groups, per_node, nodes, homes));
                 homes.pop();
             }
         }
         return best;
     }
-    let mut worst = 0;
-    for home in 0..nodes {
+    let mut worst = 0.0f64;
+    for (home, node) in nodes.iter().enumerate() {
         let of_home = groups.iter().zip(homes.iter()).filter(|(_, h)| **h == home);
         let row: Vec<u64> = of_home.flat_map(|(group, _)| group.iter().copied()).collect();
         worst = worst.max(best_counts(&row, node, &mut vec![])?);
@@ -81,11 +78,11 @@ fn assign(
 }
 
 /// Every way to give each expert at least one replica, `node.replicas` in all.
-fn best_counts(row: &[u64], node: &Node, counts: &mut Vec<usize>) -> Option<u128> {
+fn best_counts(row: &[u64], node: &Node, counts: &mut Vec<usize>) -> Option<f64> {
     let left = node.replicas - counts.iter().sum::<usize>();
     let experts_left = row.len() - counts.len();
     if experts_left == 0 {
-        let empty = vec![Gpu { load: 0, experts: vec![] }; node.gpus];
+        let empty = vec![Gpu { load: 0, experts: vec![] }; node.speeds.len()];
         return if left == 0 { place(row, counts, node, 0, empty) } else { None };
     }
     let mut best = None;
@@ -105,19 +102,23 @@ struct Gpu {
 }
 
 /// Every way to place replica number `next` and those after it, replicas being numbered expert by expert.
-/// Empty GPUs are alike, so only the first of them is tried.
-fn place(row: &[u64], counts: &[usize], node: &Node, next: usize, gpus: Vec<Gpu>) -> Option<u128> {
+/// Empty GPUs of one speed are alike, so only the first of them is tried.
+fn place(row: &[u64], counts: &[usize], node: &Node, next: usize, gpus: Vec<Gpu>) -> Option<f64> {
     let mut passed = 0;
     let expert = counts.iter().position(|&count| {
         passed += count;
         next < passed
     });
     let Some(expert) = expert else {
-        return gpus.iter().map(|gpu| gpu.load).max();
+        return gpus.iter().zip(&node.speeds).map(|(gpu, speed)| gpu.load as f64 / speed).reduce(f64::max);
     };
     let share = u128::from(row[expert]) * (node.unit() / counts[expert] as u128);
     let mut best = None;
     for at in 0..gpus.len() {
+        let is_alike = |other: usize| gpus[other].experts.is_empty() && node.speeds[other] == node.speeds[at];
+        if gpus[at].experts.is_empty() && (0..at).any(is_alike) {
+            continue;
+        }
         let room = gpus[at].experts.len() < node.slots;
         if room && (node.allow_duplicates || !gpus[at].experts.contains(&expert)) {
             let mut with = gpus.clone();
@@ -125,15 +126,12 @@ fn place(row: &[u64], counts: &[usize], node: &Node, next: usize, gpus: Vec<Gpu>
             with[at].experts.push(expert);
             best = least(best, place(row, counts, node, next + 1, with));
         }
-        if gpus[at].experts.is_empty() {
-            break;
-        }
     }
     best
 }
 
 /// The smaller of two, where `None` is no plan at all.
-fn least(a: Option<u128>, b: Option<u128>) -> Option<u128> {
+fn least(a: Option<f64>, b: Option<f64>) -> Option<f64> {
     match (a, b) {
         (Some(a), Some(b)) => Some(a.min(b)),
         (some, None) | (None, some) => some,

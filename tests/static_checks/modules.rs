@@ -25,7 +25,7 @@ const MACHINERY: &[&str] = &["engine", "layout", "mirror", "params", "planner", 
 const RULES: &[Rule] = &[
     // The problem and its answer know nothing of how it is solved.
     Rule {
-        files: &["loads.rs", "loads", "cluster.rs", "options.rs", "plan.rs", "plan", "error.rs"],
+        files: &["loads.rs", "loads", "cluster.rs", "cluster", "options.rs", "plan.rs", "plan", "error.rs"],
         only: None,
         never: MACHINERY,
         wgpu: false,

@@ -52,6 +52,7 @@ impl Facts {
         let loads = history.loads(part.window)?;
         let files = plans.iter().map(|path| form.read(path)).collect::<Result<Vec<_>, Error>>()?;
         let cluster = form.cluster(&files)?;
+        cluster.check_equal_speeds("a page", "eplb check tells of this plan")?;
         let Some(last) = files.last() else {
             return Err(Error::invalid("PLAN", "(none)", "is needed"));
         };

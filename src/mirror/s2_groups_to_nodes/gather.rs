@@ -13,7 +13,11 @@ pub fn node_loads(params: &Params, groups: &[u32], loads: &[u32], out: &mut Vec<
 }
 
 /// What no placement of a node goes below: the larger of its load per GPU and its heaviest replica under the counts
-/// that keep that lightest.
+/// that keep that lightest. Where GPUs are of unequal speed `params` are those of the node alone.
 pub fn node_bound(params: &Params, loads: &[u32]) -> u32 {
+    if params.has_speeds() {
+        let heaviest = params.on_fastest(lightest_heaviest(params, loads, 0), 0);
+        return params.node_mean(loads.iter().sum(), 0).max(heaviest);
+    }
     lightest_heaviest(params, loads, loads.iter().sum::<u32>().div_ceil(params.node_gpus))
 }

@@ -2,10 +2,12 @@
 //!
 //! To exchange slots whose loads differ by `d` takes `d` from the first GPU and gives it to the other. A slot that
 //! must not move has a load that no exchange wants: far below zero on the giving side, far above on the other.
+//!
+//! Where GPUs are of unequal speed what moves counts otherwise on each of the two GPUs: there are two lists of it.
 
 use super::{ABREAST, Kind, Move, Now, Search};
 use crate::mirror::rng;
-use crate::params::{BLOCKED, FREE, pairs};
+use crate::params::{BLOCKED, FREE, over_speed, pairs};
 
 /// GPUs abreast.
 type Abreast = [i32; ABREAST];
@@ -22,6 +24,11 @@ pub struct Scratch {
     /// For some GPUs abreast, the loads that the heaviest one gives, and those it takes: `[slot or pair][window]`.
     gives: Vec<Abreast>,
     takes: Vec<Abreast>,
+    /// With unequal speeds, the same four as they count on the other GPU.
+    give_there: Vec<i32>,
+    take_there: Vec<i32>,
+    gives_there: Vec<Abreast>,
+    takes_there: Vec<Abreast>,
     /// For the same GPUs, the loads of the two after the first gave: `[window]`.
     own: Vec<Abreast>,
     other: Vec<Abreast>,
@@ -115,7 +122,9 @@ impl Search {
                 }
             }
         }
-        if windows > 1 {
+        self.offer_there(n, own, other, a);
+        if self.windows > 1 {
+            let Scratch { rest, .. } = &mut self.exchange;
             for ((rest, tops), &floor) in rest.chunks_exact_mut(lanes).zip(&self.tops).zip(&self.floors) {
                 let others = tops.iter().filter(|top| top.gpu != a);
                 let mut others = others.map(|top| (top.gpu, top.load.max(floor)));
@@ -123,6 +132,35 @@ impl Search {
                 let second = others.next().map_or(floor, |top| top.1);
                 rest.fill(first.1);
                 rest[first.0] = second;
+            }
+        }
+    }
+
+    /// With unequal speeds, what is given counts on the other GPU, and what is taken on this one. What must not move is known
+    /// by what counts here.
+    #[inline(always)]
+    fn offer_there(&mut self, n: usize, own: usize, other: usize, a: usize) {
+        if self.factors.is_empty() {
+            return;
+        }
+        let (lanes, windows) = (self.lanes, self.windows);
+        let Scratch { take, give_there, take_there, .. } = &mut self.exchange;
+        give_there.resize(n * windows * lanes, 0);
+        take_there.resize(n * windows * lanes, 0);
+        let factor = self.factors[a];
+        for i in 0..n {
+            let (given, taken) = ((own + i) % self.slots, (other + i) % self.slots);
+            for window in 0..windows {
+                let to = (i * windows + window) * lanes..(i * windows + window + 1) * lanes;
+                let load = self.plain[(given * windows + window) * lanes + a] as u32;
+                for (to, &factor) in give_there[to.clone()].iter_mut().zip(&self.factors) {
+                    *to = over_speed(load, factor) as i32;
+                }
+                let from = (taken * windows + window) * lanes..(taken * windows + window + 1) * lanes;
+                take_there[to.clone()].copy_from_slice(&self.load[from.clone()]);
+                for (to, &load) in take[to].iter_mut().zip(&self.plain[from]) {
+                    *to = if *to == BLOCKED { BLOCKED } else { over_speed(load as u32, factor) as i32 };
+                }
             }
         }
     }
@@ -137,11 +175,21 @@ impl Search {
             let Scratch { give, take, gives, takes, .. } = &mut self.exchange;
             list::<PAIRS>(give, windows, lanes, block, n, gives);
             list::<PAIRS>(take, windows, lanes, block, n, takes);
-            // Of four slots, to exchange two or the other two makes the same two GPUs: those with the first will do.
-            if PAIRS && self.slots == 4 {
+            let has_speeds = !self.factors.is_empty();
+            if has_speeds {
+                let Scratch { give_there, take_there, gives_there, takes_there, .. } = &mut self.exchange;
+                list::<PAIRS>(give_there, windows, lanes, block, n, gives_there);
+                list::<PAIRS>(take_there, windows, lanes, block, n, takes_there);
+            } else if PAIRS && self.slots == 4 {
+                // Of four slots, to exchange two or the other two makes the same two GPUs: those with the first will do.
                 gives.truncate(3 * windows);
             }
-            let best = if windows == 1 { self.weigh_one(block, a) } else { self.weigh_several(block, a) };
+            let best = match (windows, has_speeds) {
+                (1, false) => self.weigh_one::<false>(block, a),
+                (1, true) => self.weigh_one::<true>(block, a),
+                (_, false) => self.weigh_several::<false>(block, a),
+                (_, true) => self.weigh_several::<true>(block, a),
+            };
             best.least(block, &mut least);
         }
         least
@@ -150,24 +198,34 @@ impl Search {
     /// Weighs every exchange of a load given for one taken, with some GPUs from `block` on. After one the two GPUs carry
     /// `own - given + taken` and `other + given - taken`; the heavier one counts.
     #[inline(always)]
-    fn weigh_one(&self, block: usize, a: usize) -> Best {
-        let Scratch { gives, takes, .. } = &self.exchange;
+    fn weigh_one<const SPEEDS: bool>(&self, block: usize, a: usize) -> Best {
+        let Scratch { gives, takes, gives_there, takes_there, .. } = &self.exchange;
+        let (gives_there, takes_there) = if SPEEDS { (gives_there, takes_there) } else { (gives, takes) };
         let own = self.gpu[a];
         let other = abreast(&self.gpu, block);
         let mut best = Best::none();
         let mut code = [0; ABREAST];
-        for given in gives {
+        for (given, given_there) in gives.iter().zip(gives_there) {
             let (mut mine, mut theirs) = ([own; ABREAST], other);
             for l in 0..ABREAST {
                 mine[l] -= given[l];
-                theirs[l] += given[l];
+                theirs[l] += given_there[l];
             }
-            for taken in takes {
+            let mut offer = |taken: &Abreast, taken_there: &Abreast| {
                 let mut value = [0; ABREAST];
                 for l in 0..ABREAST {
-                    value[l] = (mine[l] + taken[l]).max(theirs[l] - taken[l]);
+                    value[l] = (mine[l] + taken[l]).max(theirs[l] - taken_there[l]);
                 }
                 best.offer(value, &mut code);
+            };
+            if SPEEDS {
+                for (taken, taken_there) in takes.iter().zip(takes_there) {
+                    offer(taken, taken_there);
+                }
+            } else {
+                for taken in takes {
+                    offer(taken, taken);
+                }
             }
         }
         best
@@ -175,30 +233,35 @@ impl Search {
 
     /// As [`Search::weigh_one`] with several windows: in each the GPUs left alone count as well, and the windows add up.
     #[inline(always)]
-    fn weigh_several(&mut self, block: usize, a: usize) -> Best {
+    fn weigh_several<const SPEEDS: bool>(&mut self, block: usize, a: usize) -> Best {
         let (lanes, windows) = (self.lanes, self.windows);
-        let Scratch { rest, gives, takes, own, other, .. } = &mut self.exchange;
+        let Scratch { rest, gives, takes, gives_there, takes_there, own, other, .. } = &mut self.exchange;
+        let (gives_there, takes_there) =
+            if SPEEDS { (&*gives_there, &*takes_there) } else { (&*gives, &*takes) };
         let mut best = Best::none();
         let mut code = [0; ABREAST];
-        for given in gives.chunks_exact(windows) {
+        for (given, given_there) in gives.chunks_exact(windows).zip(gives_there.chunks_exact(windows)) {
             own.clear();
             other.clear();
-            for (w, given) in given.iter().enumerate() {
+            for (w, (given, given_there)) in given.iter().zip(given_there).enumerate() {
                 let (mine, theirs) = (self.gpu[w * lanes + a], abreast(&self.gpu, w * lanes + block));
                 let (mut mine, mut theirs) = ([mine; ABREAST], theirs);
                 for l in 0..ABREAST {
                     mine[l] -= given[l];
-                    theirs[l] += given[l];
+                    theirs[l] += given_there[l];
                 }
                 own.push(mine);
                 other.push(theirs);
             }
-            for taken in takes.chunks_exact(windows) {
+            for (taken, taken_there) in takes.chunks_exact(windows).zip(takes_there.chunks_exact(windows)) {
                 let mut value = [0; ABREAST];
-                for (w, ((taken, own), other)) in taken.iter().zip(&*own).zip(&*other).enumerate() {
+                let there = taken_there.iter();
+                for (w, (((taken, there), own), other)) in
+                    taken.iter().zip(there).zip(&*own).zip(&*other).enumerate()
+                {
                     let rest = abreast(rest, w * lanes + block);
                     for l in 0..ABREAST {
-                        value[l] += (own[l] + taken[l]).max(other[l] - taken[l]).max(rest[l]);
+                        value[l] += (own[l] + taken[l]).max(other[l] - there[l]).max(rest[l]);
                     }
                 }
                 best.offer(value, &mut code);

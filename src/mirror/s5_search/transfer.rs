@@ -8,7 +8,7 @@ use super::exchange::first_slots;
 use super::{Kind, Move, Now, Search};
 use crate::mirror::abreast::{Top, refill};
 use crate::mirror::rng;
-use crate::params::{BLOCKED, FREE};
+use crate::params::{BLOCKED, FREE, over_speed};
 
 /// Experts with several replicas, and where these are.
 #[derive(Default)]
@@ -75,6 +75,7 @@ impl Search {
         let word = rng::draw(now.key, rng::LOSERS + iteration);
         let first = if several <= most { 0 } else { rng::below(word, several as u32) as usize };
         let Scratch { may_lose, peaks, replicas, .. } = &mut self.transfer;
+        let factors = &self.factors;
         for i in 0..several.min(most) {
             let x = self.replicated[(first + i) % several] as usize;
             if self.no_loss[x] <= iteration {
@@ -94,6 +95,10 @@ impl Search {
                 for w in 0..windows {
                     let lost = self.load[(slot * windows + w) * self.lanes + gpu];
                     let then = self.weight[x * windows + w] / (self.counts[x] as i32 - 1);
+                    let then = match factors.is_empty() {
+                        true => then,
+                        false => over_speed(then as u32, factors[gpu]) as i32,
+                    };
                     let load = self.gpu[w * self.lanes + gpu] + then - lost;
                     let [first, second] = &mut peaks[x * windows + w];
                     if load > first.load {
@@ -128,10 +133,10 @@ impl Search {
         load.max(self.floors[window])
     }
 
-    /// The load of a replica of `y` once it has one more.
+    /// The load of a replica of `y` on a GPU once it has one more.
     #[inline(always)]
-    fn lighter(&self, y: usize, window: usize) -> i32 {
-        self.transfer.lighter[y * self.windows + window]
+    fn lighter(&self, y: usize, window: usize, gpu: usize) -> i32 {
+        self.on_gpu(self.transfer.lighter[y * self.windows + window], gpu)
     }
 
     /// Whether an expert may gain a replica.
@@ -148,7 +153,7 @@ impl Search {
         for y in 0..self.counts.len() {
             let mut load = 0;
             for w in 0..windows {
-                load += self.lighter(y, w);
+                load += self.lighter(y, w, a);
             }
             if load < lightest.0 && self.may_gain(now, y) && !self.holds(a, y as u32) {
                 lightest = (load, y);
@@ -166,7 +171,7 @@ impl Search {
             let x = x as usize;
             let value = |w: usize| {
                 let lost = self.load[(slot * windows + w) * self.lanes + a];
-                let own = self.gpu[w * self.lanes + a] - lost + self.lighter(y, w);
+                let own = self.gpu[w * self.lanes + a] - lost + self.lighter(y, w, a);
                 own.max(self.peak_without(x, w, a)).max(self.rest_of(w, a, a))
             };
             let value = total(windows, value);
@@ -195,11 +200,10 @@ impl Search {
                     continue;
                 }
                 let value = |w: usize| {
-                    let light = self.lighter(y, w);
                     let at_home = self.load[(own * windows + w) * self.lanes + a];
                     let lost = self.load[(slot * windows + w) * self.lanes + gpu];
-                    let own = self.gpu[w * self.lanes + a] - at_home + light;
-                    let there = self.gpu[w * self.lanes + gpu] - lost + light;
+                    let own = self.gpu[w * self.lanes + a] - at_home + self.lighter(y, w, a);
+                    let there = self.gpu[w * self.lanes + gpu] - lost + self.lighter(y, w, gpu);
                     own.max(there).max(self.peak_without(x, w, gpu)).max(self.rest_of(w, a, gpu))
                 };
                 let value = total(windows, value);

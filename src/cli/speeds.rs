@@ -1,0 +1,87 @@
+//! `--gpu-speeds`.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use crate::cluster::{Cluster, parts_of};
+use crate::error::Error;
+use crate::previous::PreviousMap;
+
+/// The speeds of GPUs that an option names: 1,1,0.5, or a file of such numbers, separated by commas or white space.
+pub fn read(given: &str) -> Result<Vec<f64>, Error> {
+    if let Some(speeds) = numbers(given) {
+        return Ok(speeds);
+    }
+    let refuse = |what: String| {
+        let rule = format!("is neither a list of numbers, as 1,1,0.5, nor a file of them: {what}");
+        Error::invalid("gpu_speeds", given, rule)
+    };
+    let text = std::fs::read_to_string(Path::new(given)).map_err(|error| refuse(error.to_string()))?;
+    let wrong = || {
+        let words = words(&text);
+        words.into_iter().find(|word| word.parse::<f64>().is_err()).unwrap_or("it is empty").to_string()
+    };
+    numbers(&text).ok_or_else(|| refuse(wrong()))
+}
+
+fn words(text: &str) -> Vec<&str> {
+    text.split(|c: char| c == ',' || c.is_whitespace()).filter(|word| !word.is_empty()).collect()
+}
+
+/// All numbers of a text, if it has nothing else.
+fn numbers(text: &str) -> Option<Vec<f64>> {
+    let numbers: Vec<f64> = words(text).into_iter().map(|word| word.parse().ok()).collect::<Option<_>>()?;
+    (!numbers.is_empty()).then_some(numbers)
+}
+
+/// The GPUs that are gone, named so or at speed 0.
+pub struct Gone {
+    pub gpus: Vec<usize>,
+    /// The speeds of all GPUs, 0 for those that are gone, where they are given.
+    pub speeds: Option<Vec<f64>>,
+}
+
+impl Gone {
+    /// Of GPUs that are named, and of an option's speeds.
+    pub fn new(named: &[usize], given: Option<&str>, num_gpus: usize) -> Result<Self, Error> {
+        let mut speeds = given.map(read).transpose()?;
+        if let Some(speeds) = &speeds {
+            parts_of(speeds, num_gpus)?;
+        }
+        let mut gpus: BTreeSet<usize> = named.iter().copied().collect();
+        for (gpu, speed) in speeds.iter_mut().flatten().enumerate() {
+            if gpus.contains(&gpu) || *speed == 0.0 {
+                gpus.insert(gpu);
+                *speed = 0.0;
+            }
+        }
+        Ok(Self { gpus: gpus.into_iter().collect(), speeds })
+    }
+
+    /// The map that runs, on the GPUs that remain.
+    pub fn start(&self, map: PreviousMap, gpus: usize) -> Result<PreviousMap, Error> {
+        if self.gpus.is_empty() {
+            return Ok(map);
+        }
+        let each = map.slots_per_gpu().unwrap_or(map.slots() / gpus.max(1));
+        map.with_slots_per_gpu(each)?.without_gpus(&self.gpus)
+    }
+
+    /// The cluster of the GPUs that remain, with their speeds.
+    pub fn with_speeds(&self, cluster: Cluster) -> Result<Cluster, Error> {
+        let Some(speeds) = &self.speeds else { return Ok(cluster) };
+        cluster.with_gpu_speeds(&speeds.iter().copied().filter(|speed| *speed > 0.0).collect::<Vec<_>>())
+    }
+}
+
+/// A row about GPUs of unequal speed, where they are.
+pub fn row(cluster: &Cluster) -> Option<(&'static str, String)> {
+    let speeds = cluster.gpu_speeds();
+    let gone = speeds.iter().filter(|speed| **speed == 0.0).count();
+    let slow = speeds.iter().filter(|speed| **speed < 1.0).count() - gone;
+    let least = speeds.iter().copied().filter(|speed| *speed > 0.0).fold(1.0, f64::min);
+    let gone = if gone > 0 { format!(", {gone} gone") } else { String::new() };
+    let text =
+        format!("{slow} of {} GPUs slower, {least} at least{gone}; loads are over speed", speeds.len());
+    (!cluster.has_equal_speeds()).then_some(("GPU speeds", text))
+}

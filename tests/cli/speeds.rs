@@ -1,0 +1,129 @@
+//! GPUs of unequal speed.
+
+use serde_json::Value;
+
+use super::{assert_refused, eplb, stdout, write};
+
+const SPEEDS: &str = "1,1,1,1,1,1,.5,.5";
+
+fn json(args: &[&str]) -> Value {
+    let output = eplb(&[args, &["--json"]].concat());
+    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_str(&stdout(&output)).unwrap()
+}
+
+#[test]
+fn speeds_are_planned_for_kept_and_checked() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_string();
+    let (loads, plan, map) = (path("loads.npy"), path("plan.json"), path("map.npy"));
+    let sizes = ["--layers", "3", "--experts", "32", "--seed", "5"];
+    assert!(eplb(&[&["generate", "--out", &loads], &sizes[..]].concat()).status.success());
+    write(folder.path(), "speeds.txt", b"2 2 2 2\n2 2 1 1\n");
+    let base = ["plan", &loads, "--replicas", "40", "--gpus", "8"];
+    let of = |report: &Value, field: &str| report[field].as_f64().unwrap();
+
+    let made = json(&[&base[..], &["--gpu-speeds", SPEEDS, "--out", &plan]].concat());
+    assert!(
+        of(&made, "mean_gap") < 0.003 && of(&made, "balancedness") > of(&made, "greedy_balancedness"),
+        "{made}"
+    );
+    assert_eq!(made["gpu_speeds"], serde_json::json!([1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.5, 0.5]));
+    let of_file = json(&[&base[..], &["--gpu-speeds", &path("speeds.txt")]].concat());
+    assert_eq!(of_file["fingerprint"], made["fingerprint"]);
+    let equal = json(&base);
+    assert!(equal.get("gpu_speeds").is_none() && equal["fingerprint"] != made["fingerprint"]);
+    let same = json(&[&base[..], &["--gpu-speeds", "3,3,3,3,3,3,3,3"]].concat());
+    assert_eq!(same["fingerprint"], equal["fingerprint"]);
+    let text = stdout(&eplb(&[&base[..], &["--gpu-speeds", SPEEDS]].concat()));
+    assert!(text.contains("2 of 8 GPUs slower, 0.5 at least"), "{text}");
+
+    // The plan file tells the speeds; a map does not.
+    let checked = json(&["check", &loads, &plan]);
+    assert_eq!(
+        (&checked["balancedness"], &checked["gpu_speeds"]),
+        (&made["balancedness"], &made["gpu_speeds"])
+    );
+    assert!(stdout(&eplb(&["check", &loads, &plan])).contains("GPU speeds"));
+    assert!(eplb(&["convert", &plan, &map]).status.success());
+    let blind = json(&["check", &loads, &map, "--gpus", "8"]);
+    assert!(of(&blind, "balancedness") < 0.95, "{blind}");
+    let told = json(&["check", &loads, &map, "--gpus", "8", "--gpu-speeds", SPEEDS]);
+    assert_eq!(told["balancedness"], made["balancedness"]);
+    let twice = ["check", &loads, &plan, "--gpu-speeds", SPEEDS];
+    assert_refused(
+        &twice,
+        "--gpu-speeds does nothing here: it is for a plan that tells no speeds, and this one does",
+    );
+    for (command, what) in [
+        (vec!["split", &loads, &plan, "--out", "-"], "a table of shares"),
+        (vec!["report", &loads, &plan, "--out", "-"], "a page"),
+    ] {
+        let output = eplb(&command);
+        let said = String::from_utf8_lossy(&output.stderr).to_string();
+        assert!(
+            !output.status.success() && said.contains(what) && said.contains("wants equal ones"),
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn gpus_at_speed_0_are_gone() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_string();
+    let (loads, plan) = (path("loads.npy"), path("plan.json"));
+    let sizes = ["--layers", "2", "--experts", "32", "--seed", "5"];
+    assert!(eplb(&[&["generate", "--out", &loads], &sizes[..]].concat()).status.success());
+    let base = ["plan", &loads, "--replicas", "35", "--gpus", "8", "--with-map"];
+    let made = json(&[&base[..], &["--gpu-speeds", "1,1,1,0,1,1,1,.5", "--out", &plan]].concat());
+    for row in made["physical_to_logical"].as_array().unwrap() {
+        assert_eq!(row.as_array().unwrap()[15..20], vec![Value::from(-1); 5]);
+    }
+    let checked = json(&["check", &loads, &plan]);
+    assert_eq!(checked["balancedness"], made["balancedness"]);
+    // From a plan that runs the same GPU is left out as by --without-gpus.
+    assert!(eplb(&["plan", &loads, "--replicas", "40", "--gpus", "8", "--out", &plan]).status.success());
+    let from = ["plan", &loads, "--gpus", "8", "--previous", &plan];
+    let gone = json(&[&from[..], &["--gpu-speeds", "1,1,1,0,1,1,1,1"]].concat());
+    let without = json(&[&from[..], &["--without-gpus", "3"]].concat());
+    assert_eq!((&gone["fingerprint"], &gone["moves"]), (&without["fingerprint"], &without["moves"]));
+}
+
+#[test]
+fn what_knows_no_speeds_is_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_string();
+    let (loads, plan) = (path("loads.npy"), path("plan.json"));
+    let sizes = ["--layers", "1", "--experts", "32", "--windows", "3"];
+    assert!(eplb(&[&["generate", "--out", &loads], &sizes[..]].concat()).status.success());
+    let base = ["plan", &loads, "--replicas", "40", "--gpus", "8"];
+    assert!(eplb(&[&base[..], &["--out", &plan]].concat()).status.success());
+    let with = |more: &[&str], speeds: &str, said: &str| {
+        assert_refused(&[&base[..], more, &["--gpu-speeds", speeds]].concat(), said);
+    };
+    let unequal = "--gpu-speeds 0.5 of GPU 6 is not that of the others, and ";
+    for (more, what) in [
+        (&["--connected"][..], "connected wants equal ones: leave it out"),
+        (
+            &["--groups", "4", "--nodes", "2", "--max-foreign", "2"],
+            "--max-foreign wants equal ones: give --max-foreign 0",
+        ),
+        (&["--dispatch", "nearest"], "a dispatch other than equal wants equal ones: take the dispatch equal"),
+        (&["--preset", "gen01"], "a rule of earlier programs (preset) wants equal ones: take the preset"),
+        (&["--previous", &plan], "a plan from one that runs wants equal ones: plan without a previous one"),
+        (&["--strategy", "scenarios"], "a plan from one that runs wants equal ones"),
+    ] {
+        with(more, SPEEDS, &format!("{unequal}{what}"));
+    }
+    for (speeds, said) in [
+        ("1,1", "--gpu-speeds names 2 speeds for --gpus 8: one for each GPU is needed"),
+        ("-1,1,1,1,1,1,1,1", "--gpu-speeds -1 of GPU 0 is not a number, at least 0"),
+        ("1,1,1,1,1,1,1,nan", "--gpu-speeds NaN of GPU 7 is not a number, at least 0"),
+        ("0,0,0,0,0,0,0,0", "--gpu-speeds 0 is the speed of every GPU"),
+        ("1,1,1,1,1,1,1,.001", "--gpu-speeds 0.001 of GPU 7 is less than a hundredth of the fastest, 1"),
+        ("1,x", "--gpu-speeds 1,x is neither a list of numbers, as 1,1,0.5, nor a file of them"),
+    ] {
+        with(&[], speeds, said);
+    }
+}
