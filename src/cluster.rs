@@ -3,6 +3,7 @@
 mod speeds;
 
 use crate::error::Error;
+#[cfg(feature = "cli")]
 pub(crate) use speeds::parts_of;
 
 /// The most slots a cluster may have in one layer.

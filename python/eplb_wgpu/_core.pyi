@@ -118,7 +118,7 @@ class Planner:
         self, windows: list[Loads], sample: Loads | None, batch: bool, cluster: Cluster, map: bytes
     ) -> bytearray: ...
     def check(
-        self, loads: Loads, cluster: Cluster, map: bytes, shares: bytes | None = None
+        self, loads: Loads, cluster: Cluster, map: bytes, shares: bytes | None = None, max_foreign: int = 0
     ) -> dict[str, Any]: ...
 
 @final

@@ -34,6 +34,11 @@ class PlanOptions(TypedDict, total=False):
     connected: bool
     """Hang the GPUs of a node (of the cluster, where nodes hold no whole groups) together by replicas of one expert, so
     that :meth:`Planner.batch_shares` can level them. False by default."""
+    max_foreign: int
+    """The most replicas of a layer outside the home node of their group, where nodes hold whole groups; less than a group
+    has experts. 0 by default."""
+    foreign_target: float
+    """With ``max_foreign``: largest / mean GPU load at which a layer gets no more of them; 1 by default."""
 
 
 class MoveLimits(TypedDict, total=False):

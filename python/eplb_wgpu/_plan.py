@@ -36,6 +36,8 @@ class Quality:
     """The largest of these."""
     same_gpu_duplicates: int
     """Slots that repeat an expert of their GPU."""
+    foreign_replicas: int
+    """Replicas outside the home node of their group."""
     layers_without_load: int
     """Layers in which no expert has load."""
     max_gpu_load: NDArray[np.float64]

@@ -6,7 +6,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from . import _core
-from ._arrays import ints, is_tensor, loads_of, map_of, to_tensor, windows_of
+from ._arrays import ints, is_tensor, loads_of, map_of, to_tensor, whole, windows_of
 from ._errors import InvalidError
 from ._files import Map, layer_numbers
 from ._options import device_of, split, threads_of
@@ -172,6 +172,7 @@ class Planner:
         physical_to_logical: Plan | Map | ArrayLike,
         *,
         shares: ArrayLike | None = None,
+        max_foreign: int = 0,
     ) -> Quality:
         """The quality of a map on loads, by code that shares nothing with the planner.
 
@@ -180,6 +181,7 @@ class Planner:
             cluster: Where replicas can go.
             physical_to_logical: A :class:`Plan`, a :class:`Map`, or [layers, slots], the expert of each slot, -1 where it is free.
             shares: [layers, slots], a table as :meth:`shares` makes it; even shares by default.
+            max_foreign: The most replicas of a layer outside the home node of their group, with even shares.
 
         Raises:
             InvalidError: The first rule that the map breaks, with layer and slot, expert or node.
@@ -187,7 +189,7 @@ class Planner:
         loads = loads_of(weight)
         data, _, _ = entries_of(physical_to_logical)
         parts = None if shares is None else map_of("shares", shares)[0]
-        return Quality._of(self._inner.check(loads, cluster, data, parts))
+        return Quality._of(self._inner.check(loads, cluster, data, parts, min(whole("max_foreign", max_foreign), 2**32 - 1)))
 
 
 def entries_of(physical_to_logical: Plan | Map | ArrayLike) -> tuple[bytes, int, int]:

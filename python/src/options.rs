@@ -31,10 +31,20 @@ fn ppm(field: &str, share: &Bound<'_, PyAny>) -> PyResult<u32> {
     Ok((number * 1e6).round() as u32)
 }
 
+/// The heaviest GPU over the mean as millionths.
+fn target(field: &str, given: &Bound<'_, PyAny>) -> PyResult<u32> {
+    let rule = "is not a number from 1 to 4000";
+    let target: f64 = value(field, given, rule)?;
+    if !(1.0..=4000.0).contains(&target) {
+        return Err(invalid(field, given, rule));
+    }
+    Ok((target * 1e6).round() as u32)
+}
+
 const WHOLE: &str = "is not a whole number, at least 0 and below 2^32";
 
 /// Names of the options of a plan.
-const PLAN: [&str; 10] = [
+const PLAN: [&str; 12] = [
     "preset",
     "seed",
     "starts",
@@ -45,6 +55,8 @@ const PLAN: [&str; 10] = [
     "max_replicas_per_expert",
     "dispatch",
     "connected",
+    "max_foreign",
+    "foreign_target",
 ];
 
 /// Options of a plan. Where no preset is named, the number of windows decides which it is.
@@ -72,6 +84,8 @@ pub fn plan(options: Dict, several_windows: bool) -> PyResult<PlanOptions> {
             "max_replicas_per_expert" => out.max_replicas_per_expert = value(field, &given, WHOLE)?,
             "dispatch" => out.dispatch = dispatch(&given.str()?.to_string())?,
             "connected" => out.connected = value(field, &given, "is not True or False")?,
+            "max_foreign" => out.max_foreign = value(field, &given, WHOLE)?,
+            "foreign_target" => out.foreign_target_ppm = target(field, &given)?,
             _ => return Err(unknown("option", field, &PLAN)),
         }
     }

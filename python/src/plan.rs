@@ -172,6 +172,7 @@ pub fn quality_dict<'py>(py: Python<'py>, quality: &Quality) -> PyResult<Bound<'
     dict.set_item("mean_gap", quality.mean_gap())?;
     dict.set_item("worst_gap", quality.worst_gap())?;
     dict.set_item("same_gpu_duplicates", quality.same_gpu_duplicates())?;
+    dict.set_item("foreign_replicas", quality.foreign_replicas())?;
     dict.set_item("layers_without_load", quality.layers_without_load())?;
     Ok(dict)
 }

@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use eplb_wgpu as core;
-use eplb_wgpu::{Cancel, MoveLimits, Shares, bound, check};
+use eplb_wgpu::bound::{self, BoundOptions};
+use eplb_wgpu::check::{self, CheckOptions};
+use eplb_wgpu::{Cancel, MoveLimits, Shares};
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyDict};
 
@@ -242,7 +244,7 @@ impl Planner {
 
     /// The quality of a map [layers][slots] of i64, under a table of shares of the same form if there is one, or the rule
     /// that it breaks.
-    #[pyo3(signature = (loads, cluster, map, shares=None))]
+    #[pyo3(signature = (loads, cluster, map, shares=None, max_foreign=0))]
     fn check<'py>(
         &self,
         py: Python<'py>,
@@ -250,6 +252,7 @@ impl Planner {
         cluster: &Cluster,
         map: &[u8],
         shares: Option<&[u8]>,
+        max_foreign: u32,
     ) -> PyResult<Bound<'py, PyDict>> {
         let map = entries(map);
         // Whatever is too large for a part sums up to none.
@@ -259,9 +262,10 @@ impl Planner {
         let quality = self.run(py, |_| {
             let quality = match &shares {
                 Some(shares) => check::score_shares(&loads.0, &cluster.0, &map, shares)?,
-                None => check::score(&loads.0, &cluster.0, &map)?,
+                None => check::score_with(&loads.0, &cluster.0, &map, &CheckOptions { max_foreign })?,
             };
-            Ok(quality.with_bounds(&bound::lower_bounds(&loads.0, &cluster.0)))
+            let options = BoundOptions { max_foreign, ..BoundOptions::default() };
+            Ok(quality.with_bounds(&bound::lower_bounds_with(&loads.0, &cluster.0, &options)))
         })?;
         quality_dict(py, &quality)
     }

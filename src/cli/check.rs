@@ -66,9 +66,10 @@ pub struct Check {
     /// traffic is told of these
     #[arg(long, conflicts_with = "fingerprints", value_name = "FILE")]
     sources: Option<PathBuf>,
-    /// The most replicas of a layer outside the home node of their group, as for `eplb plan` [default: 0]
-    #[arg(long, default_value_t = 0, hide_default_value = true, conflicts_with_all = ["fingerprints", "shares"])]
-    max_foreign: u32,
+    /// The most replicas of a layer outside the home node of their group, as for `eplb plan` [default: as the plan file
+    /// tells, else 0]
+    #[arg(long, conflicts_with_all = ["fingerprints", "shares"])]
+    max_foreign: Option<u32>,
     /// A closer bound of 2 and 3 slots a GPU, for some fifty times the work
     #[arg(long, conflicts_with = "fingerprints")]
     tight_bound: bool,
@@ -78,10 +79,15 @@ pub struct Check {
 }
 
 impl Check {
+    /// The most replicas of a layer that may be abroad.
+    fn most_foreign(&self, map: &MapFile) -> u32 {
+        self.max_foreign.unwrap_or(map.max_foreign())
+    }
+
     /// How the plan would be valid, where only replicas abroad make it invalid.
     fn hint(&self, map: &MapFile, loads: &Loads, cluster: &Cluster) -> String {
         let most = (loads.experts() / cluster.planned_groups()).saturating_sub(1) as u32;
-        if self.max_foreign > 0 || self.shares.is_some() || most == 0 {
+        if self.most_foreign(map) > 0 || self.shares.is_some() || most == 0 {
             return String::new();
         }
         let abroad = map
@@ -107,13 +113,13 @@ impl Check {
         let start = Instant::now();
         let score = match &self.shares {
             Some(path) => score_shares(path, &map, &loads, &cluster),
-            None => map.score_with(&loads, &cluster, &CheckOptions { max_foreign: self.max_foreign }),
+            None => map.score_with(&loads, &cluster, &CheckOptions { max_foreign: self.most_foreign(&map) }),
         };
         let quality = match score {
             Ok(quality) => {
                 let options = BoundOptions {
                     effort: bound_effort(self.tight_bound),
-                    max_foreign: self.max_foreign,
+                    max_foreign: self.most_foreign(&map),
                     ..BoundOptions::default()
                 };
                 quality.with_bounds(&bound::lower_bounds_with(&loads, &cluster, &options))
@@ -171,7 +177,7 @@ impl Check {
         faults: &[String],
         time: std::time::Duration,
     ) -> Result<(), Error> {
-        let loads = served.loads;
+        let (loads, most_foreign) = (served.loads, self.most_foreign(map));
         let fingerprint = map.plan().map(|plan| format!("{:016x}", plan.placement.fingerprint()));
         let version = map.plan().and_then(|plan| plan.plan_version);
         if self.json {
@@ -199,10 +205,10 @@ impl Check {
             if !served.cluster.has_equal_speeds() {
                 report["gpu_speeds"] = json!(served.cluster.gpu_speeds());
             }
-            if self.max_foreign > 0 {
+            if most_foreign > 0 {
                 let (share, least) = self.foreign_shares(quality, served);
                 report["foreign"] = json!({
-                    "max_foreign": self.max_foreign, "replicas": quality.foreign_replicas(),
+                    "max_foreign": most_foreign, "replicas": quality.foreign_replicas(),
                     "share": share, "least_share": least,
                 });
             }
@@ -218,9 +224,9 @@ impl Check {
             ("duplicates on a GPU", quality.same_gpu_duplicates().to_string()),
             ("GPUs hang together", format!("in {joined} of {} layers", quality.layers.len())),
         ];
-        if self.max_foreign > 0 {
+        if most_foreign > 0 {
             let (replicas, shares) = (quality.foreign_replicas(), self.foreign_shares(quality, served));
-            rows.push(("replicas abroad", foreign_text(replicas, self.max_foreign, shares)));
+            rows.push(("replicas abroad", foreign_text(replicas, most_foreign, shares)));
         }
         rows.extend(speeds::row(served.cluster));
         rows.splice(2..2, served.rows()?);

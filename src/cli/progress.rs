@@ -125,7 +125,8 @@ impl Progress {
         })
     }
 
-    /// One step is done.
+    /// One step is done: of a bench, which needs wgpu.
+    #[cfg(feature = "gpu")]
     pub fn step(&self) {
         self.bar.inc(1);
         self.say_row("");

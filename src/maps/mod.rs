@@ -220,12 +220,19 @@ impl MapFile {
         Ok(self.slots / gpus)
     }
 
-    /// The map's quality on these loads, as [`check::score`] has it.
+    /// The most replicas of a layer outside the home node of their group, where the file is a plan that was made with
+    /// them; else 0.
+    #[must_use]
+    pub fn max_foreign(&self) -> u32 {
+        self.plan.as_ref().map_or(0, |plan| plan.max_foreign)
+    }
+
+    /// The map's quality on these loads, as [`check::score_with`] has it, with as many replicas abroad as it was made with.
     ///
     /// # Errors
-    /// [`Error::Invalid`] where the loads are of other layers than the map is, and as for [`check::score`].
+    /// [`Error::Invalid`] where the loads are of other layers than the map is, and as for [`check::score_with`].
     pub fn score(&self, loads: &Loads, cluster: &Cluster) -> Result<Quality, Error> {
-        self.score_with(loads, cluster, &CheckOptions::default())
+        self.score_with(loads, cluster, &CheckOptions { max_foreign: self.max_foreign() })
     }
 
     /// The map's quality on these loads, as [`check::score_with`] has it.

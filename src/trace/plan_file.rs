@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::strict;
 use super::{brief, read_file, write_whole};
-use crate::check::{self, Quality};
+use crate::check::{self, CheckOptions, Quality};
 use crate::cluster::Cluster;
 use crate::error::{Error, ParseError};
 use crate::loads::{self, Loads};
@@ -66,6 +66,9 @@ struct Written<'a> {
     layer_ids: &'a [u32],
     layers: Value,
     logical_to_physical: Lists<'a>,
+    /// Where replicas may live abroad.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_foreign: Option<u32>,
     num_gpus: usize,
     num_groups: usize,
     num_nodes: usize,
@@ -114,6 +117,7 @@ fn written(plan: &Plan) -> Written<'_> {
         layer_ids: plan.layer_ids(),
         layers: sorted(quality.layers.iter().zip(plan.stops()).map(layer).collect()),
         logical_to_physical: Lists(plan.placement()),
+        max_foreign: Some(options.max_foreign).filter(|most| *most > 0),
         num_gpus: cluster.num_gpus(),
         num_groups: cluster.num_groups(),
         num_nodes: cluster.num_nodes(),
@@ -206,6 +210,9 @@ pub struct PlanFile {
     pub layer_ids: Vec<u32>,
     /// The [`PLAN_VERSION`] of the library that made it; `None` in files that do not say.
     pub plan_version: Option<u32>,
+    /// The most replicas of a layer outside the home node of their group that it was made with, see
+    /// [`PlanOptions::max_foreign`](crate::PlanOptions::max_foreign); 0 in files that do not say.
+    pub max_foreign: u32,
 }
 
 impl PlanFile {
@@ -267,7 +274,11 @@ impl PlanFile {
             Some(_) => Some(u32::try_from(number("plan_version")?).unwrap_or(u32::MAX)),
             None => None,
         };
-        Ok(Self { cluster, placement, layer_ids, plan_version })
+        let max_foreign = match root.get("max_foreign") {
+            Some(_) => u32::try_from(number("max_foreign")?).unwrap_or(u32::MAX),
+            None => 0,
+        };
+        Ok(Self { cluster, placement, layer_ids, plan_version, max_foreign })
     }
 
     /// The plan as the one that runs before another is made, for loads of the same layers: see
@@ -277,16 +288,18 @@ impl PlanFile {
         PreviousMap::of_layers(&self.placement, &self.cluster, &self.layer_ids)
     }
 
-    /// The plan's quality on these loads, as [`check::score`] has it.
+    /// The plan's quality on these loads, as [`check::score_with`] has it, by the rule on replicas abroad that it was made
+    /// with.
     ///
     /// # Errors
-    /// [`Error::Invalid`] where the loads are of other layers than the plan is, and as for [`check::score`].
+    /// [`Error::Invalid`] where the loads are of other layers than the plan is, and as for [`check::score_with`].
     pub fn score(&self, loads: &Loads) -> Result<Quality, Error> {
         // Of other shapes the judge tells more.
         if loads.layers() == self.layer_ids.len() {
             loads::check_same_layers("layers of the plan", &self.layer_ids, loads.layer_ids())?;
         }
-        check::score(loads, &self.cluster, self.placement.physical_to_logical())
+        let rules = CheckOptions { max_foreign: self.max_foreign };
+        check::score_with(loads, &self.cluster, self.placement.physical_to_logical(), &rules)
     }
 }
 

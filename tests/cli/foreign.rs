@@ -38,21 +38,29 @@ fn replicas_abroad_are_planned_told_and_checked() {
     assert!(each.iter().all(|&replicas| replicas <= 4) && told["replicas"] == each.iter().sum::<u64>());
     assert!(of(told, "share") >= of(told, "least_share") && of(told, "least_share") > 0.0, "{told}");
 
-    // The judge says so too, holds the number, and without it knows the strict rule.
-    let checked = json(&["check", &loads, &plan, "--max-foreign", "4"]);
+    // The judge says so too, holds the number that the file tells or another, and knows the strict rule.
+    let checked = json(&["check", &loads, &plan]);
     assert_eq!(checked["balancedness"], abroad["balancedness"]);
     assert_eq!(
         (&checked["foreign"]["replicas"], &checked["foreign"]["share"]),
         (&told["replicas"], &told["share"])
     );
-    let text = stdout(&eplb(&["check", &loads, &plan, "--max-foreign", "4"]));
+    let text = stdout(&eplb(&["check", &loads, &plan]));
     assert!(text.contains("replicas abroad") && text.contains("at most 4 a layer"), "{text}");
-    let strict = eplb(&["check", &loads, &plan]);
+    let page = path("page.html");
+    assert!(eplb(&["report", &loads, &plan, "--out", &page]).status.success());
+    let strict = eplb(&["check", &loads, &plan, "--max-foreign", "0"]);
     assert!(!strict.status.success() && stdout(&strict).contains("which is in node"), "{}", stdout(&strict));
     let hint = format!("it is valid: --max-foreign {}", each.iter().max().unwrap());
     assert!(stdout(&strict).contains(&hint), "{}", stdout(&strict));
     let fewer = eplb(&["check", &loads, &plan, "--max-foreign", "1"]);
     assert!(stdout(&fewer).contains("more than --max-foreign 1 replicas"), "{}", stdout(&fewer));
+
+    // A map in another format tells nothing of it.
+    let map = path("map.npy");
+    assert!(eplb(&["convert", &plan, &map]).status.success());
+    let blind = eplb(&["check", &loads, &map, "--groups", "4", "--nodes", "2", "--gpus", "8"]);
+    assert!(!blind.status.success(), "{}", stdout(&blind));
 
     // A target is kept to with fewer of them.
     let near = json(&made(&base, &["--max-foreign", "4", "--target", "1.2"]));
