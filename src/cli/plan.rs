@@ -36,7 +36,7 @@ pub struct Plan {
     /// Weights of several load files, in their order: 1,2,1
     #[arg(long, value_delimiter = ',')]
     weights: Option<Vec<f64>>,
-    /// What the windows of the file say about the next one
+    /// How the windows of the file are used: planned for together (scenarios), or as a forecast of the next one
     #[arg(long, value_parser = parse_strategy(), conflicts_with_all = ["window", "weights"])]
     strategy: Option<Strategy>,
     #[command(flatten)]
@@ -54,7 +54,7 @@ pub struct Plan {
     /// Replicas of a layer, all GPUs together (needed) [default with --previous: the slots of the GPUs that remain]
     #[arg(long)]
     replicas: Option<usize>,
-    /// GPUs, all nodes together (needed), those that are gone among them
+    /// GPUs, all nodes together (needed), those that are gone among them [default with --previous: those of the plan file]
     #[arg(long)]
     gpus: Option<usize>,
     /// Speed of each GPU, in any unit: 1,1,0.5, or a file of such numbers; 0 is a GPU that is gone [default: all equal]
@@ -64,11 +64,12 @@ pub struct Plan {
     #[arg(long, value_delimiter = ',', requires = "previous")]
     without_gpus: Vec<usize>,
     /// Groups of experts that are routed together: where they are a multiple of the nodes, a node holds whole groups
-    #[arg(long, default_value_t = 1)]
-    groups: usize,
-    /// Nodes
-    #[arg(long, default_value_t = 1)]
-    nodes: usize,
+    /// [default: 1; with --previous, groups and nodes of the plan file, where the GPUs divide among its nodes]
+    #[arg(long)]
+    groups: Option<usize>,
+    /// Nodes [default: 1, or as --groups says]
+    #[arg(long)]
+    nodes: Option<usize>,
     /// Slots on a GPU, where some may stay free [default: replicas / GPUs]
     #[arg(long)]
     slots_per_gpu: Option<usize>,
@@ -113,7 +114,7 @@ pub struct Plan {
     /// Seed of everything that is drawn
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Let a GPU hold an expert twice, as the peers do
+    /// Let a GPU hold an expert twice, as the planners of DeepSeek and vLLM do
     #[arg(long)]
     allow_duplicates: bool,
     /// How serving deals the tokens of an expert to its replicas: equal; nearest (own GPU, else own node, else all); own-gpu
@@ -157,6 +158,14 @@ impl Plan {
         self.threads
     }
 
+    /// Groups and nodes as given, else those of the plan file that runs, where this many GPUs divide among its nodes.
+    fn groups_and_nodes(&self, of_plan: Option<&Cluster>, gpus: usize) -> (usize, usize) {
+        let of_plan = of_plan.filter(|cluster| gpus.is_multiple_of(cluster.num_nodes()));
+        let told = of_plan.filter(|_| self.groups.is_none() && self.nodes.is_none());
+        let (groups, nodes) = told.map_or((1, 1), |cluster| (cluster.num_groups(), cluster.num_nodes()));
+        (self.groups.unwrap_or(groups), self.nodes.unwrap_or(nodes))
+    }
+
     pub fn run(self) -> Result<ExitCode, Error> {
         if self.preset.as_deref() == Some("help") {
             print(&presets());
@@ -165,9 +174,18 @@ impl Plan {
         if self.loads.is_empty() {
             return Err(words::needed("LOADS", "a load file, or - for standard input"));
         }
-        let gpus = self.gpus.ok_or_else(|| words::needed("--gpus", "GPUs, all nodes together"))?;
-        let previous = self.previous.as_deref().map(|path| io::read_map(path, None)).transpose()?;
-        let previous = previous.map(|map| map.previous_map()).transpose()?;
+        let runs = self.previous.as_deref().map(|path| io::read_map(path, None)).transpose()?;
+        let of_plan = runs.as_ref().and_then(MapFile::plan).map(|plan| &plan.cluster);
+        let gpus = self.gpus.or(of_plan.map(Cluster::num_gpus));
+        let gpus = gpus.ok_or_else(|| words::needed("--gpus", "GPUs, all nodes together"))?;
+        // A GPU that is gone there may be back.
+        let is_uneven =
+            |cluster: &&Cluster| cluster.gpu_speeds().iter().any(|&speed| speed > 0.0 && speed < 1.0);
+        if let Some(cluster) = of_plan.filter(|_| self.gpu_speeds.is_none()).filter(is_uneven) {
+            let would_do = "leave out --previous, or give --gpu-speeds 1,1,1,..., one for each GPU, to take all for equal";
+            cluster.check_equal_speeds("a plan from one that runs", would_do)?;
+        }
+        let previous = runs.as_ref().map(MapFile::previous_map).transpose()?;
         let gone = Gone::new(&self.without_gpus, self.gpu_speeds.as_deref(), gpus)?;
         let remain = gpus.saturating_sub(gone.gpus.len());
         let previous = previous.map(|map| gone.start(map, gpus)).transpose()?;
@@ -180,7 +198,8 @@ impl Plan {
         let replicas = replicas.ok_or_else(|| {
             words::needed("--replicas", "replicas of a layer; eplb advise LOADS --gpus P tells how many pay")
         })?;
-        let cluster = words::cluster(replicas, self.groups, self.nodes, remain, self.slots_per_gpu)?;
+        let (groups, nodes) = self.groups_and_nodes(of_plan, remain);
+        let cluster = words::cluster(replicas, groups, nodes, remain, self.slots_per_gpu)?;
         let cluster = gone.with_speeds(cluster)?;
         self.check_options(&cluster)?;
         let inputs = || self.loads.iter().chain(&self.previous);
@@ -224,8 +243,10 @@ impl Plan {
 
     /// A plan in the numbering of all GPUs.
     fn spread(&self, plan: &crate::Plan, gpus: usize, gone: &Gone) -> Result<crate::Plan, Error> {
-        let (replicas, slots) = (plan.cluster().num_replicas(), plan.cluster().slots_per_gpu());
-        let mut all = Cluster::with_slots_per_gpu(replicas, self.groups, self.nodes, gpus, slots)?;
+        let rest = plan.cluster();
+        let (groups, nodes) = (rest.num_groups(), rest.num_nodes());
+        let mut all =
+            Cluster::with_slots_per_gpu(rest.num_replicas(), groups, nodes, gpus, rest.slots_per_gpu())?;
         if let Some(speeds) = &gone.speeds {
             all = all.with_gpu_speeds(speeds)?;
         }

@@ -55,6 +55,22 @@ fn strategies_say_what_they_plan_from() {
 }
 
 #[test]
+fn a_plan_file_that_runs_tells_the_cluster() {
+    let folder = tempfile::tempdir().unwrap();
+    let trace = trace(folder.path());
+    let plan = folder.path().join("plan.json").to_str().unwrap().to_string();
+    let shape = ["--replicas", "12", "--groups", "2", "--nodes", "2", "--gpus", "4"];
+    assert!(eplb(&[&["plan", &trace, "--out", &plan], &shape[..]].concat()).status.success());
+    let from = ["plan", &trace, "--window", "0", "--previous", &plan];
+    let (told, given) = (json(&from), json(&[&from[..], &shape[..]].concat()));
+    assert_eq!((&told["fingerprint"], &told["policy"]), (&given["fingerprint"], &given["policy"]));
+    assert_eq!(told["policy"], "hierarchical");
+    // Three GPUs do not divide among two nodes.
+    assert_eq!(json(&[&from[..], &["--without-gpus", "3"]].concat())["policy"], "global");
+    assert_eq!(json(&[&from[..], &["--nodes", "1"]].concat())["policy"], "global");
+}
+
+#[test]
 fn a_previous_plan_is_moved_from_within_its_limits() {
     let folder = tempfile::tempdir().unwrap();
     let trace = trace(folder.path());

@@ -116,6 +116,15 @@ fn what_knows_no_speeds_is_refused_by_name() {
     ] {
         with(more, SPEEDS, &format!("{unequal}{what}"));
     }
+    // The speeds of the plan that runs are not forgotten.
+    let slow = path("slow.json");
+    assert!(eplb(&[&base[..], &["--gpu-speeds", SPEEDS, "--out", &slow]].concat()).status.success());
+    let from = ["plan", &loads, "--previous", &slow];
+    assert_refused(
+        &from,
+        &format!("{unequal}a plan from one that runs wants equal ones: leave out --previous"),
+    );
+    assert!(eplb(&[&from[..], &["--gpu-speeds", "1,1,1,1,1,1,1,1"]].concat()).status.success());
     for (speeds, said) in [
         ("1,1", "--gpu-speeds names 2 speeds for --gpus 8: one for each GPU is needed"),
         ("-1,1,1,1,1,1,1,1", "--gpu-speeds -1 of GPU 0 is not a number, at least 0"),
