@@ -24,7 +24,7 @@ use crate::{
   eplb plan loads.json --replicas 288 --groups 8 --nodes 4 --gpus 32 --out plan.json
   eplb plan a.json b.json --weights 2,1 --replicas 288 --gpus 32     one plan for several workloads
   eplb plan loads.npy --replicas 288 --gpus 32 --out map.json --format vllm-ascend
-  eplb plan now.json --previous plan.json --max-moves 200 --replicas 288 --gpus 32
+  eplb plan now.json --previous plan.json --max-moves 5%             few slots of the plan that runs move
   zcat loads.csv.gz | eplb plan - --replicas 288 --gpus 32 --out -  the plan on standard output
 
 Loads are tokens, or anything in proportion to them: .json, .jsonl, .csv, .npy, .npz, each as .gz too, a folder of
