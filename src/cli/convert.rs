@@ -9,7 +9,7 @@ use serde_json::json;
 use super::io::{self, complain, print};
 use super::{format_of, parse_format};
 use crate::Error;
-use crate::maps::PlanFormat;
+use crate::maps::{MapFile, PlanFormat};
 
 #[derive(Args)]
 #[command(after_help = "Examples:
@@ -34,12 +34,35 @@ pub struct Convert {
     /// GPUs, for vllm-ascend, where the map does not tell how many there are
     #[arg(long)]
     gpus: Option<usize>,
+    /// Numbers of the map's layers, where it does not tell them, as A..B: from A on, up to but not B [default: from 0 on]
+    #[arg(long, value_parser = super::parse_range, value_name = "A..B")]
+    layers: Option<std::ops::Range<usize>>,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
 }
 
 impl Convert {
+    /// The map with the numbers of layers that are given.
+    fn numbered(&self, map: MapFile) -> Result<MapFile, Error> {
+        let Some(layers) = &self.layers else { return Ok(map) };
+        let refuse =
+            |rule: String| Err(Error::invalid("--layers", format!("{}..{}", layers.start, layers.end), rule));
+        if map.layer_ids().is_some() {
+            return refuse("does nothing here: the map tells the numbers of its layers".into());
+        }
+        if layers.len() != map.layers() {
+            let would_do = layers.start.saturating_add(map.layers());
+            return refuse(format!(
+                "is not of the {} layers of the map: {}..{would_do} would do",
+                map.layers(),
+                layers.start
+            ));
+        }
+        let ids: Vec<u32> = layers.clone().map(|id| u32::try_from(id).unwrap_or(u32::MAX)).collect();
+        map.with_layer_ids(&ids)
+    }
+
     pub fn run(self) -> Result<ExitCode, Error> {
         io::check_writable(&self.out, [&self.map])?;
         let format = match self.format {
@@ -55,6 +78,7 @@ impl Convert {
             Some(gpus) => map.with_gpus(gpus)?,
             None => map,
         };
+        let map = self.numbered(map)?;
         let bytes = map.bytes(format)?;
         io::write(&self.out, &bytes)?;
         for loss in map.losses(format) {

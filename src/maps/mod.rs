@@ -304,6 +304,12 @@ impl MapFile {
         if !in_order && matches!(format, PlanFormat::Vllm | PlanFormat::Npy) {
             said.push(format!("{format} has no layer numbers: row 0 is layer {}", self.id(0)));
         }
+        let is_numbered = matches!(format, PlanFormat::Sglang | PlanFormat::TensorRtLlm | PlanFormat::Ascend);
+        if self.layer_ids.is_none() && is_numbered {
+            said.push(
+                "the map does not tell the numbers of its layers: row 0 is taken for layer 0".to_string(),
+            );
+        }
         let missing = self.last() as usize + 1 - self.layers();
         if !in_order && format == PlanFormat::Sglang && missing > 0 {
             said.push(format!(

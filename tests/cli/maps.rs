@@ -119,6 +119,17 @@ fn a_plan_is_written_in_every_format_and_each_is_a_previous_map_and_passes_the_c
     let error = String::from_utf8(eplb(&["convert", &own, &path("x.npy")]).stderr).unwrap();
     assert!(error.contains("warning: npy has no layer numbers: row 0 is layer 3"), "{error}");
     assert_refused(&["convert", &own, &path("x.toml")], "a format says what it is");
+    // The other way round its numbers can be told.
+    let from = ["convert", &path("npy.map"), &path("again.map"), "--format", "tensorrt-llm"];
+    let error = String::from_utf8(eplb(&from).stderr).unwrap();
+    assert!(error.contains("warning: the map does not tell the numbers of its layers"), "{error}");
+    let output = eplb(&[&from[..], &["--layers", "3..5"]].concat());
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    assert_eq!(std::fs::read(path("again.map")).unwrap(), std::fs::read(path("tensorrt-llm.map")).unwrap());
+    let more = [&from[..], &["--layers", "3..9"]].concat();
+    assert_refused(&more, "--layers 3..9 is not of the 2 layers of the map: 3..5 would do");
+    let own_numbers = ["convert", &own, &path("again.map"), "--format", "tensorrt-llm", "--layers", "3..5"];
+    assert_refused(&own_numbers, "the map tells the numbers of its layers");
     assert_refused(&["convert", &own, &own], "it is an input of this command");
     // Other layers than the plan's.
     let other = write(folder.path(), "other.json", b"[[9,2,3,4],[1,8,5,4]]");
