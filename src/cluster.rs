@@ -4,7 +4,7 @@ mod speeds;
 
 use crate::error::Error;
 #[cfg(feature = "cli")]
-pub(crate) use speeds::parts_of;
+pub(crate) use speeds::{lose_equally, parts_of};
 
 /// The most slots a cluster may have in one layer.
 pub const MAX_SLOTS: usize = 1 << 14;

@@ -82,10 +82,15 @@ const GAINER_SCAN: u32 = 1 << 14;
 /// With three slots a GPU the bound is out of reach, and a trajectory goes on to gain for longer: the patience is
 /// multiplied by this.
 const THREE_SLOTS_PATIENCE: u32 = 2;
-/// With four to six slots a GPU, three GPUs find what a long patience and further starts would, and sooner: there a thorough
-/// trajectory has one start, and this patience. (V3 on 72 GPUs: .0176 % in 877 us a layer on one thread; with the patience
-/// of 800 and 16 starts .0165 % in 2,876. gemma4 on 32 GPUs: .0090 % in 933, .0092 % in 1,513.)
+/// With four to six slots a GPU, three GPUs find what a long patience would, and sooner: there the first start of a thorough
+/// plan has this patience. (V3 on 72 GPUs: .0176 % in 877 us a layer on one thread, with the patience of 800 .0165 % in
+/// 2,876. gemma4 on 32 GPUs: .0090 % in 933, .0092 % in 1,513.)
 const THREE_GPUS_PATIENCE: u32 = 8;
+/// And further starts follow only where it ends above this: three GPUs take care of less. A larger gap is one of the counts,
+/// as where loads are steep, which they leave as they are. (Zipf loads of exponent 1.2, 128 experts, 160 replicas in 4 nodes
+/// of 8 GPUs: a mean gap of 14.4 % with one start, 1.46 % with sixteen, 1.47 % by the default. At 2,000 three of 108 families
+/// and shapes end more than .025 % above the default, at 1,000 none.)
+const THREE_GPUS_START_GAP_PPM: u32 = 1000;
 /// Three GPUs of at most this many slots share their replicas anew: with seven there are 66 million ways.
 pub const MOST_THREE_SLOTS: u32 = 6;
 /// With more slots, a node that gets further starts has counts that are hard to find: their patience is multiplied by
@@ -309,9 +314,14 @@ impl Params {
             return Err(Error::invalid("windows", windows, rule));
         }
         let node_slots = node_gpus * slots_per_gpu;
+        let has_speeds = !factors.gpus.is_empty();
+        let may_share = trajectory && one_window && !has_speeds && node_gpus > 2;
+        let shares = may_share && (2..=MOST_THREE_SLOTS).contains(&slots_per_gpu);
+        let three_gpus = if shares { options.three_gpus } else { 0 };
         let (starts, patience, later_patience) =
-            budgets(options, (trajectory, !factors.gpus.is_empty()), slots_per_gpu);
-        let three_gpus = if trajectory && slots_per_gpu <= MOST_THREE_SLOTS { options.three_gpus } else { 0 };
+            budgets(options, (trajectory, has_speeds, three_gpus > 0), slots_per_gpu);
+        let shares_all = three_gpus > 0 && slots_per_gpu >= 4;
+        let start_gap = options.start_gap_ppm.max(if shares_all { THREE_GPUS_START_GAP_PPM } else { 0 });
         let (exchange_slots, pair_slots) = offered(windows, node_gpus, slots_per_gpu);
         Ok(Self {
             layers: loads.layers() as u32,
@@ -353,7 +363,7 @@ impl Params {
             trajectory,
             descent,
             stop_fraction: fraction_of_ppm(options.stop_gap_ppm),
-            start_fraction: fraction_of_ppm(options.start_gap_ppm.max(options.stop_gap_ppm)),
+            start_fraction: fraction_of_ppm(start_gap.max(options.stop_gap_ppm)),
             three_gpus,
             exchange_slots,
             pair_slots,
@@ -423,15 +433,19 @@ fn offered(windows: u32, node_gpus: u32, slots_per_gpu: u32) -> (u32, u32) {
 }
 
 /// Starts of a node, and the patience of the first and of later ones.
-fn budgets(options: &PlanOptions, (trajectory, speeds): (bool, bool), slots_per_gpu: u32) -> (u32, u32, u32) {
+fn budgets(
+    options: &PlanOptions,
+    (trajectory, speeds, three_gpus): (bool, bool, bool),
+    slots_per_gpu: u32,
+) -> (u32, u32, u32) {
     let (mut starts, mut patience) = (options.starts, options.patience);
     // With unequal speeds no search of counts takes their place: on V3 on 144 GPUs, 36 of them at half, they raise
     // balancedness from .953 to .960.
     if trajectory && slots_per_gpu <= 3 && !speeds {
         starts = (starts / FEW_SLOTS_STARTS[slots_per_gpu as usize]).max(1);
     }
-    if options.three_gpus > 0 && (4..=MOST_THREE_SLOTS).contains(&slots_per_gpu) {
-        (starts, patience) = (1, patience.min(THREE_GPUS_PATIENCE));
+    if three_gpus && slots_per_gpu >= 4 {
+        return (starts, patience.min(THREE_GPUS_PATIENCE), patience / LATER_PATIENCE);
     }
     if slots_per_gpu == 3 {
         patience = patience.saturating_mul(THREE_SLOTS_PATIENCE);

@@ -53,11 +53,28 @@ pub fn check_writable<'a>(path: &Path, inputs: impl IntoIterator<Item = &'a Path
     }
     // A file that is not there is none of the inputs.
     if let Ok(place) = path.canonicalize()
-        && inputs.into_iter().any(|input| input.canonicalize().is_ok_and(|input| input == place))
+        && inputs.into_iter().any(|input| {
+            // Standard input may be the file as well.
+            let input = if is_standard(input) { Path::new("/dev/stdin") } else { input };
+            input.canonicalize().is_ok_and(|input| input == place) || is_same_file(input, &place)
+        })
     {
         return Err(Error::unwritable(path, "it is an input of this command; name another file"));
     }
     trace::check_writable(path)
+}
+
+/// Whether two names, hard links perhaps, are of one regular file.
+#[cfg(unix)]
+fn is_same_file(a: &Path, b: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let file = |path: &Path| std::fs::metadata(path).ok().filter(|found| found.is_file());
+    file(a).zip(file(b)).is_some_and(|(a, b)| (a.dev(), a.ino()) == (b.dev(), b.ino()))
+}
+
+#[cfg(not(unix))]
+fn is_same_file(_: &Path, _: &Path) -> bool {
+    false
 }
 
 /// Writes a file, whole or not at all, or to standard output.

@@ -158,12 +158,19 @@ impl Plan {
         self.threads
     }
 
-    /// Groups and nodes as given, else those of the plan file that runs, where this many GPUs divide among its nodes.
-    fn groups_and_nodes(&self, of_plan: Option<&Cluster>, gpus: usize) -> (usize, usize) {
-        let of_plan = of_plan.filter(|cluster| gpus.is_multiple_of(cluster.num_nodes()));
+    /// Groups and nodes as given, else those of the plan file that runs, where the GPUs that remain divide among its nodes.
+    fn groups_and_nodes(
+        &self,
+        of_plan: Option<&Cluster>,
+        gone: &Gone,
+        gpus: usize,
+    ) -> Result<(usize, usize), Error> {
         let told = of_plan.filter(|_| self.groups.is_none() && self.nodes.is_none());
-        let (groups, nodes) = told.map_or((1, 1), |cluster| (cluster.num_groups(), cluster.num_nodes()));
-        (self.groups.unwrap_or(groups), self.nodes.unwrap_or(nodes))
+        if let Some(told) = told.map(|cluster| (cluster.num_groups(), cluster.num_nodes())) {
+            let divide = gpus.is_multiple_of(told.1);
+            return Ok(gone.groups_and_nodes(gpus, told).ok().filter(|_| divide).unwrap_or((1, 1)));
+        }
+        gone.groups_and_nodes(gpus, (self.groups.unwrap_or(1), self.nodes.unwrap_or(1)))
     }
 
     pub fn run(self) -> Result<ExitCode, Error> {
@@ -198,7 +205,7 @@ impl Plan {
         let replicas = replicas.ok_or_else(|| {
             words::needed("--replicas", "replicas of a layer; eplb advise LOADS --gpus P tells how many pay")
         })?;
-        let (groups, nodes) = self.groups_and_nodes(of_plan, remain);
+        let (groups, nodes) = self.groups_and_nodes(of_plan, &gone, gpus)?;
         let cluster = words::cluster(replicas, groups, nodes, remain, self.slots_per_gpu)?;
         let cluster = gone.with_speeds(cluster)?;
         self.check_options(&cluster)?;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use crate::cluster::{Cluster, parts_of};
+use crate::cluster::{Cluster, lose_equally, parts_of};
 use crate::error::Error;
 use crate::previous::PreviousMap;
 
@@ -65,6 +65,27 @@ impl Gone {
         }
         let each = map.slots_per_gpu().unwrap_or(map.slots() / gpus.max(1));
         map.with_slots_per_gpu(each)?.without_gpus(&self.gpus)
+    }
+
+    /// Groups and nodes of the GPUs that remain: nodes that lose unequal numbers of GPUs are as good as one, unless they hold
+    /// whole groups.
+    pub fn groups_and_nodes(
+        &self,
+        gpus: usize,
+        (groups, nodes): (usize, usize),
+    ) -> Result<(usize, usize), Error> {
+        if self.gpus.is_empty() || lose_equally(gpus, nodes, &self.gpus) {
+            return Ok((groups, nodes));
+        }
+        if nodes > 1 && groups.is_multiple_of(nodes) {
+            let rule = format!(
+                "are left with unequal numbers of GPUs where {} of --gpus {gpus} are gone, and nodes that hold whole \
+                 groups need equal ones: leave out --nodes and --groups",
+                self.gpus.len()
+            );
+            return Err(Error::invalid("--nodes", nodes, rule));
+        }
+        Ok((1, 1))
     }
 
     /// The cluster of the GPUs that remain, with their speeds.

@@ -82,13 +82,18 @@ impl Cluster {
     /// The cluster of the GPUs that are not gone.
     ///
     /// # Errors
-    /// [`Error::Invalid`] where nodes hold whole groups and the GPUs that remain are not a multiple of them.
+    /// [`Error::Invalid`] where nodes hold whole groups and do not lose equal numbers of GPUs.
     pub(crate) fn of_remaining(&self) -> Result<Self, Error> {
         let speeds: Vec<f64> = self.gpu_speeds().into_iter().filter(|speed| *speed > 0.0).collect();
         let gpus = speeds.len();
+        let is_even = lose_equally(self.num_gpus, self.num_nodes, &self.gone_gpus());
+        if !is_even && self.planned_nodes() > 1 {
+            let rule = "would have unequal numbers of GPUs left, and nodes that hold whole groups need equal ones: \
+                        plan for one node and one group";
+            return Err(Error::invalid("num_nodes", self.num_nodes, rule));
+        }
         // Under the global policy nodes of unequal size are as good as one.
-        let is_free = self.planned_nodes() == 1 && !gpus.is_multiple_of(self.num_nodes);
-        let (groups, nodes) = if is_free { (1, 1) } else { (self.num_groups, self.num_nodes) };
+        let (groups, nodes) = if is_even { (self.num_groups, self.num_nodes) } else { (1, 1) };
         Self::with_slots_per_gpu(self.num_replicas, groups, nodes, gpus, self.slots_per_gpu)?
             .with_gpu_speeds(&speeds)
     }
@@ -102,6 +107,13 @@ impl Cluster {
         let rule = format!("of GPU {gpu} is not that of the others, and {what} wants equal ones: {would_do}");
         Err(Error::invalid("gpu_speeds", self.speed(gpu), rule))
     }
+}
+
+/// Whether all nodes lose as many of these GPUs.
+pub(crate) fn lose_equally(gpus: usize, nodes: usize, gone: &[usize]) -> bool {
+    let each = gpus / nodes.max(1);
+    let lost = |node: usize| gone.iter().filter(|&&gpu| gpu / each.max(1) == node).count();
+    (1..nodes).all(|node| lost(node) == lost(0))
 }
 
 /// Speeds in millionths of the fastest.

@@ -11,7 +11,7 @@ use crate::params::{FREE, Params, to_map};
 use crate::plan::Stop;
 use crate::replan;
 use crate::threads;
-use crate::three_gpus::{self, Improver};
+use crate::three_gpus::Improver;
 use crate::watch::Attempt;
 
 /// Loads in which a layer without load has even ones, so that no expert is favoured: `[windows][layers][experts]`.
@@ -102,7 +102,7 @@ pub fn share_among_three(
     planned: &mut Planned,
     attempt: &Attempt<'_>,
 ) -> Result<(), Error> {
-    if !three_gpus::is_for(params) || !planned.is_open() {
+    if params.three_gpus == 0 || !planned.is_open() {
         return Ok(());
     }
     let experts = params.experts as usize;

@@ -81,3 +81,14 @@ fn a_thorough_plan_is_lighter_with_three_gpus_and_never_heavier() {
     assert!(with.iter().zip(&without).all(|(a, b)| a <= b), "{with:?} {without:?}");
     assert!(with.iter().sum::<f64>() < without.iter().sum::<f64>(), "{with:?} {without:?}");
 }
+
+#[test]
+fn a_thorough_plan_of_steep_loads_gets_further_starts() {
+    use crate::{DeviceChoice, Planner, Preset};
+    // One start gives the heavy experts a replica too few or too many.
+    let loads = Loads::from_counts(1, 7, &[100, 100, 100, 1, 1, 1, 1]).unwrap();
+    let cluster = Cluster::new(12, 1, 1, 3).unwrap();
+    let planner = Planner::new(DeviceChoice::Cpu).unwrap();
+    let plan = planner.plan(&loads, &cluster, &Preset::THOROUGH.options()).unwrap();
+    approx::assert_abs_diff_eq!(plan.quality().balancedness(), 1.0, epsilon = 1e-9);
+}

@@ -131,6 +131,11 @@ fn a_plan_is_written_in_every_format_and_each_is_a_previous_map_and_passes_the_c
     let own_numbers = ["convert", &own, &path("again.map"), "--format", "tensorrt-llm", "--layers", "3..5"];
     assert_refused(&own_numbers, "the map tells the numbers of its layers");
     assert_refused(&["convert", &own, &own], "it is an input of this command");
+    let link = path("link.json");
+    std::fs::hard_link(&own, &link).unwrap();
+    if cfg!(unix) {
+        assert_refused(&["convert", &own, &link], "it is an input of this command");
+    }
     // Other layers than the plan's.
     let other = write(folder.path(), "other.json", b"[[9,2,3,4],[1,8,5,4]]");
     assert_refused(&["check", &other, &own], "layers of the plan 3, 4 are not those of the loads, 0, 1");

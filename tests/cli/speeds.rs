@@ -82,6 +82,26 @@ fn gpus_at_speed_0_are_gone() {
     }
     let checked = json(&["check", &loads, &plan]);
     assert_eq!(checked["balancedness"], made["balancedness"]);
+    // Nodes that hold whole groups must lose as many GPUs each; of others there is one.
+    let two_gone = [
+        "plan",
+        &loads,
+        "--replicas",
+        "42",
+        "--gpus",
+        "8",
+        "--nodes",
+        "2",
+        "--gpu-speeds",
+        "0,0,1,1,1,1,1,1",
+    ];
+    assert_refused(
+        &[&two_gone[..], &["--groups", "4"]].concat(),
+        "--nodes 2 are left with unequal numbers of GPUs where 2 of --gpus 8 are gone",
+    );
+    assert!(eplb(&two_gone).status.success());
+    let one_of_each = ["--groups", "4", "--gpu-speeds", "0,1,1,1,1,1,1,0"];
+    assert!(eplb(&[&two_gone[..8], &one_of_each].concat()).status.success());
     // From a plan that runs the same GPU is left out as by --without-gpus.
     assert!(eplb(&["plan", &loads, "--replicas", "40", "--gpus", "8", "--out", &plan]).status.success());
     let from = ["plan", &loads, "--gpus", "8", "--previous", &plan];
