@@ -315,13 +315,11 @@ impl Params {
         }
         let node_slots = node_gpus * slots_per_gpu;
         let has_speeds = !factors.gpus.is_empty();
-        let may_share = trajectory && one_window && !has_speeds && node_gpus > 2;
-        let shares = may_share && (2..=MOST_THREE_SLOTS).contains(&slots_per_gpu);
-        let three_gpus = if shares { options.three_gpus } else { 0 };
-        let (starts, patience, later_patience) =
-            budgets(options, (trajectory, has_speeds, three_gpus > 0), slots_per_gpu);
-        let shares_all = three_gpus > 0 && slots_per_gpu >= 4;
-        let start_gap = options.start_gap_ppm.max(if shares_all { THREE_GPUS_START_GAP_PPM } else { 0 });
+        let is_for_three = trajectory && one_window && !has_speeds && node_gpus > 2;
+        let is_for_three = is_for_three && (2..=MOST_THREE_SLOTS).contains(&slots_per_gpu);
+        let three_gpus = if is_for_three { options.three_gpus } else { 0 };
+        let budgets = Budgets::new(options, (trajectory, has_speeds, three_gpus > 0), slots_per_gpu);
+        let Budgets { starts, patience, later_patience, start_gap_ppm } = budgets;
         let (exchange_slots, pair_slots) = offered(windows, node_gpus, slots_per_gpu);
         Ok(Self {
             layers: loads.layers() as u32,
@@ -363,7 +361,7 @@ impl Params {
             trajectory,
             descent,
             stop_fraction: fraction_of_ppm(options.stop_gap_ppm),
-            start_fraction: fraction_of_ppm(start_gap.max(options.stop_gap_ppm)),
+            start_fraction: fraction_of_ppm(start_gap_ppm.max(options.stop_gap_ppm)),
             three_gpus,
             exchange_slots,
             pair_slots,
@@ -432,26 +430,41 @@ fn offered(windows: u32, node_gpus: u32, slots_per_gpu: u32) -> (u32, u32) {
     (exchange_slots, pair_slots)
 }
 
-/// Starts of a node, and the patience of the first and of later ones.
-fn budgets(
-    options: &PlanOptions,
-    (trajectory, speeds, three_gpus): (bool, bool, bool),
-    slots_per_gpu: u32,
-) -> (u32, u32, u32) {
-    let (mut starts, mut patience) = (options.starts, options.patience);
-    // With unequal speeds no search of counts takes their place: on V3 on 144 GPUs, 36 of them at half, they raise
-    // balancedness from .953 to .960.
-    if trajectory && slots_per_gpu <= 3 && !speeds {
-        starts = (starts / FEW_SLOTS_STARTS[slots_per_gpu as usize]).max(1);
+/// When the search of a node ends.
+struct Budgets {
+    /// Starts at most.
+    starts: u32,
+    /// Patience of the first start.
+    patience: u32,
+    /// Patience of the others.
+    later_patience: u32,
+    /// They follow where the best start is further above the bound than this.
+    start_gap_ppm: u32,
+}
+
+impl Budgets {
+    fn new(
+        options: &PlanOptions,
+        (trajectory, has_speeds, three_gpus): (bool, bool, bool),
+        slots_per_gpu: u32,
+    ) -> Self {
+        let &PlanOptions { mut starts, mut patience, mut start_gap_ppm, .. } = options;
+        let mut later_patience = patience.saturating_mul(LATER_PATIENCE);
+        // With unequal speeds no search of counts takes their place: on V3 on 144 GPUs, 36 of them at half, they raise
+        // balancedness from .953 to .960.
+        if trajectory && slots_per_gpu <= 3 && !has_speeds {
+            starts = (starts / FEW_SLOTS_STARTS[slots_per_gpu as usize]).max(1);
+        }
+        if slots_per_gpu == 3 {
+            patience = patience.saturating_mul(THREE_SLOTS_PATIENCE);
+            later_patience = patience;
+        } else if slots_per_gpu > 3 && three_gpus {
+            later_patience = patience / LATER_PATIENCE;
+            patience = patience.min(THREE_GPUS_PATIENCE);
+            start_gap_ppm = start_gap_ppm.max(THREE_GPUS_START_GAP_PPM);
+        }
+        Self { starts, patience, later_patience, start_gap_ppm }
     }
-    if three_gpus && slots_per_gpu >= 4 {
-        return (starts, patience.min(THREE_GPUS_PATIENCE), patience / LATER_PATIENCE);
-    }
-    if slots_per_gpu == 3 {
-        patience = patience.saturating_mul(THREE_SLOTS_PATIENCE);
-        return (starts, patience, patience);
-    }
-    (starts, patience, patience.saturating_mul(LATER_PATIENCE))
 }
 
 /// Group assignments tried a layer under the hierarchical policy.

@@ -38,6 +38,14 @@ fn eplb(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_eplb")).args(args).env("NODEVICE_SELECT", "1").output().unwrap()
 }
 
+/// The one line of JSON that a command prints.
+fn json(args: &[&str]) -> serde_json::Value {
+    let output = eplb(&[args, &["--json"]].concat());
+    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(stdout(&output).lines().count(), 1);
+    serde_json::from_str(&stdout(&output)).unwrap()
+}
+
 fn stdout(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap()
 }

@@ -25,8 +25,8 @@ const ITERATIONS: u32 = 100;
 const LATER: usize = 5;
 const LONG: Duration = Duration::from_secs(2);
 
-/// Layers, fewer where `short`, and shapes: for the search by exchanges with many slots a GPU and with few, and for that of
-/// two slots a GPU.
+/// Layers, layers where `short`, and the shape: one of many slots a GPU and one of four, which exchanges search, and one of two
+/// slots, whose counts are searched.
 const SHAPES: [(usize, usize, Shape); 3] = [(V3_LAYERS, 8, V3), (16, 2, v3_on(72)), (16, 4, v3_on(144))];
 
 /// Lanes of a workgroup, and MiB of the arena.

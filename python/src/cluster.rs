@@ -124,7 +124,7 @@ impl Cluster {
     }
 }
 
-/// What a cluster is made from.
+/// The arguments of `Cluster`, which pickle calls it with.
 type Arguments = (usize, usize, usize, usize, usize, Option<Vec<f64>>);
 
 fn unequal_speeds(cluster: &core::Cluster) -> Option<Vec<f64>> {

@@ -23,22 +23,17 @@ fn unknown(kind: &str, field: &str, known: &[&str]) -> PyErr {
 
 /// A share as millionths.
 fn ppm(field: &str, share: &Bound<'_, PyAny>) -> PyResult<u32> {
-    let rule = "is not a number from 0 to 1";
-    let number: f64 = value(field, share, rule)?;
-    if !(0.0..=1.0).contains(&number) {
-        return Err(invalid(field, share, rule));
-    }
-    Ok((number * 1e6).round() as u32)
+    ppm_within(field, share, 0, 1)
 }
 
-/// The heaviest GPU over the mean as millionths.
-fn target(field: &str, given: &Bound<'_, PyAny>) -> PyResult<u32> {
-    let rule = "is not a number from 1 to 4000";
-    let target: f64 = value(field, given, rule)?;
-    if !(1.0..=4000.0).contains(&target) {
+/// A number from `least` to `most` as millionths.
+fn ppm_within(field: &str, given: &Bound<'_, PyAny>, least: u32, most: u32) -> PyResult<u32> {
+    let rule = format!("is not a number from {least} to {most}");
+    let number: f64 = value(field, given, &rule)?;
+    if !(f64::from(least)..=f64::from(most)).contains(&number) {
         return Err(invalid(field, given, rule));
     }
-    Ok((target * 1e6).round() as u32)
+    Ok((number * 1e6).round() as u32)
 }
 
 const WHOLE: &str = "is not a whole number, at least 0 and below 2^32";
@@ -85,7 +80,7 @@ pub fn plan(options: Dict, several_windows: bool) -> PyResult<PlanOptions> {
             "dispatch" => out.dispatch = dispatch(&given.str()?.to_string())?,
             "connected" => out.connected = value(field, &given, "is not True or False")?,
             "max_foreign" => out.max_foreign = value(field, &given, WHOLE)?,
-            "foreign_target" => out.foreign_target_ppm = target(field, &given)?,
+            "foreign_target" => out.foreign_target_ppm = ppm_within(field, &given, 1, 4000)?,
             _ => return Err(unknown("option", field, &PLAN)),
         }
     }

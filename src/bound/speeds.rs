@@ -5,8 +5,8 @@
 //! - `T >= heaviest replica / fastest GPU`, under the counts that keep that replica lightest: some GPU holds it;
 //! - for the `m` slowest GPUs: the others have `k (P - m)` slots, so at most that many experts have a replica there, and
 //!   at least `E - k (P - m)` of the `E` experts have all their replicas on the slow ones. These carry the whole load of
-//!   as many experts, at least that of the lightest ones: `T >= that / speed of the m GPUs`. (With as many slots a GPU,
-//!   any other `m` GPUs have more speed for the same experts.)
+//!   as many experts, at least that of the lightest ones: `T >= that / speed of the m GPUs`. (Any other
+//!   `m` GPUs have as many slots and more speed, so they bound `T` less.)
 //!
 //! Under the hierarchical policy nodes differ, so that all ways to give groups to them are looked at, while they are few;
 //! a plan that keeps groups whole is one of the cluster as a single node too, which bounds the rest.

@@ -48,8 +48,8 @@ pub struct Advise {
     /// page "How many replicas" names: measure it on your engine
     #[arg(long, default_value_t = 1.05, value_parser = parse_knee)]
     knee: f64,
-    /// How much longer a step takes for each 1 of heaviest GPU over mean above the knee: 0.33 is a third of an even step; then
-    /// times are of whole steps [default: 1 / knee, that of the experts' part of a step alone]
+    /// Part of an even step by which a step gets longer when the heaviest GPU over the mean rises by 1 above the knee, such as
+    /// 0.33. Times of whole steps are told then [default: 1 / knee; times of the experts' part of a step are told]
     #[arg(long, value_parser = parse_slope)]
     slope: Option<f64>,
     /// auto, cpu, gpu, an index or a part of a name (see `eplb devices`)
@@ -147,12 +147,13 @@ impl Advise {
         }
     }
 
-    /// The time of a layer over that of an even spread: flat up to the knee, then it grows with the heaviest GPU.
+    /// The time of a layer, where an even spread takes 1. Up to the knee it stays 1; above, it grows with the heaviest GPU over
+    /// the mean.
     fn slow(&self, ratio: f64) -> f64 {
         1.0 + (ratio - self.knee).max(0.0) * self.slope.unwrap_or(1.0 / self.knee)
     }
 
-    /// What times are of.
+    /// Names the work that times are told for.
     fn timed(&self) -> &'static str {
         if self.slope.is_some() { "a step" } else { "the experts' part of a step" }
     }

@@ -97,6 +97,9 @@ impl Gone {
 
 /// A row about GPUs of unequal speed, where they are.
 pub fn row(cluster: &Cluster) -> Option<(&'static str, String)> {
+    if cluster.has_equal_speeds() {
+        return None;
+    }
     let speeds = cluster.gpu_speeds();
     let gone = speeds.iter().filter(|speed| **speed == 0.0).count();
     let slow = speeds.iter().filter(|speed| **speed < 1.0).count() - gone;
@@ -104,5 +107,5 @@ pub fn row(cluster: &Cluster) -> Option<(&'static str, String)> {
     let gone = if gone > 0 { format!(", {gone} gone") } else { String::new() };
     let text =
         format!("{slow} of {} GPUs slower, {least} at least{gone}; loads are over speed", speeds.len());
-    (!cluster.has_equal_speeds()).then_some(("GPU speeds", text))
+    Some(("GPU speeds", text))
 }

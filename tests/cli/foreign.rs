@@ -2,16 +2,10 @@
 
 use serde_json::Value;
 
-use super::{assert_refused, eplb, stdout};
+use super::{assert_refused, eplb, json, stdout};
 
 /// Two nodes of four GPUs, with groups of eight experts.
 const NODES: [&str; 6] = ["--replicas", "40", "--groups", "4", "--nodes", "2"];
-
-fn json(args: &[&str]) -> Value {
-    let output = eplb(&[args, &["--json"]].concat());
-    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_str(&stdout(&output)).unwrap()
-}
 
 /// A plan with further options.
 fn made<'a>(base: &[&'a str], more: &[&'a str]) -> Vec<&'a str> {

@@ -2,9 +2,7 @@
 
 use std::path::Path;
 
-use serde_json::Value;
-
-use super::{SMALL, assert_refused, eplb, plan_args, stdout, write};
+use super::{SMALL, assert_refused, eplb, json, plan_args, stdout, write};
 
 /// A generated trace of six windows.
 fn trace(folder: &Path) -> String {
@@ -12,13 +10,6 @@ fn trace(folder: &Path) -> String {
     let sizes = ["--windows", "6", "--layers", "2", "--experts", "8", "--drift", "0.4", "--seed", "3"];
     assert!(eplb(&[&["generate", "--out", &file], &sizes[..]].concat()).status.success());
     file
-}
-
-fn json(args: &[&str]) -> Value {
-    let output = eplb(&[args, &["--json"]].concat());
-    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
-    assert_eq!(stdout(&output).lines().count(), 1);
-    serde_json::from_str(&stdout(&output)).unwrap()
 }
 
 #[test]

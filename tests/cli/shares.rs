@@ -3,13 +3,7 @@
 use eplb_wgpu::trace::SharesFile;
 use serde_json::Value;
 
-use super::{SMALL, assert_refused, eplb, stdout, write};
-
-fn json(args: &[&str]) -> Value {
-    let output = eplb(&[args, &["--json"]].concat());
-    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_str(&stdout(&output)).unwrap()
-}
+use super::{SMALL, assert_refused, eplb, json, stdout, write};
 
 #[test]
 fn tables_are_made_written_and_checked() {

@@ -2,15 +2,9 @@
 
 use serde_json::Value;
 
-use super::{assert_refused, eplb, stdout, write};
+use super::{assert_refused, eplb, json, stdout, write};
 
 const SPEEDS: &str = "1,1,1,1,1,1,.5,.5";
-
-fn json(args: &[&str]) -> Value {
-    let output = eplb(&[args, &["--json"]].concat());
-    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_str(&stdout(&output)).unwrap()
-}
 
 #[test]
 fn speeds_are_planned_for_kept_and_checked() {

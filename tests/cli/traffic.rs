@@ -3,16 +3,12 @@
 use approx::assert_abs_diff_eq;
 use serde_json::Value;
 
-use super::{assert_refused, eplb, stdout, write};
+use super::{assert_refused, eplb, json, stdout, write};
 
 fn run(args: &[&str]) -> String {
     let output = eplb(args);
     assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
     stdout(&output)
-}
-
-fn json(args: &[&str]) -> Value {
-    serde_json::from_str(&run(&[args, &["--json"]].concat())).unwrap()
 }
 
 #[test]
