@@ -211,21 +211,13 @@ impl Search {
                 mine[l] -= given[l];
                 theirs[l] += given_there[l];
             }
-            let mut offer = |taken: &Abreast, taken_there: &Abreast| {
+            for (i, taken) in takes.iter().enumerate() {
+                let taken_there = if SPEEDS { &takes_there[i] } else { taken };
                 let mut value = [0; ABREAST];
                 for l in 0..ABREAST {
                     value[l] = (mine[l] + taken[l]).max(theirs[l] - taken_there[l]);
                 }
                 best.offer(value, &mut code);
-            };
-            if SPEEDS {
-                for (taken, taken_there) in takes.iter().zip(takes_there) {
-                    offer(taken, taken_there);
-                }
-            } else {
-                for taken in takes {
-                    offer(taken, taken);
-                }
             }
         }
         best
