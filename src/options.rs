@@ -143,7 +143,7 @@ pub struct PlanOptions {
     pub dispatch: Dispatch,
     /// At the end the heaviest GPU shares its replicas anew with two others, again and again, where that makes it
     /// lighter; it tries this many pairs of others at most, up to [`MAX_THREE_GPUS`], 0 for none. In a node that has so few
-    /// pairs that they can all be tried several times, further starts end the same way. For one window and 2 to 6 slots a
+    /// pairs that they can all be tried several times, further starts end the same way. For one window and 3 to 6 slots a
     /// GPU.
     pub three_gpus: u32,
 }
@@ -189,7 +189,7 @@ impl Default for PlanOptions {
             stop_gap_ppm: 200,
             start_gap_ppm: 400,
             dispatch: Dispatch::Equal,
-            three_gpus: 0,
+            three_gpus: 512,
         }
     }
 }

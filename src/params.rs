@@ -82,16 +82,21 @@ const GAINER_SCAN: u32 = 1 << 14;
 /// With three slots a GPU the bound is out of reach, and a trajectory goes on to gain for longer: the patience is
 /// multiplied by this.
 const THREE_SLOTS_PATIENCE: u32 = 2;
-/// With four to six slots a GPU, three GPUs find what a long patience would, and sooner: there the first start of a thorough
-/// plan has this patience. (V3 on 72 GPUs: .0176 % in 877 us a layer on one thread, with the patience of 800 .0165 % in
-/// 2,876. gemma4 on 32 GPUs: .0090 % in 933, .0092 % in 1,513.)
+/// With four to six slots a GPU, three GPUs find what a long patience would, and sooner: there the first start has this
+/// patience. (A thorough plan of V3 on 72 GPUs: .0176 % in 877 us a layer on one thread, with the patience of 800 .0165 % in
+/// 2,876. gemma4 on 32 GPUs: .0090 % in 933, .0092 % in 1,513. A default plan of gpt-oss on 8 GPUs: .0219 % in 306 us, by the
+/// trajectory alone with the patience of 32 .0321 % in 474.)
 const THREE_GPUS_PATIENCE: u32 = 8;
-/// And further starts follow only where it ends above this: three GPUs take care of less. A larger gap is one of the counts,
+/// And further starts have this patience at most.
+const THREE_GPUS_LATER_PATIENCE: u32 = 200;
+/// They follow only where the first one ends above this: three GPUs take care of less. A larger gap is one of the counts,
 /// as where loads are steep, which they leave as they are. (Zipf loads of exponent 1.2, 128 experts, 160 replicas in 4 nodes
 /// of 8 GPUs: a mean gap of 14.4 % with one start, 1.46 % with sixteen, 1.47 % by the default. At 2,000 three of 108 families
 /// and shapes end more than .025 % above the default, at 1,000 none.)
 const THREE_GPUS_START_GAP_PPM: u32 = 1000;
-/// Three GPUs of at most this many slots share their replicas anew: with seven there are 66 million ways.
+/// Three GPUs of at least this many slots share their replicas anew: with two, the search of counts has left nothing to them.
+const LEAST_THREE_SLOTS: u32 = 3;
+/// And of at most this many: with seven there are 66 million ways.
 pub const MOST_THREE_SLOTS: u32 = 6;
 /// With more slots, a node that gets further starts has counts that are hard to find: their patience is multiplied by
 /// this. (On eight layers of V3's shape in 4 nodes, with Zipf loads of exponent 1.2, the mean gap is 3.0 % without, 0.2 %
@@ -316,7 +321,7 @@ impl Params {
         let node_slots = node_gpus * slots_per_gpu;
         let has_speeds = !factors.gpus.is_empty();
         let is_for_three = trajectory && one_window && !has_speeds && node_gpus > 2;
-        let is_for_three = is_for_three && (2..=MOST_THREE_SLOTS).contains(&slots_per_gpu);
+        let is_for_three = is_for_three && (LEAST_THREE_SLOTS..=MOST_THREE_SLOTS).contains(&slots_per_gpu);
         let three_gpus = if is_for_three { options.three_gpus } else { 0 };
         let budgets = Budgets::new(options, (trajectory, has_speeds, three_gpus > 0), slots_per_gpu);
         let Budgets { starts, patience, later_patience, start_gap_ppm } = budgets;
@@ -459,7 +464,7 @@ impl Budgets {
             patience = patience.saturating_mul(THREE_SLOTS_PATIENCE);
             later_patience = patience;
         } else if slots_per_gpu > 3 && three_gpus {
-            later_patience = patience / LATER_PATIENCE;
+            later_patience = later_patience.min(THREE_GPUS_LATER_PATIENCE);
             patience = patience.min(THREE_GPUS_PATIENCE);
             start_gap_ppm = start_gap_ppm.max(THREE_GPUS_START_GAP_PPM);
         }

@@ -173,7 +173,7 @@ impl Preset {
                 ..default
             },
             Scenarios => PlanOptions { starts: 1, patience: 8, count_noise: false, ..default },
-            Fast => PlanOptions { starts: 1, patience: 8, assignments: Some(1), ..default },
+            Fast => PlanOptions { starts: 1, patience: 8, assignments: Some(1), three_gpus: 0, ..default },
             Lineage(moves, starts) => lineage(moves, *starts),
             Repair => PlanOptions { repair: true, ..lineage(&swaps, 1) },
             VarianceGroups => PlanOptions { groups: GroupRule::LptVariance, ..lineage(&swaps, 1) },

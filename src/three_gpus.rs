@@ -1,4 +1,4 @@
-//! The end of a thorough plan: the heaviest GPU shares its replicas anew with two others, on the host for every backend.
+//! The end of a plan with few slots a GPU: the heaviest GPU shares its replicas anew with two others, on the host for every backend.
 //!
 //! The trajectory exchanges replicas of two GPUs. It ends where the heaviest GPU and any other are as even as the two can
 //! be. Three GPUs of `k` slots can hold their replicas in `(3k)! / (k!^3 3!)` ways, 280 for three slots and 126,126 for
@@ -15,7 +15,7 @@ mod tests;
 use std::cmp::Reverse;
 
 use crate::mirror::Starts;
-use crate::params::{FREE, Params, SearchKind, pairs};
+use crate::params::{FREE, Params, pairs};
 use pair::{Pair, Three, Ways};
 
 /// Further starts of a node at most. (gpt-oss on 8 GPUs: .0215 % with 6 of them, .0171 % with 16 in 1.7 times the time, which
@@ -25,11 +25,13 @@ const MOST_STARTS: u32 = 6;
 /// for the same gaps.)
 const PATIENCE: u32 = 8;
 
-/// Further starts of a node: as many as there are pairs left to try. A search of counts ends near the optimum already.
+/// For each pair that may be tried, this many sets of a first GPU are gone into in a node. Loads that are not steep need fewer.
+/// Where they are steep, thousands of sets leave the two other GPUs no way without a duplicate, which would take
+/// milliseconds a node to find out.
+const SETS_OF_PAIR: u32 = 4;
+
+/// Further starts of a node: as many as there are pairs left to try.
 fn further_starts(params: &Params) -> u32 {
-    if params.search_kind() != SearchKind::Trajectory {
-        return 0;
-    }
     (params.three_gpus / pairs(params.node_gpus - 1)).saturating_sub(1).min(MOST_STARTS)
 }
 
@@ -37,6 +39,7 @@ fn further_starts(params: &Params) -> u32 {
 pub struct Improver {
     /// The call's sizes, with the patience of further starts.
     params: Params,
+    further_starts: u32,
     ways: Ways,
     three: Three,
     starts: Starts,
@@ -54,6 +57,7 @@ impl Improver {
     pub fn new(params: &Params) -> Self {
         Self {
             params: Params { later_patience: PATIENCE, ..params.clone() },
+            further_starts: further_starts(params),
             ways: Ways::of(params.slots_per_gpu),
             three: Three::default(),
             starts: Starts::default(),
@@ -84,11 +88,12 @@ impl Improver {
         self.starts.combined.extend(self.experts.iter().map(|&expert| loads[expert as usize]));
         self.starts.loads.clone_from(&self.starts.combined);
 
+        self.three.sets_left = SETS_OF_PAIR * self.params.three_gpus;
         let mut least = self.lower(stop);
         self.best.clone_from(&self.slots);
         let group = self.experts.first().map_or(0, |&expert| expert / self.params.group_size);
-        for further in 0..further_starts(&self.params) {
-            if least <= stop {
+        for further in 0..self.further_starts {
+            if least <= stop || self.three.sets_left == 0 {
                 break;
             }
             let start = self.params.starts + further;
@@ -140,7 +145,7 @@ impl Node<'_> {
             let Some(heavy) = (0..loads.len()).max_by_key(|&gpu| (loads[gpu], Reverse(gpu))) else {
                 return 0;
             };
-            if loads[heavy] <= stop || !self.share(heavy, &mut loads, &mut others, ways, three) {
+            if loads[heavy] <= stop || !self.share(heavy, stop, &mut loads, &mut others, ways, three) {
                 return loads[heavy];
             }
         }
@@ -151,6 +156,7 @@ impl Node<'_> {
     fn share(
         &mut self,
         heavy: usize,
+        stop: u32,
         loads: &mut [u32],
         others: &mut Vec<usize>,
         ways: &mut Ways,
@@ -160,16 +166,23 @@ impl Node<'_> {
         others.clear();
         others.extend((0..loads.len()).filter(|&gpu| gpu != heavy));
         others.sort_unstable_by_key(|&gpu| (loads[gpu], gpu));
-        ways.start(self.of_gpu(heavy));
+        // Its heaviest replica comes first. That one stays on the first GPU, so ways in which it cannot are found early.
+        let mut heaviest: Vec<(u32, u32)> = self.of_gpu(heavy).collect();
+        heaviest.sort_unstable_by_key(|&(expert, load)| (Reverse(load), expert));
+        ways.start(heaviest.iter().copied());
         ways.add(self.of_gpu(others[0]));
         let mut left = self.params.three_gpus as usize;
         for b in 1..others.len() {
             ways.add(self.of_gpu(others[b]));
             for a in 0..b.min(left) {
+                if three.sets_left == 0 {
+                    return false;
+                }
                 let gpus = [heavy, others[a], others[b]];
-                let replicas = || gpus.into_iter().flat_map(|gpu| self.of_gpu(gpu));
+                let of_others = || gpus[1..].iter().flat_map(|&gpu| self.of_gpu(gpu));
+                let replicas = || heaviest.iter().copied().chain(of_others());
                 let (top, total) = (loads[heavy], gpus.iter().map(|&gpu| loads[gpu]).sum());
-                let pair = Pair { others: [a, b], ways, three, top, total };
+                let pair = Pair { others: [a, b], ways, three, top, total, stop };
                 let Some(sets) = pair.share(self.params.avoid_duplicates, replicas) else { continue };
                 for (gpu, set) in gpus.into_iter().zip(sets) {
                     loads[gpu] = 0;

@@ -1,5 +1,5 @@
 //! The heaviest GPU and two others share their replicas: of all ways, the one whose heaviest GPU is lightest, the first of
-//! equal ones. Counts stay as they are.
+//! equal ones, or the first one that is light enough. Counts stay as they are.
 //!
 //! What the first GPU holds is a set of the replicas of the heaviest GPU and one of the others, and a set of the third
 //! GPU's. The loads of the former are worked out once for each other GPU, those of one size side by side, so that a vector
@@ -107,6 +107,8 @@ pub struct Pair<'a> {
     pub top: u32,
     /// What the three GPUs carry.
     pub total: u32,
+    /// A heaviest GPU of this load is light enough: no better way is looked for.
+    pub stop: u32,
 }
 
 impl Pair<'_> {
@@ -164,6 +166,10 @@ impl<I: Iterator<Item = (u32, u32)>, F: Fn() -> I> pulp::NullaryFnOnce for Share
                         }
                         let first = two.sets[of_two] | one.sets[of_one] << (2 * slots);
                         best = pair.three.split(first, with[of_two] + alone[of_one], two, best);
+                        pair.three.sets_left -= 1;
+                        if best.0 <= pair.stop || pair.three.sets_left == 0 {
+                            return best.1;
+                        }
                         (shift, width) = pair.window(best.0, alone[of_one]);
                     }
                 }
@@ -181,12 +187,16 @@ fn is_any_below(loads: &[u32], shift: u32, width: u32) -> bool {
 
 /// Three GPUs' replicas: those of the heaviest GPU, then those of the two others.
 pub struct Three {
+    /// Sets of a first GPU that may still be gone into.
+    pub sets_left: u32,
     slots: usize,
     expert: [u32; MOST],
     load: [u32; MOST],
     total: u32,
     /// Replicas that must not meet on a GPU, two in a set.
     apart: Vec<u32>,
+    /// Replicas of an expert that has three: each GPU gets one. Three in a set.
+    one_each: Vec<u32>,
     /// Scratch: the loads of the sets of half of what the first GPU leaves, and of the other half.
     halves: [[u32; MOST_SETS]; 2],
 }
@@ -194,7 +204,16 @@ pub struct Three {
 impl Default for Three {
     fn default() -> Self {
         let (expert, load, halves) = ([FREE; MOST], [0; MOST], [[0; MOST_SETS]; 2]);
-        Self { slots: 0, expert, load, total: 0, apart: Vec::new(), halves }
+        Self {
+            sets_left: 0,
+            slots: 0,
+            expert,
+            load,
+            total: 0,
+            apart: Vec::new(),
+            one_each: Vec::new(),
+            halves,
+        }
     }
 }
 
@@ -208,12 +227,19 @@ impl Three {
         self.slots = slots;
         self.total = 0;
         self.apart.clear();
+        self.one_each.clear();
         for (at, (expert, load)) in replicas.enumerate() {
             (self.expert[at], self.load[at]) = (expert, load);
             self.total += load;
             if expert != FREE && avoid_duplicates {
-                let same = (0..at).filter(|&other| self.expert[other] == expert);
-                self.apart.extend(same.map(|other| 1 << at | 1 << other));
+                let mut all = 1u32 << at;
+                for other in (0..at).filter(|&other| self.expert[other] == expert) {
+                    self.apart.push(1 << at | 1 << other);
+                    all |= 1 << other;
+                }
+                if all.count_ones() == 3 {
+                    self.one_each.push(all);
+                }
             }
         }
     }
@@ -221,7 +247,7 @@ impl Three {
     /// Shares what the first GPU leaves between the two others: the better of the best way so far and of these.
     #[inline(always)]
     fn split(&mut self, first: u32, load: u32, two: &Sets, mut best: Best) -> Best {
-        if self.repeats(first) {
+        if self.one_each.iter().any(|all| all & first == 0) || self.repeats(first) {
             return best;
         }
         let slots = self.slots;
