@@ -3,6 +3,7 @@
 mod alone;
 mod curves;
 pub mod data;
+mod grid;
 mod layers;
 mod page;
 mod style;
