@@ -14,6 +14,18 @@ let browser;
 
 const save = async (tab, name, most) => writeFile(join(out, `report-${name}.png`), await tab.shot(most));
 
+/** One check, with the time it took. */
+async function step(what, work) {
+    const start = Date.now();
+    try {
+        await work();
+    } catch (error) {
+        console.error(`FAILED: ${what}`);
+        throw error;
+    }
+    console.log(`${((Date.now() - start) / 1e3).toFixed(1)} s: ${what}`);
+}
+
 /** Opens a page or chart; how long that took. */
 async function open(name) {
     const start = Date.now();
@@ -65,6 +77,9 @@ async function looks(tab, name) {
         // Charts keep off the edges of their cards and are large enough to be seen.
         const sizes = await ask(tab, `all("figure .plot > svg").map((svg) => box(svg)).map(({ width, height }) => [width, height])`);
         assert.ok(sizes.length === figures && sizes.every(([wide, high]) => wide > 250 && high > 100), `${what}: ${sizes}`);
+        const cut = await ask(tab, `all("figure .plot > svg").flatMap((svg) => all("text", svg)
+            .filter((text) => box(text).x < box(svg).x - 1 || box(text).right > box(svg).right + 1).map((text) => text.textContent))`);
+        assert.deepEqual(cut, [], `${what}: text beyond its chart`);
         const bare = await ask(tab, `all("figure").filter((figure) => !figure.querySelector("svg[role=img]")?.getAttribute("aria-label")
             || !figure.querySelector("table tbody td") || !figure.querySelector(".keys input")).length`);
         assert.equal(bare, 0, `${what}: charts without a name, a table or keys`);
@@ -166,19 +181,19 @@ async function paper(tab, name) {
 try {
     browser = await launch(program, []);
     let tab = await open("plan.html");
-    await looks(tab, "plan");
-    await pointing(tab, 6, 16);
-    await paper(tab, "plan");
+    await step("a plan, on screens", () => looks(tab, "plan"));
+    await step("a plan, by pointer", () => pointing(tab, 6, 16));
+    await step("a plan, on paper", () => paper(tab, "plan"));
     await close(tab);
     tab = await open("moves.html");
-    await looks(tab, "moves");
-    await pointing(tab, 94, 32);
-    await keys(tab, 14, 32);
-    await paper(tab, "moves");
+    await step("moves, on screens", () => looks(tab, "moves"));
+    await step("moves, by pointer", () => pointing(tab, 94, 32));
+    await step("moves, by keyboard", () => keys(tab, 14, 32));
+    await step("moves, on paper", () => paper(tab, "moves"));
     await close(tab);
     tab = await open("replay.html");
-    await looks(tab, "replay");
-    await paper(tab, "replay");
+    await step("a replay and advice, on screens", () => looks(tab, "replay"));
+    await step("a replay and advice, on paper", () => paper(tab, "replay"));
     await close(tab);
     for (const chart of ["load-plan.svg", "balancedness.svg"]) {
         tab = await open(join("charts", chart));

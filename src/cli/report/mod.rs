@@ -83,7 +83,8 @@ impl Report {
 
     fn write(&self, lead: &[String], tiles: &[Tile], sections: &[Section]) -> Result<ExitCode, Error> {
         if let Some(out) = &self.out {
-            let text = page::page("Where the experts live", lead, tiles, sections);
+            let title = if self.loads.is_some() { "Where the experts live" } else { "Plans of experts" };
+            let text = page::page(title, lead, tiles, sections);
             io::write(out, text.as_bytes())?;
             if io::is_standard(out) {
                 return Ok(ExitCode::SUCCESS);

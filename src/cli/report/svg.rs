@@ -293,6 +293,8 @@ fn short(value: f64, digits: usize) -> String {
     let units = [(1e12, "T"), (1e9, "G"), (1e6, "M"), (1e4, "k")];
     match units.iter().find(|(unit, _)| value >= *unit) {
         Some((1e4, name)) => format!("{:.0}{name}", value / 1e3),
+        // There is room for five characters.
+        Some((unit, name)) if value >= 100.0 * unit => format!("{:.0}{name}", value / unit),
         Some((unit, name)) => format!("{:.1}{name}", value / unit),
         None => format!("{value:.digits$}"),
     }
