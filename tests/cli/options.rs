@@ -19,7 +19,8 @@ fn an_option_that_would_do_nothing_is_refused_with_what_it_wants() {
     refused(&["--strategy", "scenarios", "--decay", "nan"], "--decay NaN is not above 0");
     refused(&["--weights", "1"], "--weights does nothing here: it is for several load files");
     refused(&["--assignments", "4"], "--assignments does nothing here: it is for groups on nodes");
-    refused(&["--tight-bound"], "--tight-bound does nothing here: it is for 2 or 3 slots a GPU");
+    let four = ["plan", &loads, "--replicas", "16", "--gpus", "4", "--tight-bound"];
+    assert_refused(&four, "--tight-bound does nothing here: it is for 2 or 3 slots a GPU");
     refused(&["--with-map"], "--json");
     refused(&["--format", "npy"], "--out");
     refused(&["--kicks", "7"], "--kicks 7 is called --iterations here");

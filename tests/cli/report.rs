@@ -171,6 +171,8 @@ fn maps_of_other_programs_have_pages_too() {
     assert!(pages.iter().all(|page| *page == pages[0]));
     let map = path("m.npy");
     assert_refused(&["report", &loads, &map, "-o", &out], "--gpus is needed");
+    let bytes = ["report", &loads, &plan, "-o", &out, "--expert-bytes", "9"];
+    assert_refused(&bytes, "--expert-bytes does nothing here: it is for what moves");
     assert_refused(&["report", &loads, &map, "--gpus", "4", "-o", &out], "is not a multiple of --gpus 4");
     assert_refused(&["report", &loads, &map, &plan, "--gpus", "3", "-o", &out], "--gpus does nothing here");
     let other = write(folder.path(), "other.json", b"[[1,2,3,4,5,6,7]]");

@@ -65,6 +65,8 @@ impl Report {
         if let Some(out) = &self.out {
             io::check_writable(out, inputs())?;
         }
+        let given = [(self.expert_bytes > 0 && self.plans.len() < 2, "--expert-bytes")];
+        words::check_effect(&given, "what moves from one plan to the next: name the one before, too")?;
         let (mut lead, mut tiles, mut sections) = (Vec::new(), Vec::new(), Vec::new());
         if let Some(loads) = &self.loads {
             if self.plans.is_empty() {

@@ -59,9 +59,9 @@ figure svg{display:block;width:100%;height:auto}
 .grid th,.grid td{flex:1;min-width:0;padding:0;border:0;line-height:0}
 .grid td{position:relative;counter-increment:g}
 .grid input{inset:0;width:100%;height:100%}
-.grid b{font-size:0;font-weight:400;pointer-events:none;white-space:normal}
+.grid b{display:none;font-weight:400;pointer-events:none;white-space:normal}
 .grid td:hover{outline:1px solid var(--ink);z-index:1}
-.grid td:hover b{position:absolute;bottom:calc(100% + 5px);left:50%;transform:translateX(-50%);width:max-content;max-width:4.75rem;padding:.1rem .35rem;background:var(--paper);color:var(--ink);border:1px solid var(--ink);border-radius:4px;font-size:.75rem;line-height:1.3;text-align:left}
+.grid td:hover b{display:block;position:absolute;bottom:calc(100% + 5px);left:50%;transform:translateX(-50%);width:max-content;max-width:4.75rem;padding:.1rem .35rem;background:var(--paper);color:var(--ink);border:1px solid var(--ink);border-radius:4px;font-size:.75rem;line-height:1.3;text-align:left}
 .grid td:hover b::before{content:var(--r)}
 .gpus td:hover b::before{content:var(--r)"G"counter(g)" "}
 .grid tbody:focus-within{z-index:2}
@@ -69,7 +69,7 @@ figure svg{display:block;width:100%;height:auto}
 .grid tbody:focus-within tr+tr::before{content:var(--r);font-weight:600}
 .grid tbody:focus-within td{flex:none;line-height:1.4}
 .grid tbody:focus-within td:empty{display:none}
-.grid tbody:focus-within b{font-size:.85rem}
+.grid tbody:focus-within b{display:inline;font-size:.85rem}
 .gpus tbody:focus-within td:nth-child(8n+1) b::before{content:"G"counter(g)": ";color:var(--dim)}
 figure.wide .scroll{overflow-x:auto}
 figure.wide .plot{max-width:940px;min-width:600px}
