@@ -2,12 +2,14 @@
 # The package for browsers and its pages in Chromium without a window: fingerprints, plans from a dropped file, the
 # benchmark page and its record, devices that are refused or lost, and no adapter at all. And the pages of `eplb report`.
 #
-#     tests/web.sh [report]     the pages of `eplb report` alone
+#     tests/web.sh            all of it
+#     tests/web.sh report     the pages of `eplb report` alone, in half a minute
 #
 # Exit codes: 0 all is as it should be; 1 it is not; 3 what it needs cannot be had here.
 #
 # The CPU backend in wasm and WebGPU, which here is SwiftShader, a software driver and no GPU, make all the plans whose
-# fingerprints are committed, and the page the whole suite. Pictures of the pages and their files are left in target/web-out. It needs rustup, Chromium, and Node.js 18 or later to drive it, and installs the last two by apt-get
+# fingerprints are committed, and the page the whole suite. Pictures of the pages and their files are left in
+# target/web-out. It needs rustup, Chromium, and Node.js 18 or later to drive it, and installs the last two by apt-get
 # where they are missing; nothing comes from npm.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
