@@ -1,8 +1,9 @@
 //! A chart as a file of its own, with what the page around it tells: its title, what is seen, and what colours mean.
 
-use super::grid::Grid;
+use super::cells::Grid;
 use super::style::CHARTS;
-use super::svg::{Chart, escaped};
+use super::svg::Chart;
+use super::text::escaped;
 
 /// Room left of all text.
 const LEFT: f64 = 8.0;

@@ -1,7 +1,8 @@
 //! What a page tells layer by layer: loads of GPUs, balancedness, hot experts, moves.
 
+use super::cells::{Cell, Row};
 use super::data::{Facts, View, bytes_text};
-use super::grid::{Cell, Row, heat_map};
+use super::grid::heat_map;
 use super::page::Section;
 use super::svg::{Chart, Line, Table, bars, lines};
 use crate::cli::mean_and_most;

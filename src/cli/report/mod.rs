@@ -1,6 +1,7 @@
 //! `eplb report`: plans, replays and advice as a page to look at.
 
 mod alone;
+mod cells;
 mod curves;
 pub mod data;
 mod grid;
@@ -8,6 +9,7 @@ mod layers;
 mod page;
 mod style;
 pub mod svg;
+mod text;
 mod transfers;
 
 use std::path::{Path, PathBuf};

@@ -1,7 +1,8 @@
 //! The page around the charts.
 
 use super::style::{CHARTS, PAGE};
-use super::svg::{Chart, Table, escaped};
+use super::svg::{Chart, Table};
+use super::text::escaped;
 
 /// Some charts about one thing.
 pub struct Section {

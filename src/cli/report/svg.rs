@@ -2,7 +2,8 @@
 //!
 //! Colours are classes, which `style.css` sets for a light and a dark page.
 
-use super::grid::Grid;
+use super::cells::Grid;
+use super::text::escaped;
 
 /// A chart and its numbers.
 pub struct Chart {
@@ -63,11 +64,6 @@ impl Table {
     pub fn new(head: &[&str]) -> Self {
         Self { head: head.iter().map(|&text| text.into()).collect(), rows: Vec::new() }
     }
-}
-
-/// Text that may hold any character, for SVG and HTML.
-pub fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
 impl Chart {
