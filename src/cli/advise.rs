@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::progress::Progress;
 use super::report::data::{bytes_text, trivial};
-use super::{Part, mean_and_most, print, words};
+use super::{Part, limit, mean_and_most, print, words};
 use crate::check::{self, Quality};
 use crate::{Cluster, DeviceChoice, Error, Loads, Planner, Preset, bound};
 
@@ -95,6 +95,7 @@ impl Advise {
             progress.step_with(|| quality.mean_gap());
         }
         drop(progress);
+        words::tell_idle_groups(self.groups, self.nodes.iter().copied().find(|&nodes| nodes != 1));
         let Some(first) = rows.first() else {
             return Err(Error::invalid("gpus", self.gpus, "leaves no number of replicas to try"));
         };
@@ -128,9 +129,6 @@ impl Advise {
     }
 
     fn row(&self, cluster: Cluster, quality: &Quality) -> Row {
-        let limits = quality.layers.iter().fold((0.0, 0.0), |sum, layer| {
-            (sum.0 + layer.mean_gpu_load, sum.1 + layer.lower_bound.max(layer.mean_gpu_load))
-        });
         let ratio = |layer: &check::LayerQuality| match layer.mean_gpu_load {
             mean if mean > 0.0 => layer.max_gpu_load / mean,
             _ => 1.0,
@@ -138,7 +136,7 @@ impl Advise {
         let layers: Vec<f64> = quality.layers.iter().map(|layer| self.slow(ratio(layer))).collect();
         Row {
             balancedness: quality.balancedness(),
-            limit: if limits.1 > 0.0 { (limits.0 / limits.1).min(1.0) } else { 1.0 },
+            limit: limit(quality),
             worst: quality.max_over_mean(),
             time: mean(&layers),
             layers,
@@ -176,6 +174,8 @@ struct Advice<'a> {
     now: f64,
     /// The row to take.
     best: usize,
+    /// Where several numbers of nodes are tried: the rows to take in the other ones.
+    others: Vec<usize>,
     says: Vec<String>,
     /// The slots a GPU of each layer, where a fixed total may be spread over layers.
     spread: Option<Vec<usize>>,
@@ -184,15 +184,12 @@ struct Advice<'a> {
 
 impl<'a> Advice<'a> {
     fn of(ask: &'a Advise, rows: &[Row], now: f64) -> Self {
-        let least = rows.iter().map(|row| row.time).fold(f64::INFINITY, f64::min);
-        let is_enough = |row: &&Row| row.time <= least + NOTICED * now;
+        let (best, least) = to_take(rows, |_| true, now);
         let replicas = |row: &Row| row.cluster.num_replicas();
-        let fewest = rows.iter().filter(is_enough).map(replicas).min().unwrap_or(0);
-        let of_fewest = (0..rows.len()).filter(|&at| replicas(&rows[at]) == fewest);
-        let best = of_fewest.min_by(|&a, &b| rows[a].time.total_cmp(&rows[b].time)).unwrap_or(0);
         let row = &rows[best];
-        let gain = 1.0 - row.time / now;
-        let mut advice = Self { ask, now, best, says: Vec::new(), spread: None, command: None };
+        let gain = |row: &Row| (1.0 - row.time / now) * 100.0;
+        let mut advice =
+            Self { ask, now, best, others: Vec::new(), says: Vec::new(), spread: None, command: None };
         if 1.0 - least / now < NOTICED {
             advice.says.push(format!(
                 "Not worth it: where experts are by default, {} takes {:.1} % longer than at an even spread (knee {}), and no \
@@ -205,12 +202,18 @@ impl<'a> Advice<'a> {
             ));
             return advice;
         }
+        let several: Vec<usize> =
+            BTreeSet::from_iter(rows.iter().map(|row| row.cluster.num_nodes())).into_iter().collect();
         advice.says.push(format!(
-            "Take {} replicas on {} GPUs: {} gets {:.1} % shorter than without balancing{}.",
+            "Take {} replicas on {} GPUs{}: {} gets {:.1} % shorter than without balancing{}.",
             replicas(row),
             ask.gpus,
+            match several.len() {
+                1 => String::new(),
+                _ => format!(" in {}", nodes_text(row.cluster.num_nodes())),
+            },
             ask.timed(),
-            gain * 100.0,
+            gain(row),
             match ask.slope {
                 Some(_) => "",
                 None => ", and a whole step by less: --slope tells by how much",
@@ -230,9 +233,21 @@ impl<'a> Advice<'a> {
                 ask.knee
             ));
         }
-        if rows.iter().any(|other| other.cluster.num_nodes() != row.cluster.num_nodes()) {
+        for nodes in several.into_iter().filter(|&nodes| nodes != row.cluster.num_nodes()) {
+            let (other, _) = to_take(rows, |row| row.cluster.num_nodes() == nodes, now);
+            advice.says.push(format!(
+                "In {} take {} replicas: {:.1} % shorter.",
+                nodes_text(nodes),
+                replicas(&rows[other]),
+                gain(&rows[other])
+            ));
+            advice.others.push(other);
+        }
+        if !advice.others.is_empty() {
             advice.says.push(
-                "Numbers of nodes are compared by balance alone, not by what crosses between nodes.".into(),
+                "Numbers of nodes are compared by balance alone, not by what crosses between nodes: take the number that your \
+                 cluster has."
+                    .into(),
             );
         }
         advice.spread_over_layers(rows);
@@ -270,9 +285,11 @@ impl<'a> Advice<'a> {
         let cluster = &row.cluster;
         let mut command =
             format!("eplb plan {file} --replicas {} --gpus {}", cluster.num_replicas(), self.ask.gpus);
-        for (flag, number) in [("nodes", cluster.num_nodes()), ("groups", cluster.num_groups())] {
-            if number > 1 {
-                command += &format!(" --{flag} {number}");
+        // Groups are for several nodes.
+        if cluster.num_nodes() > 1 {
+            command += &format!(" --nodes {}", cluster.num_nodes());
+            if cluster.num_groups() > 1 {
+                command += &format!(" --groups {}", cluster.num_groups());
             }
         }
         command + " --out plan.json"
@@ -304,6 +321,7 @@ impl<'a> Advice<'a> {
             "slots_per_gpu_by_layer": self.spread,
             "says": self.says,
             "command": self.command,
+            "other_commands": self.others.iter().map(|&row| self.command(&rows[row])).collect::<Vec<_>>(),
         })
     }
 
@@ -318,7 +336,11 @@ impl<'a> Advice<'a> {
                 (slots, 0) => format!("+{slots} experts"),
                 (slots, bytes) => format!("+{}", bytes_text(slots as u128 * u128::from(bytes))),
             };
-            let take = if self.command.is_some() && at == self.best { "  <- take" } else { "" };
+            let take = match row.cluster.num_nodes() {
+                _ if self.command.is_some() && at == self.best => "  <- take".to_string(),
+                nodes if self.others.contains(&at) => format!("  <- take in {}", nodes_text(nodes)),
+                _ => String::new(),
+            };
             lines.push(format!(
                 "{:>8} {:>5} {:>9} {:>12.4} {:>8.4} {:>10.3} {:>7.1} %  {memory}{take}",
                 row.cluster.num_replicas(),
@@ -340,8 +362,25 @@ impl<'a> Advice<'a> {
         lines.push(String::new());
         lines.extend(self.says.iter().cloned());
         lines.extend(self.command.clone());
+        lines.extend(self.others.iter().map(|&row| self.command(&rows[row])));
         lines.join("\n")
     }
+}
+
+/// Of the rows that are meant: the one with the fewest replicas that is nearly as good as any, and the least time of all.
+fn to_take(rows: &[Row], is_meant: impl Fn(&Row) -> bool, now: f64) -> (usize, f64) {
+    let meant: Vec<usize> = (0..rows.len()).filter(|&at| is_meant(&rows[at])).collect();
+    let least = meant.iter().map(|&at| rows[at].time).fold(f64::INFINITY, f64::min);
+    let enough = meant.into_iter().filter(|&at| rows[at].time <= least + NOTICED * now);
+    let best = enough.min_by(|&a, &b| {
+        let replicas = |at: usize| rows[at].cluster.num_replicas();
+        replicas(a).cmp(&replicas(b)).then(rows[a].time.total_cmp(&rows[b].time))
+    });
+    (best.unwrap_or(0), least)
+}
+
+fn nodes_text(nodes: usize) -> String {
+    format!("{nodes} {}", if nodes == 1 { "node" } else { "nodes" })
 }
 
 fn mean(values: &[f64]) -> f64 {

@@ -205,6 +205,7 @@ impl MapForm {
         }
         let needed = || words::needed("--gpus", "the map does not tell how many there are");
         let gpus = self.gpus.or(maps.iter().rev().find_map(MapFile::num_gpus)).ok_or_else(needed)?;
+        words::tell_idle_groups(self.groups.unwrap_or(1), self.nodes);
         let last = maps.last().ok_or_else(|| words::needed("PLAN", "a plan or map"))?;
         self.with_speeds(last.cluster(self.groups.unwrap_or(1), self.nodes.unwrap_or(1), gpus)?)
     }
@@ -412,6 +413,15 @@ fn bars(values: &[f64], least: f64) -> String {
 /// The mean and the largest of some loads.
 fn mean_and_most(loads: &[f64]) -> (f64, f64) {
     (loads.iter().sum::<f64>() / loads.len() as f64, loads.iter().copied().fold(0.0, f64::max))
+}
+
+/// The balancedness that no plan passes, of a quality with bounds.
+fn limit(quality: &Quality) -> f64 {
+    let layers = quality.layers.iter();
+    let sums = layers.fold((0.0, 0.0), |(means, bounds), layer| {
+        (means + layer.mean_gpu_load, bounds + layer.lower_bound.max(layer.mean_gpu_load))
+    });
+    if sums.1 > 0.0 { (sums.0 / sums.1).min(1.0) } else { 1.0 }
 }
 
 /// `0.02 % (layer 11)`

@@ -233,6 +233,8 @@ impl Plan {
             }
         }
         drop(progress);
+        words::tell_idle_groups(self.groups.unwrap_or(1), self.nodes);
+        words::tell_idle_dispatch(self.dispatch, &cluster);
         for warning in plan.warnings() {
             complain(&format!("warning: {warning}"));
         }
@@ -289,6 +291,7 @@ impl Plan {
             ];
             words::check_effect(&given, wanted)?;
         }
+        words::check_tight_bound(self.tight_bound, cluster)?;
         if self.json && self.out.as_deref().is_some_and(io::is_standard) {
             let rule = "is for the report, and --out - has the map alone on standard output: --json --with-map has both";
             return Err(Error::invalid("--json", "", rule));

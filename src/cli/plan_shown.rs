@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::check::foreign_text;
 use super::plan::{Made, Plan};
 use super::traffic::Served;
-use super::{bars, mean_and_most, milliseconds, percent, speeds, table};
+use super::{MOST_BARS, bars, limit, mean_and_most, milliseconds, percent, speeds, table};
 use crate::check::Quality;
 use crate::{Duplicates, Error, PLAN_VERSION, Policy};
 
@@ -88,7 +88,7 @@ impl Plan {
         }
         let after = 4 + usize::from(made.before.is_some());
         let cluster = speeds::row(of_all_gpus.cluster());
-        rows.splice(after + 2..after + 2, shape(plan)?.into_iter().chain(foreign_row(plan)).chain(cluster));
+        rows.splice(after + 2..after + 2, shape(plan).into_iter().chain(foreign_row(plan)).chain(cluster));
         rows.splice(after..after, self.served(plan).rows()?);
         if !windows.is_empty() {
             rows.insert(
@@ -178,6 +178,7 @@ fn json_report(plan: &crate::Plan, greedy: &Quality, is_bound_to_moves: bool) ->
     let quality = plan.quality();
     json!({
         "balancedness": quality.balancedness(),
+        "limit": limit(quality),
         "max_over_mean": quality.max_over_mean(),
         "mean_gap": quality.mean_gap(),
         "worst_gap": quality.worst_gap(),
@@ -235,7 +236,12 @@ fn report(
         ("time", format!("{}, bound {}", milliseconds(plan.elapsed()), milliseconds(plan.bound_elapsed()))),
         (
             "balancedness",
-            format!("{:.5}   ({greedy_is}: {:.5})", quality.balancedness(), greedy.balancedness()),
+            format!(
+                "{:.5}   ({greedy_is}: {:.5}; no plan passes {:.5})",
+                quality.balancedness(),
+                greedy.balancedness(),
+                limit(quality)
+            ),
         ),
         ("mean gap to the bound", percent(quality.mean_gap())),
         ("worst gap", worst),
@@ -289,27 +295,35 @@ fn duplicates_win(plan: &crate::Plan, greedy: &Quality) -> Vec<(&'static str, St
 }
 
 /// The GPUs of the layer with the widest gap, and how far every layer is from even, as rows of bars.
-fn shape(plan: &crate::Plan) -> Result<Vec<(&'static str, String)>, Error> {
-    let Some(worst) = plan.quality().worst_layer() else { return Ok(Vec::new()) };
+fn shape(plan: &crate::Plan) -> Vec<(&'static str, String)> {
+    let Some(worst) = plan.quality().worst_layer() else { return Vec::new() };
     let loads = plan.gpu_loads();
     let gpus = plan.cluster().num_gpus();
     let speeds = plan.cluster().gpu_speeds();
     let row = loads[worst * gpus..(worst + 1) * gpus].iter().zip(&speeds).filter(|(_, speed)| **speed > 0.0);
-    let row: Vec<f64> = row.map(|(load, speed)| load / speed).collect();
-    let (_, most) = mean_and_most(&row);
     let mean = plan.quality().layers[worst].mean_gpu_load;
+    let row: Vec<f64> = row.map(|(load, speed)| load / speed / mean).collect();
     let least = row.iter().copied().fold(f64::INFINITY, f64::min);
     let of_worst = format!(
-        "{} layer {}: GPUs {:.2} to {:.2} of the mean",
+        "{} {}: {least:.2} to {:.2} of the mean",
         bars(&row, 0.0),
-        plan.layer_ids()[worst],
-        least / mean,
-        most / mean
+        match row.len().div_ceil(MOST_BARS) {
+            0 | 1 => "a bar a GPU".to_string(),
+            several => format!("a bar the heaviest of {several} GPUs"),
+        },
+        mean_and_most(&row).1
     );
     let layers = plan.quality().layers.iter().filter(|layer| layer.mean_gpu_load > 0.0);
     let ratios: Vec<f64> = layers.map(|layer| layer.max_gpu_load / layer.mean_gpu_load).collect();
-    let (_, most) = mean_and_most(&ratios);
     let least = ratios.iter().copied().fold(f64::INFINITY, f64::min);
-    let of_all = format!("{} heaviest GPU {least:.4} to {most:.4} of the mean", bars(&ratios, 1.0));
-    Ok(vec![("worst layer", of_worst), ("layer by layer", of_all)])
+    let of_all = format!(
+        "{} {}: {least:.4} to {:.4} of the mean",
+        bars(&ratios, 1.0),
+        match ratios.len().div_ceil(MOST_BARS) {
+            0 | 1 => "a bar the heaviest GPU of a layer".to_string(),
+            several => format!("a bar the heaviest GPU of {several} layers"),
+        },
+        mean_and_most(&ratios).1
+    );
+    vec![("GPUs of that layer", of_worst), ("layer by layer", of_all)]
 }

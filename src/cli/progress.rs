@@ -40,10 +40,23 @@ pub fn end_on_interrupt() {
             files => format!("{} was written before, and is whole", files.join(", ")),
         };
         let _ = writeln!(std::io::stderr(), "eplb: stopped: {text}");
-        std::process::exit(INTERRUPTED);
+        leave();
     };
     // Where the system has no such handler, Ctrl-C ends the process as it ends any other.
     let _ = ctrlc::set_handler(end);
+}
+
+/// Ends the process, whatever its threads are at. `exit` alone would wait for a driver that one of them loads, which takes half
+/// a second: a program in the place of this one does not.
+fn leave() -> ! {
+    #[cfg(unix)]
+    {
+        use std::os::unix::process::CommandExt;
+        let mut other = std::process::Command::new("/bin/sh");
+        // It comes back where there is no such program.
+        let _ = other.args(["-c", &format!("exit {INTERRUPTED}")]).exec();
+    }
+    std::process::exit(INTERRUPTED)
 }
 
 /// Writes a file, whole whatever is pressed meanwhile.

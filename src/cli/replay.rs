@@ -87,6 +87,7 @@ impl ReplayTrace {
             return Err(Error::invalid("windows of the trace", windows.len(), rule));
         }
         let cluster = words::cluster(self.replicas, self.groups, self.nodes, self.gpus, self.slots_per_gpu)?;
+        words::tell_idle_groups(self.groups, Some(self.nodes).filter(|&nodes| nodes != 1));
         words::check_experts(&cluster, history.experts(), self.slots_per_gpu)?;
         let planner = Planner::new(self.device.clone())?;
         let limits = self.limits.limits(&MoveLimits::each_window());

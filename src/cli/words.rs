@@ -1,7 +1,9 @@
 //! The words of the command line: errors name options, not the fields of the library, and say what would do.
 
+use super::complain;
 use crate::cluster::{Cluster, MAX_SLOTS};
 use crate::error::Error;
+use crate::{Dispatch, Policy};
 
 /// Fields of the library that are options, where a rule names them or they begin an error.
 const OPTIONS: [(&str, &str); 11] = [
@@ -118,6 +120,33 @@ pub fn check_effect(options: &[(bool, &str)], wanted: &str) -> Result<(), Error>
             Err(Error::invalid(*option, "", format!("does nothing here: it is for {wanted}")))
         }
         None => Ok(()),
+    }
+}
+
+/// Refuses a tight bound where there is none but the quick one.
+pub fn check_tight_bound(tight: bool, cluster: &Cluster) -> Result<(), Error> {
+    let is_other = !(2..=3).contains(&cluster.slots_per_gpu());
+    check_effect(&[(tight && is_other, "--tight-bound")], "2 or 3 slots a GPU")
+}
+
+/// Says that groups without nodes change nothing: no fault, and yet not what the user means.
+pub fn tell_idle_groups(groups: usize, nodes: Option<usize>) {
+    if groups > 1 && nodes.is_none() {
+        complain(&format!(
+            "warning: --groups {groups} changes nothing without --nodes: nodes hold whole groups, and here is one node"
+        ));
+    }
+}
+
+/// Says that a dispatch changes nothing in the plan.
+pub fn tell_idle_dispatch(dispatch: Option<Dispatch>, cluster: &Cluster) {
+    let judges = cluster.num_nodes() > 1 && cluster.policy() == Policy::Global;
+    if let Some(dispatch) = dispatch.filter(|dispatch| *dispatch != Dispatch::Equal && !judges) {
+        complain(&format!(
+            "warning: --dispatch {} changes nothing in this plan, only what is told of its traffic: plans are judged by it where \
+             there are several --nodes and --groups is no multiple of them",
+            dispatch.name()
+        ));
     }
 }
 

@@ -19,10 +19,37 @@ fn an_option_that_would_do_nothing_is_refused_with_what_it_wants() {
     refused(&["--strategy", "scenarios", "--decay", "nan"], "--decay NaN is not above 0");
     refused(&["--weights", "1"], "--weights does nothing here: it is for several load files");
     refused(&["--assignments", "4"], "--assignments does nothing here: it is for groups on nodes");
+    let four = ["plan", &loads, "--replicas", "16", "--gpus", "4", "--tight-bound"];
+    assert_refused(&four, "--tight-bound does nothing here: it is for 2 or 3 slots a GPU");
     refused(&["--with-map"], "--json");
     refused(&["--format", "npy"], "--out");
     refused(&["--kicks", "7"], "--kicks 7 is called --iterations here");
     refused(&["--restarts", "7"], "--restarts 7 is called --starts here");
+}
+
+#[test]
+fn an_option_that_changes_nothing_here_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let loads = write(folder.path(), "loads.json", b"[[1,2,3,4,5,60,7,8]]");
+    let warned = |args: &[&str]| {
+        let output = eplb(args);
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let shape = ["plan", &loads, "--replicas", "8", "--gpus", "4", "--device", "cpu"];
+    let plan = |more: &[&str]| warned(&[&shape[..], more].concat());
+    let groups = "eplb: warning: --groups 2 changes nothing without --nodes: ";
+    assert!(plan(&["--groups", "2"]).starts_with(groups));
+    assert!(
+        warned(&["advise", &loads, "--gpus", "4", "--groups", "2", "--device", "cpu"]).starts_with(groups)
+    );
+    assert_eq!(plan(&["--groups", "2", "--nodes", "1"]), "");
+    let nearest = "eplb: warning: --dispatch nearest changes nothing in this plan";
+    for more in [&[][..], &["--groups", "2", "--nodes", "2"]] {
+        assert!(plan(&[&["--dispatch", "nearest"], more].concat()).starts_with(nearest), "{more:?}");
+    }
+    assert_eq!(plan(&["--dispatch", "nearest", "--nodes", "2"]), "");
+    assert_eq!(plan(&["--dispatch", "equal", "--tight-bound"]), "");
 }
 
 #[test]

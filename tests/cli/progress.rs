@@ -149,6 +149,31 @@ fn ctrl_c_ends_every_long_command_at_once_and_leaves_no_file() {
     stops(&[&["bench", "--lineage", &trace], &shape[..]].concat());
 }
 
+/// Every command that takes a device loads its drivers, some of which take half a second for it.
+#[cfg(unix)]
+#[test]
+fn ctrl_c_waits_for_no_driver_that_is_loaded() {
+    use std::os::unix::process::ExitStatusExt;
+    for delay in [20, 60, 100, 150, 200, 250] {
+        let mut times = Vec::new();
+        while times.len() < 5 && times.iter().all(|took| *took >= AT_ONCE) {
+            let mut devices = Command::new(env!("CARGO_BIN_EXE_eplb"));
+            let devices = devices.arg("devices").env("NODEVICE_SELECT", "1");
+            let mut child = devices.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+            std::thread::sleep(Duration::from_millis(delay));
+            let start = Instant::now();
+            let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+            assert!(killed.success());
+            let status = child.wait().unwrap();
+            times.push(start.elapsed());
+            // It may be done already, or not have begun.
+            let is_stopped = status.code() == Some(130) || status.signal() == Some(2);
+            assert!(is_stopped || status.success(), "{status:?}");
+        }
+        assert!(times.iter().any(|took| *took < AT_ONCE), "after {delay} ms: {times:?}");
+    }
+}
+
 #[cfg(unix)]
 #[test]
 fn ctrl_c_says_what_was_kept() {
@@ -241,5 +266,5 @@ fn long_work_is_shown_on_a_terminal_and_short_work_is_not() {
     let plain = shown_with("NO_COLOR=1", &short);
     assert!(plain.contains('█') && !plain.contains("\u{1b}[33m"), "{plain:?}");
     let piped = stdout(&eplb(&short.each_ref().map(String::as_str)));
-    assert!(piped.contains("worst layer") && !piped.contains('\u{1b}'), "{piped:?}");
+    assert!(piped.contains("GPUs of that layer") && !piped.contains('\u{1b}'), "{piped:?}");
 }

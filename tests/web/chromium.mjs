@@ -61,25 +61,30 @@ export async function launch(program, flags) {
         await ended;
         await rm(profile, { recursive: true, force: true, maxRetries: 5 });
     };
-    const open = (url) => openPage(send, listeners, url);
+    const open = (url, before = []) => openPage(send, listeners, url, before);
     return { send, open, close };
 }
 
-async function openPage(send, listeners, url) {
+/** Opens an address, after commands of the protocol that are for the page. */
+async function openPage(send, listeners, url, before) {
     const { targetId } = await send("Target.createTarget", { url: "about:blank" });
     const { sessionId } = await send("Target.attachToTarget", { targetId, flatten: true });
     const to = (method, params) => send(method, params, sessionId);
     const requests = [];
     const troubles = [];
+    const complaints = [];
     let loaded;
     listeners.push((message) => {
         if (message.sessionId !== sessionId) return;
         const { method, params } = message;
         if (method === "Network.requestWillBeSent") requests.push(params.request.url);
         if (method === "Page.loadEventFired") loaded?.();
+        if (method === "Log.entryAdded" && params.entry.level === "error") complaints.push(params.entry.text);
+        if (method === "Runtime.consoleAPICalled" && params.type === "error") complaints.push(JSON.stringify(params.args));
         if (method === "Runtime.exceptionThrown") troubles.push(params.exceptionDetails.exception?.description);
     });
-    for (const domain of ["Page", "Network", "Runtime"]) await to(`${domain}.enable`);
+    for (const domain of ["Page", "Network", "Runtime", "Log"]) await to(`${domain}.enable`);
+    for (const [method, params] of before) await to(method, params);
     const load = new Promise((resolve) => (loaded = resolve));
     await to("Page.navigate", { url });
     await load;
@@ -99,20 +104,21 @@ async function openPage(send, listeners, url) {
         }
     };
     const press = async (key, code = key, text = undefined) => {
-        await to("Input.dispatchKeyEvent", { type: "keyDown", key, code, text, windowsVirtualKeyCode: { Tab: 9, Enter: 13 }[key] });
+        await to("Input.dispatchKeyEvent", { type: "keyDown", key, code, text, windowsVirtualKeyCode: { Tab: 9, Enter: 13, ArrowRight: 39, ArrowDown: 40 }[key] });
         await to("Input.dispatchKeyEvent", { type: "keyUp", key, code });
     };
-    const look = async (width, scheme) => {
+    const point = (x, y) => to("Input.dispatchMouseEvent", { type: "mouseMoved", x, y });
+    const look = async (width, scheme, media = "") => {
         await to("Emulation.setDeviceMetricsOverride", { width, height: 800, deviceScaleFactor: 1, mobile: width < 500 });
-        await to("Emulation.setEmulatedMedia", { features: [{ name: "prefers-color-scheme", value: scheme }] });
+        await to("Emulation.setEmulatedMedia", { media, features: [{ name: "prefers-color-scheme", value: scheme }] });
     };
-    const shot = async () => {
-        const height = Math.min(2000, await run("document.documentElement.scrollHeight"));
+    const shot = async (most = 2000) => {
+        const height = Math.min(most, await run("document.documentElement.scrollHeight"));
         const width = await run("innerWidth");
         const clip = { x: 0, y: 0, width, height, scale: 1 };
         const { data } = await to("Page.captureScreenshot", { clip, captureBeyondViewport: true });
         return Buffer.from(data, "base64");
     };
     const close = () => send("Target.closeTarget", { targetId });
-    return { run, until, press, look, shot, close, requests, troubles };
+    return { to, run, until, press, point, look, shot, close, requests, troubles, complaints };
 }

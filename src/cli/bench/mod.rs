@@ -11,7 +11,7 @@ use clap::Args;
 
 use super::io::check_writable;
 use super::progress::Progress;
-use super::{print, progress};
+use super::{print, progress, words};
 use crate::edge;
 use crate::suite::bench;
 use crate::suite::record::Record;
@@ -68,6 +68,7 @@ impl Bench {
             let [replicas, gpus] = [self.replicas, self.gpus].map(Option::unwrap_or_default);
             let [groups, nodes] = [self.groups, self.nodes].map(|n| n.unwrap_or(1));
             let cluster = Cluster::new(replicas, groups, nodes, gpus)?;
+            words::tell_idle_groups(groups, self.nodes);
             let device = self.device.unwrap_or_default();
             return lineage::Lineage { loads, layers: self.layers, cluster, device, json: self.json }.run();
         }

@@ -1,7 +1,9 @@
 //! A chart as a file of its own, with what the page around it tells: its title, what is seen, and what colours mean.
 
+use super::cells::Grid;
 use super::style::CHARTS;
-use super::svg::{Chart, escaped};
+use super::svg::Chart;
+use super::text::escaped;
 
 /// Room left of all text.
 const LEFT: f64 = 8.0;
@@ -33,12 +35,12 @@ pub fn file(chart: &Chart, key: &[(&str, String)]) -> String {
     let is_used = key.iter().any(|(class, _)| chart.body.contains(&format!("class=\"{class}\"")));
     let (keys, below) = squares(if is_used { key } else { &[] }, width, height);
     // Not every viewer sizes by style.
-    let body = chart.body.replace("<rect x=\"", "<rect width=\"1\" height=\"1\" x=\"");
-    let body = body.replace("<circle cx", "<circle r=\"2.5\" cx");
+    let body = chart.body.replace("<circle cx", "<circle r=\"2.5\" cx");
+    let over = chart.grid.as_ref().map_or_else(String::new, Grid::titles);
     let all = above + below;
     format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 -{above} {width} {all}\" width=\"{width}\">\
-         <style>{CHARTS}</style><rect y=\"-{above}\" width=\"{width}\" height=\"{all}\" class=\"paper\"/>{text}{body}{keys}</svg>\n"
+         <style>{CHARTS}</style><rect y=\"-{above}\" width=\"{width}\" height=\"{all}\" class=\"paper\"/>{text}{body}{over}{keys}</svg>\n"
     )
 }
 

@@ -185,7 +185,8 @@ pub fn advice(path: &Path) -> Result<Section, Error> {
         .with_summary(costs(&rows));
     let lines_of = |field: &str| root[field].as_array().into_iter().flatten().filter_map(Value::as_str);
     let mut text: Vec<String> = lines_of("says").map(str::to_string).collect();
-    text.extend(root["command"].as_str().map(|command| format!("To type: {command}")));
+    let commands = root["command"].as_str().into_iter().chain(lines_of("other_commands"));
+    text.extend(commands.map(|command| format!("To type: {command}")));
     text.push("Time in the table: of a step, as a part of that without balancing. Memory: beyond the fewest slots, all layers.".into());
     Ok(Section { title: "How many replicas", text, key: vec![], charts: vec![chart] })
 }

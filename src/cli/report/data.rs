@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::page::Tile;
 use super::transfers::{Transfers, transfers};
 use crate::check::{self, Quality};
-use crate::cli::{MapForm, Part, mean_and_most, percent};
+use crate::cli::{MapForm, Part, mean_and_most, percent, words};
 use crate::trace::{LoadHistory, PlanFile};
 use crate::{Cluster, DeviceChoice, Dispatch, Error, Loads, ParseError, Planner, Preset, bound};
 
@@ -62,7 +62,8 @@ impl Facts {
                 let reason = format!("its cluster {other:?} is not that of the last plan, {cluster:?}");
                 return Err(Error::parse(path, ParseError::content(reason)));
             }
-            file.score(&loads, &cluster)?;
+            let refuse = |error| Error::parse(path, ParseError::content(words::of_error(&error)));
+            file.score(&loads, &cluster).map_err(refuse)?;
         }
         let view = |name: String, class, map: Vec<i32>| {
             let gpus = check::gpu_loads(&loads, &cluster, &map)?;

@@ -1,11 +1,13 @@
 //! What a page tells layer by layer: loads of GPUs, balancedness, hot experts, moves.
 
+use super::cells::{Cell, Row};
 use super::data::{Facts, View, bytes_text};
+use super::grid::heat_map;
 use super::page::Section;
-use super::svg::{Cell, Chart, Line, Table, bars, heat_map, lines};
+use super::svg::{Chart, Line, Table, bars, lines};
 use crate::cli::mean_and_most;
 
-/// The most cells of a heat map: four of these are 1 MB of text.
+/// The most cells of a heat map: four of these are some 300 kB of text.
 const MOST_CELLS: usize = 3200;
 /// The most rows of a chart, and of a table.
 const MOST_LAYERS: usize = 256;
@@ -68,11 +70,12 @@ fn heat(facts: &Facts, view: &View) -> Chart {
     let layers = runs(facts.layers(), MOST_LAYERS / 2);
     let columns = runs(facts.cluster.num_gpus(), (MOST_CELLS / layers.len().max(1)).max(16));
     let gpu = |gpu: usize| gpu.to_string();
-    let rows: Vec<(String, Vec<Cell>)> = layers
+    let is_binned = layers.iter().chain(&columns).any(|run| run.len() > 1);
+    let rows: Vec<Row> = layers
         .iter()
         .map(|run| {
             let name = run_name(|layer| facts.layer_name(layer), run);
-            let cells = columns.iter().map(|gpus| {
+            let cells = columns.iter().map(|gpus| -> Cell {
                 let ratio = |layer: usize| {
                     let row = facts.gpus(view, layer);
                     let (mean, most) = (mean_and_most(row).0, mean_and_most(&row[gpus.clone()]).1);
@@ -85,11 +88,10 @@ fn heat(facts: &Facts, view: &View) -> Chart {
                     _ if most == 0.0 => "",
                     class => class,
                 };
-                // There are thousands of these: a page is small where they are short.
-                let colon = if run.len() * gpus.len() > 1 { ":" } else { "" };
-                (class.to_string(), format!("L{name} G{}{colon} {most:.2}", run_name(gpu, gpus)))
+                let name = if is_binned { format!("G{}: ", run_name(gpu, gpus)) } else { String::new() };
+                (class, format!("{name}{most:.2}"))
             });
-            (name.clone(), cells.collect())
+            Row { name: format!("L{name}"), cells: cells.collect(), label: name }
         })
         .collect();
     let mut table = Table::new(&["layer", "lightest GPU", "heaviest GPU", "which", "heaviest / mean"]);
@@ -114,26 +116,11 @@ fn heat(facts: &Facts, view: &View) -> Chart {
         }
         _ => String::new(),
     };
-    let says = rows.iter().map(|(name, cells)| row_says(name, cells)).collect();
     let columns: Vec<String> = columns.iter().map(|run| run.start.to_string()).collect();
     let note = format!("Balancedness {:.4}.{binned}", facts.balancedness(view));
-    heat_map(&rows, &columns, ("GPU", "layer"), Some((EVEN, "0.95 to 1.05")), says)
+    heat_map(rows, &columns, ("GPU", "layer"), Some(EVEN), !is_binned)
         .with_name(&format!("load-{}", slug(view)), &capital(&view.name), &note)
         .with_table(table)
-}
-
-/// The numbers of a row of GPUs, eight at a time behind the name of the first: short, as there are many rows.
-fn row_says(name: &str, cells: &[Cell]) -> String {
-    let begin = format!("L{name} ");
-    let parts = cells.iter().map(|(_, says)| says.strip_prefix(&begin).unwrap_or(says));
-    let parts: Vec<(&str, &str)> = parts.filter_map(|says| says.rsplit_once(' ')).collect();
-    let several = |several: &[(&str, &str)]| {
-        let numbers: Vec<&str> = several.iter().map(|(_, number)| *number).collect();
-        format!("{}: {}", several[0].0.trim_end_matches(':'), numbers.join(" "))
-    };
-    // A cell of several GPUs has a name of its own.
-    let most = if parts.iter().any(|(name, _)| name.contains(' ')) { 1 } else { 8 };
-    format!("L{name} {}", parts.chunks(most).map(several).collect::<Vec<_>>().join(", "))
 }
 
 /// The heaviest GPU over the mean, the second, and so on: means over the layers with load.
@@ -229,26 +216,17 @@ fn hot_experts(facts: &Facts) -> Section {
     let shade = |count: usize| shades[count.clamp(1, 6) - 1];
     let hot = HOT.min(facts.loads.experts());
     let layers = runs(facts.layers(), MOST_LAYERS / 2);
-    let rows: Vec<(String, Vec<Cell>)> = layers
+    let rows: Vec<Row> = layers
         .iter()
         .map(|run| {
-            let (layer, name) = (run.start, facts.layer_name(run.start));
-            let cells = facts.hottest(layer).into_iter().take(hot).map(|expert| {
+            let (layer, label) = (run.start, facts.layer_name(run.start));
+            let cells = facts.hottest(layer).into_iter().take(hot).map(|expert| -> Cell {
                 let (count, share) = (facts.homes(layer, expert).len(), facts.share(layer, expert) * 100.0);
-                (shade(count).into(), format!("L{name} E{expert} x{count}, {share:.2} %"))
+                (shade(count), format!("E{expert} x{count}, {share:.2} %"))
             });
-            (name.clone(), cells.collect())
+            Row { name: format!("L{label}"), cells: cells.collect(), label }
         })
         .collect();
-    let row_says = |run: &std::ops::Range<usize>| {
-        let layer = run.start;
-        let each = facts.hottest(layer).into_iter().take(hot).map(|expert| {
-            let share = facts.share(layer, expert) * 100.0;
-            format!("{expert} x{}, {share:.2} %", facts.homes(layer, expert).len())
-        });
-        format!("L{} experts {}", facts.layer_name(layer), each.collect::<Vec<_>>().join("; "))
-    };
-    let says = layers.iter().map(row_says).collect();
     let columns: Vec<String> = (1..=hot).map(|rank| rank.to_string()).collect();
     let mut table = Table::new(&["layer", "expert", "load", "replicas", "GPUs"]);
     for layer in 0..facts.layers().min(MOST_LAYERS) {
@@ -265,7 +243,7 @@ fn hot_experts(facts: &Facts) -> Section {
             ]);
         }
     }
-    let counts = heat_map(&rows, &columns, ("experts of a layer, the hottest first", "layer"), None, says)
+    let counts = heat_map(rows, &columns, ("experts of a layer, the hottest first", "layer"), None, false)
         .with_name(
             "replicas",
             "Replicas of hot experts",
@@ -290,22 +268,21 @@ fn homes(facts: &Facts, layer: usize) -> Chart {
     let name = facts.layer_name(layer);
     let runs = runs(facts.cluster.num_gpus(), 128);
     let mut table = Table::new(&["expert", "load", "GPUs"]);
-    let (mut rows, mut says): (Vec<(String, Vec<Cell>)>, Vec<String>) = Default::default();
+    let mut rows: Vec<Row> = Vec::new();
     for expert in facts.hottest(layer).into_iter().take(HOT) {
         let (homes, share) = (facts.homes(layer, expert), facts.share(layer, expert) * 100.0);
-        let cells = runs.iter().map(|run| {
+        let cells = runs.iter().map(|run| -> Cell {
             let here: Vec<String> =
                 homes.iter().filter(|gpu| run.contains(gpu)).map(|gpu| format!("GPU {gpu}")).collect();
-            let class = if here.is_empty() { "" } else { "bar" };
-            (class.to_string(), format!("expert {expert} ({share:.2} %) on {}", here.join(", ")))
+            (if here.is_empty() { "" } else { "bar" }, here.join(", "))
         });
-        rows.push((expert.to_string(), cells.collect()));
+        let name = format!("expert {expert} ({share:.2} %):");
+        rows.push(Row { label: expert.to_string(), name, cells: cells.collect() });
         let told: Vec<String> = homes.iter().map(usize::to_string).collect();
-        says.push(format!("expert {expert} ({share:.2} %) on GPUs {}", told.join(", ")));
         table.rows.push(vec![expert.to_string(), format!("{share:.2} %"), told.join(", ")]);
     }
     let columns: Vec<String> = runs.iter().map(|run| run.start.to_string()).collect();
-    heat_map(&rows, &columns, ("GPU", "expert"), None, says)
+    heat_map(rows, &columns, ("GPU", "expert"), None, false)
         .with_name(
             "homes",
             &format!("Where the hottest experts of layer {name} live"),

@@ -1,12 +1,15 @@
 //! `eplb report`: plans, replays and advice as a page to look at.
 
 mod alone;
+mod cells;
 mod curves;
 pub mod data;
+mod grid;
 mod layers;
 mod page;
 mod style;
 pub mod svg;
+mod text;
 mod transfers;
 
 use std::path::{Path, PathBuf};
@@ -64,6 +67,8 @@ impl Report {
         if let Some(out) = &self.out {
             io::check_writable(out, inputs())?;
         }
+        let given = [(self.expert_bytes > 0 && self.plans.len() < 2, "--expert-bytes")];
+        words::check_effect(&given, "what moves from one plan to the next: name the one before, too")?;
         let (mut lead, mut tiles, mut sections) = (Vec::new(), Vec::new(), Vec::new());
         if let Some(loads) = &self.loads {
             if self.plans.is_empty() {
@@ -82,7 +87,8 @@ impl Report {
 
     fn write(&self, lead: &[String], tiles: &[Tile], sections: &[Section]) -> Result<ExitCode, Error> {
         if let Some(out) = &self.out {
-            let text = page::page("Where the experts live", lead, tiles, sections);
+            let title = if self.loads.is_some() { "Where the experts live" } else { "Plans of experts" };
+            let text = page::page(title, lead, tiles, sections);
             io::write(out, text.as_bytes())?;
             if io::is_standard(out) {
                 return Ok(ExitCode::SUCCESS);

@@ -1,7 +1,8 @@
 //! The page around the charts.
 
 use super::style::{CHARTS, PAGE};
-use super::svg::{Chart, Table, escaped};
+use super::svg::{Chart, Table};
+use super::text::escaped;
 
 /// Some charts about one thing.
 pub struct Section {
@@ -28,13 +29,14 @@ pub fn page(title: &str, lead: &[String], tiles: &[Tile], sections: &[Section]) 
         )
     };
     let tiles: String = tiles.iter().map(tile).collect();
+    let tiles = if tiles.is_empty() { tiles } else { format!("<dl class=\"tiles\">{tiles}</dl>") };
     let sections: String = sections.iter().enumerate().map(|(at, all)| section(at, all)).collect();
     let title = escaped(title);
     format!(
         "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"/>\
          <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\"/>\
          <meta name=\"color-scheme\" content=\"light dark\"/><title>{title}</title>\
-         <style>{CHARTS}{PAGE}</style></head>\n<body><h1>{title}</h1>{lead}<dl class=\"tiles\">{tiles}</dl>\
+         <style>{CHARTS}{PAGE}</style></head>\n<body><h1>{title}</h1>{lead}{tiles}\
          {sections}</body></html>\n"
     )
 }

@@ -2,6 +2,9 @@
 //!
 //! Colours are classes, which `style.css` sets for a light and a dark page.
 
+use super::cells::Grid;
+use super::text::escaped;
+
 /// A chart and its numbers.
 pub struct Chart {
     /// Its name in file names.
@@ -15,17 +18,17 @@ pub struct Chart {
     pub table: Table,
     /// What the keyboard goes through.
     pub marks: Marks,
+    /// The cells, where it is a heat map.
+    pub(super) grid: Option<Grid>,
     /// A short table that is always seen.
     pub summary: Table,
     /// Whether it takes the whole width of a page.
     pub wide: bool,
 }
 
-/// The rows or columns of a chart, which the arrow keys go through: one stop for the tab key a chart, whatever its size.
+/// The columns of a chart, which the arrow keys go through: one stop for the tab key a chart, whatever its size.
 #[derive(Default)]
 pub struct Marks {
-    /// Whether they lie one below the other.
-    rows: bool,
     /// Left, top, width and height of all of them, in the units of the view box.
     area: [f64; 4],
     /// The numbers of each, as text.
@@ -46,17 +49,14 @@ pub struct Line {
     pub values: Vec<Option<f64>>,
 }
 
-/// A cell of a heat map: its class, and what it says.
-pub type Cell = (String, String);
-
 /// Width of a chart that shares its row, in units of about a pixel: that of a phone.
-const NARROW: f64 = 340.0;
+pub(super) const NARROW: f64 = 340.0;
 const WIDE: f64 = 720.0;
 /// What axes take.
-const LEFT: f64 = 38.0;
-const TOP: f64 = 22.0;
-const BOTTOM: f64 = 32.0;
-const RIGHT: f64 = 10.0;
+pub(super) const LEFT: f64 = 38.0;
+pub(super) const TOP: f64 = 22.0;
+pub(super) const BOTTOM: f64 = 32.0;
+pub(super) const RIGHT: f64 = 10.0;
 /// Height of a chart's field.
 const HEIGHT: f64 = 180.0;
 
@@ -64,11 +64,6 @@ impl Table {
     pub fn new(head: &[&str]) -> Self {
         Self { head: head.iter().map(|&text| text.into()).collect(), rows: Vec::new() }
     }
-}
-
-/// Text that may hold any character, for SVG and HTML.
-pub fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
 impl Chart {
@@ -82,8 +77,8 @@ impl Chart {
         self
     }
 
-    fn with_marks(mut self, rows: bool, area: [f64; 4], says: Vec<String>) -> Self {
-        self.marks = Marks { rows, area, says };
+    fn with_marks(mut self, area: [f64; 4], says: Vec<String>) -> Self {
+        self.marks = Marks { area, says };
         self
     }
 
@@ -91,30 +86,25 @@ impl Chart {
     /// any script. They are seen while they have the focus alone, and let the pointer through to the marks below them.
     /// `group` is theirs alone.
     pub fn keys(&self, group: &str) -> String {
-        let Marks { rows, area, says } = &self.marks;
-        if says.is_empty() {
-            return String::new();
-        }
-        let (width, height) = self.size;
-        let [left, top, wide, high] = area;
-        let percent = |part: f64, whole: f64| format!("{:.2}%", part / whole * 100.0);
-        let mut text = format!(
-            "<div class=\"keys {}\" role=\"radiogroup\" aria-label=\"Numbers: {}\" style=\"--n:{};--l:{};--t:{};--w:{};--h:{}\">",
-            if *rows { "rows" } else { "columns" },
+        let Marks { area, says } = &self.marks;
+        let inner: String = match &self.grid {
+            Some(grid) => grid.table(group, &style_of(grid.area, self.size)),
+            None if says.is_empty() => return String::new(),
+            None => says
+                .iter()
+                .enumerate()
+                .map(|(at, says)| {
+                    let input = format!("<input type=\"radio\" name=\"{group}\" style=\"--i:{at}\"/>");
+                    format!("<label>{input}<span>{}</span></label>", escaped(says))
+                })
+                .collect(),
+        };
+        format!(
+            "<div class=\"keys\" role=\"radiogroup\" aria-label=\"Numbers: {}\" style=\"--n:{};{}\">{inner}</div>",
             escaped(&self.title),
             says.len(),
-            percent(*left, width),
-            percent(*top, height),
-            percent(*wide, width),
-            percent(*high, height)
-        );
-        for (at, says) in says.iter().enumerate() {
-            text += &format!(
-                "<label><input type=\"radio\" name=\"{group}\" style=\"--i:{at}\"/><span>{}</span></label>",
-                escaped(says)
-            );
-        }
-        text + "</div>"
+            style_of(*area, self.size)
+        )
     }
 
     pub fn with_summary(mut self, summary: Table) -> Self {
@@ -122,7 +112,7 @@ impl Chart {
         self
     }
 
-    fn of(size: (f64, f64), body: String) -> Self {
+    pub(super) fn of(size: (f64, f64), body: String) -> Self {
         let (name, title, note) = (String::new(), String::new(), String::new());
         Self {
             name,
@@ -132,6 +122,7 @@ impl Chart {
             body,
             table: Table::default(),
             marks: Marks::default(),
+            grid: None,
             summary: Table::default(),
             wide: size.0 > NARROW,
         }
@@ -146,60 +137,6 @@ impl Chart {
             self.body
         )
     }
-}
-
-/// Rows of cells, each row with its label and what it says as a whole; labels are shown where there is room. A cell without a class is not drawn: the
-/// ground is seen there, where there is one.
-pub fn heat_map(
-    rows: &[(String, Vec<Cell>)],
-    columns: &[String],
-    axes: (&str, &str),
-    ground: Option<(&str, &str)>,
-    says: Vec<String>,
-) -> Chart {
-    let count = rows.iter().map(|(_, cells)| cells.len()).max().unwrap_or(0).max(1);
-    let width = NARROW - LEFT - RIGHT;
-    let step = (260.0 / rows.len().max(1) as f64).clamp(2.0, 14.0);
-    let height = step * rows.len() as f64;
-    let mut body = format!(
-        "<g class=\"cells\" transform=\"translate({LEFT} {TOP}) scale({:.4} {step:.4})\">",
-        width / count as f64
-    );
-    if let Some((class, says)) = ground {
-        let (height, says) = (rows.len(), escaped(says));
-        body += &format!(
-            "<path class=\"{class}\" d=\"M0 0h{count}v{height}h-{count}z\"><title>{says}</title></path>"
-        );
-    }
-    for (y, (_, cells)) in rows.iter().enumerate() {
-        body += &format!("<g transform=\"translate(0 {y})\">");
-        // Cells of a class together: its name is said once.
-        let mut classes: Vec<&str> = cells.iter().map(|(class, _)| class.as_str()).collect();
-        classes.sort_unstable();
-        classes.dedup();
-        for &class in classes.iter().filter(|class| !class.is_empty()) {
-            body += &format!("<g class=\"{class}\">");
-            for (x, (_, says)) in cells.iter().enumerate().filter(|(_, (of, _))| of == class) {
-                body += &format!("<rect x=\"{x}\"><title>{}</title></rect>", escaped(says));
-            }
-            body += "</g>";
-        }
-        body += "</g>";
-    }
-    body += "</g>";
-    body += &outline(width, height);
-    let labels: Vec<&str> = rows.iter().map(|(label, _)| label.as_str()).collect();
-    for (at, label) in spread(labels.len(), (height / 14.0) as usize) {
-        let y = TOP + (at as f64 + 0.5) * step + 3.5;
-        body += &format!(
-            "<text x=\"{}\" y=\"{y:.1}\" class=\"end\">{}</text>",
-            LEFT - 4.0,
-            escaped(labels[label])
-        );
-    }
-    body += &x_labels(columns, width, height, 0.5);
-    body += &axis_names(axes, width, height);
-    Chart::of((NARROW, TOP + height + BOTTOM), body).with_marks(true, [LEFT, TOP, width, height], says)
 }
 
 /// One bar a value, from 0 up to the largest or `top`; a dashed line at `mark`, where there is one.
@@ -233,7 +170,7 @@ pub fn bars(
     body += &x_labels(columns, width, HEIGHT, 0.5);
     body += &axis_names(axes, width, HEIGHT);
     let says = values.iter().map(|(_, says)| says.clone()).collect();
-    Chart::of((NARROW, TOP + HEIGHT + BOTTOM), body).with_marks(false, [LEFT, TOP, width, HEIGHT], says)
+    Chart::of((NARROW, TOP + HEIGHT + BOTTOM), body).with_marks([LEFT, TOP, width, HEIGHT], says)
 }
 
 /// Lines over the same steps, between the least and the largest value, with a legend below.
@@ -285,7 +222,19 @@ pub fn lines(lines: &[Line], columns: &[String], axes: (&str, &str)) -> Chart {
     // A column is around its points.
     let each = if columns.len() > 1 { width / steps } else { width };
     let area = [x(0) - each / 2.0, TOP, each * columns.len() as f64, HEIGHT];
-    Chart::of((full, height), body + &legend).with_marks(false, area, says.collect())
+    Chart::of((full, height), body + &legend).with_marks(area, says.collect())
+}
+
+/// A part of a chart as parts of the whole, for what lies over it.
+fn style_of([left, top, wide, high]: [f64; 4], (width, height): (f64, f64)) -> String {
+    let percent = |part: f64, whole: f64| format!("{:.2}%", part / whole * 100.0);
+    format!(
+        "--l:{};--t:{};--w:{};--h:{}",
+        percent(left, width),
+        percent(top, height),
+        percent(wide, width),
+        percent(high, height)
+    )
 }
 
 /// The names of lines, in rows from `y` on; and where they end.
@@ -309,7 +258,7 @@ fn legend(lines: &[Line], full: f64, mut y: f64) -> (String, f64) {
     (body, y + 8.0)
 }
 
-fn outline(width: f64, height: f64) -> String {
+pub(super) fn outline(width: f64, height: f64) -> String {
     format!("<path class=\"axis\" d=\"M{LEFT} {TOP}v{height:.1}h{width:.1}\"/>")
 }
 
@@ -326,7 +275,7 @@ fn y_axis(least: f64, most: f64, width: f64) -> String {
         let y = TOP + HEIGHT * (1.0 - f64::from(part) / 4.0);
         let value = least + (most - least) * f64::from(part) / 4.0;
         body += &format!(
-            "<path class=\"grid\" d=\"M{LEFT} {y:.1}h{width}\"/><text x=\"{}\" y=\"{:.1}\" class=\"end\">{}</text>",
+            "<path class=\"across\" d=\"M{LEFT} {y:.1}h{width}\"/><text x=\"{}\" y=\"{:.1}\" class=\"end\">{}</text>",
             LEFT - 4.0,
             y + 3.5,
             short(value, digits)
@@ -340,18 +289,20 @@ fn short(value: f64, digits: usize) -> String {
     let units = [(1e12, "T"), (1e9, "G"), (1e6, "M"), (1e4, "k")];
     match units.iter().find(|(unit, _)| value >= *unit) {
         Some((1e4, name)) => format!("{:.0}{name}", value / 1e3),
+        // There is room for five characters.
+        Some((unit, name)) if value >= 100.0 * unit => format!("{:.0}{name}", value / unit),
         Some((unit, name)) => format!("{:.1}{name}", value / unit),
         None => format!("{value:.digits$}"),
     }
 }
 
 /// At most `most` of `count` steps, evenly spread from the first on.
-fn spread(count: usize, most: usize) -> impl Iterator<Item = (usize, usize)> {
+pub(super) fn spread(count: usize, most: usize) -> impl Iterator<Item = (usize, usize)> {
     let step = count.div_ceil(most.max(1)).max(1);
     (0..count).step_by(step).map(|at| (at, at))
 }
 
-fn x_labels(columns: &[String], width: f64, height: f64, middle: f64) -> String {
+pub(super) fn x_labels(columns: &[String], width: f64, height: f64, middle: f64) -> String {
     let longest = columns.iter().map(|label| label.chars().count()).max().unwrap_or(1) as f64;
     let room = (width / (longest * 6.5 + 10.0)) as usize;
     let steps = if middle > 0.0 { columns.len().max(1) as f64 } else { (columns.len() - 1).max(1) as f64 };
@@ -367,7 +318,7 @@ fn x_labels(columns: &[String], width: f64, height: f64, middle: f64) -> String 
 }
 
 /// What the two axes are.
-fn axis_names((x, y): (&str, &str), width: f64, height: f64) -> String {
+pub(super) fn axis_names((x, y): (&str, &str), width: f64, height: f64) -> String {
     format!(
         "<text x=\"{:.1}\" y=\"{:.1}\" class=\"mid name\">{}</text><text x=\"8\" y=\"10\" class=\"name\">{}</text>",
         LEFT + width / 2.0,
