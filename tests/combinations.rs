@@ -84,8 +84,7 @@ fn every_combination_is_planned_by_all_rules_or_refused_by_name() {
 fn assert_plan(case: usize, planner: &Planner, call: &Call, plan: &Plan) {
     let Call { loads, options, .. } = call;
     let (cluster, map) = (plan.cluster(), plan.physical_to_logical());
-    let rules = CheckOptions { max_foreign: options.max_foreign };
-    let quality = check::score_with(loads, cluster, map, &rules);
+    let quality = check::score_with(loads, cluster, map, &rules(call));
     let quality = quality.unwrap_or_else(|error| panic!("case {case}: {error} for {call:?}"));
     let maps = (plan.logical_to_physical(), plan.replica_counts());
     check::check_maps(loads.experts(), cluster.num_slots(), map, maps.0, maps.1).unwrap();
@@ -118,7 +117,15 @@ fn assert_plan(case: usize, planner: &Planner, call: &Call, plan: &Plan) {
     assert_shares(case, call, plan);
 }
 
-/// Tables of shares of the plan sum up, and one for a batch makes no GPU heavier; or speeds are named.
+/// The rules of a call's plans, beyond those of the cluster.
+fn rules(call: &Call) -> CheckOptions {
+    CheckOptions {
+        max_foreign: call.options.max_foreign,
+        max_replicas_per_expert: call.options.max_replicas_per_expert,
+    }
+}
+
+/// Tables of shares of the plan sum up, and one for a batch makes no GPU heavier.
 fn assert_shares(case: usize, call: &Call, plan: &Plan) {
     let one = call.loads.windows().next().unwrap().clone();
     let (cluster, map) = (plan.cluster(), plan.physical_to_logical());
@@ -128,27 +135,23 @@ fn assert_shares(case: usize, call: &Call, plan: &Plan) {
         plan.batch_shares(&one),
         Shares::even(one.experts(), cluster, map),
     ];
-    if !cluster.has_equal_speeds() {
-        for error in tables.into_iter().map(Result::unwrap_err) {
-            assert!(error.to_string().starts_with("gpu_speeds"), "case {case}: {error}");
-        }
-        return;
-    }
     let tables = tables.map(Result::unwrap);
     for table in &tables {
         let whole: u64 = table.parts().iter().map(|&part| u64::from(part)).sum();
         assert_eq!(whole, (one.layers() * one.experts()) as u64 * u64::from(PARTS), "case {case}");
     }
-    if call.options.max_foreign == 0 {
-        let heaviest = |table: &Shares| check::score_shares(&one, cluster, map, table.parts()).unwrap();
-        // Even shares come to more or less in 256 parts.
-        let even = check::score(&one, cluster, map).unwrap();
-        let both = even.layers.iter().zip(heaviest(&tables[3]).layers);
-        let even = both.map(|(exact, parts)| exact.max_gpu_load.max(parts.max_gpu_load));
-        for (dealt, even) in heaviest(&tables[2]).layers.iter().zip(even) {
-            let dealt = dealt.max_gpu_load;
-            assert!(dealt <= even * (1.0 + ROUNDING), "case {case}: {dealt} {even} {call:?}");
-        }
+    let rules = rules(call);
+    let heaviest =
+        |table: &Shares| check::score_shares_with(&one, cluster, map, table.parts(), &rules).unwrap();
+    // Even shares come to more or less in 256 parts.
+    let even = check::score_with(&one, cluster, map, &rules).unwrap();
+    let both = even.layers.iter().zip(heaviest(&tables[3]).layers);
+    let even = both.map(|(exact, parts)| exact.max_gpu_load.max(parts.max_gpu_load));
+    // What counts on a slow GPU is rounded as often as loads are.
+    let rounding = if cluster.has_equal_speeds() { ROUNDING } else { 1e-3 };
+    for (dealt, even) in heaviest(&tables[2]).layers.iter().zip(even) {
+        let dealt = dealt.max_gpu_load;
+        assert!(dealt <= even * (1.0 + rounding), "case {case}: {dealt} {even} {call:?}");
     }
 }
 

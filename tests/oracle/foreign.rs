@@ -267,7 +267,7 @@ fn plans_with_replicas_abroad_are_near_the_best() {
         let options = PlanOptions { max_foreign: instance.foreign, ..PlanOptions::default() };
         let at_home = planner.plan(&instance.loads(), &instance.cluster, &PlanOptions::default()).unwrap();
         let plan = planner.plan(&instance.loads(), &instance.cluster, &options).unwrap();
-        let rules = CheckOptions { max_foreign: instance.foreign };
+        let rules = CheckOptions { max_foreign: instance.foreign, ..CheckOptions::default() };
         let quality =
             score_with(&instance.loads(), &instance.cluster, plan.physical_to_logical(), &rules).unwrap();
         let (layer, before) = (&quality.layers[0], &at_home.quality().layers[0]);
@@ -291,7 +291,8 @@ fn the_relaxed_rules_are_named_where_they_are_broken() {
     let loads = Loads::from_counts(1, 8, &[8, 7, 6, 5, 4, 3, 2, 1]).unwrap();
     let cluster = Cluster::new(12, 2, 2, 4).unwrap();
     let said = |map: &[i32; 12], max_foreign| {
-        score_with(&loads, &cluster, map, &CheckOptions { max_foreign }).map_err(|error| error.to_string())
+        score_with(&loads, &cluster, map, &CheckOptions { max_foreign, ..CheckOptions::default() })
+            .map_err(|error| error.to_string())
     };
     let abroad = [0, 1, 2, 3, 4, 4, 4, 5, 6, 7, 0, 1];
     let slot = "plan is not valid: layer 0: slot 4 in node 0 holds expert 4 of group 1, which is in node";
@@ -315,7 +316,7 @@ fn the_relaxed_rules_are_named_where_they_are_broken() {
     );
     let rule = "is not less than the 4 experts of a group, so that a group could have two homes: at most 3";
     assert_eq!(said(&one, 4).unwrap_err(), format!("max_foreign 4 {rule}"));
-    let rules = CheckOptions { max_foreign: 1 };
+    let rules = CheckOptions { max_foreign: 1, ..CheckOptions::default() };
     let flat = score_with(&loads, &Cluster::new(12, 1, 2, 4).unwrap(), &one, &rules).unwrap_err();
     assert!(flat.to_string().starts_with("max_foreign 1 is for groups that have a home node"), "{flat}");
 }

@@ -60,8 +60,9 @@ fn scores_a_plan_by_hand() {
     assert_relative_eq!(quality.layers[0].max_gpu_load, 40.0);
     assert_relative_eq!(quality.layers[0].mean_gpu_load, 68.0 / 2.25);
     assert_relative_eq!(quality.balancedness(), 68.0 / 2.25 / 40.0);
-    // Of four experts and two fast GPUs with four slots none has to be on the slow one; the mean is all there is.
-    assert_relative_eq!(bound::lower_bounds(&loads, &cluster)[0], 68.0 / 2.25, max_relative = 1e-9);
+    // The best plan has 20 beside 12: the mean is less, but a replica of 20 needs a partner.
+    let bound = bound::lower_bounds(&loads, &cluster)[0];
+    assert!((31.9..=32.0).contains(&bound), "{bound}");
     let gone = cluster.with_gpu_speeds(&[1.0, 0.0, 1.0]).unwrap_err().to_string();
     assert_eq!(gone, "num_replicas 5 is more than the 2 GPUs that are not at speed 0 have slots: 4");
     let gone = Cluster::with_slots_per_gpu(4, 1, 1, 3, 2).unwrap().with_gpu_speeds(&[1.0, 0.0, 1.0]).unwrap();
