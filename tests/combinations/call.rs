@@ -100,7 +100,7 @@ impl Call {
         let searches = options.search == Search::Trajectory;
         let windows = self.loads.windows().len();
         refuse("windows", windows > 1 && !searches);
-        let gone = cluster.gpu_speeds().iter().any(|speed| *speed == 0.0);
+        let gone = cluster.gpu_speeds().contains(&0.0);
         let remain: Vec<f64> = cluster.gpu_speeds().into_iter().filter(|speed| *speed > 0.0).collect();
         let is_unequal = remain.iter().any(|speed| *speed != remain[0]);
         let is_warm = !matches!(self.from, From::Nothing);
