@@ -1,6 +1,7 @@
 //! GPUs of unequal speed: the judge, the bound and the planner against every plan of tiny instances.
 
 use approx::assert_relative_eq;
+use eplb_wgpu::bound::{BoundEffort, BoundOptions};
 use eplb_wgpu::{
     Cluster, DeviceChoice, Dispatch, Duplicates, Loads, PlanOptions, Planner, Preset, bound, check,
 };
@@ -47,6 +48,56 @@ fn the_bound_is_never_above_the_best_plan_and_no_plan_below_it() {
         "{loaded} instances, met {met:.3}, bound over optimum {ratio:.4}, {near} random plans are optimal"
     );
     assert!(loaded > 400.0 && near > 100 && met > 0.45 && ratio > 0.8, "{loaded}, {near}, {met}, {ratio}");
+}
+
+#[test]
+fn few_slots_have_a_bound_that_knows_slow_gpus() {
+    let mut rng = Rng::new(34);
+    let (mut loaded, mut raised, mut sum) = (0.0, 0, 0.0);
+    for case in 0..80 {
+        let Instance { row, cluster } = Instance::with_few_slots(&mut rng, 2 + case % 2);
+        let speeds: Vec<f64> = (0..cluster.num_gpus()).map(|_| SPEEDS[rng.below(4)]).collect();
+        let instance = Instance { row, cluster: cluster.with_gpu_speeds(&speeds).unwrap() };
+        let (loads, cluster) = (instance.loads(), &instance.cluster);
+        let best = best_max_load(&instance.row, cluster, true);
+        let bound = |effort| {
+            let options = BoundOptions { effort, ..BoundOptions::default() };
+            bound::lower_bounds_with(&loads, cluster, &options)[0]
+        };
+        let (quick, tight) = (bound(BoundEffort::Quick), bound(BoundEffort::Tight));
+        assert!(
+            quick <= tight && tight <= best * (1.0 + ROUNDING),
+            "case {case}: {tight} {best} {instance:?}"
+        );
+        if best > 0.0 {
+            let mean = instance.row.iter().map(|&load| load as f64).sum::<f64>() / speeds_of(cluster);
+            loaded += 1.0;
+            sum += tight / best;
+            raised += usize::from(tight > mean * 1.01);
+        }
+    }
+    println!("{loaded} instances, {raised} above the mean, bound over optimum {:.4}", sum / loaded);
+    assert!(loaded > 60.0 && raised > 30 && sum / loaded > 0.92, "{loaded} {raised} {}", sum / loaded);
+}
+
+/// The sum of the speeds.
+fn speeds_of(cluster: &Cluster) -> f64 {
+    cluster.gpu_speeds().iter().sum()
+}
+
+#[test]
+fn nodes_of_mostly_equal_gpus_are_planned_as_closely_as_equal_ones() {
+    // 96 experts with steep loads, on 54 GPUs of two slots or 36 of three, some of them at half.
+    let row: Vec<u64> = (0..96u64).map(|e| 20_000 / (8 + e) + e * 7919 % 101).collect();
+    let loads = Loads::from_counts(1, 96, &row).unwrap();
+    let planner = Planner::new(DeviceChoice::Cpu).unwrap();
+    for (gpus, slow, most) in [(54, 6, 0.012), (36, 4, 0.004)] {
+        let mut speeds = vec![1.0; gpus];
+        speeds[..slow].fill(0.5);
+        let cluster = Cluster::new(108, 1, 1, gpus).unwrap().with_gpu_speeds(&speeds).unwrap();
+        let gap = planner.plan(&loads, &cluster, &PlanOptions::default()).unwrap().quality().mean_gap();
+        assert!(gap < most, "{gpus}: {gap}");
+    }
 }
 
 #[test]
