@@ -92,7 +92,7 @@ pub fn lower_bounds_with(loads: &Loads, cluster: &Cluster, options: &BoundOption
     // A sum of n non-negative floats, in whatever order, is off by at most n half-epsilons.
     let slack = 1e-12 + experts as f64 * f64::EPSILON;
     let of_row = |row: &[f64], pace: &Pace| match cluster.policy() {
-        _ if !cluster.has_equal_speeds() => speeds::bound(row, cluster, most, options.max_foreign == 0),
+        _ if !cluster.has_equal_speeds() => speeds::bound(row, cluster, most, options.max_foreign == 0, pace),
         Policy::Global => node_bound(row, Room::of_cluster(cluster, most), pace),
         Policy::Hierarchical if options.max_foreign > 0 => {
             foreign::bound(row, cluster, most, options.max_foreign as usize, pace)
@@ -152,7 +152,7 @@ impl Room {
 
 /// The bound of one node problem, up to rounding.
 fn node_bound(row: &[f64], room: Room, pace: &Pace) -> f64 {
-    few_slots::raise(row, room, simple_bound(row, room), f64::INFINITY, pace)
+    few_slots::raise(row, (room, &[]), simple_bound(row, room), f64::INFINITY, pace)
 }
 
 /// The bound from the mean and the heaviest replica alone.

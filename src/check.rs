@@ -18,7 +18,7 @@ use crate::threads;
 
 pub use maps::check_maps;
 pub use quality::{LayerQuality, Quality};
-pub use shares::{parts, score_shares};
+pub use shares::{parts, score_shares, score_shares_with};
 pub use traffic::{Dispatch, LayerTraffic, Traffic, traffic, traffic_from};
 
 /// Checks every rule of a valid plan, then scores it. Lower bounds are left at 0; see
@@ -50,13 +50,16 @@ pub struct CheckOptions {
     /// a replica of each of its experts. Fewer than a group has experts; see
     /// [`PlanOptions::max_foreign`](crate::PlanOptions::max_foreign).
     pub max_foreign: u32,
+    /// The most replicas of an expert; `None` where only the cluster limits them. See
+    /// [`PlanOptions::max_replicas_per_expert`](crate::PlanOptions::max_replicas_per_expert).
+    pub max_replicas_per_expert: Option<u32>,
 }
 
 /// [`score`] by these options.
 ///
 /// # Errors
 /// As for [`score`], but that with replicas abroad [`Error::InvalidPlan`] says which group has no home, or which slot has
-/// one replica too many outside the home of its group. [`Error::Invalid`] where `max_foreign` is more than the cluster
+/// one replica too many outside the home of its group, and which expert has more replicas than it may. [`Error::Invalid`] where `max_foreign` is more than the cluster
 /// and the experts allow.
 ///
 /// ```
@@ -66,7 +69,7 @@ pub struct CheckOptions {
 /// let cluster = Cluster::new(6, 2, 2, 2)?; // experts 0 and 1 at home in one node, 2 and 3 in the other
 /// let map = [0, 0, 1, 2, 3, 0]; // a replica of expert 0 abroad
 /// assert!(score(&loads, &cluster, &map).is_err());
-/// let layer = &score_with(&loads, &cluster, &map, &CheckOptions { max_foreign: 1 })?.layers[0];
+/// let layer = &score_with(&loads, &cluster, &map, &CheckOptions { max_foreign: 1, ..CheckOptions::default() })?.layers[0];
 /// assert_eq!((layer.max_gpu_load, layer.foreign_replicas, layer.foreign_load), (90.0, 1, 30.0));
 /// # Ok::<(), eplb_wgpu::Error>(())
 /// ```
@@ -83,7 +86,7 @@ pub fn score_with(
     }
     let slots = cluster.num_slots();
     check_length(loads, cluster, physical_to_logical)?;
-    let rules = Rules::new(cluster, loads.experts(), options.max_foreign);
+    let rules = Rules::new(cluster, loads.experts(), options);
     let layers = threads::each(loads.layers(), |layer, (): &mut ()| {
         let row = &physical_to_logical[layer * slots..(layer + 1) * slots];
         let (counts, homes) = rules.check_layer(row).map_err(|rule| Error::InvalidPlan { layer, rule })?;

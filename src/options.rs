@@ -1,6 +1,6 @@
 //! What a caller may choose: the budget, the move set, the rules, and presets of them.
 
-use crate::check::Dispatch;
+use crate::check::{CheckOptions, Dispatch};
 
 /// The most starts a node.
 pub const MAX_STARTS: u32 = 1 << 16;
@@ -165,6 +165,13 @@ impl Default for Descent {
     /// 1-1 swaps of the heaviest GPU with every other.
     fn default() -> Self {
         Self::SWAPS
+    }
+}
+
+impl PlanOptions {
+    /// The rules that plans under these options keep, beyond those of their cluster.
+    pub(crate) fn rules(&self) -> CheckOptions {
+        CheckOptions { max_foreign: self.max_foreign, max_replicas_per_expert: self.max_replicas_per_expert }
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::bound::BoundEffort;
-use crate::check::{self, CheckOptions, Quality};
+use crate::check::{self, Quality};
 use crate::cluster::Cluster;
 use crate::error::Error;
 use crate::loads::Loads;
@@ -130,8 +130,7 @@ impl Plan {
                 row[gpu * each..(gpu + 1) * each].copy_from_slice(held);
             }
         }
-        let rules = CheckOptions { max_foreign: self.options.max_foreign };
-        check::score_with(&self.loads, cluster, &map, &rules)?;
+        check::score_with(&self.loads, cluster, &map, &self.options.rules())?;
         let placement = Placement::new(self.experts(), cluster.num_slots(), map)?;
         Ok(Self { placement, cluster: cluster.clone(), quality: OnceLock::new(), ..self.clone() })
     }

@@ -1,5 +1,6 @@
 //! The planner: its device, its threads, and what it tells of its calls.
 
+mod apart;
 mod backend;
 #[cfg(not(target_family = "wasm"))]
 mod background;
@@ -13,7 +14,7 @@ mod within;
 
 use std::sync::Arc;
 
-use crate::check::{self, CheckOptions};
+use crate::check;
 use crate::choice::{DeviceChoice, DeviceInfo};
 use crate::cluster::Cluster;
 use crate::error::Error;
@@ -209,7 +210,6 @@ fn checked(
     map: Vec<i32>,
 ) -> Result<Placement, Error> {
     let placement = Placement::new(loads.experts(), cluster.num_slots(), map)?;
-    let rules = CheckOptions { max_foreign: options.max_foreign };
-    check::score_with(loads, cluster, placement.physical_to_logical(), &rules)?;
+    check::score_with(loads, cluster, placement.physical_to_logical(), &options.rules())?;
     Ok(placement)
 }

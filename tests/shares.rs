@@ -17,6 +17,10 @@ impl Case {
         self.loads[0].len()
     }
 
+    fn gpus(&self) -> usize {
+        self.cluster.num_gpus()
+    }
+
     fn window(&self, at: usize) -> Loads {
         Loads::from_counts(1, self.experts(), &self.loads[at]).unwrap()
     }
@@ -50,7 +54,7 @@ fn cases(gpus: std::ops::RangeInclusive<usize>, most_windows: usize) -> impl Str
     })
 }
 
-/// What no table goes below: of each set of GPUs, what the experts carry that live there alone, over its size.
+/// What no table goes below: of each set of GPUs, what the experts carry that live there alone, over their speed.
 fn bound(case: &Case) -> f64 {
     let (gpus, slots) = (case.cluster.num_gpus(), case.cluster.slots_per_gpu());
     let mut on = vec![0u32; case.experts()];
@@ -61,7 +65,16 @@ fn bound(case: &Case) -> f64 {
         let inside = on.iter().zip(&case.loads[0]).filter(|(on, _)| **on & !set == 0);
         inside.map(|(_, &load)| load as f64).sum()
     };
-    (1..1u32 << gpus).map(|set| carried(set) / f64::from(set.count_ones())).fold(0.0, f64::max)
+    let speed = |set: u32| {
+        (0..gpus).filter(|gpu| set >> gpu & 1 == 1).map(|gpu| case.cluster.gpu_speeds()[gpu]).sum::<f64>()
+    };
+    (1..1u32 << gpus).map(|set| carried(set) / speed(set)).fold(0.0, f64::max)
+}
+
+/// The same case on GPUs of these speeds.
+fn with_speeds(case: Case, speeds: &[f64; 8]) -> Case {
+    let cluster = case.cluster.clone().with_gpu_speeds(&speeds[..case.gpus()]).unwrap();
+    Case { cluster, ..case }
 }
 
 proptest! {
@@ -78,6 +91,25 @@ proptest! {
         let rounding: f64 = case.loads[0].iter().map(|&load| load as f64).fold(0.0, f64::max) / 256.0;
         let most = bound(&case) * 1.02 + rounding * 2.0;
         prop_assert!(peak >= bound(&case) * (1.0 - 1e-9) && peak <= most, "{peak} {}", bound(&case));
+    }
+
+    #[test]
+    fn a_slow_gpu_has_less_of_a_batch(case in cases(2..=6, 1), speeds in speeds()) {
+        let case = with_speeds(case, &speeds);
+        let shares = Shares::of_batch(&case.cluster, &case.map, &case.window(0)).unwrap();
+        let rounding: f64 = case.loads[0].iter().map(|&load| load as f64).fold(0.0, f64::max) / 256.0;
+        let most = bound(&case) * 1.05 + rounding * 2.0 / 0.25;
+        let peak = case.peak(0, &shares);
+        prop_assert!(peak >= bound(&case) * (1.0 - 1e-9) && peak <= most, "{peak} {}", bound(&case));
+    }
+
+    #[test]
+    fn tables_for_windows_lower_the_squares_over_speed(case in cases(2..=8, 1), speeds in speeds()) {
+        let case = with_speeds(case, &speeds);
+        let shares = Shares::of_windows(&case.cluster, &case.map, &case.windows()).unwrap();
+        let even = Shares::even(case.experts(), &case.cluster, &case.map).unwrap();
+        let (dealt, even) = (squares(&case, &shares), squares(&case, &even));
+        prop_assert!(dealt <= even * (1.0 + 1e-3), "{dealt} {even}");
     }
 
     #[test]
@@ -110,10 +142,35 @@ fn squares(case: &Case, shares: &Shares) -> f64 {
     let mut pull = 0.0;
     for (slot, (&expert, &part)) in case.map.iter().zip(shares.parts()).enumerate() {
         let load = case.loads[0][expert as usize] as f64 / total * f64::from(part) / f64::from(PARTS);
-        gpus[slot / case.cluster.slots_per_gpu()] += load;
-        pull += 0.1 * load * load;
+        let gpu = slot / case.cluster.slots_per_gpu();
+        gpus[gpu] += load;
+        pull += 0.1 * load * load / case.cluster.gpu_speeds()[gpu];
     }
-    gpus.iter().map(|load| load * load).sum::<f64>() + pull
+    let over_speed = gpus.iter().zip(case.cluster.gpu_speeds()).map(|(load, speed)| load * load / speed);
+    over_speed.sum::<f64>() + pull
+}
+
+fn speeds() -> impl Strategy<Value = [f64; 8]> {
+    proptest::array::uniform8(prop_oneof![Just(1.0), Just(0.5), 0.25..1.0])
+}
+
+#[test]
+fn a_gpu_of_half_the_speed_has_half_the_load() {
+    let cluster = Cluster::new(6, 1, 1, 3).unwrap().with_gpu_speeds(&[1.0, 1.0, 0.5]).unwrap();
+    let loads = Loads::from_counts(1, 2, &[100, 100]).unwrap();
+    let map = [0, 1, 1, 0, 0, 1];
+    for shares in [
+        Shares::of_batch(&cluster, &map, &loads).unwrap(),
+        Shares::of_windows(&cluster, &map, &[loads.clone(), loads.clone()]).unwrap(),
+    ] {
+        let score = check::score_shares(&loads, &cluster, &map, shares.parts()).unwrap();
+        assert!(score.balancedness() > 0.98, "{shares:?}");
+        let slow: u16 = shares.parts()[4..].iter().sum();
+        assert!((98..=106).contains(&slow), "{shares:?}");
+    }
+    let gone = Cluster::with_slots_per_gpu(4, 1, 1, 3, 2).unwrap().with_gpu_speeds(&[1.0, 0.0, 1.0]).unwrap();
+    let said = Shares::of_batch(&gone, &map, &loads).unwrap_err().to_string();
+    assert!(said.ends_with("slot 2 on GPU 1, which is gone (speed 0), holds expert 1"), "{said}");
 }
 
 /// Loads of many layers that drift.

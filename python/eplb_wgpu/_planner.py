@@ -181,7 +181,7 @@ class Planner:
             cluster: Where replicas can go.
             physical_to_logical: A :class:`Plan`, a :class:`Map`, or [layers, slots], the expert of each slot, -1 where it is free.
             shares: [layers, slots], a table as :meth:`shares` makes it; even shares by default.
-            max_foreign: The most replicas of a layer outside the home node of their group, with even shares.
+            max_foreign: The most replicas of a layer outside the home node of their group.
 
         Raises:
             InvalidError: The first rule that the map breaks, with layer and slot, expert or node.

@@ -260,9 +260,10 @@ impl Planner {
         let shares: Option<Vec<u16>> =
             shares.map(|shares| words(shares, i64::from_ne_bytes).into_iter().map(part).collect());
         let quality = self.run(py, |_| {
+            let rules = CheckOptions { max_foreign, ..CheckOptions::default() };
             let quality = match &shares {
-                Some(shares) => check::score_shares(&loads.0, &cluster.0, &map, shares)?,
-                None => check::score_with(&loads.0, &cluster.0, &map, &CheckOptions { max_foreign })?,
+                Some(shares) => check::score_shares_with(&loads.0, &cluster.0, &map, shares, &rules)?,
+                None => check::score_with(&loads.0, &cluster.0, &map, &rules)?,
             };
             let options = BoundOptions { max_foreign, ..BoundOptions::default() };
             Ok(quality.with_bounds(&bound::lower_bounds_with(&loads.0, &cluster.0, &options)))

@@ -12,6 +12,9 @@
 //! ```text
 //! row (m, j, a):   heavy - light / j - (m - 1) P <= 0
 //! ```
+//! Where GPUs are of unequal speed, the one of speed `s` carries at most `T s`, and the right side is what GPUs can have of
+//! the left one at most, each for itself: a slow one holds fewer heavy replicas, or none, and its others are lighter.
+//!
 //! With two slots there is only `m = j = 1`: each heavy replica has a light partner. These rows together are
 //! then also sufficient for given counts, since they are what makes the fold of largest with smallest fit.
 //!
@@ -76,7 +79,15 @@ const LEAST_LOAD: f64 = 1e-280;
 const ABOVE_ZERO: f64 = 1e-6;
 
 /// Raises `bound`, which is a bound on the node problem already, as far as rows can prove, or to `enough`.
-pub(super) fn raise(row: &[f64], room: Room, bound: f64, enough: f64, pace: &Pace) -> f64 {
+///
+/// `speeds` are those of the GPUs, relative to the fastest; none where all are equal.
+pub(super) fn raise(
+    row: &[f64],
+    (room, speeds): (Room, &[f64]),
+    bound: f64,
+    enough: f64,
+    pace: &Pace,
+) -> f64 {
     let slots = room.slots;
     let sizes = row.len()..=MAX_REPLICAS;
     let worth_it = (2..=3).contains(&slots) && room.gpus > 1 && sizes.contains(&room.replicas);
@@ -89,7 +100,7 @@ pub(super) fn raise(row: &[f64], room: Room, bound: f64, enough: f64, pace: &Pac
     let mut growing = true;
     // Triples the step while targets are refuted, then closes in by halves. A refuted target is a bound.
     while step >= pace.last_step && best < enough {
-        let target = Target::new(row, room, enough.min(best * (1.0 + step)), pace.stretch);
+        let target = Target::new(row, (room, speeds), enough.min(best * (1.0 + step)), pace.stretch);
         let mut tried = Prices::new(&target, prices.as_ref());
         if tried.refute(&target, pace) {
             best = target.load;
@@ -178,11 +189,12 @@ impl Prices {
             // before[i]: the weight of the first i rows.
             let mut before = vec![0.0];
             let mut weight = 0.0;
-            for own in weights {
+            for (own, limit) in weights.iter().zip(&class.limits) {
                 weight += own / sum;
                 before.push(weight);
+                constant += own / sum * limit;
             }
-            constant += weight * ((class.most - 1.0) * target.gpus + class.light * target.free_slots);
+            constant += weight * class.light * target.free_slots;
             for (value, (&h, &l)) in values.iter_mut().zip(class.heavy_until.iter().zip(&class.light_until)) {
                 *value += before[h as usize] - class.light * before[l as usize];
             }
@@ -217,7 +229,7 @@ impl Prices {
             for i in (0..logs.len()).rev() {
                 heavies += heavy[i + 1];
                 lights += light[i + 1];
-                let excess = heavies - class.light * lights - (class.most - 1.0) * target.gpus;
+                let excess = heavies - class.light * lights - class.limits[i];
                 logs[i] += rate * excess;
                 sums[i] += excess;
                 broken |= sums[i] > 0.0;

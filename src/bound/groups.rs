@@ -153,7 +153,7 @@ impl Search<'_> {
         }
         let simple = self.simple_bound_of(node);
         let bound = match self.pace {
-            Some(pace) => few_slots::raise(&self.row_of(node), self.room, simple, self.best, pace),
+            Some(pace) => few_slots::raise(&self.row_of(node), (self.room, &[]), simple, self.best, pace),
             None => simple,
         };
         self.tight.insert(node, bound);

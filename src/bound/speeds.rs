@@ -8,12 +8,15 @@
 //!   as many experts, at least that of the lightest ones: `T >= that / speed of the m GPUs`. (Any other
 //!   `m` GPUs have as many slots and more speed, so they bound `T` less.)
 //!
+//! With two or three slots a GPU, what heavy replicas need in light partners raises it: see [`few_slots`].
+//!
 //! Under the hierarchical policy nodes differ, so that all ways to give groups to them are looked at, while they are few;
 //! a plan that keeps groups whole is one of the cluster as a single node too, which bounds the rest.
 
 use std::collections::HashMap;
 
 use super::Room;
+use super::few_slots::{self, Pace};
 use super::groups::{MAX_ASSIGNMENTS, choose};
 use super::heaviest::least_heaviest_replica;
 use crate::cluster::{Cluster, Policy};
@@ -22,9 +25,9 @@ use crate::cluster::{Cluster, Policy};
 const MOST_GROUPS: usize = 31;
 
 /// The bound of one layer, up to rounding; of plans that may break groups up too, unless groups `are_whole`.
-pub(super) fn bound(row: &[f64], cluster: &Cluster, most: usize, are_whole: bool) -> f64 {
+pub(super) fn bound(row: &[f64], cluster: &Cluster, most: usize, are_whole: bool, pace: &Pace) -> f64 {
     let speeds = cluster.gpu_speeds();
-    let whole = node_bound(row, &speeds, Room::of_cluster(cluster, most));
+    let whole = node_bound(row, &speeds, Room::of_cluster(cluster, most), Some(pace));
     let (groups, nodes) = (cluster.num_groups(), cluster.num_nodes());
     let is_global = cluster.policy() == Policy::Global || !are_whole;
     if is_global || ways(groups, nodes) > MAX_ASSIGNMENTS || groups > MOST_GROUPS {
@@ -34,6 +37,7 @@ pub(super) fn bound(row: &[f64], cluster: &Cluster, most: usize, are_whole: bool
         groups: row.chunks_exact(row.len() / groups).collect(),
         nodes: speeds.chunks_exact(speeds.len() / nodes).collect(),
         room: Room::of_node(cluster, most),
+        pace: Some(pace).filter(|pace| choose(groups, groups / nodes) <= pace.most_sets),
         known: HashMap::new(),
         best: f64::INFINITY,
     };
@@ -48,8 +52,8 @@ fn ways(groups: usize, nodes: usize) -> usize {
     (1..=nodes).map(|n| choose(n * each, each)).fold(1, usize::saturating_mul)
 }
 
-/// The bound of one node problem.
-fn node_bound(row: &[f64], speeds: &[f64], room: Room) -> f64 {
+/// The bound of one node problem, raised at a pace if one is given.
+fn node_bound(row: &[f64], speeds: &[f64], room: Room, pace: Option<&Pace>) -> f64 {
     let mut speeds: Vec<f64> = speeds.iter().copied().filter(|speed| *speed > 0.0).collect();
     speeds.sort_by(f64::total_cmp);
     let Some(&fastest) = speeds.last() else { return f64::INFINITY };
@@ -67,7 +71,12 @@ fn node_bound(row: &[f64], speeds: &[f64], room: Room) -> f64 {
         }
         load / speed
     });
-    of_slowest.fold(bound, f64::max)
+    let bound = of_slowest.fold(bound, f64::max);
+    let Some(pace) = pace else { return bound };
+    // Slots of GPUs that are gone are none.
+    let room = Room { gpus: speeds.len(), ..room };
+    speeds.iter_mut().for_each(|speed| *speed /= fastest);
+    few_slots::raise(row, (room, &speeds), bound * fastest, f64::INFINITY, pace) / fastest
 }
 
 /// A search over all ways to give groups to nodes; sets of groups are bit masks.
@@ -75,6 +84,8 @@ struct Search<'a> {
     groups: Vec<&'a [f64]>,
     nodes: Vec<&'a [f64]>,
     room: Room,
+    /// Of raising the bound of each set, where there are few.
+    pace: Option<&'a Pace>,
     /// The bound of each node and set of groups met so far.
     known: HashMap<(usize, u32), f64>,
     /// The least bound of a full assignment so far.
@@ -110,11 +121,11 @@ impl Search<'_> {
     fn bound_of(&mut self, node: usize, set: u32) -> f64 {
         // Nodes of the same speeds share what is known.
         let node = self.nodes.iter().position(|speeds| *speeds == self.nodes[node]).unwrap_or(node);
-        let Self { groups, nodes, room, known, .. } = self;
+        let Self { groups, nodes, room, pace, known, .. } = self;
         *known.entry((node, set)).or_insert_with(|| {
             let held = (0..groups.len()).filter(|group| set >> group & 1 == 1);
             let row: Vec<f64> = held.flat_map(|group| groups[group]).copied().collect();
-            node_bound(&row, nodes[node], *room)
+            node_bound(&row, nodes[node], *room, *pace)
         })
     }
 }

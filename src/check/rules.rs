@@ -1,5 +1,6 @@
 //! The rules that a valid plan keeps.
 
+use super::CheckOptions;
 use crate::cluster::{Cluster, Policy};
 use crate::error::Error;
 use crate::loads::Loads;
@@ -34,16 +35,19 @@ pub struct Rules<'a> {
     experts: usize,
     /// The most replicas of a layer outside the home of their group, fewer than a group has experts.
     max_foreign: u32,
+    /// The most replicas of an expert.
+    most: u32,
     /// The group of each expert, where groups matter.
     group_of: Vec<usize>,
 }
 
 impl<'a> Rules<'a> {
     /// `experts` is known to fit the cluster.
-    pub fn new(cluster: &'a Cluster, experts: usize, max_foreign: u32) -> Self {
+    pub fn new(cluster: &'a Cluster, experts: usize, options: &CheckOptions) -> Self {
         let groups = if cluster.policy() == Policy::Hierarchical { cluster.num_groups() } else { 0 };
         let group_of = (0..groups).flat_map(|group| std::iter::repeat_n(group, experts / groups)).collect();
-        Self { cluster, experts, max_foreign, group_of }
+        let most = options.max_replicas_per_expert.unwrap_or(u32::MAX);
+        Self { cluster, experts, max_foreign: options.max_foreign, most, group_of }
     }
 
     /// The replica count of each expert and the home of each group, where groups matter, or the first rule that a row of
@@ -74,6 +78,12 @@ impl<'a> Rules<'a> {
         }
         if let Some(missing) = counts.iter().position(|&count| count == 0) {
             return Err(format!("expert {missing} has no replica"));
+        }
+        if let Some(expert) = counts.iter().position(|&count| count > self.most) {
+            let (count, most) = (counts[expert], self.most);
+            return Err(format!(
+                "expert {expert} has {count} replicas: more than max_replicas_per_expert {most}"
+            ));
         }
         let homes =
             if cluster.policy() == Policy::Hierarchical { self.check_nodes(row)? } else { Vec::new() };

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::quality::Quality;
 use super::rules::{Rules, check_length, filled};
-use super::score_layer;
+use super::{CheckOptions, score_layer};
 use crate::cluster::Cluster;
 use crate::error::Error;
 use crate::loads::Loads;
@@ -24,13 +24,28 @@ pub fn score_shares(
     physical_to_logical: &[i32],
     parts: &[u16],
 ) -> Result<Quality, Error> {
+    score_shares_with(loads, cluster, physical_to_logical, parts, &CheckOptions::default())
+}
+
+/// [`score_shares`] by these options.
+///
+/// # Errors
+/// As for [`score_shares`] and [`super::score_with`].
+pub fn score_shares_with(
+    loads: &Loads,
+    cluster: &Cluster,
+    physical_to_logical: &[i32],
+    parts: &[u16],
+    options: &CheckOptions,
+) -> Result<Quality, Error> {
     cluster.check_experts(loads.experts())?;
+    cluster.check_foreign(loads.experts(), options.max_foreign)?;
     check_length(loads, cluster, physical_to_logical)?;
     if parts.len() != physical_to_logical.len() {
         let rule = format!("is not that of physical_to_logical, {}", physical_to_logical.len());
         return Err(Error::invalid("length of shares", parts.len(), rule));
     }
-    let rules = Rules::new(cluster, loads.experts(), 0);
+    let rules = Rules::new(cluster, loads.experts(), options);
     let slots = cluster.num_slots();
     let rows = physical_to_logical.chunks_exact(slots).zip(parts.chunks_exact(slots)).enumerate();
     let layers = rows.map(|(layer, (row, parts))| {

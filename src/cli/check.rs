@@ -68,7 +68,7 @@ pub struct Check {
     sources: Option<PathBuf>,
     /// The most replicas of a layer outside the home node of their group, as for `eplb plan` [default: as the plan file
     /// tells, else 0]
-    #[arg(long, conflicts_with_all = ["fingerprints", "shares"])]
+    #[arg(long, conflicts_with = "fingerprints")]
     max_foreign: Option<u32>,
     /// A closer bound of 2 and 3 slots a GPU, for some fifty times the work
     #[arg(long, conflicts_with = "fingerprints")]
@@ -84,14 +84,19 @@ impl Check {
         self.max_foreign.unwrap_or(map.max_foreign())
     }
 
+    /// The rules beyond those of the cluster: of the plan file, but for what an option says.
+    fn rules(&self, map: &MapFile) -> CheckOptions {
+        CheckOptions { max_foreign: self.most_foreign(map), ..map.rules() }
+    }
+
     /// How the plan would be valid, where only replicas abroad make it invalid.
     fn hint(&self, map: &MapFile, loads: &Loads, cluster: &Cluster) -> String {
         let most = (loads.experts() / cluster.planned_groups()).saturating_sub(1) as u32;
-        if self.most_foreign(map) > 0 || self.shares.is_some() || most == 0 {
+        if self.most_foreign(map) > 0 || most == 0 {
             return String::new();
         }
         let abroad = map
-            .score_with(loads, cluster, &CheckOptions { max_foreign: most })
+            .score_with(loads, cluster, &CheckOptions { max_foreign: most, ..self.rules(map) })
             .map(|quality| quality.layers.iter().map(|layer| layer.foreign_replicas).max().unwrap_or(0));
         abroad
             .map_or(String::new(), |most| format!("; with replicas abroad it is valid: --max-foreign {most}"))
@@ -113,15 +118,15 @@ impl Check {
         words::check_tight_bound(self.tight_bound, &cluster)?;
         let start = Instant::now();
         let score = match &self.shares {
-            Some(path) => score_shares(path, &map, &loads, &cluster),
-            None => map.score_with(&loads, &cluster, &CheckOptions { max_foreign: self.most_foreign(&map) }),
+            Some(path) => score_shares(path, &map, &loads, &cluster, &self.rules(&map)),
+            None => map.score_with(&loads, &cluster, &self.rules(&map)),
         };
         let quality = match score {
             Ok(quality) => {
                 let options = BoundOptions {
                     effort: bound_effort(self.tight_bound),
                     max_foreign: self.most_foreign(&map),
-                    ..BoundOptions::default()
+                    max_replicas_per_expert: map.rules().max_replicas_per_expert,
                 };
                 quality.with_bounds(&bound::lower_bounds_with(&loads, &cluster, &options))
             }
@@ -254,13 +259,19 @@ pub(super) fn foreign_text(replicas: usize, most: u32, (share, least): (f64, f64
 }
 
 /// The score under a table of shares.
-fn score_shares(path: &Path, map: &MapFile, loads: &Loads, cluster: &Cluster) -> Result<Quality, Error> {
+fn score_shares(
+    path: &Path,
+    map: &MapFile,
+    loads: &Loads,
+    cluster: &Cluster,
+    rules: &CheckOptions,
+) -> Result<Quality, Error> {
     // What is wrong with the map alone is told first.
-    map.score(loads, cluster)?;
+    map.score_with(loads, cluster, rules)?;
     let rows = map.physical_to_logical();
     let placement = Placement::new(loads.experts(), map.slots(), rows.to_vec())?;
     let shares = SharesFile::read(path)?.shares(cluster, &placement)?;
-    check::score_shares(loads, cluster, rows, shares.parts())
+    check::score_shares_with(loads, cluster, rows, shares.parts(), rules)
 }
 
 /// What `--strict` has against a valid plan: the first duplicate of each layer that has any, and each gap too wide.

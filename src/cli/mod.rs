@@ -16,7 +16,7 @@ mod pool;
 mod progress;
 mod replay;
 mod report;
-mod speeds;
+pub mod speeds;
 mod split;
 mod traffic;
 mod words;

@@ -186,8 +186,12 @@ impl Plan {
         let gpus = self.gpus.or(of_plan.map(Cluster::num_gpus));
         let gpus = gpus.ok_or_else(|| words::needed("--gpus", "GPUs, all nodes together"))?;
         // A GPU that is gone there may be back.
-        let is_uneven =
-            |cluster: &&Cluster| cluster.gpu_speeds().iter().any(|&speed| speed > 0.0 && speed < 1.0);
+        let is_uneven = |cluster: &&Cluster| {
+            let speeds = cluster.gpu_speeds().into_iter().enumerate();
+            let rest = speeds.filter(|(gpu, speed)| *speed > 0.0 && !self.without_gpus.contains(gpu));
+            let rest: Vec<f64> = rest.map(|(_, speed)| speed).collect();
+            rest.iter().any(|speed| *speed != rest[0])
+        };
         if let Some(cluster) = of_plan.filter(|_| self.gpu_speeds.is_none()).filter(is_uneven) {
             let would_do = "leave out --previous, or give --gpu-speeds 1,1,1,..., one for each GPU, to take all for equal";
             cluster.check_equal_speeds("a plan from one that runs", would_do)?;

@@ -1,41 +1,54 @@
 //! `--gpu-speeds`.
 
 use std::collections::BTreeSet;
+use std::io::Read;
 use std::path::Path;
 
 use crate::cluster::{Cluster, lose_equally, parts_of};
 use crate::error::Error;
 use crate::previous::PreviousMap;
+use crate::trace::brief;
 
 /// The speeds of GPUs that an option names: 1,1,0.5, or a file of such numbers, separated by commas or white space.
-pub fn read(given: &str) -> Result<Vec<f64>, Error> {
-    if let Some(speeds) = numbers(given) {
+pub(super) fn read(given: &str) -> Result<Vec<f64>, Error> {
+    if let Ok(speeds) = parse(given) {
         return Ok(speeds);
     }
     let refuse = |what: String| {
         let rule = format!("is neither a list of numbers, as 1,1,0.5, nor a file of them: {what}");
         Error::invalid("gpu_speeds", given, rule)
     };
-    let text = std::fs::read_to_string(Path::new(given)).map_err(|error| refuse(error.to_string()))?;
-    let wrong = || {
-        let words = words(&text);
-        words.into_iter().find(|word| word.parse::<f64>().is_err()).unwrap_or("it is empty").to_string()
+    // A file that is none, such as a device, may have no end.
+    let bytes = match std::fs::File::open(Path::new(given)).and_then(|file| {
+        let mut bytes = Vec::new();
+        file.take(MOST_BYTES + 1).read_to_end(&mut bytes).map(|_| bytes)
+    }) {
+        Err(error) => return Err(refuse(error.to_string())),
+        Ok(bytes) if bytes.len() as u64 > MOST_BYTES => {
+            return Err(refuse(format!("it has more than {MOST_BYTES} bytes")));
+        }
+        Ok(bytes) => bytes,
     };
-    numbers(&text).ok_or_else(|| refuse(wrong()))
+    let text = String::from_utf8(bytes).map_err(|_| refuse("it is not UTF-8".into()))?;
+    parse(&text).map_err(refuse)
 }
 
-fn words(text: &str) -> Vec<&str> {
-    text.split(|c: char| c == ',' || c.is_whitespace()).filter(|word| !word.is_empty()).collect()
-}
+/// More than the speeds of as many GPUs take as a cluster may have.
+const MOST_BYTES: u64 = 1 << 20;
 
-/// All numbers of a text, if it has nothing else.
-fn numbers(text: &str) -> Option<Vec<f64>> {
-    let numbers: Vec<f64> = words(text).into_iter().map(|word| word.parse().ok()).collect::<Option<_>>()?;
-    (!numbers.is_empty()).then_some(numbers)
+/// All numbers of a text that has nothing else.
+///
+/// # Errors
+/// The first word that is no number, or that there is none.
+pub fn parse(text: &str) -> Result<Vec<f64>, String> {
+    let words = text.split(|c: char| c == ',' || c.is_whitespace()).filter(|word| !word.is_empty());
+    let numbers = words.map(|word| word.parse().map_err(|_| brief(word)));
+    let numbers: Vec<f64> = numbers.collect::<Result<_, _>>()?;
+    if numbers.is_empty() { Err("it is empty".into()) } else { Ok(numbers) }
 }
 
 /// The GPUs that are gone, named so or at speed 0.
-pub struct Gone {
+pub(super) struct Gone {
     pub gpus: Vec<usize>,
     /// The speeds of all GPUs, 0 for those that are gone, where they are given.
     pub speeds: Option<Vec<f64>>,
@@ -96,7 +109,7 @@ impl Gone {
 }
 
 /// A row about GPUs of unequal speed, where they are.
-pub fn row(cluster: &Cluster) -> Option<(&'static str, String)> {
+pub(super) fn row(cluster: &Cluster) -> Option<(&'static str, String)> {
     if cluster.has_equal_speeds() {
         return None;
     }

@@ -75,7 +75,8 @@ impl Split {
         let (shares, what, loads) = self.make(&map, &cluster, &history)?;
         // That the loads are of the plan's layers is checked there.
         let even = map.score(&loads, &cluster)?;
-        let dealt = check::score_shares(&loads, &cluster, map.physical_to_logical(), shares.parts())?;
+        let rows = map.physical_to_logical();
+        let dealt = check::score_shares_with(&loads, &cluster, rows, shares.parts(), &map.rules())?;
         let scored = Scored { what, loads, even, dealt };
         if let Some(out) = &self.out {
             let placement =

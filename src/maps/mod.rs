@@ -227,12 +227,18 @@ impl MapFile {
         self.plan.as_ref().map_or(0, |plan| plan.max_foreign)
     }
 
-    /// The map's quality on these loads, as [`check::score_with`] has it, with as many replicas abroad as it was made with.
+    /// The rules that a plan file was made by, beyond those of its cluster; none for other maps.
+    #[must_use]
+    pub fn rules(&self) -> CheckOptions {
+        self.plan.as_ref().map_or_else(CheckOptions::default, PlanFile::rules)
+    }
+
+    /// The map's quality on these loads, as [`check::score_with`] has it, by the rules that it was made by.
     ///
     /// # Errors
     /// [`Error::Invalid`] where the loads are of other layers than the map is, and as for [`check::score_with`].
     pub fn score(&self, loads: &Loads, cluster: &Cluster) -> Result<Quality, Error> {
-        self.score_with(loads, cluster, &CheckOptions { max_foreign: self.max_foreign() })
+        self.score_with(loads, cluster, &self.rules())
     }
 
     /// The map's quality on these loads, as [`check::score_with`] has it.

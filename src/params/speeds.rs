@@ -106,4 +106,14 @@ impl Params {
         };
         Self { factors, ..self.clone() }
     }
+    /// The numbers of some GPUs of a node that are equally fast, taken as a node of their own, with these experts and
+    /// replicas.
+    pub fn of_equal(&self, gpus: u32, (experts, replicas): (u32, u32)) -> Self {
+        Self {
+            fixed_counts: false,
+            max_count: if self.avoid_duplicates { self.max_count.min(gpus) } else { self.max_count },
+            factors: Factors::default(),
+            ..self.of_given(gpus, (experts, replicas), self.avoid_duplicates)
+        }
+    }
 }

@@ -7,7 +7,7 @@ use web_time::Instant;
 
 use super::Plan;
 use crate::bound::{self, BoundEffort, BoundOptions};
-use crate::check::{self, CheckOptions, Dispatch, Quality, Traffic};
+use crate::check::{self, Dispatch, Quality, Traffic};
 use crate::error::Error;
 use crate::loads::Loads;
 
@@ -99,8 +99,7 @@ impl Plan {
 
     /// The score of the plan on some loads, by its own rules.
     fn score(&self, loads: &Loads) -> Result<Quality, Error> {
-        let rules = CheckOptions { max_foreign: self.options.max_foreign };
-        check::score_with(loads, &self.cluster, self.physical_to_logical(), &rules)
+        check::score_with(loads, &self.cluster, self.physical_to_logical(), &self.options.rules())
     }
 
     /// With what any plan as good serves abroad, where replicas may live there.

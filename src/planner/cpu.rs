@@ -1,5 +1,6 @@
 //! The pipeline on the CPU backend: the mirrors, layer by layer, over all cores.
 
+use super::apart::{self, Apart};
 use crate::error::Error;
 use crate::mirror::s2_groups_to_nodes::{self, Assignment};
 use crate::mirror::s6_select::{LayerBest, NodeBest};
@@ -61,6 +62,7 @@ pub fn plan(
         true => (0..params.nodes as usize).map(|node| params.of_node(node)).collect(),
         false => Vec::new(),
     };
+    let apart: Vec<Option<Apart>> = of_nodes.iter().map(Apart::new).collect();
     let few = Params { starts: 1, assignments: params.assignments.min(1), ..params.clone() };
     let experts = params.experts as usize;
     let layers = threads::each(combined.len() / experts, |layer, scratch: &mut Scratch| {
@@ -68,7 +70,7 @@ pub fn plan(
         let row = layer * experts..(layer + 1) * experts;
         let windows = windows.chunks_exact(combined.len()).map(|window| &window[row.clone()]).collect();
         let combined = &combined[row];
-        let (of_nodes, table) = (&of_nodes[..], &table[..]);
+        let (of_nodes, table) = ((&of_nodes[..], &apart[..]), &table[..]);
         // Of even loads, as where there are none, assignments and starts are alike; and few of them are within reach of the
         // mean where slow GPUs have as many slots to fill.
         let is_even = params.has_speeds() && combined.iter().all(|load| *load == combined[0]);
@@ -85,14 +87,15 @@ pub fn plan(
 #[derive(Default)]
 struct Scratch {
     starts: Starts,
+    apart: apart::Scratch,
     group_loads: Vec<u32>,
 }
 
 /// One layer, and the nodes solved so far.
 struct Layer<'a> {
     params: &'a Params,
-    /// The numbers of each node alone, where GPUs are of unequal speed; else empty.
-    of_nodes: &'a [Params],
+    /// The numbers of each node alone, and how its GPUs may be filled apart, where GPUs are of unequal speed; else empty.
+    of_nodes: (&'a [Params], &'a [Option<Apart>]),
     /// All balanced assignments, where they can be enumerated.
     table: &'a [Vec<u32>],
     /// Load of each expert, all windows together.
@@ -193,8 +196,8 @@ impl Layer<'_> {
     ) -> Vec<&NodeBest> {
         let mut places = Vec::with_capacity(self.params.nodes as usize);
         for (at, groups) in groups.chunks_exact(self.params.node_groups as usize).enumerate() {
-            let is_alike = |of: &Params| of.factors == self.of_nodes[at].factors;
-            let kind = self.of_nodes.iter().position(is_alike).unwrap_or(0);
+            let is_alike = |of: &Params| of.factors == self.of_nodes.0[at].factors;
+            let kind = self.of_nodes.0.iter().position(is_alike).unwrap_or(0);
             let is_solved =
                 |((of, solved), _): &((usize, Vec<u32>), NodeBest)| *of == kind && solved == groups;
             let place = self.solved.iter().position(is_solved).unwrap_or(self.solved.len());
@@ -202,8 +205,9 @@ impl Layer<'_> {
                 self.solved.push(((kind, groups.to_vec()), NodeBest::none()));
             }
             let mut node = std::mem::replace(&mut self.solved[place].1, NodeBest::none());
-            let params = self.of_nodes.get(kind).unwrap_or(self.params);
-            self.solve_node(params, groups, (starts, floors), scratch, &mut node);
+            let params = self.of_nodes.0.get(kind).unwrap_or(self.params);
+            let apart = self.of_nodes.1.get(kind).and_then(Option::as_ref);
+            self.solve_node((params, apart), groups, (starts, floors), scratch, &mut node);
             self.solved[place].1 = node;
             places.push(place);
         }
@@ -213,7 +217,7 @@ impl Layer<'_> {
     /// s3 to s6 for the node that holds these groups: starts until one is good enough, or some bring nothing.
     fn solve_node(
         &self,
-        params: &Params,
+        (params, apart): (&Params, Option<&Apart>),
         groups: &[u32],
         (starts, floors): (u32, &[u32]),
         scratch: &mut Scratch,
@@ -228,7 +232,11 @@ impl Layer<'_> {
             _ => self.bound,
         };
         lay_windows(params, groups, &self.windows, &mut scratch.starts.loads);
-        while node.starts < starts && node.max > params.enough(bound) && node.idle < params.start_patience {
+        if let Some(apart) = apart.filter(|_| node.starts == 0) {
+            scratch.apart.run(params, (apart, groups[0]), &scratch.starts.combined, bound, node);
+        }
+        let few = if apart.is_some() { starts.min(apart::starts(params)) } else { starts };
+        while node.starts < few && node.max > params.enough(bound) && node.idle < params.start_patience {
             let of_node = (groups[0], node.starts);
             let outcome = scratch.starts.run(params, of_node, (floors, params.stop_load(bound)), &mut |_| ());
             node.offer(outcome, &scratch.starts.candidate.snapshot);

@@ -7,12 +7,25 @@ use super::cpu::Planned;
 use crate::error::Error;
 use crate::exact;
 use crate::loads::FIXED_TOTAL;
+use crate::options::PlanOptions;
 use crate::params::{FREE, Params, to_map};
 use crate::plan::Stop;
 use crate::replan;
 use crate::threads;
 use crate::three_gpus::Improver;
 use crate::watch::Attempt;
+
+/// What to tell of [`PlanOptions::connected`] where too few further replicas leave it without effect.
+pub fn idle_connection(params: &Params, options: &PlanOptions) -> Option<String> {
+    let (further, needed) = (params.node_replicas - params.node_experts, params.node_gpus - 1);
+    let node = if params.nodes > 1 { "a node has" } else { "there are" };
+    (options.connected && further < needed).then(|| {
+        format!(
+            "connected does nothing: {node} {further} replicas beyond one an expert, and {} GPUs need {needed} to hang together",
+            params.node_gpus
+        )
+    })
+}
 
 /// Loads in which a layer without load has even ones, so that no expert is favoured: `[windows][layers][experts]`.
 pub fn even_where_cold<'a>(params: &Params, windows: &'a [u32]) -> Cow<'a, [u32]> {

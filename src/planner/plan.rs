@@ -56,7 +56,7 @@ impl Planner {
         }
         let params = Params::new(loads, cluster, options)?;
         let abroad = foreign::Limits::new(&params, cluster, options)?;
-        let mut warnings = Vec::new();
+        let mut warnings: Vec<String> = host::idle_connection(&params, options).into_iter().collect();
         // Shaders know of no speeds.
         let mut made_by = if params.has_speeds() { DeviceInfo::cpu() } else { self.inner.info.clone() };
         let windows = host::even_where_cold(&params, loads.fixed_windows());

@@ -9,6 +9,7 @@ use crate::bound::BoundEffort;
 use crate::choice::DeviceInfo;
 use crate::cluster::Cluster;
 use crate::error::Error;
+use crate::foreign;
 use crate::loads::Loads;
 use crate::moves::{MoveLimits, Moves};
 use crate::options::PlanOptions;
@@ -52,8 +53,8 @@ impl Planner {
     ) -> Result<Replan, Error> {
         let start = Instant::now();
         let previous = previous.into();
-        refuse_unknown(cluster, options)?;
         let params = Params::new(loads, cluster, options)?;
+        refuse_unknown(&params, cluster, options)?;
         previous.check(loads)?;
         let rows = previous.rows(cluster);
         let attempt = self.watch.attempt(loads, cluster, options);
@@ -98,9 +99,9 @@ impl Planner {
         cluster: &Cluster,
         options: &PlanOptions,
     ) -> Result<Plan, Error> {
-        refuse_unknown(cluster, options)?;
-        let mut plan = self.plan(loads, cluster, options)?;
         let params = Params::new(loads, cluster, options)?;
+        refuse_unknown(&params, cluster, options)?;
+        let mut plan = self.plan(loads, cluster, options)?;
         if !params.trajectory {
             return Ok(plan);
         }
@@ -126,10 +127,10 @@ impl Planner {
 }
 
 /// Moves between nodes take no replica abroad, and know of no speeds.
-fn refuse_unknown(cluster: &Cluster, options: &PlanOptions) -> Result<(), Error> {
+fn refuse_unknown(params: &Params, cluster: &Cluster, options: &PlanOptions) -> Result<(), Error> {
     cluster.check_equal_speeds("a plan from one that runs", "plan without a previous one")?;
     if options.max_foreign == 0 {
-        return Ok(());
+        return foreign::Limits::new(params, cluster, options).map(|_| ());
     }
     let rule = "is not for plans from one that runs: plan without a previous one, or give 0";
     Err(Error::invalid("max_foreign", options.max_foreign, rule))

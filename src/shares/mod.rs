@@ -6,6 +6,7 @@
 
 mod batch;
 mod layer;
+mod speeds;
 mod table;
 mod windows;
 

@@ -1,6 +1,7 @@
 //! The table, and how one is made for all layers of a plan.
 
 use super::layer::{PARTS, Replicas};
+use super::speeds::Speeds;
 use super::{batch, windows};
 use crate::cluster::Cluster;
 use crate::error::Error;
@@ -107,7 +108,7 @@ impl Shares {
         Ok(subject.each(|layer, scratch: &mut batch::Scratch, row, parts| {
             scratch.replicas.lay(experts, cluster.slots_per_gpu(), row);
             let loads = &batch.fixed()[layer * experts..(layer + 1) * experts];
-            batch::solve(loads, cluster.num_gpus(), scratch, parts);
+            batch::solve(loads, (cluster.num_gpus(), &subject.speeds), scratch, parts);
         }))
     }
 
@@ -172,7 +173,8 @@ fn of_windows(
             routings: routings(sample, layer),
             of_windows: &of_windows,
         });
-        windows::Task { windows: &loads, sample, gpus: cluster.num_gpus(), scratch, parts }.run();
+        let gpus = (cluster.num_gpus(), &subject.speeds);
+        windows::Task { windows: &loads, sample, gpus, scratch, parts }.run();
     }))
 }
 
@@ -181,24 +183,35 @@ struct Subject<'a> {
     experts: usize,
     slots: usize,
     map: &'a [i32],
+    speeds: Speeds,
 }
 
 impl<'a> Subject<'a> {
     fn new(experts: usize, cluster: &Cluster, map: &'a [i32]) -> Result<Self, Error> {
-        cluster.check_equal_speeds("a table of shares", "an expert's load is dealt evenly there")?;
         let slots = cluster.num_slots();
         if !map.len().is_multiple_of(slots) {
             let rule = format!("is not a multiple of the number of slots {slots}");
             return Err(Error::invalid("length of physical_to_logical", map.len(), rule));
         }
+        let gone = cluster.gone_gpus();
         for (layer, row) in map.chunks_exact(slots).enumerate() {
             let is_entry = |e: i32| usize::try_from(e).map_or(e == -1, |e| e < experts);
             if let Some(slot) = row.iter().position(|&e| !is_entry(e)) {
                 let rule = format!("slot {slot} holds {}, not an expert in 0..{experts} or -1", row[slot]);
                 return Err(Error::InvalidPlan { layer, rule });
             }
+            let each = cluster.slots_per_gpu();
+            for &gpu in &gone {
+                if let Some(slot) = (gpu * each..(gpu + 1) * each).find(|&slot| row[slot] >= 0) {
+                    let rule = format!(
+                        "slot {slot} on GPU {gpu}, which is gone (speed 0), holds expert {}",
+                        row[slot]
+                    );
+                    return Err(Error::InvalidPlan { layer, rule });
+                }
+            }
         }
-        Ok(Self { experts, slots, map })
+        Ok(Self { experts, slots, map, speeds: Speeds::new(cluster) })
     }
 
     /// Checks that loads are of one window, and of the layers and experts of the map.

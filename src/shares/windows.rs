@@ -2,6 +2,7 @@
 //! GPUs carry in them are made least. A sample of the window itself draws the forecast towards it.
 
 use super::layer::Replicas;
+use super::speeds::Speeds;
 use crate::outlook::{ONE, persistence};
 
 /// Windows that are scenarios.
@@ -48,6 +49,8 @@ pub struct Scratch {
     pub replicas: Replicas,
     /// Shares of the windows, `[windows][experts]`, as parts of [`TOTAL`].
     rows: Vec<i32>,
+    /// The scenarios while they are worked out, `[SCENARIOS][experts]`.
+    moved: Vec<i32>,
     /// The scenarios, `[experts][SCENARIOS]`, scaled by the roots of their weights.
     scenarios: Vec<Row>,
     /// What is expected of each expert.
@@ -66,7 +69,8 @@ pub struct Task<'a> {
     /// Loads of the windows, oldest first, each `[experts]`.
     pub windows: &'a [&'a [u32]],
     pub sample: Option<Sample<'a>>,
-    pub gpus: usize,
+    /// How many, and their speeds.
+    pub gpus: (usize, &'a Speeds),
     /// Its `replicas` hold the plan.
     pub scratch: &'a mut Scratch,
     /// The parts, by slot.
@@ -85,8 +89,14 @@ impl pulp::NullaryFnOnce for Task<'_> {
     #[inline(always)]
     fn call(self) {
         let pull = self.scratch.expect(self.windows, self.sample);
-        self.scratch.lay_loads(self.gpus);
-        self.scratch.sweep(pull);
+        let (gpus, speeds) = self.gpus;
+        self.scratch.lay_loads(gpus);
+        if speeds.are_equal() {
+            self.scratch.sweep::<false>(pull, speeds);
+        } else {
+            self.scratch.count_over(speeds);
+            self.scratch.sweep::<true>(pull, speeds);
+        }
         self.scratch.replicas.round(&self.scratch.have, self.parts);
     }
 }
@@ -96,7 +106,7 @@ impl Scratch {
     #[inline(always)]
     fn expect(&mut self, windows: &[&[u32]], sample: Option<Sample<'_>>) -> i64 {
         let experts = windows.first().map_or(0, |window| window.len());
-        self.rows.clear();
+        // What was there is written over.
         self.rows.resize(windows.len() * experts, 0);
         for (row, window) in self.rows.chunks_exact_mut(experts).zip(windows) {
             shares(window, row);
@@ -124,7 +134,7 @@ impl Scratch {
         for centre in &mut self.centre {
             *centre = (*centre).max(0);
         }
-        lay_scenarios(&rows, &self.centre, spread, &mut self.scenarios);
+        lay_scenarios(&rows, &self.centre, spread, &mut self.moved, &mut self.scenarios);
         pull
     }
 
@@ -154,9 +164,17 @@ impl Scratch {
         }
     }
 
-    /// Moves shares between pairs of an expert's replicas, each to where the squares are least.
+    /// Counts what GPUs carry over their speed.
+    fn count_over(&mut self, speeds: &Speeds) {
+        for (gpu, load) in self.load.iter_mut().enumerate() {
+            load.iter_mut().for_each(|load| *load = speeds.on(*load, gpu));
+        }
+    }
+
+    /// Moves shares between pairs of an expert's replicas, each to where the squares are least. Where GPUs are of unequal
+    /// speed, squares are over it, and even shares are those in proportion to it.
     #[inline(always)]
-    fn sweep(&mut self, pull: i64) {
+    fn sweep<const SPEEDS: bool>(&mut self, pull: i64, speeds: &Speeds) {
         let Self { replicas, scenarios, centre, have, load, .. } = self;
         for _ in 0..SWEEPS {
             let mut most = 0;
@@ -182,18 +200,27 @@ impl Scratch {
                     slope += i64::from(x[s]) * i64::from(heavy[s] - light[s]);
                 }
                 // At most 2^62, and 2^59 of the pull.
-                let slope = (slope << WHOLE_BITS) + even * i64::from(have[i] - have[j]);
-                let flow = (slope / (2 * squares)).clamp(-i64::from(have[j]), i64::from(have[i]));
+                let (mine, theirs, both) = if SPEEDS {
+                    // Of two factors of 1 it is twice the squares.
+                    let both = speeds.both(squares, g, u);
+                    (speeds.on(have[i], g), speeds.on(have[j], u), both.max(1))
+                } else {
+                    (have[i], have[j], 2 * squares)
+                };
+                let slope = (slope << WHOLE_BITS) + even * i64::from(mine - theirs);
+                let flow = (slope / both).clamp(-i64::from(have[j]), i64::from(have[i]));
                 have[i] -= flow as i32;
                 have[j] += flow as i32;
                 most = most.max(flow.abs());
                 let (from, to) = if flow > 0 { (g, u) } else { (u, g) };
                 let flow = flow.unsigned_abs() as i32;
                 for s in 0..SCENARIOS {
-                    load[from][s] -= scaled(x[s], flow, WHOLE_BITS);
+                    let moved = scaled(x[s], flow, WHOLE_BITS);
+                    load[from][s] -= if SPEEDS { speeds.on(moved, from) } else { moved };
                 }
                 for s in 0..SCENARIOS {
-                    load[to][s] += scaled(x[s], flow, WHOLE_BITS);
+                    let moved = scaled(x[s], flow, WHOLE_BITS);
+                    load[to][s] += if SPEEDS { speeds.on(moved, to) } else { moved };
                 }
             }
             if most <= STILL {
@@ -229,7 +256,7 @@ fn shares(loads: &[u32], out: &mut [i32]) {
 /// The last rows, moved so that their weighted mean is `centre`, their deviations scaled by `spread`, each with the sum
 /// [`TOTAL`] times the root of its weight. Of fewer rows than [`SCENARIOS`] the rest is empty.
 #[inline(always)]
-fn lay_scenarios(rows: &[&[i32]], centre: &[i32], spread: i64, out: &mut Vec<Row>) {
+fn lay_scenarios(rows: &[&[i32]], centre: &[i32], spread: i64, moved: &mut Vec<i32>, out: &mut Vec<Row>) {
     let experts = centre.len();
     let recent = &rows[rows.len().saturating_sub(SCENARIOS)..];
     let mut weights = vec![i64::from(TOTAL); recent.len()];
@@ -245,7 +272,8 @@ fn lay_scenarios(rows: &[&[i32]], centre: &[i32], spread: i64, out: &mut Vec<Row
             *sum += i64::from(x) * i64::from(weight);
         }
     }
-    let (mut moved, spread) = (vec![0i32; SCENARIOS * experts], spread as i32);
+    moved.resize(recent.len() * experts, 0);
+    let spread = spread as i32;
     let is_spread = i64::from(spread) != ONE;
     let mut factors = [0; SCENARIOS];
     let windows = recent.iter().zip(&weights).zip(moved.chunks_exact_mut(experts)).zip(&mut factors);
@@ -267,7 +295,9 @@ fn lay_scenarios(rows: &[&[i32]], centre: &[i32], spread: i64, out: &mut Vec<Row
             *x = scaled(*x, factor, TOTAL_BITS);
         }
     }
-    out.clear();
+    if recent.len() < SCENARIOS {
+        out.clear();
+    }
     out.resize(experts, [0; SCENARIOS]);
     for (s, moved) in moved.chunks_exact(experts).enumerate() {
         for (row, &x) in out.iter_mut().zip(moved) {

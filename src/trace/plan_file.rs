@@ -69,6 +69,9 @@ struct Written<'a> {
     /// Where replicas may live abroad.
     #[serde(skip_serializing_if = "Option::is_none")]
     max_foreign: Option<u32>,
+    /// Where it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_replicas_per_expert: Option<u32>,
     num_gpus: usize,
     num_groups: usize,
     num_nodes: usize,
@@ -118,6 +121,7 @@ fn written(plan: &Plan) -> Written<'_> {
         layers: sorted(quality.layers.iter().zip(plan.stops()).map(layer).collect()),
         logical_to_physical: Lists(plan.placement()),
         max_foreign: Some(options.max_foreign).filter(|most| *most > 0),
+        max_replicas_per_expert: options.max_replicas_per_expert,
         num_gpus: cluster.num_gpus(),
         num_groups: cluster.num_groups(),
         num_nodes: cluster.num_nodes(),
@@ -213,9 +217,18 @@ pub struct PlanFile {
     /// The most replicas of a layer outside the home node of their group that it was made with, see
     /// [`PlanOptions::max_foreign`](crate::PlanOptions::max_foreign); 0 in files that do not say.
     pub max_foreign: u32,
+    /// The most replicas of an expert that it was made with, see
+    /// [`PlanOptions::max_replicas_per_expert`](crate::PlanOptions::max_replicas_per_expert); `None` in files that do not say.
+    pub max_replicas_per_expert: Option<u32>,
 }
 
 impl PlanFile {
+    /// What the plan may do beyond the rules of its cluster, and what it may not.
+    #[must_use]
+    pub fn rules(&self) -> CheckOptions {
+        CheckOptions { max_foreign: self.max_foreign, max_replicas_per_expert: self.max_replicas_per_expert }
+    }
+
     /// Reads a plan file; its content must have its checksum, and its maps agree with each other.
     ///
     /// # Errors
@@ -274,11 +287,13 @@ impl PlanFile {
             Some(_) => Some(u32::try_from(number("plan_version")?).unwrap_or(u32::MAX)),
             None => None,
         };
-        let max_foreign = match root.get("max_foreign") {
-            Some(_) => u32::try_from(number("max_foreign")?).unwrap_or(u32::MAX),
-            None => 0,
+        let most = |field: &str| match root.get(field) {
+            Some(_) => number(field).map(|most| Some(u32::try_from(most).unwrap_or(u32::MAX))),
+            None => Ok(None),
         };
-        Ok(Self { cluster, placement, layer_ids, plan_version, max_foreign })
+        let max_foreign = most("max_foreign")?.unwrap_or(0);
+        let max_replicas_per_expert = most("max_replicas_per_expert")?;
+        Ok(Self { cluster, placement, layer_ids, plan_version, max_foreign, max_replicas_per_expert })
     }
 
     /// The plan as the one that runs before another is made, for loads of the same layers: see
@@ -288,8 +303,7 @@ impl PlanFile {
         PreviousMap::of_layers(&self.placement, &self.cluster, &self.layer_ids)
     }
 
-    /// The plan's quality on these loads, as [`check::score_with`] has it, by the rule on replicas abroad that it was made
-    /// with.
+    /// The plan's quality on these loads, as [`check::score_with`] has it, by the rules on replicas that it was made with.
     ///
     /// # Errors
     /// [`Error::Invalid`] where the loads are of other layers than the plan is, and as for [`check::score_with`].
@@ -298,8 +312,7 @@ impl PlanFile {
         if loads.layers() == self.layer_ids.len() {
             loads::check_same_layers("layers of the plan", &self.layer_ids, loads.layer_ids())?;
         }
-        let rules = CheckOptions { max_foreign: self.max_foreign };
-        check::score_with(loads, &self.cluster, self.placement.physical_to_logical(), &rules)
+        check::score_with(loads, &self.cluster, self.placement.physical_to_logical(), &self.rules())
     }
 }
 

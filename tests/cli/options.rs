@@ -1,6 +1,6 @@
 //! Options: what does nothing is refused with what it wants, errors name options and offer what would do, help is whole.
 
-use super::{assert_refused, eplb, plan_args, stdout, write};
+use super::{assert_refused, eplb, json, plan_args, stdout, write};
 
 #[test]
 fn an_option_that_would_do_nothing_is_refused_with_what_it_wants() {
@@ -129,6 +129,14 @@ fn greedy_is_held_to_the_same_most_replicas() {
     assert!(capped["greedy_balancedness"].as_f64() < free["greedy_balancedness"].as_f64(), "{capped}");
     let map = capped["physical_to_logical"][0].as_array().unwrap();
     assert_eq!(map.iter().filter(|expert| **expert == 0).count(), 2);
+    // The plan file tells the cap, and its bound is one under it.
+    let plan = folder.path().join("capped.json").to_str().unwrap().to_string();
+    let bare = folder.path().join("capped.npy").to_str().unwrap().to_string();
+    report(hot, &["--max-replicas-per-expert", "2", "--out", &plan]);
+    assert!(eplb(&["convert", &plan, &bare]).status.success());
+    let loads = folder.path().join("loads.json").to_str().unwrap().to_string();
+    let gap = |map: &str| json(&["check", &loads, map, "--gpus", "4"])["mean_gap"].as_f64().unwrap();
+    assert!(json(&["check", &loads, &plan])["mean_gap"].as_f64().unwrap() < 0.01 && gap(&bare) > 0.3);
     // Where a layer is better with an expert twice on a GPU, both maxima are told, under a cap too.
     let small = "[[44, 30, 20, 10, 7, 7]]";
     for more in [&[][..], &["--max-replicas-per-expert", "3"]] {

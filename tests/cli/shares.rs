@@ -68,3 +68,33 @@ fn replays_deal_by_tables() {
     assert_eq!(eplb(&[&args[..], &["--batch-routings", "0"]].concat()).status.code(), Some(2));
     assert_refused(&["replay", &trace, "--shares", "luck"], "is not windows, sample or batch");
 }
+
+#[test]
+fn tables_of_plans_with_replicas_abroad_are_made_and_checked() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_string();
+    let (plan, shares) = (path("plan.json"), path("shares.json"));
+    let loads = write(folder.path(), "loads.json", b"[[90,80,70,60,9,8,7,6]]");
+    let sizes = ["--replicas", "12", "--gpus", "4", "--groups", "2", "--nodes", "2", "--device", "cpu"];
+    let made = ["plan", &loads, "--max-foreign", "2", "--out", &plan];
+    assert!(eplb(&[&made, &sizes[..]].concat()).status.success());
+    let checked = json(&["check", &loads, &plan]);
+    assert!(checked["foreign"]["replicas"].as_u64() > Some(0), "{checked}");
+    let split = json(&["split", &loads, &plan, "--batch", "--out", &shares]);
+    assert_eq!(split["balancedness_even"], checked["balancedness"]);
+    let dealt = json(&["check", &loads, &plan, "--shares", &shares]);
+    assert_eq!(dealt["balancedness"], split["balancedness_shares"]);
+}
+
+#[test]
+fn what_cannot_hang_together_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let loads = write(folder.path(), "loads.json", b"[[9,8,7,6,5,4,3,2]]");
+    let told = |replicas: &str| {
+        let args = ["plan", &loads, "--replicas", replicas, "--gpus", "4", "--connected", "--device", "cpu"];
+        String::from_utf8(eplb(&args).stderr).unwrap()
+    };
+    let said = "warning: connected does nothing: there are 0 replicas beyond one an expert, and 4 GPUs need 3 to hang together";
+    assert!(told("8").contains(said), "{}", told("8"));
+    assert_eq!(told("12"), "");
+}

@@ -55,6 +55,9 @@ const JSON: [&str; 16] = [
     "\"\\ud800\"",
 ];
 
+/// Speeds of GPUs, as options and files list them.
+const SPEEDS: [&str; 3] = ["1,1,0.5,0", "2 2 2 2\n2 2 1 1\n", "1e3,1e2,\t10,1000"];
+
 /// What comma-separated values are made of.
 const CSV: [&str; 8] = [",", ",", ",", "\n", "\n", "\r\n", " ", "\u{feff}"];
 
@@ -101,6 +104,17 @@ pub fn inputs(target: &str) -> BoxedStrategy<Vec<u8>> {
         "plan_file" => prop_oneof![
             1 => words(&JSON),
             7 => changed(select(PLANS.as_slice())),
+        ]
+        .boxed(),
+        "shares_file" => prop_oneof![
+            1 => words(&JSON),
+            7 => changed(Just(crate::targets::shares_file_bytes())),
+        ]
+        .boxed(),
+        "speeds" => prop_oneof![
+            1 => any_bytes,
+            3 => words(&CSV),
+            4 => changed(select(SPEEDS.as_slice()).prop_map(|text| text.as_bytes().to_vec())),
         ]
         .boxed(),
         _ => vec(any::<u8>(), 0..400).boxed(),

@@ -81,6 +81,16 @@ fn plan_files_of_any_kind() {
 }
 
 #[test]
+fn files_of_shares_of_any_kind() {
+    campaign("shares_file");
+}
+
+#[test]
+fn speeds_of_any_kind() {
+    campaign("speeds");
+}
+
+#[test]
 fn plans_of_any_kind() {
     campaign("plan");
 }

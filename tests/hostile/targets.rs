@@ -6,23 +6,25 @@ use std::time::{Duration, Instant};
 
 use eplb_wgpu::limits::MAX_THREE_GPUS;
 use eplb_wgpu::maps::{MapFile, PlanFormat};
-use eplb_wgpu::trace::{LoadFormat, LoadHistory, PlanFile, Window, plan_bytes};
+use eplb_wgpu::trace::{LoadFormat, LoadHistory, PlanFile, SharesFile, Window, plan_bytes, shares_bytes};
 use eplb_wgpu::{
-    Cluster, Descent, DeviceChoice, Dispatch, Duplicates, GroupRule, Loads, Objective, Placement,
-    PlanOptions, Planner, Policy, Search, bound, check,
+    Cluster, Descent, DeviceChoice, Dispatch, Duplicates, GroupRule, Loads, Objective, PARTS, Placement,
+    Plan, PlanOptions, Planner, Policy, Search, Shares, bound, check,
 };
 
 /// A target: it panics where something is wrong.
 pub type Target = fn(&[u8]);
 
 /// The targets by name, which is that of their folder in the corpus.
-pub const TARGETS: [(&str, Target); 8] = [
+pub const TARGETS: [(&str, Target); 10] = [
     ("json", json),
     ("npy", npy),
     ("csv", csv),
     ("others", others),
     ("map", map),
     ("plan_file", plan_file),
+    ("shares_file", shares_file),
+    ("speeds", speeds),
     ("plan", plan),
     ("judge", judge),
 ];
@@ -115,6 +117,63 @@ fn read_plan(bytes: &[u8]) {
     let maps = (placement.physical_to_logical(), placement.logical_to_physical(), placement.replica_counts());
     assert_eq!(placement.slots(), cluster.num_slots());
     check::check_maps(placement.experts(), placement.slots(), maps.0, maps.1, maps.2).unwrap();
+}
+
+/// A file of shares as it is, and with the checksum it should have: held against a plan it is a table that sums up.
+pub fn shares_file(bytes: &[u8]) {
+    read_shares(bytes);
+    if let Some(sealed) = sealed(bytes) {
+        read_shares(&sealed);
+    }
+}
+
+fn read_shares(bytes: &[u8]) {
+    let Ok(file) = within(bytes, PLAN_FACTOR, || SharesFile::parse(bytes)) else { return };
+    let (plan, _) = &*SHARED;
+    if let Ok(shares) = file.shares(plan.cluster(), plan.placement()) {
+        assert_eq!(shares_bytes(&shares, plan.placement(), &file.layer_ids), {
+            let again = SharesFile::parse(bytes).expect("it was read before");
+            shares_bytes(
+                &again.shares(plan.cluster(), plan.placement()).unwrap(),
+                plan.placement(),
+                &again.layer_ids,
+            )
+        });
+        let whole = plan.layers() * plan.experts() * usize::from(PARTS);
+        assert_eq!(shares.parts().iter().map(|&part| usize::from(part)).sum::<usize>(), whole);
+    }
+}
+
+/// Speeds of GPUs as an option or a file lists them: those that are taken are planned for.
+pub fn speeds(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let Ok(speeds) = within(bytes, LOADS_FACTOR, || eplb_wgpu::cli::speeds::parse(&text)) else { return };
+    assert!(!speeds.is_empty());
+    let gpus = speeds.len().min(64);
+    let cluster = Cluster::with_slots_per_gpu(2, 1, 1, gpus, 2).expect("a cluster of some GPUs");
+    let Ok(cluster) = cluster.with_gpu_speeds(&speeds) else { return };
+    let found = cluster.gpu_speeds();
+    assert!(found.contains(&1.0) && found.iter().all(|speed| *speed == 0.0 || (0.01..=1.0).contains(speed)));
+    let loads = Loads::from_counts(1, 2, &[3, 1]).expect("loads of two experts");
+    let planner = Planner::new(DeviceChoice::Cpu).expect("the CPU backend");
+    let plan =
+        planner.plan(&loads, &cluster, &PlanOptions::default()).expect("there is room for two replicas");
+    assert!(plan.quality().layers[0].gap().is_some_and(f64::is_finite));
+}
+
+/// A plan, and its table of shares.
+static SHARED: LazyLock<(Plan, Shares)> = LazyLock::new(|| {
+    let loads = Loads::from_counts(2, 4, &[90, 30, 20, 10, 5, 60, 7, 8]).unwrap();
+    let planner = Planner::new(DeviceChoice::Cpu).unwrap();
+    let plan = planner.plan(&loads, &Cluster::new(6, 1, 1, 3).unwrap(), &PlanOptions::default()).unwrap();
+    let shares = plan.batch_shares(&loads).unwrap();
+    (plan, shares)
+});
+
+/// The bytes of a file of shares.
+pub fn shares_file_bytes() -> Vec<u8> {
+    let (plan, shares) = &*SHARED;
+    shares_bytes(shares, plan.placement(), plan.layer_ids())
 }
 
 /// An object with the checksum of a plan file, made here by the words of its documentation.

@@ -1,5 +1,6 @@
 //! Each rule of a valid plan, broken on its own, is refused in its own words.
 
+use eplb_wgpu::check::CheckOptions;
 use eplb_wgpu::{Cluster, Error, Loads, check};
 
 /// 8 experts in 4 groups, 12 replicas, 2 nodes of 2 GPUs of 3 slots: groups 0 and 2 in node 0, 1 and 3 in 1.
@@ -121,4 +122,16 @@ fn maps_of_wrong_size_are_refused() {
     assert!(text(3, 5, &[], &MAPS.2).starts_with("length of logical_to_physical 0 "));
     let short = "plan is not valid: layer 0: expert 2 fills 2 slots, its list has room for 1";
     assert_eq!(text(3, 5, &[1, 4, 0], &MAPS.2), short);
+}
+
+#[test]
+fn more_replicas_of_an_expert_than_it_may_have_are_named() {
+    let loads = Loads::from_counts(1, 8, &[5; 8]).unwrap();
+    let said = |most: u32| {
+        let rules = CheckOptions { max_replicas_per_expert: Some(most), ..CheckOptions::default() };
+        check::score_with(&loads, &hierarchical(), &GOOD, &rules).map_err(|error| error.to_string()).err()
+    };
+    assert_eq!(said(3), None);
+    let rule = "plan is not valid: layer 0: expert 6 has 3 replicas: more than max_replicas_per_expert 2";
+    assert_eq!(said(2).as_deref(), Some(rule));
 }

@@ -62,6 +62,8 @@ struct Oracle<'a> {
     instance: &'a Instance,
     duplicates: bool,
     foreign: u32,
+    /// The most replicas of an expert.
+    most: u64,
     /// Home of each expert.
     homes: Vec<usize>,
     /// Replicas of each expert in each node.
@@ -71,8 +73,13 @@ struct Oracle<'a> {
 
 /// The least max GPU load of all plans with at most `foreign` replicas abroad.
 fn optimum(instance: &Instance, foreign: u32, duplicates: bool) -> f64 {
+    capped_optimum(instance, foreign, duplicates, u64::MAX)
+}
+
+/// [`optimum`] over the plans in which no expert has more than `most` replicas.
+fn capped_optimum(instance: &Instance, foreign: u32, duplicates: bool, most: u64) -> f64 {
     let copies = vec![vec![0; instance.cluster.num_nodes()]; instance.row.len()];
-    let mut oracle = Oracle { instance, duplicates, foreign, homes: vec![], copies, best: u64::MAX };
+    let mut oracle = Oracle { instance, duplicates, foreign, most, homes: vec![], copies, best: u64::MAX };
     oracle.assign(&mut vec![]);
     if oracle.best == u64::MAX { f64::INFINITY } else { oracle.best as f64 / UNIT as f64 }
 }
@@ -113,6 +120,8 @@ impl Oracle<'_> {
         }
         let at_home = self.homes[expert] == node;
         let most = if at_home { each - held } else { (each - held).min(foreign.into()) };
+        let elsewhere: u64 = self.copies[expert][..node].iter().sum();
+        let most = most.min(self.most - elsewhere);
         for count in u64::from(at_home)..=most {
             self.copies[expert][node] = count;
             let left = if at_home { foreign } else { foreign - count as u32 };
@@ -195,6 +204,44 @@ fn the_bound_is_never_above_the_best_plan() {
 }
 
 #[test]
+fn a_limit_of_replicas_holds_at_home_and_abroad() {
+    let mut rng = Rng::new(14);
+    let planner = Planner::new(DeviceChoice::Cpu).unwrap();
+    let (mut compared, mut raised, mut sum) = (0, 0, 0.0);
+    for case in 0..150 {
+        let instance = Instance::random(&mut rng);
+        let most = 2 + rng.below(2) as u32;
+        let (replicas, experts) = (instance.cluster.num_replicas(), instance.row.len());
+        if experts * (most as usize) < replicas {
+            continue;
+        }
+        let shown = (&instance.row, &instance.cluster, instance.foreign, most);
+        let best = capped_optimum(&instance, instance.foreign, true, most.into());
+        let foreign = BoundOptions { max_foreign: instance.foreign, ..BoundOptions::default() };
+        let capped = BoundOptions { max_replicas_per_expert: Some(most), ..foreign };
+        let bound = lower_bounds_with(&instance.loads(), &instance.cluster, &capped)[0];
+        assert!(bound <= best * (1.0 + 1e-9), "case {case}: {bound} above {best} for {shown:?}");
+        raised += usize::from(bound > bound_of(&instance, instance.foreign) * (1.0 + 1e-9));
+        let options = PlanOptions {
+            max_foreign: instance.foreign,
+            max_replicas_per_expert: Some(most),
+            ..PlanOptions::default()
+        };
+        let plan = planner.plan(&instance.loads(), &instance.cluster, &options).unwrap();
+        assert!(plan.replica_counts().iter().all(|&count| count <= most), "case {case}: {shown:?}");
+        let found = plan.quality().layers[0].max_gpu_load;
+        assert!(found >= best * (1.0 - 1e-9), "case {case}: {found} below {best} for {shown:?}");
+        if best > 0.0 {
+            compared += 1;
+            sum += found / best;
+        }
+    }
+    let mean = sum / f64::from(compared);
+    println!("{compared} compared, {raised} bounds raised, plan over optimum {mean:.4}");
+    assert!(compared > 80 && raised > 5 && mean < 1.1, "{compared} {raised} {mean}");
+}
+
+#[test]
 fn many_copies_of_one_hot_expert_are_in_the_bound() {
     // Expert 0 has nearly all load; six copies of it abroad leave a seventh of it at home.
     let mut row = vec![1; 16];
@@ -220,7 +267,7 @@ fn plans_with_replicas_abroad_are_near_the_best() {
         let options = PlanOptions { max_foreign: instance.foreign, ..PlanOptions::default() };
         let at_home = planner.plan(&instance.loads(), &instance.cluster, &PlanOptions::default()).unwrap();
         let plan = planner.plan(&instance.loads(), &instance.cluster, &options).unwrap();
-        let rules = CheckOptions { max_foreign: instance.foreign };
+        let rules = CheckOptions { max_foreign: instance.foreign, ..CheckOptions::default() };
         let quality =
             score_with(&instance.loads(), &instance.cluster, plan.physical_to_logical(), &rules).unwrap();
         let (layer, before) = (&quality.layers[0], &at_home.quality().layers[0]);
@@ -244,7 +291,8 @@ fn the_relaxed_rules_are_named_where_they_are_broken() {
     let loads = Loads::from_counts(1, 8, &[8, 7, 6, 5, 4, 3, 2, 1]).unwrap();
     let cluster = Cluster::new(12, 2, 2, 4).unwrap();
     let said = |map: &[i32; 12], max_foreign| {
-        score_with(&loads, &cluster, map, &CheckOptions { max_foreign }).map_err(|error| error.to_string())
+        score_with(&loads, &cluster, map, &CheckOptions { max_foreign, ..CheckOptions::default() })
+            .map_err(|error| error.to_string())
     };
     let abroad = [0, 1, 2, 3, 4, 4, 4, 5, 6, 7, 0, 1];
     let slot = "plan is not valid: layer 0: slot 4 in node 0 holds expert 4 of group 1, which is in node";
@@ -268,7 +316,7 @@ fn the_relaxed_rules_are_named_where_they_are_broken() {
     );
     let rule = "is not less than the 4 experts of a group, so that a group could have two homes: at most 3";
     assert_eq!(said(&one, 4).unwrap_err(), format!("max_foreign 4 {rule}"));
-    let rules = CheckOptions { max_foreign: 1 };
+    let rules = CheckOptions { max_foreign: 1, ..CheckOptions::default() };
     let flat = score_with(&loads, &Cluster::new(12, 1, 2, 4).unwrap(), &one, &rules).unwrap_err();
     assert!(flat.to_string().starts_with("max_foreign 1 is for groups that have a home node"), "{flat}");
 }

@@ -92,7 +92,7 @@ impl Instance {
     }
 }
 
-fn loads(rng: &mut Rng, experts: usize) -> Vec<u64> {
+pub fn loads(rng: &mut Rng, experts: usize) -> Vec<u64> {
     let family = rng.below(6);
     let most = 1 + rng.below(1000);
     (0..experts)

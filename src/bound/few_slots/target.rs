@@ -10,8 +10,6 @@ const FIRST_WIDTH: f64 = 0.05;
 
 /// The rows of one `(m, j)`, by threshold.
 pub(super) struct Class {
-    /// `m`, the most heavy replicas a GPU can hold.
-    pub(super) most: f64,
     /// `1 / j`, what a light replica counts.
     pub(super) light: f64,
     /// The thresholds `a`, ascending: the possible replica loads in range, as others say nothing more.
@@ -20,6 +18,40 @@ pub(super) struct Class {
     pub(super) heavy_until: Vec<u32>,
     /// In how many rows, from the first, each option's replica is light.
     pub(super) light_until: Vec<u32>,
+    /// What all GPUs together have at most in each row, beside free slots.
+    pub(super) limits: Vec<f64>,
+}
+
+/// A row, as one GPU of any speed sees it.
+struct Kind {
+    slots: usize,
+    /// The most heavy replicas that the fastest GPU can hold.
+    most: f64,
+    /// The load from which on a replica is heavy.
+    a: f64,
+    /// What a light replica counts, and the most that one carries.
+    light: f64,
+    of_light: f64,
+}
+
+impl Kind {
+    /// The most that a GPU which carries at most `load` has of `heavy - light / j`: of any number of heavy replicas that fit,
+    /// with the fewest light ones. Of the other slots at least as many are light as could not all be heavier.
+    fn limit(&self, load: f64) -> f64 {
+        // Rounding is on the safe side.
+        let fits = |h: &usize| *h as f64 * self.a <= load * (1.0 + 1e-12);
+        let of_heavy = |h: usize| {
+            let (others, left) = (self.slots - h, (load - h as f64 * self.a).max(0.0));
+            let is_light = |j: &usize| left / (others - j + 1) as f64 <= self.of_light * (1.0 - 1e-12);
+            let least = (1..=others).take_while(is_light).count();
+            h as f64 - least as f64 * self.light
+        };
+        (0..=self.slots)
+            .take_while(fits)
+            .map(of_heavy)
+            .fold(-(self.slots as f64), f64::max)
+            .min(self.most - 1.0)
+    }
 }
 
 /// The question whether any plan keeps every GPU at or below `load`.
@@ -27,7 +59,6 @@ pub(super) struct Target {
     pub(super) load: f64,
     /// Replicas above the least counts; negative if even those are too many.
     pub(super) spare: f64,
-    pub(super) gpus: f64,
     pub(super) free_slots: f64,
     /// The counts that experts may take, expert by expert.
     pub(super) counts: Vec<f64>,
@@ -39,7 +70,8 @@ pub(super) struct Target {
 }
 
 impl Target {
-    pub(super) fn new(row: &[f64], room: Room, load: f64, stretch: f64) -> Self {
+    /// `speeds` are those of the GPUs, relative to the fastest; none where all are equal.
+    pub(super) fn new(row: &[f64], (room, speeds): (Room, &[f64]), load: f64, stretch: f64) -> Self {
         let slots = room.slots;
         let fewest = |w: f64| (w / load).ceil().max(1.0);
         let spare = room.replicas as f64 - row.iter().map(|&w| fewest(w)).sum::<f64>();
@@ -81,11 +113,19 @@ impl Target {
                 let heavy_until = reached(&thresholds, &loads, |x, a| a <= x);
                 let light_until = reached(&thresholds, &loads, |x, a| sharers * x <= load - most * a);
                 let (light, thresholds) = (1.0 / j as f64, thresholds.clone());
-                classes.push(Class { most, light, thresholds, heavy_until, light_until });
+                let limit = |a: &f64| match speeds {
+                    [] => (most - 1.0) * room.gpus as f64,
+                    speeds => {
+                        let kind = Kind { slots, most, a: *a, light, of_light: (load - most * a) / sharers };
+                        speeds.iter().map(|speed| kind.limit(load * speed)).sum()
+                    }
+                };
+                let limits = thresholds.iter().map(limit).collect();
+                classes.push(Class { light, thresholds, heavy_until, light_until, limits });
             }
         }
         let free_slots = (room.gpus * slots - room.replicas) as f64;
-        Self { load, spare, gpus: room.gpus as f64, free_slots, counts, extras, ends, classes }
+        Self { load, spare, free_slots, counts, extras, ends, classes }
     }
 
     /// Two picks at near multipliers, one with at most and one with at least as many replicas as there are.
