@@ -20,7 +20,11 @@ use crate::replan::{self, Chosen};
 impl Planner {
     /// Plans from `previous`, the map that runs: the search starts there, and each moved slot must be worth its
     /// transfer. It minimises, for each window of `loads`, the heaviest GPU plus the sum of the squares of what GPUs
-    /// carry above the mean. No layer becomes worse than it was by that.
+    /// carry above the mean. No layer becomes worse than it was by that, nor by the heaviest GPUs alone, all windows
+    /// together, unless the plan is to be connected ([`PlanOptions::connected`]). "It was" is once it is valid.
+    ///
+    /// With one window, a layer of up to eight GPUs is judged by its heaviest GPU alone. Where moves cost nothing
+    /// ([`MoveLimits::min_gain_ppm`]), it is at least as good as the best single exchange or transfer makes it.
     ///
     /// `previous` may be any map of these layers and experts: of more or fewer slots or GPUs, with experts twice on a
     /// GPU, without a replica, or with groups across nodes. What can stay stays. What must move to make it valid does,

@@ -1,10 +1,13 @@
 //! Plans over time: from a plan that runs, one path a layer of what it may become, the more moves the better balanced.
 //!
-//! A function of plans and loads alone: no cold plan is made, and the path of a layer does not depend on other layers.
+//! A function of plans and loads alone: no cold plan is made, and the path of a layer does not depend on what other layers
+//! hold.
 
+mod descent;
 mod groups;
 mod mend;
 mod objective;
+mod offered;
 mod search;
 
 use crate::error::Error;
@@ -14,6 +17,7 @@ use crate::params::{FREE, Params, to_map};
 use crate::threads;
 use crate::watch::Attempt;
 use objective::Objective;
+use offered::Offered;
 use search::{Search, State, Task, Trail};
 
 /// Iterations without a new best after which a search ends: it goes on from there with the next window.
@@ -32,13 +36,13 @@ const MILLION: u64 = 1_000_000;
 
 /// What a layer may become.
 pub struct Path {
-    /// The row that runs, mended.
-    start: Vec<u32>,
-    trail: Trail,
-    /// The row after two groups changed places, and what the search made of it.
-    exchanged: Option<(Vec<u32>, Trail)>,
-    /// All states, of which the first is the start, and each has a lower priced objective than the one before.
+    /// Rows, and what was made of them. The first row is the one that runs, mended.
+    trails: Vec<(Vec<u32>, Trail)>,
+    /// All states, of which the first is the start. Each has a lower priced objective than the one before, and none a
+    /// heavier sum of maxima than the start.
     states: Vec<State>,
+    /// Of which trail each is, and its number there.
+    from: Vec<(usize, usize)>,
 }
 
 /// A state chosen of a path.
@@ -67,10 +71,12 @@ pub fn paths(
 ) -> Result<Vec<Path>, Error> {
     let small = params.node_gpus * params.nodes <= SMALL_GPUS;
     let patience = if small { SMALL_PATIENCE } else { PATIENCE };
-    // The limit of all layers together is shared out once all are searched.
+    // What all layers may move together is shared out once all are searched.
     let most = most_of_layer(params, limits);
     let best = |path: &Path| path.row(path.best(most));
-    let work = |layer: Layer<'_>, search: &mut Search| layer.path(limits, patience, search);
+    // Who asks for GPUs that hang together pays for it with the maximum.
+    let guarded = !params.connected;
+    let work = |layer: Layer<'_>, search: &mut Search| layer.path(limits, patience, guarded, search);
     each_layer(params, windows, previous, attempt, work, best)
 }
 
@@ -86,7 +92,7 @@ pub fn polish(
 ) -> Result<Vec<u32>, Error> {
     let limits = unlimited();
     let work = |layer: Layer<'_>, search: &mut Search| {
-        let path = layer.path(&limits, COLD_PATIENCE, search);
+        let path = layer.path(&limits, COLD_PATIENCE, false, search);
         path.row(path.states.len() - 1)
     };
     Ok(each_layer(params, windows, rows, attempt, work, Vec::clone)?.concat())
@@ -116,7 +122,7 @@ pub fn connect(
         }
         let peak = |row: &[u32]| u64::from(peaks(params, &layer.rows, row));
         let most = peak(layer.previous) * (MILLION + LINK_PPM) / MILLION;
-        let path = layer.path(&limits, COLD_PATIENCE, search);
+        let path = layer.path(&limits, COLD_PATIENCE, false, search);
         let better = (0..path.states.len()).rev().map(|state| path.row(state));
         let mut joined = better.filter(|row| peak(row) <= most && self::parts(params, row) < parts);
         joined.next().unwrap_or_else(|| layer.previous.to_vec())
@@ -186,8 +192,11 @@ struct Layer<'a> {
 }
 
 impl Layer<'_> {
-    fn path(&self, limits: &MoveLimits, patience: u32, search: &mut Search) -> Path {
+    /// Whether the path is `guarded`, its states have no heavier sum of maxima than its start, and that of one window in a
+    /// small layer is judged by the maximum alone.
+    fn path(&self, limits: &MoveLimits, patience: u32, guarded: bool, search: &mut Search) -> Path {
         let Self { params, previous, .. } = *self;
+        let most = most_of_layer(params, limits);
         let gpus = (params.node_gpus * params.nodes) as usize;
         let objective = Objective::new(&self.rows, gpus, previous.len(), limits.min_gain_ppm);
         let sums: Vec<u32> =
@@ -201,20 +210,21 @@ impl Layer<'_> {
             Task { params, objective, previous, start, patience, search: &mut *search }.run()
         };
         let trail = run(&start);
-        let mut states = trail.states.clone();
-        let mut exchanged = None;
-        if objective.mean > 0
-            && !stays
-            && let Some(row) = groups::exchange(params, &objective, &start)
-        {
-            let trail = run(&row);
-            let last = trail.states[trail.states.len() - 1];
-            if last.priced < states[states.len() - 1].priced {
-                states.push(last);
-                exchanged = Some((row, trail));
-            }
+        let mut offered = Offered::new(start, trail);
+        if objective.mean == 0 || stays {
+            return offered.path(guarded);
         }
-        Path { start, trail, exchanged, states }
+        if let Some(row) = groups::exchange(params, &objective, offered.start()) {
+            let trail = run(&row);
+            offered.add_last(row, trail);
+        }
+        if guarded && params.windows == 1 && descent::is_small(params) {
+            let start = offered.start().to_vec();
+            let descent = descent::descend(params, &objective, previous, &start, most);
+            offered.weigh_peaks(&objective);
+            offered.add_lower(start, descent, most);
+        }
+        offered.path(guarded)
     }
 }
 
@@ -238,12 +248,9 @@ pub fn peaks(params: &Params, rows: &[&[u32]], slots: &[u32]) -> u32 {
 impl Path {
     /// The row of a state.
     fn row(&self, state: usize) -> Vec<u32> {
-        match &self.exchanged {
-            Some((start, trail)) if state >= self.trail.states.len() => {
-                trail.row(start, trail.states.len() - 1)
-            }
-            _ => self.trail.row(&self.start, state),
-        }
+        let (trail, at) = self.from[state];
+        let (start, trail) = &self.trails[trail];
+        trail.row(start, at)
     }
 
     /// Slots that a state moves for balance, besides those that had to.
@@ -309,7 +316,9 @@ pub fn choose(params: &Params, paths: &[Path], previous: &[u32], limits: &MoveLi
 /// The most slots of a layer that may move.
 fn most_of_layer(params: &Params, limits: &MoveLimits) -> usize {
     let slots = (params.node_slots * params.nodes) as usize;
-    limits.max_moves_per_layer.map_or(usize::MAX, |most| most.of(slots))
+    let alone = limits.max_moves_per_layer.map_or(usize::MAX, |most| most.of(slots));
+    let together = limits.max_moves.map_or(usize::MAX, |most| most.of(slots * params.layers as usize));
+    alone.min(together)
 }
 
 /// States that move `left` slots together at most, by falling gain for a slot over all layers.
