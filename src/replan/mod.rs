@@ -58,7 +58,7 @@ pub struct Chosen {
 }
 
 /// The paths of all layers from `previous`, `[layers][slots]`, which may break any rule. `windows` is
-/// `[windows][layers][experts]`.
+/// `[windows][layers][experts]`. A node that experts move in has `node_gpus` GPUs.
 ///
 /// # Errors
 /// [`Error::Cancelled`] where the call was stopped.
@@ -66,7 +66,7 @@ pub fn paths(
     params: &Params,
     windows: &[u32],
     previous: &[u32],
-    limits: &MoveLimits,
+    (limits, node_gpus): (&MoveLimits, usize),
     attempt: &Attempt<'_>,
 ) -> Result<Vec<Path>, Error> {
     let small = params.node_gpus * params.nodes <= SMALL_GPUS;
@@ -76,7 +76,15 @@ pub fn paths(
     let best = |path: &Path| path.row(path.best(most));
     // Who asks for GPUs that hang together pays for it with the maximum.
     let guarded = !params.connected;
-    let work = |layer: Layer<'_>, search: &mut Search| layer.path(limits, patience, guarded, search);
+    let work = |layer: Layer<'_>, search: &mut Search| {
+        let previous = layer.previous;
+        let mut path = layer.path(limits, patience, guarded, search);
+        if let Some(most) = limits.max_rounds_per_layer {
+            let each = params.slots_per_gpu as usize;
+            path.keep_rounds(most, |row| moves::rounds(each, node_gpus, previous, row));
+        }
+        path
+    };
     each_layer(params, windows, previous, attempt, work, best)
 }
 
@@ -253,6 +261,14 @@ impl Path {
         trail.row(start, at)
     }
 
+    /// Leaves out the states that take more rounds than `most`, and than the start.
+    fn keep_rounds(&mut self, most: usize, rounds: impl Fn(&[u32]) -> usize) {
+        let most = most.max(rounds(&self.row(0)));
+        let keeps: Vec<usize> = (0..self.states.len()).filter(|&at| rounds(&self.row(at)) <= most).collect();
+        self.states = keeps.iter().map(|&at| self.states[at]).collect();
+        self.from = keeps.iter().map(|&at| self.from[at]).collect();
+    }
+
     /// Slots that a state moves for balance, besides those that had to.
     fn extra(&self, state: usize) -> usize {
         self.states[state].moved.saturating_sub(self.states[0].moved)
@@ -311,6 +327,22 @@ pub fn choose(params: &Params, paths: &[Path], previous: &[u32], limits: &MoveLi
         }
     };
     paths.iter().zip(at).zip(rows).map(chosen).collect()
+}
+
+/// Layers that become heavier than they were, all windows together: their rows broke a rule, and may not be kept.
+pub fn heavier(params: &Params, windows: &[u32], previous: &[u32], chosen: &[Chosen]) -> Vec<usize> {
+    let (experts, slots) = (params.experts as usize, (params.node_slots * params.nodes) as usize);
+    let is_heavier = |&layer: &usize| {
+        let all = windows.chunks_exact(params.layers as usize * experts);
+        let rows: Vec<&[u32]> = all.map(|window| &window[layer * experts..(layer + 1) * experts]).collect();
+        let old = &previous[layer * slots..(layer + 1) * slots];
+        let serves_all = || (0..params.experts).all(|expert| old.contains(&expert));
+        let peak = |row: &[u32]| peaks(params, &rows, row);
+        // Less is rounding.
+        let is_more = |before: u32, now: u32| now > before + (before >> 16);
+        chosen[layer].repairs > 0 && serves_all() && is_more(peak(old), peak(&chosen[layer].row))
+    };
+    (0..chosen.len()).filter(is_heavier).collect()
 }
 
 /// The most slots of a layer that may move.
