@@ -3,9 +3,13 @@
 //! A slot *moves* where its GPU receives an expert it does not hold yet: its weights must be transferred.
 //! Exchanging slots of one GPU transfers nothing: what a GPU keeps stays in its slot.
 
+mod rounds;
+
 use crate::cluster::Cluster;
 use crate::error::Error;
 use crate::plan::Placement;
+
+pub(crate) use rounds::rounds;
 
 /// Parts of a million.
 const MILLION: u64 = 1_000_000;
@@ -57,6 +61,9 @@ pub struct MoveLimits {
     pub max_moves: Option<MaxMoves>,
     /// The most slots of a layer that may move for balance: a hard bound. `None`: no bound.
     pub max_moves_per_layer: Option<MaxMoves>,
+    /// The most rounds that the moves of a layer take, each of which a GPU spends with one other: a hard bound, as
+    /// [`crate::LayerMoves::rounds`] counts them. A layer may take as many as making it valid does. `None`: no bound.
+    pub max_rounds_per_layer: Option<usize>,
     /// What moving all slots of a layer must bring at least, in millionths of the mean GPU; each moved slot must be
     /// worth its share of that.
     pub min_gain_ppm: u32,
@@ -66,7 +73,13 @@ pub struct MoveLimits {
 
 impl Default for MoveLimits {
     fn default() -> Self {
-        Self { max_moves: None, max_moves_per_layer: None, min_gain_ppm: 100_000, skip_if_balanced_ppm: None }
+        Self {
+            max_moves: None,
+            max_moves_per_layer: None,
+            max_rounds_per_layer: None,
+            min_gain_ppm: 100_000,
+            skip_if_balanced_ppm: None,
+        }
     }
 }
 

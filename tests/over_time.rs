@@ -98,6 +98,9 @@ fn propose(rebalancer: &mut Rebalancer, cluster: &Cluster, limits: &MoveLimits, 
         assert_eq!(received, told.received, "layer {layer}");
         let extra = told.received.saturating_sub(told.repairs);
         assert!(limits.max_moves_per_layer.is_none_or(|most| extra <= most.of(slots)), "layer {layer}");
+        let bounded = limits.max_rounds_per_layer.filter(|_| told.repairs == 0);
+        assert!(bounded.is_none_or(|most| told.rounds <= most), "layer {layer}: {} rounds", told.rounds);
+        assert!(told.received > 0 || told.rounds == 0, "layer {layer}: {} rounds", told.rounds);
         moved += extra;
         for expert in 0..plan.experts() {
             let is_lost = replan.lost().contains(&(layer, expert));
@@ -149,6 +152,7 @@ fn walk(seed: u64, steps: usize) {
         let limits = MoveLimits {
             max_moves: most(&mut random),
             max_moves_per_layer: most(&mut random),
+            max_rounds_per_layer: random.chance(3).then(|| random.below(4)),
             min_gain_ppm: random.below(200_000) as u32,
             ..MoveLimits::default()
         };

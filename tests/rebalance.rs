@@ -193,6 +193,7 @@ fn plans_from_a_previous_one_keep_their_promises() {
             max_moves_per_layer: per_layer,
             min_gain_ppm: gain,
             skip_if_balanced_ppm: skip,
+            ..MoveLimits::default()
         };
         let options = PlanOptions { starts: 2, iterations: 100, ..Preset::SCENARIOS.options() };
         let before = planner.plan(&trace[0], cluster, &options).unwrap();
@@ -214,8 +215,13 @@ fn plans_from_a_previous_one_keep_their_promises() {
         let slots = cluster.num_slots();
         let rows = before.physical_to_logical().chunks(slots).zip(now.physical_to_logical().chunks(slots));
         let peaks = objective(&loads, cluster, before.physical_to_logical());
-        let was = over_time(&loads, cluster, before.physical_to_logical());
-        let is = over_time(&loads, cluster, now.physical_to_logical());
+        let peaks_now = objective(&loads, cluster, now.physical_to_logical());
+        // Small layers of one window are judged by the heaviest GPU alone.
+        let judged = |map: &[i32]| match windows == 1 && cluster.num_gpus() <= 8 {
+            true => objective(&loads, cluster, map),
+            false => over_time(&loads, cluster, map),
+        };
+        let (was, is) = (judged(before.physical_to_logical()), judged(now.physical_to_logical()));
         for (layer, (old, new)) in rows.enumerate() {
             let one = |map: &[i32]| Placement::new(32, slots, map.to_vec()).unwrap();
             let moved = Moves::between(cluster, &one(old), &one(new)).unwrap().received;
@@ -227,6 +233,7 @@ fn plans_from_a_previous_one_keep_their_promises() {
                 is[layer],
                 was[layer]
             );
+            assert!(peaks_now[layer] <= peaks[layer] * (1.0 + 1e-4), "layer {layer} becomes heavier");
             let balanced = 1.0 / (cluster.num_gpus() as f64 * peaks[layer]);
             if skip.is_some_and(|ppm| balanced >= f64::from(ppm) / 1e6 + 1e-6) {
                 assert_eq!(moved, 0, "layer {layer} is balanced: {balanced}");

@@ -7,6 +7,7 @@ mod curves;
 mod device_rows;
 mod greedy;
 mod lpt;
+mod moving;
 mod race;
 mod report;
 mod sections;
@@ -44,7 +45,7 @@ struct Arguments {
     #[arg(long)]
     device: Vec<DeviceChoice>,
     /// Sections whose names hold this. Default: presets, clusters, sizes, stages, lpt, fits, targets. Others are
-    /// thorough (targets of that preset), iterations, families, devices, starts, tunings
+    /// thorough (targets of that preset), iterations, families, devices, starts, tunings, moving (plans over time)
     #[arg(long)]
     only: Option<String>,
     /// Seconds each contender may use a row, beside its first four runs
@@ -65,7 +66,7 @@ struct Arguments {
 }
 
 /// Sections' names, and whether they run unasked; `--only` picks among all.
-const SECTIONS: [(&str, bool); 13] = [
+const SECTIONS: [(&str, bool); 14] = [
     ("presets", true),
     ("clusters", true),
     ("sizes", true),
@@ -79,6 +80,7 @@ const SECTIONS: [(&str, bool); 13] = [
     ("devices", false),
     ("starts", false),
     ("tunings", false),
+    ("moving", false),
 ];
 
 fn main() -> Result<(), Error> {
@@ -103,6 +105,7 @@ fn main() -> Result<(), Error> {
             "iterations" => bench.iterations(&mut report)?,
             "families" => bench.families(&mut report)?,
             "devices" => bench.device_rows(&mut report, arguments.short, arguments.seconds)?,
+            "moving" => bench.moving(&mut report)?,
             "starts" => bench.starts(&mut report, arguments.short, arguments.seconds)?,
             _ => bench.tunings(&mut report, arguments.short, arguments.seconds)?,
         }

@@ -76,6 +76,6 @@ pub fn write_plan(
 pub fn read_loads<'py>(py: Python<'py>, path: PathBuf, format: Option<&str>) -> PyResult<ReadLoads<'py>> {
     let format = format.map(|name| name.parse::<LoadFormat>().map_err(raise)).transpose()?;
     let history = py.detach(|| LoadHistory::read_as(&path, format)).map_err(raise)?;
-    let loads = f64s(py, history.values().iter().copied())?;
+    let loads = f64s(py, history.values().into_iter())?;
     Ok((history.windows(), history.layers(), history.experts(), loads, history.layer_ids().to_vec()))
 }

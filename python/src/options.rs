@@ -88,8 +88,14 @@ pub fn plan(options: Dict, several_windows: bool) -> PyResult<PlanOptions> {
 }
 
 /// Names of the limits on moves.
-const LIMITS: [&str; 5] =
-    ["max_moves", "max_moves_share", "max_moves_per_layer", "min_gain", "skip_if_balanced"];
+const LIMITS: [&str; 6] = [
+    "max_moves",
+    "max_moves_share",
+    "max_moves_per_layer",
+    "max_rounds_per_layer",
+    "min_gain",
+    "skip_if_balanced",
+];
 
 /// `limits` with what is given; of a number and a share of moves, the share.
 pub fn limits(given: Dict, mut limits: MoveLimits) -> PyResult<MoveLimits> {
@@ -102,6 +108,7 @@ pub fn limits(given: Dict, mut limits: MoveLimits) -> PyResult<MoveLimits> {
             "max_moves" => limits.max_moves = slots()?,
             "max_moves_share" => limits.max_moves = share()?.map(MaxMoves::Ppm),
             "max_moves_per_layer" => limits.max_moves_per_layer = slots()?,
+            "max_rounds_per_layer" => limits.max_rounds_per_layer = value(field, &given, WHOLE)?,
             "min_gain" => limits.min_gain_ppm = ppm(field, &given)?,
             "skip_if_balanced" => limits.skip_if_balanced_ppm = share()?,
             _ => return Err(unknown("limit", field, &LIMITS)),

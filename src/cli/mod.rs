@@ -233,6 +233,9 @@ struct Limits {
     /// The most slots of a layer that may move: a number, or a part of its slots as in 15%
     #[arg(long, value_parser = parse_most)]
     max_moves_per_layer: Option<MaxMoves>,
+    /// The most rounds that the moves of a layer take, in each of which a GPU deals with one other
+    #[arg(long)]
+    max_rounds_per_layer: Option<usize>,
     /// What moving all slots of a layer must bring, as a part of the mean GPU: 0.1 is 10 %
     #[arg(long, value_parser = parse_part)]
     min_gain: Option<u32>,
@@ -243,10 +246,11 @@ struct Limits {
 
 impl Limits {
     /// The options given.
-    fn given(&self) -> [(bool, &'static str); 4] {
+    fn given(&self) -> [(bool, &'static str); 5] {
         [
             (self.max_moves.is_some(), "--max-moves"),
             (self.max_moves_per_layer.is_some(), "--max-moves-per-layer"),
+            (self.max_rounds_per_layer.is_some(), "--max-rounds-per-layer"),
             (self.min_gain.is_some(), "--min-gain"),
             (self.skip_if_balanced.is_some(), "--skip-if-balanced"),
         ]
@@ -257,6 +261,7 @@ impl Limits {
         MoveLimits {
             max_moves: self.max_moves.or(default.max_moves),
             max_moves_per_layer: self.max_moves_per_layer.or(default.max_moves_per_layer),
+            max_rounds_per_layer: self.max_rounds_per_layer.or(default.max_rounds_per_layer),
             min_gain_ppm: self.min_gain.unwrap_or(default.min_gain_ppm),
             skip_if_balanced_ppm: self.skip_if_balanced.or(default.skip_if_balanced_ppm),
         }

@@ -43,7 +43,7 @@ impl Plan {
                 "bytes": u64::try_from(moves.bytes(self.expert_bytes)).unwrap_or(u64::MAX),
                 "layers_to_move": made.replan.layers_to_move().iter().map(|&layer| plan.layer_ids()[layer]).collect::<Vec<_>>(),
                 "layers": made.replan.layers().iter().map(|layer| json!({
-                    "received": layer.received, "repairs": layer.repairs, "gain": layer.gain,
+                    "received": layer.received, "repairs": layer.repairs, "rounds": layer.rounds, "gain": layer.gain,
                 })).collect::<Vec<_>>(),
             });
         }

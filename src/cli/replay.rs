@@ -8,9 +8,11 @@ use serde_json::{Value, json};
 
 use super::progress::Progress;
 use super::{Limits, Outlook, print, read_layers, words};
-use crate::rebalance::{RebalanceOptions, ReplayOptions, ReplayRow, Series, SharesFrom, Strategy, replay};
-use crate::trace::Window;
-use crate::{DeviceChoice, Error, Loads, MoveLimits, Planner};
+use crate::rebalance::{
+    RebalanceOptions, ReplayOptions, ReplayRow, Series, SharesFrom, Strategy, replay_one_by_one,
+};
+use crate::trace::{LoadHistory, Window};
+use crate::{DeviceChoice, Error, MoveLimits, Planner};
 
 #[derive(Args)]
 #[command(after_help = "Examples:
@@ -80,11 +82,10 @@ pub struct ReplayTrace {
 impl ReplayTrace {
     pub fn run(self) -> Result<ExitCode, Error> {
         let history = read_layers(&self.trace, self.layers.as_ref(), &self.form)?;
-        let windows: Vec<Loads> =
-            (0..history.windows()).map(|w| history.loads(Window::Index(w))).collect::<Result<_, _>>()?;
-        if windows.len() < 2 {
+        let windows = history.windows();
+        if windows < 2 {
             let rule = "is not at least 2: a replay plans on one and scores on the next (eplb plan is for one alone)";
-            return Err(Error::invalid("windows of the trace", windows.len(), rule));
+            return Err(Error::invalid("windows of the trace", windows, rule));
         }
         let cluster = words::cluster(self.replicas, self.groups, self.nodes, self.gpus, self.slots_per_gpu)?;
         words::tell_idle_groups(self.groups, Some(self.nodes).filter(|&nodes| nodes != 1));
@@ -105,29 +106,30 @@ impl ReplayTrace {
         let names: Vec<&str> = setup.strategies.iter().map(|strategy| strategy.name()).collect();
         let names = [names, vec!["oracle", "greedy", "never move"]].concat();
         let rows = {
-            let progress = Progress::of_rows(names, windows.len().saturating_sub(1), "windows");
-            replay(&planner, &windows, &cluster, &setup, |plan| {
+            let progress = Progress::of_rows(names, windows - 1, "windows");
+            let window = |at| history.loads(Window::Index(at));
+            replay_one_by_one(&planner, windows, window, &cluster, &setup, |plan| {
                 progress.step_with(|| plan.quality().mean_gap())
             })?
         };
         print(&if self.json {
-            self.json_report(&windows, &rows).to_string()
+            self.json_report(&history, &rows).to_string()
         } else if self.csv {
             csv(&rows)
         } else {
-            self.report(&windows, &rows)
+            self.report(&history, &rows)
         });
         Ok(ExitCode::SUCCESS)
     }
 
-    fn report(&self, windows: &[Loads], rows: &[ReplayRow]) -> String {
+    fn report(&self, history: &LoadHistory, rows: &[ReplayRow]) -> String {
         let mut lines = vec![
             format!(
                 "{}: {} windows of {} layers x {} experts; {} replicas on {} GPUs in {} node{}; {}, {}",
                 self.trace.display(),
-                windows.len(),
-                windows[0].layers(),
-                windows[0].experts(),
+                history.windows(),
+                history.layers(),
+                history.experts(),
                 self.replicas,
                 self.gpus,
                 self.nodes,
@@ -169,7 +171,7 @@ impl ReplayTrace {
         lines.join("\n")
     }
 
-    fn json_report(&self, windows: &[Loads], rows: &[ReplayRow]) -> Value {
+    fn json_report(&self, history: &LoadHistory, rows: &[ReplayRow]) -> Value {
         let scores = |series: &Series| {
             json!({
                 "mean": series.mean(), "worst": series.worst(), "p5": series.quantile(0.05),
@@ -187,9 +189,9 @@ impl ReplayTrace {
         };
         json!({
             "trace": self.trace.display().to_string(),
-            "windows": windows.len(),
-            "layers": windows[0].layers(),
-            "experts": windows[0].experts(),
+            "windows": history.windows(),
+            "layers": history.layers(),
+            "experts": history.experts(),
             "interval": self.interval,
             "fresh": self.fresh,
             "rows": rows.iter().map(row).collect::<Vec<_>>(),

@@ -11,17 +11,21 @@ use crate::cluster::Cluster;
 use crate::error::Error;
 use crate::foreign;
 use crate::loads::Loads;
-use crate::moves::{MoveLimits, Moves};
+use crate::moves::{self, MoveLimits, Moves};
 use crate::options::PlanOptions;
 use crate::params::{FREE, Params, to_map};
 use crate::plan::{Plan, Stop};
 use crate::previous::PreviousMap;
-use crate::replan::{self, Chosen};
+use crate::replan;
 
 impl Planner {
     /// Plans from `previous`, the map that runs: the search starts there, and each moved slot must be worth its
     /// transfer. It minimises, for each window of `loads`, the heaviest GPU plus the sum of the squares of what GPUs
-    /// carry above the mean. No layer becomes worse than it was by that.
+    /// carry above the mean. No layer becomes worse than it was by that, nor by the heaviest GPUs alone, all windows
+    /// together, unless the plan is to be connected ([`PlanOptions::connected`]). "It was" is once it is valid.
+    ///
+    /// With one window, a layer of up to eight GPUs is judged by its heaviest GPU alone. Where moves cost nothing
+    /// ([`MoveLimits::min_gain_ppm`]), it is at least as good as the best single exchange or transfer makes it.
     ///
     /// `previous` may be any map of these layers and experts: of more or fewer slots or GPUs, with experts twice on a
     /// GPU, without a replica, or with groups across nodes. What can stay stays. What must move to make it valid does,
@@ -60,10 +64,12 @@ impl Planner {
         let attempt = self.watch.attempt(loads, cluster, options);
         attempt.go_on()?;
         let windows = loads.fixed_windows();
+        let (each, node_gpus) = (cluster.slots_per_gpu(), cluster.num_gpus() / cluster.num_nodes());
         let chosen = self.on_threads(|| {
-            let paths = replan::paths(&params, windows, &rows, limits, &attempt)?;
+            let paths = replan::paths(&params, windows, &rows, (limits, node_gpus), &attempt)?;
             Ok::<_, Error>(replan::choose(&params, &paths, &rows, limits))
         })?;
+        let heavier = replan::heavier(&params, windows, &rows, &chosen);
         let slots: Vec<u32> = chosen.iter().flat_map(|layer| &layer.row).copied().collect();
         let placement = checked(loads, cluster, options, to_map(&slots).collect())?;
         let moves = Moves {
@@ -83,11 +89,18 @@ impl Planner {
             device: device.name,
             backend: device.backend,
             elapsed: start.elapsed(),
-            warnings: Vec::new(),
+            warnings: heavier_than_before(&heavier, loads).into_iter().collect(),
             effort: BoundEffort::default(),
             quality: OnceLock::new(),
         };
-        let layers = chosen.iter().map(LayerMoves::from).collect();
+        let olds = rows.chunks_exact(cluster.num_slots());
+        let layers = chosen.iter().zip(olds).map(|(layer, old)| LayerMoves {
+            received: layer.moved,
+            repairs: layer.repairs,
+            rounds: moves::rounds(each, node_gpus, old, &layer.row),
+            gain: layer.gain(),
+        });
+        let layers = layers.collect();
         let lost = lost(&rows, loads.experts(), cluster.num_slots());
         Ok(Replan { plan, moves, layers, lost })
     }
@@ -136,6 +149,19 @@ fn refuse_unknown(params: &Params, cluster: &Cluster, options: &PlanOptions) -> 
     Err(Error::invalid("max_foreign", options.max_foreign, rule))
 }
 
+/// What is said of layers that become heavier than they were.
+fn heavier_than_before(layers: &[usize], loads: &Loads) -> Option<String> {
+    let first = loads.layer_ids()[*layers.first()?];
+    let which = match layers.len() {
+        1 => format!("layer {first} has"),
+        more => format!("{more} layers, {first} the first, have"),
+    };
+    Some(format!(
+        "{which} a heavier GPU than in the previous map, which no valid plan may keep: it has an expert twice on a GPU \
+         (duplicates can be allowed), a group across nodes, or slots that are gone"
+    ))
+}
+
 /// Layer and expert of each expert that a map does not hold.
 fn lost(rows: &[u32], experts: usize, slots: usize) -> Vec<(usize, usize)> {
     let mut lost = Vec::new();
@@ -164,15 +190,12 @@ pub struct LayerMoves {
     pub received: usize,
     /// Those of them that had to, since the previous map was not valid.
     pub repairs: usize,
+    /// Rounds in which all of them can be made where a GPU deals with one other a round, as in vLLM's batched migration:
+    /// of a greedy schedule.
+    pub rounds: usize,
     /// By which part the objective falls: 0.1 is a tenth less than with the previous map, repaired. It may be negative
     /// where a later state undoes a repair.
     pub gain: f64,
-}
-
-impl From<&Chosen> for LayerMoves {
-    fn from(layer: &Chosen) -> Self {
-        Self { received: layer.moved, repairs: layer.repairs, gain: layer.gain() }
-    }
 }
 
 impl From<Plan> for Replan {

@@ -20,7 +20,7 @@ use crate::presets::Preset;
 
 pub use crate::outlook::forecast;
 pub use rebalancer::{Proposal, Rebalancer};
-pub use replay::{ReplayOptions, ReplayRow, Series, SharesFrom, replay};
+pub use replay::{ReplayOptions, ReplayRow, Series, SharesFrom, replay, replay_one_by_one};
 pub use status::Status;
 
 /// What a plan for the next window is made from.

@@ -16,6 +16,7 @@ use crate::options::PlanOptions;
 use crate::plan::{Placement, Plan};
 use crate::planner::Planner;
 use crate::presets::Preset;
+use crate::shares::HISTORY as SHARES_HISTORY;
 
 /// How a trace is replayed.
 ///
@@ -182,18 +183,46 @@ pub fn replay(
     windows: &[Loads],
     cluster: &Cluster,
     replay: &ReplayOptions,
+    progress: impl FnMut(&Plan),
+) -> Result<Vec<ReplayRow>, Error> {
+    replay_one_by_one(planner, windows.len(), |at| Ok(windows[at].clone()), cluster, replay, progress)
+}
+
+/// [`replay()`] of a long trace: `window` gives the loads of the windows from 0 up to but not `count`, each several times, so
+/// that they need not all be in memory.
+///
+/// ```
+/// use eplb_wgpu::rebalance::{ReplayOptions, replay_one_by_one};
+/// use eplb_wgpu::{Cluster, DeviceChoice, Loads, Planner};
+/// let window = |at: usize| Loads::from_counts(1, 4, &[90, 30, 20, at as u64]);
+/// let planner = Planner::new(DeviceChoice::Cpu)?;
+/// let (cluster, options) = (Cluster::new(6, 1, 1, 3)?, ReplayOptions::default());
+/// let rows = replay_one_by_one(&planner, 10, window, &cluster, &options, |_| ())?;
+/// assert_eq!(rows[0].balancedness.scores.len(), 9);
+/// # Ok::<(), eplb_wgpu::Error>(())
+/// ```
+///
+/// # Errors
+/// As for [`replay()`], and what `window` returns.
+pub fn replay_one_by_one(
+    planner: &Planner,
+    count: usize,
+    window: impl Fn(usize) -> Result<Loads, Error>,
+    cluster: &Cluster,
+    replay: &ReplayOptions,
     mut progress: impl FnMut(&Plan),
 ) -> Result<Vec<ReplayRow>, Error> {
-    if windows.len() < 2 {
-        return Err(Error::invalid("number of windows", windows.len(), "is not at least 2"));
+    if count < 2 {
+        return Err(Error::invalid("number of windows", count, "is not at least 2"));
     }
     if replay.interval == 0 {
         return Err(Error::invalid("interval", 0, "is not at least 1"));
     }
+    let windows = Trace { count, window: &window };
     let mut rows = Vec::new();
     for &strategy in &replay.strategies {
         let options = RebalanceOptions { strategy, ..replay.options.clone() };
-        rows.extend(replay_strategy(planner, windows, cluster, replay, options, &mut progress)?);
+        rows.extend(replay_strategy(planner, &windows, cluster, replay, options, &mut progress)?);
     }
     let greedy = Preset::GREEDY.options();
     let best = &replay.options.plan;
@@ -205,16 +234,17 @@ pub fn replay(
     for (name, options, interval, sees_next) in references {
         let mut row = ReplayRow::new(name);
         let mut running: Option<Plan> = None;
-        for t in 0..windows.len() - 1 {
+        for t in 0..count - 1 {
             if t.is_multiple_of(interval) || running.is_none() {
+                let loads = window(t + usize::from(sees_next))?;
                 let start = Instant::now();
-                let plan = planner.plan(&windows[t + usize::from(sees_next)], cluster, options)?;
+                let plan = planner.plan(&loads, cluster, options)?;
                 let before = running.as_ref().map(Plan::placement);
                 row.add_plan(cluster, before, plan.placement(), start.elapsed())?;
                 running = Some(plan);
             }
             if let Some(running) = &running {
-                row.add(&next(windows, t, replay)?, cluster, running.placement())?;
+                row.add(&windows.next(t, replay)?, cluster, running.placement())?;
                 progress(running);
             }
         }
@@ -223,11 +253,20 @@ pub fn replay(
     Ok(rows)
 }
 
-/// The window after `t`, or the batch of it that is scored on.
-fn next(windows: &[Loads], t: usize, replay: &ReplayOptions) -> Result<Loads, Error> {
-    match replay.batch_routings {
-        Some(routings) => drawn(&windows[t + 1], |_| u64::from(routings), t),
-        None => Ok(windows[t + 1].clone()),
+/// The windows of a trace.
+struct Trace<'a> {
+    count: usize,
+    window: &'a dyn Fn(usize) -> Result<Loads, Error>,
+}
+
+impl Trace<'_> {
+    /// The window after `t`, or the batch of it that is scored on.
+    fn next(&self, t: usize, replay: &ReplayOptions) -> Result<Loads, Error> {
+        let next = (self.window)(t + 1)?;
+        match replay.batch_routings {
+            Some(routings) => drawn(&next, |_| u64::from(routings), t),
+            None => Ok(next),
+        }
     }
 }
 
@@ -250,7 +289,7 @@ fn drawn(window: &Loads, routings: impl Fn(f64) -> u64, t: usize) -> Result<Load
 /// The rows of a strategy: under even shares, then under each table.
 fn replay_strategy(
     planner: &Planner,
-    windows: &[Loads],
+    windows: &Trace<'_>,
     cluster: &Cluster,
     replay: &ReplayOptions,
     options: RebalanceOptions,
@@ -262,8 +301,15 @@ fn replay_strategy(
         replay.shares.iter().map(|from| ReplayRow::new(&format!("{name} + {}", from.name()))).collect();
     let mut rebalancer = Rebalancer::new(planner.clone(), cluster.clone(), options)?;
     let mut running: Option<Plan> = None;
-    for t in 0..windows.len() - 1 {
-        rebalancer.observe(windows[t].clone())?;
+    // What tables of shares are made from.
+    let mut known: Vec<Loads> = Vec::new();
+    for t in 0..windows.count - 1 {
+        let window = (windows.window)(t)?;
+        if !dealt.is_empty() {
+            known.drain(..(known.len() + 1).saturating_sub(SHARES_HISTORY));
+            known.push(window.clone());
+        }
+        rebalancer.observe(window)?;
         if t.is_multiple_of(replay.interval) {
             let start = Instant::now();
             let proposal = rebalancer.propose()?;
@@ -274,19 +320,18 @@ fn replay_strategy(
             rebalancer.apply(plan.placement())?;
         }
         if let Some(plan) = &running {
-            let next = next(windows, t, replay)?;
+            let next = windows.next(t, replay)?;
             row.add(&next, cluster, plan.placement())?;
             for (row, from) in dealt.iter_mut().zip(&replay.shares) {
-                let known = &windows[..=t];
                 let tenth = match from {
-                    SharesFrom::Sample => Some(drawn(&next, |all| (all / 10.0) as u64, windows.len() + t)?),
+                    SharesFrom::Sample => Some(drawn(&next, |all| (all / 10.0) as u64, windows.count + t)?),
                     _ => None,
                 };
                 let start = Instant::now();
                 let shares = match (from, &tenth) {
-                    (_, Some(sample)) => plan.shares_with_sample(known, sample)?,
+                    (_, Some(sample)) => plan.shares_with_sample(&known, sample)?,
                     (SharesFrom::Batch, _) => plan.batch_shares(&next)?,
-                    _ => plan.shares(known)?,
+                    _ => plan.shares(&known)?,
                 };
                 row.milliseconds.scores.push(start.elapsed().as_secs_f64() * 1e3);
                 let map = plan.physical_to_logical();

@@ -1,10 +1,13 @@
 //! Plans over time: from a plan that runs, one path a layer of what it may become, the more moves the better balanced.
 //!
-//! A function of plans and loads alone: no cold plan is made, and the path of a layer does not depend on other layers.
+//! A function of plans and loads alone: no cold plan is made, and the path of a layer does not depend on what other layers
+//! hold.
 
+mod descent;
 mod groups;
 mod mend;
 mod objective;
+mod offered;
 mod search;
 
 use crate::error::Error;
@@ -14,6 +17,7 @@ use crate::params::{FREE, Params, to_map};
 use crate::threads;
 use crate::watch::Attempt;
 use objective::Objective;
+use offered::Offered;
 use search::{Search, State, Task, Trail};
 
 /// Iterations without a new best after which a search ends: it goes on from there with the next window.
@@ -32,13 +36,13 @@ const MILLION: u64 = 1_000_000;
 
 /// What a layer may become.
 pub struct Path {
-    /// The row that runs, mended.
-    start: Vec<u32>,
-    trail: Trail,
-    /// The row after two groups changed places, and what the search made of it.
-    exchanged: Option<(Vec<u32>, Trail)>,
-    /// All states, of which the first is the start, and each has a lower priced objective than the one before.
+    /// Rows, and what was made of them. The first row is the one that runs, mended.
+    trails: Vec<(Vec<u32>, Trail)>,
+    /// All states, of which the first is the start. Each has a lower priced objective than the one before, and none a
+    /// heavier sum of maxima than the start.
     states: Vec<State>,
+    /// Of which trail each is, and its number there.
+    from: Vec<(usize, usize)>,
 }
 
 /// A state chosen of a path.
@@ -54,7 +58,7 @@ pub struct Chosen {
 }
 
 /// The paths of all layers from `previous`, `[layers][slots]`, which may break any rule. `windows` is
-/// `[windows][layers][experts]`.
+/// `[windows][layers][experts]`. A node that experts move in has `node_gpus` GPUs.
 ///
 /// # Errors
 /// [`Error::Cancelled`] where the call was stopped.
@@ -62,15 +66,25 @@ pub fn paths(
     params: &Params,
     windows: &[u32],
     previous: &[u32],
-    limits: &MoveLimits,
+    (limits, node_gpus): (&MoveLimits, usize),
     attempt: &Attempt<'_>,
 ) -> Result<Vec<Path>, Error> {
     let small = params.node_gpus * params.nodes <= SMALL_GPUS;
     let patience = if small { SMALL_PATIENCE } else { PATIENCE };
-    // The limit of all layers together is shared out once all are searched.
+    // What all layers may move together is shared out once all are searched.
     let most = most_of_layer(params, limits);
     let best = |path: &Path| path.row(path.best(most));
-    let work = |layer: Layer<'_>, search: &mut Search| layer.path(limits, patience, search);
+    // Who asks for GPUs that hang together pays for it with the maximum.
+    let guarded = !params.connected;
+    let work = |layer: Layer<'_>, search: &mut Search| {
+        let previous = layer.previous;
+        let mut path = layer.path(limits, patience, guarded, search);
+        if let Some(most) = limits.max_rounds_per_layer {
+            let each = params.slots_per_gpu as usize;
+            path.keep_rounds(most, |row| moves::rounds(each, node_gpus, previous, row));
+        }
+        path
+    };
     each_layer(params, windows, previous, attempt, work, best)
 }
 
@@ -86,7 +100,7 @@ pub fn polish(
 ) -> Result<Vec<u32>, Error> {
     let limits = unlimited();
     let work = |layer: Layer<'_>, search: &mut Search| {
-        let path = layer.path(&limits, COLD_PATIENCE, search);
+        let path = layer.path(&limits, COLD_PATIENCE, false, search);
         path.row(path.states.len() - 1)
     };
     Ok(each_layer(params, windows, rows, attempt, work, Vec::clone)?.concat())
@@ -116,7 +130,7 @@ pub fn connect(
         }
         let peak = |row: &[u32]| u64::from(peaks(params, &layer.rows, row));
         let most = peak(layer.previous) * (MILLION + LINK_PPM) / MILLION;
-        let path = layer.path(&limits, COLD_PATIENCE, search);
+        let path = layer.path(&limits, COLD_PATIENCE, false, search);
         let better = (0..path.states.len()).rev().map(|state| path.row(state));
         let mut joined = better.filter(|row| peak(row) <= most && self::parts(params, row) < parts);
         joined.next().unwrap_or_else(|| layer.previous.to_vec())
@@ -186,8 +200,11 @@ struct Layer<'a> {
 }
 
 impl Layer<'_> {
-    fn path(&self, limits: &MoveLimits, patience: u32, search: &mut Search) -> Path {
+    /// Whether the path is `guarded`, its states have no heavier sum of maxima than its start, and that of one window in a
+    /// small layer is judged by the maximum alone.
+    fn path(&self, limits: &MoveLimits, patience: u32, guarded: bool, search: &mut Search) -> Path {
         let Self { params, previous, .. } = *self;
+        let most = most_of_layer(params, limits);
         let gpus = (params.node_gpus * params.nodes) as usize;
         let objective = Objective::new(&self.rows, gpus, previous.len(), limits.min_gain_ppm);
         let sums: Vec<u32> =
@@ -201,20 +218,21 @@ impl Layer<'_> {
             Task { params, objective, previous, start, patience, search: &mut *search }.run()
         };
         let trail = run(&start);
-        let mut states = trail.states.clone();
-        let mut exchanged = None;
-        if objective.mean > 0
-            && !stays
-            && let Some(row) = groups::exchange(params, &objective, &start)
-        {
-            let trail = run(&row);
-            let last = trail.states[trail.states.len() - 1];
-            if last.priced < states[states.len() - 1].priced {
-                states.push(last);
-                exchanged = Some((row, trail));
-            }
+        let mut offered = Offered::new(start, trail);
+        if objective.mean == 0 || stays {
+            return offered.path(guarded);
         }
-        Path { start, trail, exchanged, states }
+        if let Some(row) = groups::exchange(params, &objective, offered.start()) {
+            let trail = run(&row);
+            offered.add_last(row, trail);
+        }
+        if guarded && params.windows == 1 && descent::is_small(params) {
+            let start = offered.start().to_vec();
+            let descent = descent::descend(params, &objective, previous, &start, most);
+            offered.weigh_peaks(&objective);
+            offered.add_lower(start, descent, most);
+        }
+        offered.path(guarded)
     }
 }
 
@@ -238,12 +256,17 @@ pub fn peaks(params: &Params, rows: &[&[u32]], slots: &[u32]) -> u32 {
 impl Path {
     /// The row of a state.
     fn row(&self, state: usize) -> Vec<u32> {
-        match &self.exchanged {
-            Some((start, trail)) if state >= self.trail.states.len() => {
-                trail.row(start, trail.states.len() - 1)
-            }
-            _ => self.trail.row(&self.start, state),
-        }
+        let (trail, at) = self.from[state];
+        let (start, trail) = &self.trails[trail];
+        trail.row(start, at)
+    }
+
+    /// Leaves out the states that take more rounds than `most`, and than the start.
+    fn keep_rounds(&mut self, most: usize, rounds: impl Fn(&[u32]) -> usize) {
+        let most = most.max(rounds(&self.row(0)));
+        let keeps: Vec<usize> = (0..self.states.len()).filter(|&at| rounds(&self.row(at)) <= most).collect();
+        self.states = keeps.iter().map(|&at| self.states[at]).collect();
+        self.from = keeps.iter().map(|&at| self.from[at]).collect();
     }
 
     /// Slots that a state moves for balance, besides those that had to.
@@ -306,10 +329,28 @@ pub fn choose(params: &Params, paths: &[Path], previous: &[u32], limits: &MoveLi
     paths.iter().zip(at).zip(rows).map(chosen).collect()
 }
 
+/// Layers that become heavier than they were, all windows together: their rows broke a rule, and may not be kept.
+pub fn heavier(params: &Params, windows: &[u32], previous: &[u32], chosen: &[Chosen]) -> Vec<usize> {
+    let (experts, slots) = (params.experts as usize, (params.node_slots * params.nodes) as usize);
+    let is_heavier = |&layer: &usize| {
+        let all = windows.chunks_exact(params.layers as usize * experts);
+        let rows: Vec<&[u32]> = all.map(|window| &window[layer * experts..(layer + 1) * experts]).collect();
+        let old = &previous[layer * slots..(layer + 1) * slots];
+        let serves_all = || (0..params.experts).all(|expert| old.contains(&expert));
+        let peak = |row: &[u32]| peaks(params, &rows, row);
+        // Less is rounding.
+        let is_more = |before: u32, now: u32| now > before + (before >> 16);
+        chosen[layer].repairs > 0 && serves_all() && is_more(peak(old), peak(&chosen[layer].row))
+    };
+    (0..chosen.len()).filter(is_heavier).collect()
+}
+
 /// The most slots of a layer that may move.
 fn most_of_layer(params: &Params, limits: &MoveLimits) -> usize {
     let slots = (params.node_slots * params.nodes) as usize;
-    limits.max_moves_per_layer.map_or(usize::MAX, |most| most.of(slots))
+    let alone = limits.max_moves_per_layer.map_or(usize::MAX, |most| most.of(slots));
+    let together = limits.max_moves.map_or(usize::MAX, |most| most.of(slots * params.layers as usize));
+    alone.min(together)
 }
 
 /// States that move `left` slots together at most, by falling gain for a slot over all layers.

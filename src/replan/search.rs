@@ -56,12 +56,22 @@ pub enum Kind {
 pub struct State {
     /// Slots whose GPU receives an expert that it did not hold in the plan that runs.
     pub moved: usize,
+    /// The sum over windows of the heaviest GPU.
+    pub peaks: i32,
     /// The objective without the price of moves.
     pub value: i32,
     /// The objective with it.
     pub priced: i32,
     /// Changes up to here, of [`Trail::changes`].
     pub changes: usize,
+}
+
+impl State {
+    /// A state whose objective is its peaks alone.
+    pub fn of_peaks(objective: &Objective, moved: usize, peaks: i32, changes: usize) -> Self {
+        let priced = peaks.saturating_add(objective.price.saturating_mul(moved as i32));
+        Self { moved, peaks, value: peaks, priced, changes }
+    }
 }
 
 /// The states of a search, each better than the one before by the priced objective.
@@ -107,6 +117,8 @@ pub struct Search {
     /// The squares of each GPU, all windows together, and of all GPUs.
     pub squares: Vec<i32>,
     pub all_squares: i32,
+    /// The heaviest GPU, all windows together.
+    peaks: i32,
     /// Iteration up to which each slot must not move, `[slot][lane]`.
     pub tabu: Vec<u32>,
     /// Replicas of each expert.
@@ -294,7 +306,7 @@ impl Search {
         let mut value = self.look();
         let price = |moved: usize| objective.price.saturating_mul(moved as i32);
         let mut best = value.saturating_add(price(self.moved));
-        trail.states.push(State { moved: self.moved, value, priced: best, changes: 0 });
+        trail.states.push(State { moved: self.moved, peaks: self.peaks, value, priced: best, changes: 0 });
         let can_move = self.node_gpus > 1 && objective.mean > 0;
         let mut since = 0;
         let mut iteration = 0;
@@ -313,7 +325,7 @@ impl Search {
             if priced < best - objective.gap {
                 (best, since) = (priced, 0);
                 let changes = trail.changes.len();
-                trail.states.push(State { moved: self.moved, value, priced, changes });
+                trail.states.push(State { moved: self.moved, peaks: self.peaks, value, priced, changes });
             } else {
                 since += 1;
             }
@@ -435,9 +447,8 @@ impl Search {
         for loads in self.gpu.chunks_exact_mut(self.lanes) {
             self.tops.push(three_heaviest::<ABREAST>(loads));
         }
-        let peaks: i32 =
-            self.tops.iter().zip(&self.floors).map(|(tops, &floor)| tops[0].load.max(floor)).sum();
-        peaks + self.all_squares + self.links.cost()
+        self.peaks = self.tops.iter().zip(&self.floors).map(|(tops, &floor)| tops[0].load.max(floor)).sum();
+        self.peaks + self.all_squares + self.links.cost()
     }
 
     /// What a slot that an expert comes to costs.

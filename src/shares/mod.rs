@@ -12,3 +12,4 @@ mod windows;
 
 pub use layer::PARTS;
 pub use table::Shares;
+pub(crate) use windows::HISTORY;

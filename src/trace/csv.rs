@@ -79,7 +79,7 @@ fn table<'a>(lines: impl Iterator<Item = (usize, &'a str)>) -> Result<LoadHistor
         }
         (rows, experts) = (rows + 1, width);
     }
-    Ok(numbers.history(1, rows, experts)?)
+    Ok(LoadHistory::new(1, rows, experts, numbers)?)
 }
 
 /// Rows whose layer, expert and count are in these columns.

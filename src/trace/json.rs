@@ -20,7 +20,7 @@ pub fn read(bytes: &[u8]) -> Result<LoadHistory, ParseError> {
     })?;
     let (layers, experts) =
         loads.layers.zip(loads.experts).ok_or_else(|| ParseError::content("there are no loads"))?;
-    let history = loads.numbers.history(loads.windows, layers, experts)?;
+    let history = LoadHistory::new(loads.windows, layers, experts, loads.numbers)?;
     Ok(match loads.layer_ids {
         Some(ids) => history.with_layer_ids(ids)?,
         None => history,

@@ -23,6 +23,8 @@ use std::path::Path;
 use crate::error::{Error, ParseError};
 use crate::loads::{Loads, MAX_EXPERTS, MAX_LAYERS};
 
+use numbers::Numbers;
+
 pub use format::LoadFormat;
 pub use generate::{Family, Generate};
 pub use plan_file::{PlanFile, plan_bytes, write_plan};
@@ -73,9 +75,7 @@ pub struct LoadHistory {
     windows: usize,
     layers: usize,
     experts: usize,
-    values: Vec<f64>,
-    /// The same as whole numbers, where the file has nothing else.
-    counts: Option<Vec<u64>>,
+    numbers: Numbers,
     /// The numbers of the layers, ascending.
     layer_ids: Vec<u32>,
 }
@@ -91,9 +91,7 @@ impl LoadHistory {
         experts: usize,
         counts: Vec<u64>,
     ) -> Result<Self, Error> {
-        check_shape(windows, layers, experts, counts.len())?;
-        let values = counts.iter().map(|&c| c as f64).collect();
-        Ok(Self { windows, layers, experts, values, counts: Some(counts), layer_ids: numbered(layers) })
+        Self::new(windows, layers, experts, Numbers::of_counts(counts))
     }
 
     /// A history of floats; whether they are valid loads is checked by [`LoadHistory::loads`].
@@ -106,8 +104,12 @@ impl LoadHistory {
         experts: usize,
         values: Vec<f64>,
     ) -> Result<Self, Error> {
-        check_shape(windows, layers, experts, values.len())?;
-        Ok(Self { windows, layers, experts, values, counts: None, layer_ids: numbered(layers) })
+        Self::new(windows, layers, experts, Numbers::Values(values))
+    }
+
+    fn new(windows: usize, layers: usize, experts: usize, numbers: Numbers) -> Result<Self, Error> {
+        check_shape(windows, layers, experts, numbers.len())?;
+        Ok(Self { windows, layers, experts, numbers, layer_ids: numbered(layers) })
     }
 
     /// Reads a file or a folder by its name and its content: see [`LoadFormat`]. Layers keep the numbers that it tells.
@@ -137,6 +139,11 @@ impl LoadHistory {
             Some(format) => format,
             None => return Err(refuse(ParseError::content(LoadFormat::none_of(path)))),
         };
+        if format == LoadFormat::Npy
+            && let Some(read) = npy::read_file(path)
+        {
+            return read.and_then(Self::checked).map_err(refuse);
+        }
         Self::of_bytes(&read_file(path)?, Some(format)).map_err(refuse)
     }
 
@@ -193,17 +200,8 @@ impl LoadHistory {
             return Err(Error::invalid("experts", experts, rule));
         }
         check_shape(self.windows, self.layers, experts, self.windows * self.layers * experts)?;
-        fn widen<T: Copy + Default>(all: &[T], from: usize, to: usize) -> Vec<T> {
-            let more = || std::iter::repeat_n(T::default(), to - from);
-            all.chunks_exact(from).flat_map(|row| row.iter().copied().chain(more())).collect()
-        }
-        Ok(Self {
-            experts,
-            values: widen(&self.values, self.experts, experts),
-            counts: self.counts.as_ref().map(|counts| widen(counts, self.experts, experts)),
-            layer_ids: self.layer_ids.clone(),
-            ..*self
-        })
+        let numbers = self.numbers.rows(self.experts, 0..self.windows * self.layers, experts);
+        Ok(Self { experts, numbers, layer_ids: self.layer_ids.clone(), ..*self })
     }
 
     /// Number of windows.
@@ -224,10 +222,10 @@ impl LoadHistory {
         self.experts
     }
 
-    /// All values, `[windows][layers][experts]`.
+    /// All values, `[windows][layers][experts]`; made at each call.
     #[must_use]
-    pub fn values(&self) -> &[f64] {
-        &self.values
+    pub fn values(&self) -> Vec<f64> {
+        self.numbers.values(0..self.numbers.len())
     }
 
     /// The numbers of the layers, ascending: from 0 on where the file does not tell.
@@ -249,21 +247,13 @@ impl LoadHistory {
             let value = format!("{}..{}", layers.start, layers.end);
             return Err(Error::invalid("layers", value, format!("is not a range within {first}..{end}")));
         }
-        let (per_window, e) = (self.layers * self.experts, self.experts);
-        let cut = |at: &usize| at * e..(at + 1) * e;
-        fn take<T: Copy>(all: &[T], per_window: usize, rows: &[std::ops::Range<usize>]) -> Vec<T> {
-            let of_window =
-                |window: &[T]| rows.iter().flat_map(|row| window[row.clone()].to_vec()).collect::<Vec<_>>();
-            all.chunks_exact(per_window).flat_map(of_window).collect()
-        }
-        let rows: Vec<_> = chosen.iter().map(cut).collect();
+        let rows =
+            (0..self.windows).flat_map(|window| chosen.iter().map(move |at| window * self.layers + at));
         Ok(Self {
-            windows: self.windows,
             layers: chosen.len(),
-            experts: e,
-            values: take(&self.values, per_window, &rows),
-            counts: self.counts.as_ref().map(|counts| take(counts, per_window, &rows)),
+            numbers: self.numbers.rows(self.experts, rows, self.experts),
             layer_ids: chosen.iter().map(|&at| self.layer_ids[at]).collect(),
+            ..*self
         })
     }
 
@@ -283,11 +273,10 @@ impl LoadHistory {
                 return Err(Error::invalid("window", index, rule));
             }
         };
-        let loads = match &self.counts {
-            Some(counts) => {
-                Loads::from_counts(self.layers, self.experts, &counts[index * n..(index + 1) * n])
-            }
-            None => Loads::from_f64(self.layers, self.experts, &self.values[index * n..(index + 1) * n]),
+        let range = index * n..(index + 1) * n;
+        let loads = match self.numbers.counts(range.clone()) {
+            Some(counts) => Loads::from_counts(self.layers, self.experts, &counts),
+            None => Loads::from_f64(self.layers, self.experts, &self.numbers.values(range)),
         };
         self.numbered(loads?)
     }
@@ -302,14 +291,18 @@ impl LoadHistory {
         for window in 0..self.windows {
             self.loads(Window::Index(window))?;
         }
-        if let Some(counts) = &self.counts {
-            let sum = |at: usize| counts.iter().skip(at).step_by(n).try_fold(0u64, |a, &b| a.checked_add(b));
-            if let Some(sums) = (0..n).map(sum).collect::<Option<Vec<u64>>>() {
-                return self.numbered(Loads::from_counts(self.layers, self.experts, &sums)?);
-            }
+        let (mut counts, mut values) = (Some(vec![0u64; n]), vec![0.0; n]);
+        for window in 0..self.windows {
+            let range = window * n..(window + 1) * n;
+            counts = counts.zip(self.numbers.counts(range.clone())).and_then(|(sums, more)| {
+                sums.iter().zip(more).map(|(sum, more)| sum.checked_add(more)).collect()
+            });
+            values.iter_mut().zip(self.numbers.values(range)).for_each(|(sum, more)| *sum += more);
         }
-        let sum = |at: usize| self.values.iter().skip(at).step_by(n).sum();
-        self.numbered(Loads::from_f64(self.layers, self.experts, &(0..n).map(sum).collect::<Vec<f64>>())?)
+        self.numbered(match counts {
+            Some(counts) => Loads::from_counts(self.layers, self.experts, &counts)?,
+            None => Loads::from_f64(self.layers, self.experts, &values)?,
+        })
     }
 
     /// Writes the history by the extension: `.json` (`logical_count`), `.npy` (f64 or u64) or `.csv` (one
@@ -347,8 +340,8 @@ impl LoadHistory {
                 Err(Error::invalid("number of windows", self.windows, "is not 1, all that a csv file holds"))
             }
             LoadFormat::Csv | LoadFormat::Table => Ok(csv::write(self)),
-            LoadFormat::Rows => match &self.counts {
-                Some(counts) => Ok(csv::write_rows(self, counts)),
+            LoadFormat::Rows => match self.numbers.counts(0..self.numbers.len()) {
+                Some(counts) => Ok(csv::write_rows(self, &counts)),
                 None => refuse("holds whole numbers, and these are not"),
             },
             LoadFormat::Npz | LoadFormat::Megatron | LoadFormat::TensorRtLlm => {
@@ -361,10 +354,10 @@ impl LoadHistory {
     fn row_text(&self, window: usize, layer: usize) -> String {
         let start = (window * self.layers + layer) * self.experts;
         let row = start..start + self.experts;
-        let texts: Vec<String> = match &self.counts {
-            Some(counts) => counts[row].iter().map(u64::to_string).collect(),
+        let texts: Vec<String> = match self.numbers.counts(row.clone()) {
+            Some(counts) => counts.iter().map(u64::to_string).collect(),
             // With a point or an exponent even where whole, so that floats are read as floats again.
-            None => self.values[row].iter().map(|value| format!("{value:?}")).collect(),
+            None => self.numbers.values(row).iter().map(|value| format!("{value:?}")).collect(),
         };
         texts.join(",")
     }

@@ -1,8 +1,12 @@
 //! Loads as NumPy arrays of 2 or 3 dimensions and any integer or float type.
 
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+
 use npyz::{DType, NpyFile, Order, TypeChar, WriterBuilder};
 
-use super::{LoadHistory, MAX_VALUES, check_shape};
+use super::numbers::Numbers;
+use super::{LoadHistory, MAX_FILE, MAX_VALUES, check_shape};
 use crate::error::{Error, ParseError};
 
 /// The most bytes a header may have: that of a plain array has some hundred, and the parser needs many times
@@ -11,6 +15,7 @@ const MAX_HEADER: usize = 1 << 10;
 
 /// The numbers of an array, in the order of the file.
 enum Values {
+    Small(Vec<u32>),
     Counts(Vec<u64>),
     Signed(Vec<i64>),
     Floats(Vec<f64>),
@@ -23,7 +28,22 @@ struct Array {
     values: Values,
 }
 
+/// The loads of a file, value after value, without its bytes in memory; `None` where it must be read as a whole: it is
+/// packed, or no plain file.
+pub fn read_file(path: &Path) -> Option<Result<LoadHistory, ParseError>> {
+    let file = std::fs::File::open(path).ok()?;
+    let data = file.metadata().ok().filter(|data| data.is_file() && data.len() <= MAX_FILE)?;
+    let mut file = BufReader::with_capacity(64 * MAX_HEADER, file);
+    let is_plain = file.fill_buf().ok()?.starts_with(b"\x93NUMPY");
+    is_plain.then(|| history(file, usize::try_from(data.len()).unwrap_or(usize::MAX)))
+}
+
 pub fn read(bytes: &[u8]) -> Result<LoadHistory, ParseError> {
+    history(bytes, bytes.len())
+}
+
+/// The loads of a file of this many bytes.
+fn history(file: impl BufRead, length: usize) -> Result<LoadHistory, ParseError> {
     let shaped = |shape: &[usize]| match *shape {
         [layers, experts] => Ok((1, layers, experts)),
         [windows, layers, experts] => Ok((windows, layers, experts)),
@@ -34,22 +54,17 @@ pub fn read(bytes: &[u8]) -> Result<LoadHistory, ParseError> {
         let (windows, layers, experts) = shaped(shape)?;
         Ok(check_shape(windows, layers, experts, count)?)
     };
-    let Array { shape, fortran, values } = array(bytes, check)?;
+    let Array { shape, fortran, values } = array(file, length, check)?;
     let (windows, layers, experts) = shaped(&shape)?;
-    Ok(match values {
-        Values::Floats(values) => {
-            let values = row_major(values, windows, layers, experts, fortran);
-            LoadHistory::from_values(windows, layers, experts, values)?
-        }
-        Values::Counts(counts) => {
-            let counts = row_major(counts, windows, layers, experts, fortran);
-            LoadHistory::from_counts(windows, layers, experts, counts)?
-        }
+    let numbers = match values {
+        Values::Small(counts) => Numbers::Small(row_major(counts, windows, layers, experts, fortran)),
+        Values::Counts(counts) => Numbers::of_counts(row_major(counts, windows, layers, experts, fortran)),
         Values::Signed(counts) => {
-            let counts = row_major(positive(counts)?, windows, layers, experts, fortran);
-            LoadHistory::from_counts(windows, layers, experts, counts)?
+            Numbers::of_counts(row_major(positive(counts)?, windows, layers, experts, fortran))
         }
-    })
+        Values::Floats(values) => Numbers::Values(row_major(values, windows, layers, experts, fortran)),
+    };
+    Ok(LoadHistory::new(windows, layers, experts, numbers)?)
 }
 
 /// The slots of a layer, and the rows of a map `[layers][slots]` of whole numbers.
@@ -58,10 +73,11 @@ pub(crate) fn rows(bytes: &[u8]) -> Result<(usize, Vec<i32>), ParseError> {
         [layers, slots] if layers > 0 && slots > 0 => Ok(()),
         _ => Err(ParseError::content(format!("shape {shape:?} is not [layers][slots]"))),
     };
-    let Array { shape, fortran, values } = array(bytes, check)?;
+    let Array { shape, fortran, values } = array(bytes, bytes.len(), check)?;
     let (layers, slots) = (shape[0], shape[1]);
     let values: Vec<i64> = match values {
         Values::Signed(values) => values,
+        Values::Small(values) => values.into_iter().map(Into::into).collect(),
         Values::Counts(values) => values.into_iter().map(|v| i64::try_from(v).unwrap_or(i64::MAX)).collect(),
         Values::Floats(_) => {
             return Err(ParseError::content("a map of floats: its entries are not whole numbers"));
@@ -85,10 +101,11 @@ pub(crate) fn of_rows(slots: usize, rows: &[i32]) -> Result<Vec<u8>, Error> {
 
 /// The array of a file. Its shape is checked, with the number of values, before memory is taken.
 fn array(
-    bytes: &[u8],
+    mut bytes: impl BufRead,
+    length: usize,
     check: impl Fn(&[usize], usize) -> Result<(), ParseError>,
 ) -> Result<Array, ParseError> {
-    screen(bytes)?;
+    screen(bytes.fill_buf().map_err(|error| ParseError::not("an npy file", error))?)?;
     let file = NpyFile::new(bytes).map_err(|error| ParseError::not("an npy file", error))?;
     let shape: Vec<usize> = file.shape().iter().map(|&n| usize::try_from(n).unwrap_or(usize::MAX)).collect();
     let count = shape.iter().try_fold(1usize, |product, &n| product.checked_mul(n));
@@ -101,10 +118,9 @@ fn array(
     let size = usize::try_from(kind.size_field()).unwrap_or(usize::MAX);
     check(&shape, count)?;
     let data = count.saturating_mul(size);
-    if data > bytes.len() {
+    if data > length {
         return Err(ParseError::damaged(format!(
-            "truncated: shape {shape:?} needs {data} bytes of data, the file has {}",
-            bytes.len()
+            "truncated: shape {shape:?} needs {data} bytes of data, the file has {length}"
         )));
     }
     let fortran = file.order() == Order::Fortran;
@@ -115,9 +131,9 @@ fn array(
         };
     }
     let values = match (kind.type_char(), size) {
-        (TypeChar::Uint, 1) => values!(Counts, u8),
-        (TypeChar::Uint, 2) => values!(Counts, u16),
-        (TypeChar::Uint, 4) => values!(Counts, u32),
+        (TypeChar::Uint, 1) => values!(Small, u8),
+        (TypeChar::Uint, 2) => values!(Small, u16),
+        (TypeChar::Uint, 4) => Values::Small(file.into_vec().map_err(truncated)?),
         (TypeChar::Uint, 8) => Values::Counts(file.into_vec().map_err(truncated)?),
         (TypeChar::Int, 1) => values!(Signed, i8),
         (TypeChar::Int, 2) => values!(Signed, i16),
@@ -187,9 +203,9 @@ fn row_major<T: Copy>(
 pub fn write(history: &LoadHistory) -> std::io::Result<Vec<u8>> {
     let full = [history.windows as u64, history.layers as u64, history.experts as u64];
     let shape = if history.windows == 1 { &full[1..] } else { &full[..] };
-    match &history.counts {
-        Some(counts) => write_array(shape, counts),
-        None => write_array(shape, &history.values),
+    match history.numbers.counts(0..history.numbers.len()) {
+        Some(counts) => write_array(shape, &counts),
+        None => write_array(shape, &history.values()),
     }
 }
 

@@ -64,7 +64,7 @@ fn rows_of_a_recorder_are_added_up_and_absent_experts_have_no_load() {
     let read = |text: String| LoadHistory::read(write(folder.path(), "rows.csv", text.as_bytes()).as_ref());
     let wanted = [24990.0, 0.0, 39249.0, 13378.0, 0.0, 13875.0, 0.0, 22360.0, 0.0, 0.0, 100.0, 0.0];
     let history = read(format!("layer_id,expert_id,count\r\n{ROWS}")).unwrap();
-    assert_eq!((history.layer_ids(), history.values()), ([3, 4].as_slice(), wanted.as_slice()));
+    assert_eq!((history.layer_ids(), history.values()), ([3, 4].as_slice(), wanted.to_vec()));
     // With a byte-order mark, and the columns in another order.
     let turned: String = ROWS
         .lines()

@@ -7,7 +7,9 @@ fn an_option_that_would_do_nothing_is_refused_with_what_it_wants() {
     let folder = tempfile::tempdir().unwrap();
     let loads = write(folder.path(), "loads.json", b"[[1,2,3,4,5,60,7,8]]");
     let refused = |more: &[&str], part: &str| assert_refused(&plan_args(&loads, more), part);
-    for option in ["--max-moves", "--max-moves-per-layer", "--min-gain", "--skip-if-balanced"] {
+    for option in
+        ["--max-moves", "--max-moves-per-layer", "--max-rounds-per-layer", "--min-gain", "--skip-if-balanced"]
+    {
         refused(
             &[option, "1"],
             &format!("{option} does nothing here: it is for a plan from the one that runs: --previous"),

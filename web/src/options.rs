@@ -39,6 +39,7 @@ impl Options {
 pub struct Limits {
     max_moves: Option<usize>,
     max_moves_per_layer: Option<usize>,
+    max_rounds_per_layer: Option<usize>,
     min_gain_ppm: Option<u32>,
     skip_if_balanced_ppm: Option<u32>,
 }
@@ -49,6 +50,7 @@ impl Limits {
         MoveLimits {
             max_moves: self.max_moves.map(MaxMoves::Slots),
             max_moves_per_layer: self.max_moves_per_layer.map(MaxMoves::Slots),
+            max_rounds_per_layer: self.max_rounds_per_layer,
             min_gain_ppm: self.min_gain_ppm.unwrap_or(none.min_gain_ppm),
             skip_if_balanced_ppm: self.skip_if_balanced_ppm,
         }

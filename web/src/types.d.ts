@@ -25,6 +25,8 @@ export interface MoveLimits {
     /** The most slots that may move for balance, in all layers together. */
     maxMoves?: number;
     maxMovesPerLayer?: number;
+    /** The most rounds that the moves of a layer take, in each of which a GPU deals with one other. */
+    maxRoundsPerLayer?: number;
     /** What moving all slots of a layer must bring, in millionths of the mean GPU. */
     minGainPpm?: number;
     /** Layers whose balancedness is at least this many millionths are left untouched. */
