@@ -5,7 +5,7 @@
 mod groups;
 mod mend;
 mod objective;
-mod search;
+pub mod search;
 
 use crate::error::Error;
 use crate::loads::FIXED_TOTAL;
@@ -13,8 +13,11 @@ use crate::moves::{self, MoveLimits};
 use crate::params::{FREE, Params, to_map};
 use crate::threads;
 use crate::watch::Attempt;
-use objective::Objective;
+pub use objective::Objective;
 use search::{Search, State, Task, Trail};
+
+/// What follows the trajectories of tasks in the place of the host's threads: a device. One trail a task.
+pub type Follow<'a> = dyn Fn(&[Task<'_>]) -> Result<Vec<Trail>, Error> + Sync + 'a;
 
 /// Iterations without a new best after which a search ends: it goes on from there with the next window.
 const PATIENCE: u32 = 2;
@@ -54,42 +57,42 @@ pub struct Chosen {
 }
 
 /// The paths of all layers from `previous`, `[layers][slots]`, which may break any rule. `windows` is
-/// `[windows][layers][experts]`.
+/// `[windows][layers][experts]`. `follow` follows the trajectories, the same ones, or else the host does.
 ///
 /// # Errors
-/// [`Error::Cancelled`] where the call was stopped.
+/// [`Error::Cancelled`] where the call was stopped, and those of `follow`.
 pub fn paths(
     params: &Params,
     windows: &[u32],
     previous: &[u32],
     limits: &MoveLimits,
     attempt: &Attempt<'_>,
+    follow: Option<&Follow<'_>>,
 ) -> Result<Vec<Path>, Error> {
     let small = params.node_gpus * params.nodes <= SMALL_GPUS;
     let patience = if small { SMALL_PATIENCE } else { PATIENCE };
     // The limit of all layers together is shared out once all are searched.
     let most = most_of_layer(params, limits);
     let best = |path: &Path| path.row(path.best(most));
-    let work = |layer: Layer<'_>, search: &mut Search| layer.path(limits, patience, search);
-    each_layer(params, windows, previous, attempt, work, best)
+    let call = Call { params, windows, previous, attempt };
+    call.paths(limits, patience, follow, &best)
 }
 
 /// `rows` of all layers, `[layers][slots]`, as the objective of plans over time has them best: moves cost nothing.
 ///
 /// # Errors
-/// [`Error::Cancelled`] where the call was stopped.
+/// [`Error::Cancelled`] where the call was stopped, and those of `follow`.
 pub fn polish(
     params: &Params,
     windows: &[u32],
     rows: &[u32],
     attempt: &Attempt<'_>,
+    follow: Option<&Follow<'_>>,
 ) -> Result<Vec<u32>, Error> {
-    let limits = unlimited();
-    let work = |layer: Layer<'_>, search: &mut Search| {
-        let path = layer.path(&limits, COLD_PATIENCE, search);
-        path.row(path.states.len() - 1)
-    };
-    Ok(each_layer(params, windows, rows, attempt, work, Vec::clone)?.concat())
+    let last = |path: &Path| path.row(path.states.len() - 1);
+    let call = Call { params, windows, previous: rows, attempt };
+    let paths = call.paths(&unlimited(), COLD_PATIENCE, follow, &last)?;
+    Ok(paths.iter().flat_map(last).collect())
 }
 
 /// For plans that do not run yet: moves cost nothing.
@@ -121,7 +124,8 @@ pub fn connect(
         let mut joined = better.filter(|row| peak(row) <= most && self::parts(params, row) < parts);
         joined.next().unwrap_or_else(|| layer.previous.to_vec())
     };
-    Ok(each_layer(params, windows, rows, attempt, work, Vec::clone)?.concat())
+    let call = Call { params, windows, previous: rows, attempt };
+    Ok(call.each_layer(work, Some(&Vec::clone))?.concat())
 }
 
 /// How many parts the GPUs of a layer fall into that no replicas of one expert link.
@@ -142,30 +146,77 @@ fn parts(params: &Params, row: &[u32]) -> usize {
     parts
 }
 
-/// What `work` makes of every layer. Whoever watches is told of each, as the `row` that it has come to.
-fn each_layer<T: Send>(
-    params: &Params,
-    windows: &[u32],
-    previous: &[u32],
-    attempt: &Attempt<'_>,
-    work: impl Fn(Layer<'_>, &mut Search) -> T + Sync,
-    row: impl Fn(&T) -> Vec<u32> + Sync,
-) -> Result<Vec<T>, Error> {
-    let experts = params.experts as usize;
-    let slots = (params.node_slots * params.nodes) as usize;
-    let layers = threads::each(params.layers as usize, |at, search: &mut Search| {
-        attempt.go_on()?;
-        let window = |window: &[u32]| even(&window[at * experts..(at + 1) * experts], params.windows);
-        let rows: Vec<Vec<u32>> =
-            windows.chunks_exact(params.layers as usize * experts).map(window).collect();
-        let previous = &previous[at * slots..(at + 1) * slots];
-        let made = work(Layer { params, rows: rows.iter().map(|row| &row[..]).collect(), previous }, search);
-        // A row is made where somebody listens.
-        let row = std::iter::once_with(|| row(&made));
-        attempt.finish_as(at, row.flat_map(|row| to_map(&row).collect::<Vec<_>>()));
-        Ok(made)
-    });
-    layers.into_iter().collect()
+/// All layers, and what is done with them.
+#[derive(Clone, Copy)]
+struct Call<'a> {
+    params: &'a Params,
+    windows: &'a [u32],
+    previous: &'a [u32],
+    attempt: &'a Attempt<'a>,
+}
+
+/// A row that something has come to.
+type RowOf<'a, T> = &'a (dyn Fn(&T) -> Vec<u32> + Sync);
+
+impl Call<'_> {
+    /// The paths of all layers, told of as the `row` of each.
+    fn paths(
+        self,
+        limits: &MoveLimits,
+        patience: u32,
+        follow: Option<&Follow<'_>>,
+        row: RowOf<'_, Path>,
+    ) -> Result<Vec<Path>, Error> {
+        let Some(follow) = follow else {
+            let work = |layer: Layer<'_>, search: &mut Search| layer.path(limits, patience, search);
+            return self.each_layer(work, Some(row));
+        };
+        let searches = self.each_layer(|layer, _| layer.searches(limits, patience), None)?;
+        let slots = (self.params.node_slots * self.params.nodes) as usize;
+        let layers = self.previous.chunks_exact(slots).zip(&searches);
+        let layer = |previous| Layer { params: self.params, rows: Vec::new(), previous };
+        let tasks: Vec<Task<'_>> =
+            layers.flat_map(|(previous, searches)| layer(previous).tasks(searches)).collect();
+        let mut trails = follow(&tasks)?.into_iter();
+        let mut path = |(at, searches): (usize, Searches)| {
+            let count = searches.starts.len();
+            let path = searches.path(trails.by_ref().take(count).collect());
+            self.tell(at, &path, row);
+            path
+        };
+        Ok(searches.into_iter().enumerate().map(&mut path).collect())
+    }
+
+    /// What `work` makes of every layer, told of as the `row` of each.
+    fn each_layer<T: Send>(
+        self,
+        work: impl Fn(Layer<'_>, &mut Search) -> T + Sync,
+        row: Option<RowOf<'_, T>>,
+    ) -> Result<Vec<T>, Error> {
+        let Self { params, windows, previous, attempt } = self;
+        let experts = params.experts as usize;
+        let slots = (params.node_slots * params.nodes) as usize;
+        let layers = threads::each(params.layers as usize, |at, search: &mut Search| {
+            attempt.go_on()?;
+            let window = |window: &[u32]| even(&window[at * experts..(at + 1) * experts], params.windows);
+            let rows: Vec<Vec<u32>> =
+                windows.chunks_exact(params.layers as usize * experts).map(window).collect();
+            let previous = &previous[at * slots..(at + 1) * slots];
+            let made =
+                work(Layer { params, rows: rows.iter().map(|row| &row[..]).collect(), previous }, search);
+            if let Some(row) = row {
+                self.tell(at, &made, row);
+            }
+            Ok(made)
+        });
+        layers.into_iter().collect()
+    }
+
+    /// Tells whoever watches of a layer. A row is made where somebody listens.
+    fn tell<T>(self, at: usize, made: &T, row: RowOf<'_, T>) {
+        let row = std::iter::once_with(|| row(made));
+        self.attempt.finish_as(at, row.flat_map(|row| to_map(&row).collect::<Vec<_>>()));
+    }
 }
 
 /// A window's loads of a layer, so scaled that all layers have the same sum: several windows are so already.
@@ -185,8 +236,16 @@ struct Layer<'a> {
     previous: &'a [u32],
 }
 
-impl Layer<'_> {
-    fn path(&self, limits: &MoveLimits, patience: u32, search: &mut Search) -> Path {
+/// What is searched in a layer.
+struct Searches {
+    objective: Objective,
+    /// The mended row, and where two groups had better change places the row after that.
+    starts: Vec<Vec<u32>>,
+    patience: u32,
+}
+
+impl<'a> Layer<'a> {
+    fn searches(&self, limits: &MoveLimits, patience: u32) -> Searches {
         let Self { params, previous, .. } = *self;
         let gpus = (params.node_gpus * params.nodes) as usize;
         let objective = Objective::new(&self.rows, gpus, previous.len(), limits.min_gain_ppm);
@@ -196,24 +255,39 @@ impl Layer<'_> {
         let stays = limits.is_balanced(objective.mean as u32, peaks(params, &self.rows, &start));
         // A layer that is left alone has the start as its only state.
         let patience = if stays { 0 } else { patience };
-        let mut run = |start: &[u32]| {
-            let objective = &objective;
-            Task { params, objective, previous, start, patience, search: &mut *search }.run()
-        };
-        let trail = run(&start);
+        let may_exchange = objective.mean > 0 && !stays;
+        let exchanged = if may_exchange { groups::exchange(params, &objective, &start) } else { None };
+        Searches { objective, starts: std::iter::once(start).chain(exchanged).collect(), patience }
+    }
+
+    /// The trajectories to follow.
+    fn tasks<'b>(&self, searches: &'b Searches) -> impl Iterator<Item = Task<'b>> + use<'a, 'b>
+    where
+        'a: 'b,
+    {
+        let Self { params, previous, .. } = *self;
+        let Searches { objective, starts, patience } = searches;
+        starts.iter().map(move |start| Task { params, objective, previous, start, patience: *patience })
+    }
+
+    fn path(&self, limits: &MoveLimits, patience: u32, search: &mut Search) -> Path {
+        let searches = self.searches(limits, patience);
+        let trails = self.tasks(&searches).map(|task| task.run(search)).collect();
+        searches.path(trails)
+    }
+}
+
+impl Searches {
+    /// The path that the trails of all starts make.
+    fn path(self, trails: Vec<Trail>) -> Path {
+        let mut trails = self.starts.into_iter().zip(trails);
+        let (start, trail) = trails.next().unwrap_or_default();
         let mut states = trail.states.clone();
-        let mut exchanged = None;
-        if objective.mean > 0
-            && !stays
-            && let Some(row) = groups::exchange(params, &objective, &start)
-        {
-            let trail = run(&row);
-            let last = trail.states[trail.states.len() - 1];
-            if last.priced < states[states.len() - 1].priced {
-                states.push(last);
-                exchanged = Some((row, trail));
-            }
-        }
+        let ends = |states: &[State]| states.last().copied();
+        let exchanged = trails.next().filter(|(_, trail)| {
+            ends(&trail.states).zip(ends(&states)).is_some_and(|(new, old)| new.priced < old.priced)
+        });
+        states.extend(exchanged.iter().filter_map(|(_, trail)| ends(&trail.states)));
         Path { start, trail, exchanged, states }
     }
 }
