@@ -12,8 +12,9 @@
 // lane 0, which leads, writes it. A dispatch runs `params.end` iterations, and the next one goes on from the control
 // block: where dispatches are cut changes nothing.
 
-// Windows of the loads.
-override WINDOWS: u32 = 1u;
+// Windows in fours; beyond the last one all loads are 0. (Not the windows themselves: their number grows while a process
+// is young, and each would cost a compilation.)
+override QUADS: u32 = 1u;
 
 const MOST_WINDOWS: u32 = 16u;
 
@@ -117,7 +118,7 @@ fn lay_slots() {
 
 // Returns the squares of all GPUs.
 fn lay_gpus() -> u32 {
-    for (var item = lane; item < WINDOWS * params.gpus; item += TEAM) {
+    for (var item = lane; item < 4u * QUADS * params.gpus; item += TEAM) {
         let window = item / params.gpus;
         let gpu = item % params.gpus;
         var load = 0u;
@@ -202,7 +203,7 @@ fn suspend(next: u32) {
 
 // Finds the heaviest GPUs of each window, ties to the lower GPU.
 fn look() {
-    for (var window = lane; window < WINDOWS; window += TEAM) {
+    for (var window = lane; window < 4u * QUADS; window += TEAM) {
         var first = vec2<i32>(-1, -1);
         var second = first;
         var third = first;
@@ -229,12 +230,12 @@ fn look() {
 // by the one before.
 fn decide(done: u32, counted: bool) -> u32 {
     value = all_squares;
-    for (var window = 0u; window < WINDOWS; window += 1u) {
+    for (var window = 0u; window < 4u * QUADS; window += 1u) {
         value += max(top_load[3u * window], floor_of(window));
     }
     let is_first = states == 0u;
     if is_first || counted {
-        work += 4u * WINDOWS * params.node_lanes * (params.gpus / params.node_gpus);
+        work += 4u * params.windows * params.node_lanes * (params.gpus / params.node_gpus);
         let priced = value + price_now();
         if is_first || priced < best - i32(task_word(TASK_GAP)) {
             best = priced;
@@ -279,7 +280,7 @@ fn propose() {
     var own = NO_RANK;
     for (var gpu = lane; gpu < params.gpus; gpu += TEAM) {
         var score = squares_of(gpu);
-        for (var window = 0u; window < WINDOWS; window += 1u) {
+        for (var window = 0u; window < 4u * QUADS; window += 1u) {
             let lead = top_load[3u * window] - max(top_load[3u * window + 1u], 0);
             score += select(0, lead, top_gpu[3u * window] == gpu);
         }

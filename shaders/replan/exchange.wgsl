@@ -23,7 +23,7 @@ var<private> heavy_loads: Quads;
 
 fn find_exchange(key: u32) {
     let offered = params.exchange_slots;
-    work += offered * params.slots_per_gpu * params.node_lanes * WINDOWS;
+    work += offered * params.slots_per_gpu * params.node_lanes * params.windows;
     lay_rest();
     let drawn = below(draw(key, DRAW_OFFERS + iteration), params.slots_per_gpu);
     let first = select(drawn, 0u, offered == params.slots_per_gpu);
@@ -46,7 +46,7 @@ fn find_exchange(key: u32) {
 
 // For each window, the heaviest GPUs but the proposing one.
 fn lay_rest() {
-    for (var window = lane; window < WINDOWS; window += TEAM) {
+    for (var window = lane; window < 4u * QUADS; window += TEAM) {
         let is_first = top_gpu[3u * window] == heavy;
         let is_second = top_gpu[3u * window + 1u] == heavy;
         let first = 3u * window + select(0u, 1u, is_first);
@@ -62,31 +62,25 @@ fn lay_rest() {
 fn rest_without(gpu: u32) -> Quads {
     var quads = Quads();
     quads.a = rest_four(gpu, 0u);
-    if WINDOWS > 4u {
+    if QUADS > 1u {
         quads.b = rest_four(gpu, 4u);
     }
-    if WINDOWS > 8u {
+    if QUADS > 2u {
         quads.c = rest_four(gpu, 8u);
     }
-    if WINDOWS > 12u {
+    if QUADS > 3u {
         quads.d = rest_four(gpu, 12u);
     }
     return quads;
 }
 
 fn rest_four(gpu: u32, first: u32) -> vec4<i32> {
-    var four = vec4<i32>();
-    four.x = rest_of(gpu, first);
-    if first + 1u < WINDOWS {
-        four.y = rest_of(gpu, first + 1u);
-    }
-    if first + 2u < WINDOWS {
-        four.z = rest_of(gpu, first + 2u);
-    }
-    if first + 3u < WINDOWS {
-        four.w = rest_of(gpu, first + 3u);
-    }
-    return four;
+    return vec4<i32>(
+        rest_of(gpu, first),
+        rest_of(gpu, first + 1u),
+        rest_of(gpu, first + 2u),
+        rest_of(gpu, first + 3u),
+    );
 }
 
 fn rest_of(gpu: u32, window: u32) -> i32 {
@@ -150,13 +144,13 @@ fn weigh_exchanges(slot: u32, node_gpu: u32, count: u32) {
 // The heaviest GPUs and the squares after an exchange, all windows together.
 fn exchanged(own: u32, here: Quads, there: Quads, rest: Quads) -> i32 {
     var sum = exchanged_four(given[4u * own], here.a, there.a, rest.a, scale_a);
-    if WINDOWS > 4u {
+    if QUADS > 1u {
         sum += exchanged_four(given[4u * own + 1u], here.b, there.b, rest.b, scale_b);
     }
-    if WINDOWS > 8u {
+    if QUADS > 2u {
         sum += exchanged_four(given[4u * own + 2u], here.c, there.c, rest.c, scale_c);
     }
-    if WINDOWS > 12u {
+    if QUADS > 3u {
         sum += exchanged_four(given[4u * own + 3u], here.d, there.d, rest.d, scale_d);
     }
     return sum_of_four(sum);

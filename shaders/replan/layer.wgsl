@@ -1,8 +1,9 @@
 // A task, and the layer that its candidate is: what lies where, loads of all windows in quads of four, and squares.
 //
-// Arrays are `[slot][window][gpu]`, where a slot is a number on its GPU and a GPU one of the layer.
+// Arrays are `[slot][window][gpu]`, of whole quads of windows, where a slot is a number on its GPU and a GPU one of the
+// layer.
 
-// The sixteen windows at most, zeros beyond the last.
+// Sixteen windows at most, zeros beyond the last.
 struct Quads {
     a: vec4<i32>,
     b: vec4<i32>,
@@ -32,13 +33,13 @@ fn take_task() {
     my_trail = me * params.trail_words;
     price = i32(task_word(TASK_PRICE));
     scale_a = scale_of(0u);
-    if WINDOWS > 4u {
+    if QUADS > 1u {
         scale_b = scale_of(4u);
     }
-    if WINDOWS > 8u {
+    if QUADS > 2u {
         scale_c = scale_of(8u);
     }
-    if WINDOWS > 12u {
+    if QUADS > 3u {
         scale_d = scale_of(12u);
     }
 }
@@ -52,7 +53,7 @@ fn task_four(at: u32) -> vec4<u32> {
 }
 
 fn scale_of(first: u32) -> Scale {
-    let row = 4u * params.quads;
+    let row = 4u * QUADS;
     let at = params.at_squares_of + first;
     let shift = task_four(at + 2u * row);
     let mean = vec4<i32>(task_four(at));
@@ -61,7 +62,7 @@ fn scale_of(first: u32) -> Scale {
 
 // What the heaviest GPU of a window cannot go below.
 fn floor_of(window: u32) -> i32 {
-    return i32(task_word(params.at_squares_of + 12u * params.quads + window));
+    return i32(task_word(params.at_squares_of + 12u * QUADS + window));
 }
 
 fn set_trail(at: u32, word: u32) {
@@ -87,7 +88,7 @@ fn tabu_of(slot: u32, gpu: u32) -> u32 {
 
 // Where the loads of a slot begin, and those of a GPU; from window to window it is `params.gpus` words.
 fn load_at(slot: u32, gpu: u32) -> u32 {
-    return word_at(params.at_load, slot * WINDOWS * params.gpus + gpu);
+    return word_at(params.at_load, slot * 4u * QUADS * params.gpus + gpu);
 }
 
 fn gpu_at(gpu: u32) -> u32 {
@@ -135,57 +136,49 @@ fn price_now() -> i32 {
 fn quads_at(at: u32) -> Quads {
     var quads = Quads();
     quads.a = four_at(at, 0u);
-    if WINDOWS > 4u {
+    if QUADS > 1u {
         quads.b = four_at(at, 4u);
     }
-    if WINDOWS > 8u {
+    if QUADS > 2u {
         quads.c = four_at(at, 8u);
     }
-    if WINDOWS > 12u {
+    if QUADS > 3u {
         quads.d = four_at(at, 12u);
     }
     return quads;
 }
 
 fn four_at(at: u32, first: u32) -> vec4<i32> {
-    var four = vec4<i32>();
-    four.x = i32(arena[at + first * params.gpus]);
-    if first + 1u < WINDOWS {
-        four.y = i32(arena[at + (first + 1u) * params.gpus]);
-    }
-    if first + 2u < WINDOWS {
-        four.z = i32(arena[at + (first + 2u) * params.gpus]);
-    }
-    if first + 3u < WINDOWS {
-        four.w = i32(arena[at + (first + 3u) * params.gpus]);
-    }
-    return four;
+    let from_1 = at + first * params.gpus;
+    let from_3 = from_1 + 2u * params.gpus;
+    return vec4<i32>(
+        i32(arena[from_1]),
+        i32(arena[from_1 + params.gpus]),
+        i32(arena[from_3]),
+        i32(arena[from_3 + params.gpus]),
+    );
 }
 
 fn set_quads(at: u32, quads: Quads) {
     set_four(at, 0u, quads.a);
-    if WINDOWS > 4u {
+    if QUADS > 1u {
         set_four(at, 4u, quads.b);
     }
-    if WINDOWS > 8u {
+    if QUADS > 2u {
         set_four(at, 8u, quads.c);
     }
-    if WINDOWS > 12u {
+    if QUADS > 3u {
         set_four(at, 12u, quads.d);
     }
 }
 
 fn set_four(at: u32, first: u32, four: vec4<i32>) {
-    arena[at + first * params.gpus] = u32(four.x);
-    if first + 1u < WINDOWS {
-        arena[at + (first + 1u) * params.gpus] = u32(four.y);
-    }
-    if first + 2u < WINDOWS {
-        arena[at + (first + 2u) * params.gpus] = u32(four.z);
-    }
-    if first + 3u < WINDOWS {
-        arena[at + (first + 3u) * params.gpus] = u32(four.w);
-    }
+    let from_1 = at + first * params.gpus;
+    let from_3 = from_1 + 2u * params.gpus;
+    arena[from_1] = u32(four.x);
+    arena[from_1 + params.gpus] = u32(four.y);
+    arena[from_3] = u32(four.z);
+    arena[from_3 + params.gpus] = u32(four.w);
 }
 
 // The loads of a replica of an expert, by its count or by another.
@@ -198,16 +191,16 @@ fn replica_load(expert: u32) -> Quads {
 
 fn shared_load(expert: u32, count: u32) -> Quads {
     let divisor = vec4<i32>(i32(max(count, 1u)));
-    let at = params.at_weights + 4u * params.quads * expert;
+    let at = params.at_weights + 4u * QUADS * expert;
     var quads = Quads();
     quads.a = vec4<i32>(task_four(at)) / divisor;
-    if WINDOWS > 4u {
+    if QUADS > 1u {
         quads.b = vec4<i32>(task_four(at + 4u)) / divisor;
     }
-    if WINDOWS > 8u {
+    if QUADS > 2u {
         quads.c = vec4<i32>(task_four(at + 8u)) / divisor;
     }
-    if WINDOWS > 12u {
+    if QUADS > 3u {
         quads.d = vec4<i32>(task_four(at + 12u)) / divisor;
     }
     return quads;
@@ -231,13 +224,13 @@ fn sum_of_four(x: vec4<i32>) -> i32 {
 
 fn total(x: Quads) -> i32 {
     var sum = sum_of_four(x.a);
-    if WINDOWS > 4u {
+    if QUADS > 1u {
         sum += sum_of_four(x.b);
     }
-    if WINDOWS > 8u {
+    if QUADS > 2u {
         sum += sum_of_four(x.c);
     }
-    if WINDOWS > 12u {
+    if QUADS > 3u {
         sum += sum_of_four(x.d);
     }
     return sum;
@@ -255,13 +248,13 @@ fn square(load: vec4<i32>, scale: Scale) -> vec4<i32> {
 // Of all windows together.
 fn square_sum(load: Quads) -> i32 {
     var sum = square(load.a, scale_a);
-    if WINDOWS > 4u {
+    if QUADS > 1u {
         sum += square(load.b, scale_b);
     }
-    if WINDOWS > 8u {
+    if QUADS > 2u {
         sum += square(load.c, scale_c);
     }
-    if WINDOWS > 12u {
+    if QUADS > 3u {
         sum += square(load.d, scale_d);
     }
     return sum_of_four(sum);

@@ -29,7 +29,7 @@ fn make_move(key: u32) {
 fn make_exchange(word: u32, x: vec2<u32>, y: vec2<u32>) {
     let expert = told(expert_in(x.x, x.y));
     let other = told(expert_in(y.x, y.y));
-    for (var window = lane; window < WINDOWS; window += TEAM) {
+    for (var window = lane; window < 4u * QUADS; window += TEAM) {
         let here = load_at(x.x, x.y) + window * params.gpus;
         let there = load_at(y.x, y.y) + window * params.gpus;
         let load = arena[here];

@@ -15,19 +15,17 @@ fn find_transfer() {
     let slot = heaviest_slot();
     gainer = expert_in(slot, heavy);
     if told(select(0u, 1u, may_gain())) == 1u {
-        work += params.slots_per_gpu * params.node_lanes * WINDOWS;
+        work += params.slots_per_gpu * params.node_lanes * params.windows;
         let shrunk = lay_after();
-        // The first of the lanes reads what others have laid.
-        storageBarrier();
         share = Quads();
         share.a = share_four(0u);
-        if WINDOWS > 4u {
+        if QUADS > 1u {
             share.b = share_four(4u);
         }
-        if WINDOWS > 8u {
+        if QUADS > 2u {
             share.c = share_four(8u);
         }
-        if WINDOWS > 12u {
+        if QUADS > 3u {
             share.d = share_four(12u);
         }
         left = all_squares + i32(shrunk) + price_now();
@@ -61,8 +59,8 @@ fn may_gain() -> bool {
 // Lays out the loads of GPUs once the replicas of the expert share with one more, and the heaviest of them; returns by how
 // much the squares change.
 fn lay_after() -> u32 {
-    for (var window = lane; window < WINDOWS; window += TEAM) {
-        let weight = i32(task_word(params.at_weights + 4u * params.quads * gainer + window));
+    for (var window = lane; window < 4u * QUADS; window += TEAM) {
+        let weight = i32(task_word(params.at_weights + 4u * QUADS * gainer + window));
         let count = i32(count_of(gainer));
         let less = weight / max(count, 1) - weight / max(count + 1, 1);
         var first = vec2<i32>(-1, -1);
@@ -92,18 +90,7 @@ fn lay_after() -> u32 {
 }
 
 fn share_four(first: u32) -> vec4<i32> {
-    var four = vec4<i32>();
-    four.x = share_of[first];
-    if first + 1u < WINDOWS {
-        four.y = share_of[first + 1u];
-    }
-    if first + 2u < WINDOWS {
-        four.z = share_of[first + 2u];
-    }
-    if first + 3u < WINDOWS {
-        four.w = share_of[first + 3u];
-    }
-    return four;
+    return vec4<i32>(share_of[first], share_of[first + 1u], share_of[first + 2u], share_of[first + 3u]);
 }
 
 fn weigh_transfer(slot: u32, node_gpu: u32) {

@@ -19,7 +19,7 @@ impl Layout {
         base.exchange_slots = offered(&base);
         // A candidate is a whole layer.
         (base.nodes, base.start_count, base.candidates) = (1, 1, tasks);
-        let (gpus, experts, windows) = (wide(gpus), wide(params.experts), wide(params.windows));
+        let (gpus, experts) = (wide(gpus), wide(params.experts));
         let (slots, quads) = (gpus * wide(params.slots_per_gpu), 4 * wide(params.quads()));
 
         let mut task = Parts(wide(words::task::WORDS));
@@ -36,7 +36,7 @@ impl Layout {
         base.at_changes = trail.take(wide(extent) * 4);
         base.trail_words = trail.take(0);
 
-        let words = candidate(&mut base, wide(params.node_gpus), (slots, experts, windows));
+        let words = candidate(&mut base, wide(params.node_gpus), (slots, experts, quads));
         let tasks = wide(tasks);
         Self {
             base,
@@ -126,7 +126,7 @@ fn floors(task: &Task<'_>, counts: &[u32]) -> Vec<u32> {
     floors
 }
 
-/// Lays out a candidate in the arena; returns its words.
+/// Lays out a candidate in the arena, with whole quads of windows; returns its words.
 fn candidate(base: &mut GpuParams, node_gpus: u64, (slots, experts, windows): (u64, u64, u64)) -> u64 {
     let gpus = u64::from(base.gpus);
     let set = gpus.div_ceil(32);

@@ -224,7 +224,7 @@ gpu_params! {
     at_held,
     /// In a candidate: those that held it in the plan that runs.
     at_home,
-    /// In a candidate: loads of GPUs while transfers are weighed, `[windows][gpus]`.
+    /// In a candidate: loads of GPUs while transfers are weighed, `[4 * quads][gpus]`.
     at_after,
 }
 

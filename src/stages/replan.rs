@@ -25,9 +25,9 @@ pub const STAGE: Stage = Stage {
     ],
     entries: &[PLACE.entry, FOLLOW.entry],
     overrides: &[Override {
-        name: "WINDOWS",
+        name: "QUADS",
         read_by: &[PLACE.entry, FOLLOW.entry],
-        of: |params| params.windows,
+        of: |params| params.quads,
     }],
     teams: true,
 };
@@ -71,7 +71,7 @@ fn trips_of_start(base: &GpuParams) -> u64 {
     let (gpus, slots) = (u64::from(base.gpus), u64::from(base.slots_per_gpu));
     let set = gpus.div_ceil(32);
     let sets = shared(u64::from(base.experts) * set) + shared(set) * (34 + 32 * slots);
-    let loads = shared(gpus * u64::from(base.windows)) * (slots + 1);
+    let loads = shared(gpus * 4 * u64::from(base.quads)) * (slots + 1);
     sets + shared(u64::from(base.experts)) + shared(gpus * slots) + loads + 3 * shared(gpus) + reports()
 }
 
@@ -79,15 +79,15 @@ fn trips_of_start(base: &GpuParams) -> u64 {
 fn trips(base: &GpuParams) -> u64 {
     let wide = u64::from;
     let (gpus, slots, node_gpus) = (wide(base.gpus), wide(base.slots_per_gpu), wide(base.node_gpus));
-    let (offered, windows) = (wide(base.exchange_slots), wide(base.windows));
+    let (offered, windows) = (wide(base.exchange_slots), 4 * wide(base.quads));
     let look = shared(windows) * (gpus + 2) + 2 * windows;
     let propose = shared(gpus) * (windows + 1) + reports();
     let chunks = offered.div_ceil(32);
     let marks = shared(node_gpus) * (offered + 2 * chunks) + shared(offered);
     let exchanges = shared(slots * node_gpus) * (offered + 2 * chunks) + reports();
-    // Each replica that shares what a slot loses, and each word of the set of them.
+    // Each replica that shares what a slot loses, of the slots of all lanes, and each word of the sets of them.
     let set = node_gpus.div_ceil(32) + 1;
-    let sharing = node_gpus.min(wide(base.max_count)) + 2 * set;
+    let sharing = node_gpus.min(wide(LEAST_TEAM) * wide(base.max_count)) + 2 * set;
     let laid = shared(slots) + shared(windows) * (gpus + 2) + shared(node_gpus);
     let transfers = laid + shared(slots * node_gpus) * (sharing + 1) + 3 * reports();
     let make = 2 * slots + shared(node_gpus) * (slots + 1) + 2 * shared(slots) * (slots + 2) + 3 * reports();
