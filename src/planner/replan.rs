@@ -166,7 +166,8 @@ impl Planner {
                     }
                     let attempt = attempt();
                     let follow = |tasks: &[Task<'_>]| {
-                        let follow = async |gpu: &Gpu| gpu::replan::follow(gpu, params, tasks, &attempt).await;
+                        let follow =
+                            async |gpu: &Gpu| gpu::replan::follow(gpu, params, tasks, &attempt).await;
                         crate::edge::now(keeper.with(follow))
                     };
                     self.on_threads(|| work(Some(&follow), &attempt)).map(Some)

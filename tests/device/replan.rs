@@ -49,7 +49,8 @@ fn call(seed: u64) -> Call {
         };
         let limits =
             MoveLimits { min_gain_ppm: [0, 10_000, 300_000][random.below(3)], ..MoveLimits::default() };
-        let loads = Loads::from_windows(&windows, &vec![1.0; windows.len()]).expect("windows are alike in shape");
+        let loads =
+            Loads::from_windows(&windows, &vec![1.0; windows.len()]).expect("windows are alike in shape");
         if Params::new(&loads, &cluster, &options).is_ok() {
             let previous = map(&mut random, layers, experts, all);
             return Call { seed, loads, cluster, options, previous, limits, cold: true };
@@ -100,8 +101,7 @@ fn compare(call: &Call, device: impl Fn(&Params, &[Task<'_>]) -> Vec<Trail> + Sy
     let attempt = watch.attempt(loads, cluster, options);
     let seen = std::sync::Mutex::new(Seen::default());
     let follow = |tasks: &[Task<'_>]| {
-        let expected: Vec<Trail> =
-            tasks.iter().map(|task| task.run(&mut Trajectories::default())).collect();
+        let expected: Vec<Trail> = tasks.iter().map(|task| task.run(&mut Trajectories::default())).collect();
         let found = device(&params, tasks);
         assert_eq!(found.len(), expected.len());
         for (at, (found, expected)) in found.iter().zip(&expected).enumerate() {
@@ -134,19 +134,19 @@ fn by_device(gpu: &Gpu, call: &Call) -> Seen {
 fn trails_equal_the_hosts() {
     let Some(gpu) = planner().and_then(Planner::gpu) else { return };
     let mut seen = Seen::default();
-    for seed in 0..cases(160) {
+    for seed in 0..cases(80) {
         let one = by_device(gpu, &call(9000 + seed));
         seen = Seen { states: seen.states + one.states, changes: seen.changes + one.changes };
     }
     // Most of them go somewhere.
-    assert!(seen.states > 1000 / if is_short() { 8 } else { 1 }, "{}", seen.states);
+    assert!(seen.states > 500 / if is_short() { 8 } else { 1 }, "{}", seen.states);
     assert!(seen.changes > seen.states);
 }
 
 #[test]
 fn workgroups_for_gpus_find_the_same_trails() {
     let Some(gpu) = with_tuning(Tuning::GPU) else { return };
-    for seed in 0..cases(32) {
+    for seed in 0..cases(16) {
         by_device(&gpu, &call(9400 + seed));
     }
 }
@@ -169,14 +169,21 @@ fn trails_do_not_depend_on_the_length_of_dispatches() {
     }
 }
 
-/// Layers whose iterations make many trips, in sets of several words, and of more slots than are weighed at once.
+/// Layers whose iterations make many trips, with sets of several words, of more slots than are weighed at once, and of more
+/// than are offered.
 #[test]
 fn trails_of_large_layers_equal_the_hosts() {
     let Some(gpu) = planner().and_then(Planner::gpu) else { return };
     if is_short() {
         return;
     }
-    let shapes = [(256, 1, 1, 144, 288, 8), (96, 1, 1, 5, 500, 3), (384, 8, 8, 64, 448, 13), (1024, 1, 1, 256, 1536, 2)];
+    let shapes = [
+        (256, 1, 1, 144, 288, 8),
+        (96, 1, 1, 5, 500, 3),
+        (300, 1, 1, 6, 1200, 16),
+        (384, 8, 8, 64, 448, 13),
+        (1024, 1, 1, 256, 1536, 2),
+    ];
     for (seed, (experts, groups, nodes, gpus, replicas, windows)) in (9700..).zip(shapes) {
         let mut random = Random(seed);
         let mut window = || {
@@ -184,11 +191,13 @@ fn trails_of_large_layers_equal_the_hosts() {
             Loads::from_counts(1, experts, &counts).expect("the shape is valid")
         };
         let windows: Vec<Loads> = (0..windows).map(|_| window()).collect();
-        let loads = Loads::from_windows(&windows, &vec![1.0; windows.len()]).expect("windows are alike in shape");
+        let loads =
+            Loads::from_windows(&windows, &vec![1.0; windows.len()]).expect("windows are alike in shape");
         let cluster = Cluster::new(replicas, groups, nodes, gpus).expect("the numbers fit");
         let entries = (0..replicas).map(|slot| (slot % experts) as i32).collect();
         let previous = PreviousMap::new(replicas, entries).expect("the entries are valid");
-        let (options, limits) = (PlanOptions::default(), MoveLimits::default());
+        let options = PlanOptions::default();
+        let limits = MoveLimits { min_gain_ppm: 0, ..MoveLimits::default() };
         let seen = by_device(gpu, &Call { seed, loads, cluster, options, previous, limits, cold: false });
         assert!(seen.states > 1, "{experts} experts on {gpus} GPUs stay as they are");
     }
