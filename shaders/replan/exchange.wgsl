@@ -30,7 +30,7 @@ fn find_exchange(key: u32) {
     left = all_squares - squares_of(heavy) + price_now();
     heavy_loads = quads_at(gpu_at(heavy));
     mine = NO_RANK;
-    for (var chunk = 0u; chunk < dispatched.exchange_slots; chunk += AT_ONCE) {
+    for (var chunk = 0u; chunk < dispatched.exchange_slots; chunk += 32u) {
         let count = min(AT_ONCE, offered - chunk);
         lay_own(first + chunk, count);
         workgroupBarrier();

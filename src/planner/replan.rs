@@ -36,7 +36,7 @@ impl Planner {
     ///
     /// They depend on loads, cluster, previous map, options and limits alone. A device follows the search of each layer; the
     /// CPU backend does in a browser, where GPUs are to be hung together ([`PlanOptions::connected`]), and on a software
-    /// driver where a layer has thousands of GPUs.
+    /// driver where a node has hundreds of GPUs.
     ///
     /// # Errors
     /// [`Error::Invalid`] where loads, cluster and options break a rule together, or `previous` is of other layers or

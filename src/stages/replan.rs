@@ -61,9 +61,9 @@ fn iterations_per_dispatch(base: &GpuParams) -> u32 {
 }
 
 /// Whether software drivers run all loops to their end: of the start, and of one iteration with the look after it. They do
-/// not where a layer has some thousands of GPUs, or hundreds of slots each.
+/// not where a node has some hundreds of GPUs: about where their square, times the slots of one, passes half a million.
 pub fn fits(base: &GpuParams) -> bool {
-    trips_of_start(base).max(2 * trips(base)) < budget::LIMIT
+    trips_of_start(base).max(trips(base) + trips_of_look(base)) < budget::LIMIT
 }
 
 /// Loop trips of a lane that takes over a start.
@@ -80,7 +80,6 @@ fn trips(base: &GpuParams) -> u64 {
     let wide = u64::from;
     let (gpus, slots, node_gpus) = (wide(base.gpus), wide(base.slots_per_gpu), wide(base.node_gpus));
     let (offered, windows) = (wide(base.exchange_slots), 4 * wide(base.quads));
-    let look = shared(windows) * (gpus + 2) + 2 * windows;
     let propose = shared(gpus) * (windows + 1) + reports();
     let chunks = offered.div_ceil(32);
     let marks = shared(node_gpus) * (offered + 2 * chunks) + shared(offered);
@@ -91,7 +90,13 @@ fn trips(base: &GpuParams) -> u64 {
     let laid = shared(slots) + shared(windows) * (gpus + 2) + shared(node_gpus);
     let transfers = laid + shared(slots * node_gpus) * (sharing + 1) + 3 * reports();
     let make = 2 * slots + shared(node_gpus) * (slots + 1) + 2 * shared(slots) * (slots + 2) + 3 * reports();
-    look + propose + shared(windows) + marks + exchanges + transfers + make + 8
+    trips_of_look(base) + propose + shared(windows) + marks + exchanges + transfers + make + 8
+}
+
+/// Loop trips of a lane that looks at all GPUs, before an iteration or at the end of a dispatch.
+fn trips_of_look(base: &GpuParams) -> u64 {
+    let windows = 4 * u64::from(base.quads);
+    shared(windows) * (u64::from(base.gpus) + 2) + 2 * windows
 }
 
 /// Trips of a loop over this many items that the lanes share.
