@@ -4,14 +4,15 @@ use std::sync::OnceLock;
 
 use web_time::Instant;
 
+#[cfg(feature = "gpu")]
 use super::backend::Backend;
-#[cfg(all(feature = "gpu", not(target_family = "wasm")))]
+#[cfg(feature = "gpu")]
 use super::gpu;
 use super::{Fallback, Planner, checked, host};
 use crate::bound::BoundEffort;
 use crate::choice::DeviceInfo;
 use crate::cluster::Cluster;
-#[cfg(all(feature = "gpu", not(target_family = "wasm")))]
+#[cfg(feature = "gpu")]
 use crate::engine::gpu::Gpu;
 use crate::error::Error;
 use crate::loads::Loads;
@@ -20,7 +21,7 @@ use crate::options::PlanOptions;
 use crate::params::{FREE, Params, to_map};
 use crate::plan::{Plan, Stop};
 use crate::previous::PreviousMap;
-#[cfg(all(feature = "gpu", not(target_family = "wasm")))]
+#[cfg(feature = "gpu")]
 use crate::replan::search::Task;
 use crate::replan::{self, Chosen, Follow};
 use crate::watch::Attempt;
@@ -155,30 +156,7 @@ impl Planner {
         work: impl Fn(Option<&Follow<'_>>, &Attempt<'_>) -> Result<T, Error> + Send + Sync,
     ) -> Result<Followed<T>, Error> {
         let mut warnings = Vec::new();
-        let by_device = match &self.inner.backend {
-            // A page cannot wait here.
-            #[cfg(all(feature = "gpu", not(target_family = "wasm")))]
-            Backend::Device(keeper) => {
-                let by_device = || {
-                    let gpu = crate::edge::now(keeper.lend())?;
-                    if !gpu::replan::follows(&gpu, params) {
-                        return Ok(None);
-                    }
-                    let attempt = attempt();
-                    let follow = |tasks: &[Task<'_>]| {
-                        let follow =
-                            async |gpu: &Gpu| gpu::replan::follow(gpu, params, tasks, &attempt).await;
-                        crate::edge::now(keeper.with(follow))
-                    };
-                    self.on_threads(|| work(Some(&follow), &attempt)).map(Some)
-                };
-                by_device()
-            }
-            #[cfg(feature = "gpu")]
-            Backend::Refused(error) => Err(error.clone()),
-            _ => Ok(None),
-        };
-        match by_device {
+        match self.follow_on_device(params, &attempt, &work) {
             Ok(Some(made)) => return Ok(Followed { made, by: self.inner.info.clone(), warnings }),
             Err(error @ Error::Device { .. }) if self.fallback == Fallback::Cpu => {
                 warnings.push(format!("{error}; the CPU backend made the plan"));
@@ -189,6 +167,42 @@ impl Planner {
         let attempt = attempt();
         let made = self.on_threads(|| work(None, &attempt))?;
         Ok(Followed { made, by: DeviceInfo::cpu(), warnings })
+    }
+
+    /// [`Planner::follow`] with a device; `None` where there is none for it.
+    #[cfg(feature = "gpu")]
+    fn follow_on_device<'a, T: Send>(
+        &'a self,
+        params: &Params,
+        attempt: &impl Fn() -> Attempt<'a>,
+        work: &(impl Fn(Option<&Follow<'_>>, &Attempt<'_>) -> Result<T, Error> + Send + Sync),
+    ) -> Result<Option<T>, Error> {
+        let keeper = match &self.inner.backend {
+            // A page cannot wait here.
+            Backend::Device(keeper) if !cfg!(target_family = "wasm") => keeper,
+            Backend::Refused(error) => return Err(error.clone()),
+            _ => return Ok(None),
+        };
+        if !gpu::replan::follows(&*crate::edge::now(keeper.lend())?, params) {
+            return Ok(None);
+        }
+        let attempt = attempt();
+        let follow = |tasks: &[Task<'_>]| {
+            let follow = async |gpu: &Gpu| gpu::replan::follow(gpu, params, tasks, &attempt).await;
+            crate::edge::now(keeper.with(follow))
+        };
+        self.on_threads(|| work(Some(&follow), &attempt)).map(Some)
+    }
+
+    /// There is none.
+    #[cfg(not(feature = "gpu"))]
+    fn follow_on_device<'a, T>(
+        &'a self,
+        _: &Params,
+        _: &impl Fn() -> Attempt<'a>,
+        _: &impl Fn(Option<&Follow<'_>>, &Attempt<'_>) -> Result<T, Error>,
+    ) -> Result<Option<T>, Error> {
+        Ok(None)
     }
 }
 

@@ -151,6 +151,28 @@ fn workgroups_for_gpus_find_the_same_trails() {
     }
 }
 
+/// A device's plans say that they are its own; where GPUs are to be hung together the CPU backend makes them.
+#[test]
+fn plans_from_ones_that_run_equal_those_of_the_cpu_backend() {
+    let Some(planner) = planner() else { return };
+    let cpu = Planner::new(DeviceChoice::Cpu).expect("the CPU backend is always here");
+    for seed in 0..cases(24) {
+        let call = call(9500 + seed);
+        let options = PlanOptions { connected: seed % 4 == 0, ..call.options };
+        let replan = |planner: &Planner| {
+            let previous = call.previous.clone();
+            planner.replan(&call.loads, &call.cluster, previous, &options, &call.limits).expect("valid")
+        };
+        let (expected, found) = (replan(&cpu), replan(planner));
+        assert_eq!(found.plan().placement(), expected.plan().placement(), "seed {}", call.seed);
+        assert_eq!((found.moves(), found.layers()), (expected.moves(), expected.layers()));
+        assert_eq!(found.plan().warnings(), [] as [String; 0]);
+        let connected = Params::new(&call.loads, &call.cluster, &options).expect("valid").connected;
+        let by = if connected { &cpu } else { planner };
+        assert_eq!(found.plan().backend(), by.device().backend);
+    }
+}
+
 /// Where dispatches are cut changes nothing.
 #[test]
 fn trails_do_not_depend_on_the_length_of_dispatches() {
