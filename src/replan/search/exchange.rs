@@ -100,7 +100,7 @@ impl Search {
                         let bar = best.0.saturating_add(self.links.hope(2));
                         for lane in 0..ABREAST {
                             let value = value[lane].wrapping_add(take[lane]);
-                            if never[lane].max(closed[lane]) == NEVER || value > bar {
+                            if never[lane].max(closed[lane]) == NEVER || value >= bar {
                                 continue;
                             }
                             let g = low + block + lane;
