@@ -5,6 +5,7 @@ use crate::mirror::rng::NORMAL;
 use crate::options::GroupRule;
 use crate::params::{COUNT_NOISE, Params, SAMPLED_ASSIGNMENTS, SearchKind};
 
+mod replan;
 mod uniform;
 pub mod words;
 

@@ -189,6 +189,43 @@ gpu_params! {
     at_count_search,
     /// Words of a candidate.
     candidate_words,
+    // Of the trajectories of plans over time, whose candidates are whole layers: see `layout/replan.rs`.
+    /// GPUs of the layer.
+    gpus,
+    /// GPUs of a node, as the count of work has them: rounded up.
+    node_lanes,
+    /// The most iterations that there is memory for.
+    extent,
+    /// Words of a task, in `problem`.
+    task_words,
+    /// In a task: means of the windows, factors and shifts of their squares, and floors, `[4][4 * quads]`.
+    at_squares_of,
+    /// In a task: loads of the experts, `[experts][4 * quads]`.
+    at_weights,
+    /// In a task: replicas of each expert.
+    at_task_counts,
+    /// In a task: what each GPU received.
+    at_task_received,
+    /// In a task: what runs.
+    at_previous,
+    /// In a task: where the search starts.
+    at_begin,
+    /// Words of a trail, in `results`.
+    trail_words,
+    /// In a trail: its states, of `STATE_WORDS`.
+    at_states,
+    /// In a trail: its changes, a slot and what it holds.
+    at_changes,
+    /// In a candidate: squares of each GPU.
+    at_squares,
+    /// In a candidate: what each GPU received.
+    at_received,
+    /// In a candidate: the GPUs that hold each expert, `[experts]` sets of a bit a GPU.
+    at_held,
+    /// In a candidate: those that held it in the plan that runs.
+    at_home,
+    /// In a candidate: loads of GPUs while transfers are weighed, `[4 * quads][gpus]`.
+    at_after,
 }
 
 impl GpuParams {

@@ -118,6 +118,41 @@ record! {
     GREEDY,
 }
 
+record! {
+    /// What a trajectory of plans over time is given, in `problem`: after these words its parts, see `layout/replan.rs`.
+    task, "TASK":
+    /// What one moved slot costs.
+    PRICE,
+    /// By how much a state must be better than the best before it to be kept.
+    GAP,
+    /// Iterations without a new best after which it ends; 0 where nothing can move.
+    PATIENCE,
+}
+
+record! {
+    /// What a trajectory of plans over time has come to, in `results`: after these words its states and changes.
+    trail, "TRAIL":
+    /// States that are kept.
+    STATES,
+    /// Changes.
+    CHANGES,
+    /// 1: it came to its end.
+    DONE,
+}
+
+record! {
+    /// A state of a trail.
+    state, "STATE":
+    /// Slots that moved.
+    MOVED,
+    /// The sum over windows of the heaviest GPU.
+    PEAKS,
+    /// The objective without the price of moves.
+    VALUE,
+    /// Changes up to here.
+    CHANGES,
+}
+
 /// In the place of an assignment's number: the one that a layer's plan is for.
 pub const CHOSEN: u32 = u32::MAX;
 
@@ -139,8 +174,10 @@ pub fn wgsl() -> String {
         ("RULE_LPT_VARIANCE", GroupRule::LptVariance as u32),
         ("RULE_BEST_FIRST", GroupRule::BestFirst as u32),
     ];
-    let all = [node::NAMES, layer::NAMES, control::NAMES, build::NAMES, walk::NAMES]
+    let records = [node::NAMES, layer::NAMES, control::NAMES, build::NAMES, walk::NAMES];
+    let all = records
         .into_iter()
+        .chain([task::NAMES, trail::NAMES, state::NAMES])
         .flatten()
         .chain(&codes)
         .chain(&MOVES);

@@ -1,5 +1,7 @@
 //! The pipeline on a device: one recording, read back once.
 
+pub mod replan;
+
 use crate::engine::buffers::{Part, Work};
 use crate::engine::gpu::Gpu;
 use crate::engine::recording::Recording;

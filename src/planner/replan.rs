@@ -4,10 +4,16 @@ use std::sync::OnceLock;
 
 use web_time::Instant;
 
-use super::{Planner, checked, host};
+#[cfg(feature = "gpu")]
+use super::backend::Backend;
+#[cfg(feature = "gpu")]
+use super::gpu;
+use super::{Fallback, Planner, checked, host};
 use crate::bound::BoundEffort;
 use crate::choice::DeviceInfo;
 use crate::cluster::Cluster;
+#[cfg(feature = "gpu")]
+use crate::engine::gpu::Gpu;
 use crate::error::Error;
 use crate::foreign;
 use crate::loads::Loads;
@@ -16,7 +22,10 @@ use crate::options::PlanOptions;
 use crate::params::{FREE, Params, to_map};
 use crate::plan::{Plan, Stop};
 use crate::previous::PreviousMap;
-use crate::replan;
+#[cfg(feature = "gpu")]
+use crate::replan::search::Task;
+use crate::replan::{self, Follow};
+use crate::watch::Attempt;
 
 impl Planner {
     /// Plans from `previous`, the map that runs: the search starts there, and each moved slot must be worth its
@@ -31,7 +40,9 @@ impl Planner {
     /// GPU, without a replica, or with groups across nodes. What can stay stays. What must move to make it valid does,
     /// whatever the limits say, and is counted apart ([`Moves::repairs`]); [`Replan::lost`] names what no GPU holds.
     ///
-    /// The CPU backend makes these plans. They depend on loads, cluster, previous map, options and limits alone.
+    /// They depend on loads, cluster, previous map, options and limits alone. A device follows the search of each layer; the
+    /// CPU backend does in a browser, where GPUs are to be hung together ([`PlanOptions::connected`]), and on a software
+    /// driver where a node has hundreds of GPUs.
     ///
     /// # Errors
     /// [`Error::Invalid`] where loads, cluster and options break a rule together, or `previous` is of other layers or
@@ -61,15 +72,18 @@ impl Planner {
         refuse_unknown(&params, cluster, options)?;
         previous.check(loads)?;
         let rows = previous.rows(cluster);
-        let attempt = self.watch.attempt(loads, cluster, options);
-        attempt.go_on()?;
+        let attempt = || self.watch.attempt(loads, cluster, options);
+        attempt().go_on()?;
         let windows = loads.fixed_windows();
-        let (each, node_gpus) = (cluster.slots_per_gpu(), cluster.num_gpus() / cluster.num_nodes());
-        let chosen = self.on_threads(|| {
-            let paths = replan::paths(&params, windows, &rows, (limits, node_gpus), &attempt)?;
-            Ok::<_, Error>(replan::choose(&params, &paths, &rows, limits))
-        })?;
+        let node_gpus = cluster.num_gpus() / cluster.num_nodes();
+        let Followed { made: chosen, by: device, mut warnings } =
+            self.follow(&params, attempt, |follow, attempt| {
+                let limits = (limits, node_gpus);
+                let paths = replan::paths(&params, windows, &rows, limits, attempt, follow)?;
+                Ok(replan::choose(&params, &paths, &rows, limits.0))
+            })?;
         let heavier = replan::heavier(&params, windows, &rows, &chosen);
+        warnings.extend(heavier_than_before(&heavier, loads));
         let slots: Vec<u32> = chosen.iter().flat_map(|layer| &layer.row).copied().collect();
         let placement = checked(loads, cluster, options, to_map(&slots).collect())?;
         let moves = Moves {
@@ -78,7 +92,6 @@ impl Planner {
             repairs: chosen.iter().map(|layer| layer.repairs).sum(),
             slots: slots.len(),
         };
-        let device = DeviceInfo::cpu();
         let plan = Plan {
             placement,
             loads: loads.clone(),
@@ -89,7 +102,7 @@ impl Planner {
             device: device.name,
             backend: device.backend,
             elapsed: start.elapsed(),
-            warnings: heavier_than_before(&heavier, loads).into_iter().collect(),
+            warnings,
             effort: BoundEffort::default(),
             quality: OnceLock::new(),
         };
@@ -97,7 +110,7 @@ impl Planner {
         let layers = chosen.iter().zip(olds).map(|(layer, old)| LayerMoves {
             received: layer.moved,
             repairs: layer.repairs,
-            rounds: moves::rounds(each, node_gpus, old, &layer.row),
+            rounds: moves::rounds(cluster.slots_per_gpu(), node_gpus, old, &layer.row),
             gain: layer.gain(),
         });
         let layers = layers.collect();
@@ -121,8 +134,12 @@ impl Planner {
         let start = Instant::now();
         let windows = host::even_where_cold(&params, loads.fixed_windows());
         let rows = PreviousMap::from(plan.placement()).rows(cluster);
-        let attempt = self.watch.attempt(loads, cluster, options);
-        let rows = self.on_threads(|| replan::polish(&params, &windows, &rows, &attempt))?;
+        let attempt = || self.watch.attempt(loads, cluster, options);
+        let polish = |follow: Option<&Follow<'_>>, attempt: &Attempt<'_>| {
+            replan::polish(&params, &windows, &rows, attempt, follow)
+        };
+        let Followed { made: rows, warnings, .. } = self.follow(&params, attempt, polish)?;
+        plan.warnings.extend(warnings);
         let placement = checked(loads, cluster, options, to_map(&rows).collect())?;
         let slots = cluster.num_slots();
         let pairs =
@@ -136,6 +153,72 @@ impl Planner {
         plan.quality = OnceLock::new();
         plan.elapsed += start.elapsed();
         Ok(plan)
+    }
+}
+
+/// What was made of trajectories, and on which device they were followed.
+struct Followed<T> {
+    made: T,
+    by: DeviceInfo,
+    warnings: Vec<String>,
+}
+
+impl Planner {
+    /// Does some work on the planner's threads, whose trajectories its device follows where it can; else the host does.
+    fn follow<'a, T: Send>(
+        &'a self,
+        params: &Params,
+        attempt: impl Fn() -> Attempt<'a>,
+        work: impl Fn(Option<&Follow<'_>>, &Attempt<'_>) -> Result<T, Error> + Send + Sync,
+    ) -> Result<Followed<T>, Error> {
+        let mut warnings = Vec::new();
+        match self.follow_on_device(params, &attempt, &work) {
+            Ok(Some(made)) => return Ok(Followed { made, by: self.inner.info.clone(), warnings }),
+            Err(error @ Error::Device { .. }) if self.fallback == Fallback::Cpu => {
+                warnings.push(format!("{error}; the CPU backend made the plan"));
+            }
+            Err(error) => return Err(error),
+            Ok(None) => {}
+        }
+        let attempt = attempt();
+        let made = self.on_threads(|| work(None, &attempt))?;
+        Ok(Followed { made, by: DeviceInfo::cpu(), warnings })
+    }
+
+    /// [`Planner::follow`] with a device; `None` where there is none for it.
+    #[cfg(feature = "gpu")]
+    fn follow_on_device<'a, T: Send>(
+        &'a self,
+        params: &Params,
+        attempt: &impl Fn() -> Attempt<'a>,
+        work: &(impl Fn(Option<&Follow<'_>>, &Attempt<'_>) -> Result<T, Error> + Send + Sync),
+    ) -> Result<Option<T>, Error> {
+        let keeper = match &self.inner.backend {
+            // A page cannot wait here.
+            Backend::Device(keeper) if !cfg!(target_family = "wasm") => keeper,
+            Backend::Refused(error) => return Err(error.clone()),
+            _ => return Ok(None),
+        };
+        if !gpu::replan::follows(&*crate::edge::now(keeper.lend())?, params) {
+            return Ok(None);
+        }
+        let attempt = attempt();
+        let follow = |tasks: &[Task<'_>]| {
+            let follow = async |gpu: &Gpu| gpu::replan::follow(gpu, params, tasks, &attempt).await;
+            crate::edge::now(keeper.with(follow))
+        };
+        self.on_threads(|| work(Some(&follow), &attempt)).map(Some)
+    }
+
+    /// There is none.
+    #[cfg(not(feature = "gpu"))]
+    fn follow_on_device<'a, T>(
+        &'a self,
+        _: &Params,
+        _: &impl Fn() -> Attempt<'a>,
+        _: &impl Fn(Option<&Follow<'_>>, &Attempt<'_>) -> Result<T, Error>,
+    ) -> Result<Option<T>, Error> {
+        Ok(None)
     }
 }
 

@@ -8,7 +8,7 @@ mod groups;
 mod mend;
 mod objective;
 mod offered;
-mod search;
+pub mod search;
 
 use crate::error::Error;
 use crate::loads::FIXED_TOTAL;
@@ -16,9 +16,12 @@ use crate::moves::{self, MoveLimits};
 use crate::params::{FREE, Params, to_map};
 use crate::threads;
 use crate::watch::Attempt;
-use objective::Objective;
+pub use objective::Objective;
 use offered::Offered;
 use search::{Search, State, Task, Trail};
+
+/// What follows the trajectories of tasks in the place of the host's threads: a device. One trail a task.
+pub type Follow<'a> = dyn Fn(&[Task<'_>]) -> Result<Vec<Trail>, Error> + Sync + 'a;
 
 /// Iterations without a new best after which a search ends: it goes on from there with the next window.
 const PATIENCE: u32 = 2;
@@ -58,16 +61,18 @@ pub struct Chosen {
 }
 
 /// The paths of all layers from `previous`, `[layers][slots]`, which may break any rule. `windows` is
-/// `[windows][layers][experts]`. A node that experts move in has `node_gpus` GPUs.
+/// `[windows][layers][experts]`. A node that experts move in has `node_gpus` GPUs. `follow` follows the trajectories, the same
+/// ones, or else the host does.
 ///
 /// # Errors
-/// [`Error::Cancelled`] where the call was stopped.
+/// [`Error::Cancelled`] where the call was stopped, and those of `follow`.
 pub fn paths(
     params: &Params,
     windows: &[u32],
     previous: &[u32],
     (limits, node_gpus): (&MoveLimits, usize),
     attempt: &Attempt<'_>,
+    follow: Option<&Follow<'_>>,
 ) -> Result<Vec<Path>, Error> {
     let small = params.node_gpus * params.nodes <= SMALL_GPUS;
     let patience = if small { SMALL_PATIENCE } else { PATIENCE };
@@ -75,35 +80,26 @@ pub fn paths(
     let most = most_of_layer(params, limits);
     let best = |path: &Path| path.row(path.best(most));
     // Who asks for GPUs that hang together pays for it with the maximum.
-    let guarded = !params.connected;
-    let work = |layer: Layer<'_>, search: &mut Search| {
-        let previous = layer.previous;
-        let mut path = layer.path(limits, patience, guarded, search);
-        if let Some(most) = limits.max_rounds_per_layer {
-            let each = params.slots_per_gpu as usize;
-            path.keep_rounds(most, |row| moves::rounds(each, node_gpus, previous, row));
-        }
-        path
-    };
-    each_layer(params, windows, previous, attempt, work, best)
+    let rules = Rules { limits, patience, guarded: !params.connected, node_gpus };
+    let call = Call { params, windows, previous, attempt };
+    call.paths(rules, follow, &best)
 }
 
 /// `rows` of all layers, `[layers][slots]`, as the objective of plans over time has them best: moves cost nothing.
 ///
 /// # Errors
-/// [`Error::Cancelled`] where the call was stopped.
+/// [`Error::Cancelled`] where the call was stopped, and those of `follow`.
 pub fn polish(
     params: &Params,
     windows: &[u32],
     rows: &[u32],
     attempt: &Attempt<'_>,
+    follow: Option<&Follow<'_>>,
 ) -> Result<Vec<u32>, Error> {
-    let limits = unlimited();
-    let work = |layer: Layer<'_>, search: &mut Search| {
-        let path = layer.path(&limits, COLD_PATIENCE, false, search);
-        path.row(path.states.len() - 1)
-    };
-    Ok(each_layer(params, windows, rows, attempt, work, Vec::clone)?.concat())
+    let last = |path: &Path| path.row(path.states.len() - 1);
+    let call = Call { params, windows, previous: rows, attempt };
+    let paths = call.paths(Rules::cold(&unlimited()), follow, &last)?;
+    Ok(paths.iter().flat_map(last).collect())
 }
 
 /// For plans that do not run yet: moves cost nothing.
@@ -130,12 +126,13 @@ pub fn connect(
         }
         let peak = |row: &[u32]| u64::from(peaks(params, &layer.rows, row));
         let most = peak(layer.previous) * (MILLION + LINK_PPM) / MILLION;
-        let path = layer.path(&limits, COLD_PATIENCE, false, search);
+        let path = layer.path(Rules::cold(&limits), search);
         let better = (0..path.states.len()).rev().map(|state| path.row(state));
         let mut joined = better.filter(|row| peak(row) <= most && self::parts(params, row) < parts);
         joined.next().unwrap_or_else(|| layer.previous.to_vec())
     };
-    Ok(each_layer(params, windows, rows, attempt, work, Vec::clone)?.concat())
+    let call = Call { params, windows, previous: rows, attempt };
+    Ok(call.each_layer(work, Some(&Vec::clone))?.concat())
 }
 
 /// How many parts the GPUs of a layer fall into that no replicas of one expert link.
@@ -156,30 +153,77 @@ fn parts(params: &Params, row: &[u32]) -> usize {
     parts
 }
 
-/// What `work` makes of every layer. Whoever watches is told of each, as the `row` that it has come to.
-fn each_layer<T: Send>(
-    params: &Params,
-    windows: &[u32],
-    previous: &[u32],
-    attempt: &Attempt<'_>,
-    work: impl Fn(Layer<'_>, &mut Search) -> T + Sync,
-    row: impl Fn(&T) -> Vec<u32> + Sync,
-) -> Result<Vec<T>, Error> {
-    let experts = params.experts as usize;
-    let slots = (params.node_slots * params.nodes) as usize;
-    let layers = threads::each(params.layers as usize, |at, search: &mut Search| {
-        attempt.go_on()?;
-        let window = |window: &[u32]| even(&window[at * experts..(at + 1) * experts], params.windows);
-        let rows: Vec<Vec<u32>> =
-            windows.chunks_exact(params.layers as usize * experts).map(window).collect();
-        let previous = &previous[at * slots..(at + 1) * slots];
-        let made = work(Layer { params, rows: rows.iter().map(|row| &row[..]).collect(), previous }, search);
-        // A row is made where somebody listens.
-        let row = std::iter::once_with(|| row(&made));
-        attempt.finish_as(at, row.flat_map(|row| to_map(&row).collect::<Vec<_>>()));
-        Ok(made)
-    });
-    layers.into_iter().collect()
+/// All layers, and what is done with them.
+#[derive(Clone, Copy)]
+struct Call<'a> {
+    params: &'a Params,
+    windows: &'a [u32],
+    previous: &'a [u32],
+    attempt: &'a Attempt<'a>,
+}
+
+/// A row that something has come to.
+type RowOf<'a, T> = &'a (dyn Fn(&T) -> Vec<u32> + Sync);
+
+impl Call<'_> {
+    /// The paths of all layers, told of as the `row` of each.
+    fn paths(
+        self,
+        rules: Rules<'_>,
+        follow: Option<&Follow<'_>>,
+        row: RowOf<'_, Path>,
+    ) -> Result<Vec<Path>, Error> {
+        let Some(follow) = follow else {
+            let work = |layer: Layer<'_>, search: &mut Search| layer.path(rules, search);
+            return self.each_layer(work, Some(row));
+        };
+        let searches = self.each_layer(|layer, _| layer.searches(rules), None)?;
+        let slots = (self.params.node_slots * self.params.nodes) as usize;
+        let rows = || self.previous.chunks_exact(slots);
+        let layers = rows().zip(&searches);
+        let layer = |previous| Layer { params: self.params, rows: Vec::new(), previous };
+        let tasks: Vec<Task<'_>> =
+            layers.flat_map(|(previous, searches)| layer(previous).tasks(searches)).collect();
+        let mut trails = follow(&tasks)?.into_iter();
+        let mut path = |(at, (searches, previous)): (usize, (Searches, &[u32]))| {
+            let trails = trails.by_ref().take(searches.starts.len()).collect();
+            let path = searches.path(self.params, previous, rules, trails);
+            self.tell(at, &path, row);
+            path
+        };
+        Ok(searches.into_iter().zip(rows()).enumerate().map(&mut path).collect())
+    }
+
+    /// What `work` makes of every layer, told of as the `row` of each.
+    fn each_layer<T: Send>(
+        self,
+        work: impl Fn(Layer<'_>, &mut Search) -> T + Sync,
+        row: Option<RowOf<'_, T>>,
+    ) -> Result<Vec<T>, Error> {
+        let Self { params, windows, previous, attempt } = self;
+        let experts = params.experts as usize;
+        let slots = (params.node_slots * params.nodes) as usize;
+        let layers = threads::each(params.layers as usize, |at, search: &mut Search| {
+            attempt.go_on()?;
+            let window = |window: &[u32]| even(&window[at * experts..(at + 1) * experts], params.windows);
+            let rows: Vec<Vec<u32>> =
+                windows.chunks_exact(params.layers as usize * experts).map(window).collect();
+            let previous = &previous[at * slots..(at + 1) * slots];
+            let made =
+                work(Layer { params, rows: rows.iter().map(|row| &row[..]).collect(), previous }, search);
+            if let Some(row) = row {
+                self.tell(at, &made, row);
+            }
+            Ok(made)
+        });
+        layers.into_iter().collect()
+    }
+
+    /// Tells whoever watches of a layer. A row is made where somebody listens.
+    fn tell<T>(self, at: usize, made: &T, row: RowOf<'_, T>) {
+        let row = std::iter::once_with(|| row(made));
+        self.attempt.finish_as(at, row.flat_map(|row| to_map(&row).collect::<Vec<_>>()));
+    }
 }
 
 /// A window's loads of a layer, so scaled that all layers have the same sum: several windows are so already.
@@ -199,12 +243,38 @@ struct Layer<'a> {
     previous: &'a [u32],
 }
 
-impl Layer<'_> {
-    /// Whether the path is `guarded`, its states have no heavier sum of maxima than its start, and that of one window in a
-    /// small layer is judged by the maximum alone.
-    fn path(&self, limits: &MoveLimits, patience: u32, guarded: bool, search: &mut Search) -> Path {
+/// How the layers of a call are searched, and which states are kept.
+#[derive(Clone, Copy)]
+struct Rules<'a> {
+    limits: &'a MoveLimits,
+    /// Iterations without a new best after which a search ends.
+    patience: u32,
+    /// No state has a heavier sum of maxima than the start, and those of one window in a small layer are judged by the maximum
+    /// alone.
+    guarded: bool,
+    /// GPUs of a node that experts move in.
+    node_gpus: usize,
+}
+
+impl<'a> Rules<'a> {
+    /// For plans that do not run yet.
+    fn cold(limits: &'a MoveLimits) -> Self {
+        Self { limits, patience: COLD_PATIENCE, guarded: false, node_gpus: 1 }
+    }
+}
+
+/// What is searched in a layer.
+struct Searches {
+    objective: Objective,
+    /// The mended row, and where two groups had better change places the row after that.
+    starts: Vec<Vec<u32>>,
+    patience: u32,
+}
+
+impl<'a> Layer<'a> {
+    fn searches(&self, rules: Rules<'_>) -> Searches {
         let Self { params, previous, .. } = *self;
-        let most = most_of_layer(params, limits);
+        let Rules { limits, patience, .. } = rules;
         let gpus = (params.node_gpus * params.nodes) as usize;
         let objective = Objective::new(&self.rows, gpus, previous.len(), limits.min_gain_ppm);
         let sums: Vec<u32> =
@@ -213,26 +283,51 @@ impl Layer<'_> {
         let stays = limits.is_balanced(objective.mean as u32, peaks(params, &self.rows, &start));
         // A layer that is left alone has the start as its only state.
         let patience = if stays { 0 } else { patience };
-        let mut run = |start: &[u32]| {
-            let objective = &objective;
-            Task { params, objective, previous, start, patience, search: &mut *search }.run()
-        };
-        let trail = run(&start);
+        let may_exchange = objective.mean > 0 && !stays;
+        let exchanged = if may_exchange { groups::exchange(params, &objective, &start) } else { None };
+        Searches { objective, starts: std::iter::once(start).chain(exchanged).collect(), patience }
+    }
+
+    /// The trajectories to follow.
+    fn tasks<'b>(&self, searches: &'b Searches) -> impl Iterator<Item = Task<'b>> + use<'a, 'b>
+    where
+        'a: 'b,
+    {
+        let Self { params, previous, .. } = *self;
+        let Searches { objective, starts, patience } = searches;
+        starts.iter().map(move |start| Task { params, objective, previous, start, patience: *patience })
+    }
+
+    fn path(&self, rules: Rules<'_>, search: &mut Search) -> Path {
+        let searches = self.searches(rules);
+        let trails = self.tasks(&searches).map(|task| task.run(search)).collect();
+        searches.path(self.params, self.previous, rules, trails)
+    }
+}
+
+impl Searches {
+    /// The path that the trails of all starts make.
+    fn path(self, params: &Params, previous: &[u32], rules: Rules<'_>, trails: Vec<Trail>) -> Path {
+        let mut trails = self.starts.into_iter().zip(trails);
+        let (start, trail) = trails.next().unwrap_or_default();
         let mut offered = Offered::new(start, trail);
-        if objective.mean == 0 || stays {
-            return offered.path(guarded);
+        for (start, trail) in trails {
+            offered.add_last(start, trail);
         }
-        if let Some(row) = groups::exchange(params, &objective, offered.start()) {
-            let trail = run(&row);
-            offered.add_last(row, trail);
-        }
-        if guarded && params.windows == 1 && descent::is_small(params) {
+        let may_move = self.patience > 0 && self.objective.mean > 0;
+        if may_move && rules.guarded && params.windows == 1 && descent::is_small(params) {
             let start = offered.start().to_vec();
-            let descent = descent::descend(params, &objective, previous, &start, most);
-            offered.weigh_peaks(&objective);
+            let most = most_of_layer(params, rules.limits);
+            let descent = descent::descend(params, &self.objective, previous, &start, most);
+            offered.weigh_peaks(&self.objective);
             offered.add_lower(start, descent, most);
         }
-        offered.path(guarded)
+        let mut path = offered.path(rules.guarded);
+        if let Some(most) = rules.limits.max_rounds_per_layer {
+            let each = params.slots_per_gpu as usize;
+            path.keep_rounds(most, |row| moves::rounds(each, rules.node_gpus, previous, row));
+        }
+        path
     }
 }
 

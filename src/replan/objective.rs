@@ -68,6 +68,12 @@ impl Square {
         Self { mean, cap: 2 * mean, shift, factor: (1 << 30) / m, down: 14 - shift.min(14) }
     }
 
+    /// The mean, the factor and the shift, from which a shader has the rest.
+    #[cfg(feature = "gpu")]
+    pub fn words(&self) -> [u32; 3] {
+        [self.mean as u32, self.factor, self.shift]
+    }
+
     /// The square of a load.
     #[inline(always)]
     pub fn of(&self, load: i32) -> i32 {

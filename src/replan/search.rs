@@ -5,7 +5,7 @@
 //! Arrays are `[slot][window][lane]`; a lane is a GPU, and each node has whole vectors of them, so that loops over the
 //! GPUs of a node run abreast.
 
-mod exchange;
+pub mod exchange;
 mod links;
 mod transfer;
 
@@ -19,13 +19,17 @@ use crate::params::{FREE, Params};
 pub const ABREAST: usize = 8;
 
 /// A search ends once it has weighed about this many loads: a tenth of a second of one core.
-const WORK_LIMIT: u64 = 1 << 26;
+pub const WORK_LIMIT: u32 = 1 << 26;
+
+/// A search has at most this many iterations: a device has memory for what so many change. (V3's layers on 32 GPUs take up to
+/// 109, those included where nothing runs yet.)
+pub const MOST_ITERATIONS: u32 = 1 << 12;
 
 /// A slot that moved stays for two iterations, and up to two more.
-const SLOT_TENURE: u32 = 3;
+pub const SLOT_TENURE: u32 = 3;
 
 /// An expert that lost a replica gains none for four iterations, and up to three more; one that gained loses none.
-const EXPERT_TENURE: u32 = 5;
+pub const EXPERT_TENURE: u32 = 5;
 
 /// A move and the value after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,11 +79,11 @@ impl State {
 }
 
 /// The states of a search, each better than the one before by the priced objective.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Trail {
     /// The first is the start.
     pub states: Vec<State>,
-    /// A slot and what it holds from there on.
+    /// A slot and what it holds from there on, up to the last state.
     pub changes: Vec<(usize, u32)>,
 }
 
@@ -139,12 +143,13 @@ pub struct Search {
     received: Vec<usize>,
     moved: usize,
     pub links: links::Links,
-    pub work: u64,
+    pub work: u32,
     pub exchange: exchange::Scratch,
     pub transfer: transfer::Scratch,
 }
 
 /// One search of a layer.
+#[derive(Clone, Copy)]
 pub struct Task<'a> {
     pub params: &'a Params,
     pub objective: &'a Objective,
@@ -154,25 +159,31 @@ pub struct Task<'a> {
     pub start: &'a [u32],
     /// Iterations without a new best after which it ends.
     pub patience: u32,
-    pub search: &'a mut Search,
 }
 
 impl Task<'_> {
     /// Follows the trajectory.
     ///
     /// It is compiled once for each set of vector instructions, and the widest that the processor has is taken.
-    pub fn run(self) -> Trail {
-        pulp::Arch::new().dispatch(self)
+    pub fn run(self, search: &mut Search) -> Trail {
+        pulp::Arch::new().dispatch(Run { task: self, search })
     }
 }
 
-impl pulp::NullaryFnOnce for Task<'_> {
+/// A task, and the scratch that it takes.
+struct Run<'a> {
+    task: Task<'a>,
+    search: &'a mut Search,
+}
+
+impl pulp::NullaryFnOnce for Run<'_> {
     type Output = Trail;
 
     #[inline(always)]
     fn call(self) -> Trail {
-        self.search.place(self.params, self.objective, self.previous, self.start);
-        self.search.run(self.params, self.objective, self.patience)
+        let Self { task: Task { params, objective, previous, start, patience }, search } = self;
+        search.place(params, objective, previous, start);
+        search.run(params, objective, patience)
     }
 }
 
@@ -310,7 +321,7 @@ impl Search {
         let can_move = self.node_gpus > 1 && objective.mean > 0;
         let mut since = 0;
         let mut iteration = 0;
-        while can_move && since < patience && self.work < WORK_LIMIT {
+        while can_move && since < patience && self.work < WORK_LIMIT && iteration < MOST_ITERATIONS {
             iteration += 1;
             let a = match since {
                 0 => self.proposer(),
@@ -330,6 +341,8 @@ impl Search {
                 since += 1;
             }
         }
+        // What was changed after the last state is of no use.
+        trail.changes.truncate(trail.states[trail.states.len() - 1].changes);
         trail
     }
 
@@ -442,7 +455,7 @@ impl Search {
     /// Finds the heaviest GPUs of each window; returns the objective without the price of moves.
     #[inline(always)]
     fn look(&mut self) -> i32 {
-        self.work += (4 * self.windows * self.lanes) as u64;
+        self.work += (4 * self.windows * self.lanes) as u32;
         self.tops.clear();
         for loads in self.gpu.chunks_exact_mut(self.lanes) {
             self.tops.push(three_heaviest::<ABREAST>(loads));

@@ -2,6 +2,7 @@
 //! dispatches, cut to the budget, to a recording.
 
 pub mod queue;
+pub mod replan;
 pub mod s1_group_loads;
 pub mod s2_groups_to_nodes;
 pub mod s3_replicate;
@@ -16,6 +17,7 @@ use crate::layout::{GpuParams, words};
 use crate::loads::FIXED_TOTAL;
 use crate::mirror::s5_counts as counts;
 use crate::params::{self, Params, SearchKind};
+use crate::replan::search as trajectory;
 
 /// A stage: the shader's source in the order it is put together, and its entry points.
 #[derive(Debug, Clone, Copy)]
@@ -34,7 +36,8 @@ pub struct Stage {
 }
 
 /// The queue, then all stages in the order they run; of stage 5 the search, then what takes its place with two slots a GPU, and for the lineage.
-pub const STAGES: [Stage; 9] = [
+/// At the end the search of plans over time.
+pub const STAGES: [Stage; 10] = [
     queue::STAGE,
     s1_group_loads::STAGE,
     s2_groups_to_nodes::STAGE,
@@ -44,6 +47,7 @@ pub const STAGES: [Stage; 9] = [
     s6_select::STAGE,
     s5_counts::STAGE,
     s5_descend::STAGE,
+    replan::STAGE,
 ];
 
 const PROBLEM: &str = include_str!("../../shaders/shared/problem.wgsl");
@@ -77,6 +81,10 @@ impl Stage {
             ("SLOT_TENURE", params::SLOT_TENURE),
             ("EXPERT_TENURE", params::EXPERT_TENURE),
             ("TRANSFER_WAIT", params::TRANSFER_WAIT),
+            ("TRAJECTORY_WORK", trajectory::WORK_LIMIT),
+            ("TRAJECTORY_ITERATIONS", trajectory::MOST_ITERATIONS),
+            ("TRAJECTORY_SLOT_TENURE", trajectory::SLOT_TENURE),
+            ("TRAJECTORY_EXPERT_TENURE", trajectory::EXPERT_TENURE),
             ("BIPARTITION_SLOTS", params::BIPARTITION_SLOTS),
             ("BIPARTITION_CHUNK", params::BIPARTITION_CHUNK),
             ("SPLIT_ITEMS", 2 * params::BIPARTITION_SLOTS),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::*;
 use crate::engine::device::Opening;
 use crate::engine::keeper::REOPENINGS;
-use crate::{Cluster, Error, Fallback, Loads, Plan, PlanOptions};
+use crate::{Cluster, Error, Fallback, Loads, MoveLimits, Plan, PlanOptions, PreviousMap};
 
 /// How to open the device that is tested, as a device of the test's own.
 fn opening() -> Option<Opening> {
@@ -103,6 +103,32 @@ fn a_device_lost_in_mid_plan_is_opened_again_by_the_next_call() {
         }
     }
     assert!(fell_back > 0);
+}
+
+#[test]
+fn a_device_lost_before_a_plan_from_one_that_runs_is_opened_again_by_the_next() {
+    let Some(opening) = opening() else { return };
+    let (loads, cluster, options) = problem();
+    let previous =
+        PreviousMap::new(80, (0..80 * loads.layers()).map(|at| (at % 80 % 64) as i32).collect()).unwrap();
+    let replan = |planner: &Planner| {
+        let (planner, previous) = (planner.clone(), previous.clone());
+        let (loads, cluster, options) = (loads.clone(), cluster.clone(), options.clone());
+        in_time(move || planner.replan(&loads, &cluster, previous, &options, &MoveLimits::default()))
+    };
+    let expected = replan(&Planner::new(DeviceChoice::Cpu).unwrap()).unwrap().plan().fingerprint();
+    let planner = open(opening);
+    planner.lend().unwrap().device().destroy();
+    let hit = replan(&planner).unwrap();
+    assert_eq!((hit.plan().fingerprint(), hit.plan().backend()), (expected, "cpu"));
+    let [warning] = hit.plan().warnings() else { panic!("one warning, not {:?}", hit.plan().warnings()) };
+    assert!(warning.contains("device lost: "), "{warning}");
+    let next = replan(&planner).unwrap();
+    assert_eq!((next.plan().fingerprint(), next.plan().warnings()), (expected, &[] as &[String]));
+    assert_ne!(next.plan().backend(), "cpu");
+    planner.lend().unwrap().device().destroy();
+    let refused = replan(&planner.clone().with_fallback(Fallback::Never));
+    assert!(matches!(refused, Err(Error::Device { .. })), "{refused:?}");
 }
 
 #[test]

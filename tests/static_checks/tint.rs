@@ -199,7 +199,9 @@ mod tests {
         let replays: Vec<Replay> = cases.iter().map(replay).collect();
         let ran: BTreeSet<_> =
             replays.iter().flat_map(|replay| &replay.dispatches).map(|d| d.kernel).collect();
-        let all: BTreeSet<_> = shaders().iter().map(|unit| (unit.stem, unit.entry_point)).collect();
+        let mut all: BTreeSet<_> = shaders().iter().map(|unit| (unit.stem, unit.entry_point)).collect();
+        // Dawn compiles plans over time and runs none: a replay is of a plan from nothing.
+        all.retain(|(stem, _)| *stem != "replan");
         assert_eq!(ran, all);
     }
 

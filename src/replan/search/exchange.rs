@@ -11,6 +11,11 @@ type Abreast = [i32; ABREAST];
 /// An iteration weighs about this many loads at most: with more slots than that allows, some of the GPU's are offered.
 const SCAN: usize = 1 << 20;
 
+/// How many of a GPU's slots an iteration offers, where nodes have this many lanes.
+pub fn offered(slots: usize, node_lanes: usize, windows: usize) -> usize {
+    slots.min((SCAN / (slots * node_lanes * windows)).max(1))
+}
+
 /// What an exchange must not be: above all values.
 const NEVER: i32 = i32::MAX;
 
@@ -41,12 +46,12 @@ impl Search {
         self.lay_rest(a, low, &mut scratch);
         self.lay_takes(objective, iteration, a, low, &mut scratch);
         let all = self.all_squares.wrapping_sub(self.squares[a]).wrapping_add(self.price_now(objective));
-        let offered = slots.min((SCAN / (slots * n * windows)).max(1));
+        let offered = offered(slots, n, windows);
         let first = match offered == slots {
             true => 0,
             false => rng::below(rng::draw(key, rng::OFFERS + iteration), slots as u32) as usize,
         };
-        self.work += (offered * slots * n * windows) as u64;
+        self.work += (offered * slots * n * windows) as u32;
         let mut best = (NEVER, usize::MAX);
         let (mut own, mut given) = ([0; MAX_WINDOWS], [0; MAX_WINDOWS]);
         for i in (0..offered).map(|i| (first + i) % slots) {

@@ -51,7 +51,7 @@ impl Search {
     ) -> Move {
         let (n, windows) = (self.node_lanes, self.windows);
         let low = a / n * n;
-        self.work += (self.slots * n * windows) as u64;
+        self.work += (self.slots * n * windows) as u32;
         let shrunk = self.shrink(objective, y, low, scratch);
         let base = self.all_squares + shrunk + self.price_now(objective);
         for q in 0..self.slots {
