@@ -3,13 +3,13 @@
 //! A slot *moves* where its GPU receives an expert it does not hold yet: its weights must be transferred.
 //! Exchanging slots of one GPU transfers nothing: what a GPU keeps stays in its slot.
 
-mod rounds;
+mod transfers;
 
 use crate::cluster::Cluster;
 use crate::error::Error;
 use crate::plan::Placement;
 
-pub(crate) use rounds::rounds;
+pub(crate) use transfers::transfers;
 
 /// Parts of a million.
 const MILLION: u64 = 1_000_000;

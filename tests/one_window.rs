@@ -1,7 +1,8 @@
 //! Plans from one that runs, for one window: no layer becomes heavier, and in small layers no single move is better.
 
 use eplb_wgpu::{
-    Cluster, DeviceChoice, Loads, MaxMoves, MoveLimits, PlanOptions, Planner, Preset, PreviousMap, Replan,
+    Cluster, DeviceChoice, Dispatch, Loads, MaxMoves, MoveLimits, PlanOptions, Planner, Preset, PreviousMap,
+    Replan,
 };
 
 /// Draws; the same in every run.
@@ -160,4 +161,20 @@ fn the_slot_of_a_duplicate_goes_to_the_expert_that_balances_best() {
     assert_eq!(replan.plan().quality().same_gpu_duplicates(), 0);
     assert!(case.peak(replan.plan().physical_to_logical()) < 1.0 / 0.997, "as one move does");
     assert_eq!((replan.moves().received, replan.moves().repairs), (1, 1));
+}
+
+/// Under the global policy with several nodes a plan made anew would be judged by it.
+#[test]
+fn a_dispatch_that_is_not_weighed_is_told() {
+    let loads = Random(5).loads(8);
+    let options = PlanOptions { dispatch: Dispatch::Nearest, ..PlanOptions::default() };
+    let warned = |nodes: usize| {
+        let cluster = Cluster::new(12, 1, nodes, 4).expect("the numbers fit");
+        let running = planner().plan(&loads, &cluster, &PlanOptions::default()).expect("valid");
+        let limits = MoveLimits::default();
+        let replan =
+            planner().replan(&loads, &cluster, running.placement(), &options, &limits).expect("valid");
+        replan.plan().warnings().iter().any(|warning| warning.starts_with("dispatch nearest is not weighed"))
+    };
+    assert!(warned(2) && !warned(1));
 }

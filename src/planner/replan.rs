@@ -10,8 +10,9 @@ use super::backend::Backend;
 use super::gpu;
 use super::{Fallback, Planner, checked, host};
 use crate::bound::BoundEffort;
+use crate::check::Dispatch;
 use crate::choice::DeviceInfo;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Policy};
 #[cfg(feature = "gpu")]
 use crate::engine::gpu::Gpu;
 use crate::error::Error;
@@ -84,6 +85,7 @@ impl Planner {
             })?;
         let heavier = replan::heavier(&params, windows, &rows, &chosen);
         warnings.extend(heavier_than_before(&heavier, loads));
+        warnings.extend(dispatch_not_weighed(cluster, options));
         let slots: Vec<u32> = chosen.iter().flat_map(|layer| &layer.row).copied().collect();
         let placement = checked(loads, cluster, options, to_map(&slots).collect())?;
         let moves = Moves {
@@ -110,7 +112,7 @@ impl Planner {
         let layers = chosen.iter().zip(olds).map(|(layer, old)| LayerMoves {
             received: layer.moved,
             repairs: layer.repairs,
-            rounds: moves::rounds(cluster.slots_per_gpu(), node_gpus, old, &layer.row),
+            rounds: moves::transfers(cluster.slots_per_gpu(), node_gpus, old, &layer.row).0,
             gain: layer.gain(),
         });
         let layers = layers.collect();
@@ -243,6 +245,18 @@ fn heavier_than_before(layers: &[usize], loads: &Loads) -> Option<String> {
         "{which} a heavier GPU than in the previous map, which no valid plan may keep: it has an expert twice on a GPU \
          (duplicates can be allowed), a group across nodes, or slots that are gone"
     ))
+}
+
+/// What is said of a dispatch other than the equal one, where it would judge a plan made anew.
+fn dispatch_not_weighed(cluster: &Cluster, options: &PlanOptions) -> Option<String> {
+    let name = options.dispatch.name();
+    let judges = cluster.num_nodes() > 1 && cluster.policy() == Policy::Global;
+    (judges && options.dispatch != Dispatch::Equal).then(|| {
+        format!(
+            "dispatch {name} is not weighed in a plan from one that runs, and copies are not kept spread: what moves goes by equal \
+             shares"
+        )
+    })
 }
 
 /// Layer and expert of each expert that a map does not hold.

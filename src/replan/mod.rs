@@ -325,7 +325,7 @@ impl Searches {
         let mut path = offered.path(rules.guarded);
         if let Some(most) = rules.limits.max_rounds_per_layer {
             let each = params.slots_per_gpu as usize;
-            path.keep_rounds(most, |row| moves::rounds(each, rules.node_gpus, previous, row));
+            path.keep_rounds(most, |row| moves::transfers(each, rules.node_gpus, previous, row).0);
         }
         path
     }

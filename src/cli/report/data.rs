@@ -3,11 +3,28 @@
 use std::path::{Path, PathBuf};
 
 use super::page::Tile;
-use super::transfers::{Transfers, transfers};
 use crate::check::{self, Quality};
 use crate::cli::{MapForm, Part, mean_and_most, percent, words};
 use crate::trace::{LoadHistory, PlanFile};
-use crate::{Cluster, DeviceChoice, Dispatch, Error, Loads, ParseError, Planner, Preset, bound};
+use crate::{Cluster, DeviceChoice, Dispatch, Error, Loads, ParseError, Planner, Preset, bound, moves};
+
+/// What moves in one layer from one plan to the next.
+pub struct Transfers {
+    /// Slots whose GPU receives an expert that it does not hold.
+    pub slots: usize,
+    /// Those whose expert comes from another node.
+    pub between_nodes: usize,
+    /// Rounds in which a GPU exchanges experts with at most one other.
+    pub rounds: usize,
+}
+
+impl Transfers {
+    fn of(cluster: &Cluster, old: &[i32], new: &[i32]) -> Self {
+        let (slots, node_gpus) = (cluster.slots_per_gpu(), cluster.num_gpus() / cluster.num_nodes());
+        let (rounds, between_nodes) = moves::transfers(slots, node_gpus, old, new);
+        Self { slots: moves::received(slots, old, new), between_nodes, rounds }
+    }
+}
 
 /// One placement.
 pub struct View {
@@ -88,7 +105,7 @@ impl Facts {
         let transfers = (before > 0).then(|| {
             let [.., old, new] = views.as_slice() else { return Vec::new() };
             let rows = old.map.chunks(slots).zip(new.map.chunks(slots));
-            rows.map(|(old, new)| transfers(&cluster, old, new)).collect()
+            rows.map(|(old, new)| Transfers::of(&cluster, old, new)).collect()
         });
         let shown: Vec<String> = plans.iter().map(|path| path.display().to_string()).collect();
         let lead = vec![

@@ -10,7 +10,6 @@ mod page;
 mod style;
 pub mod svg;
 mod text;
-mod transfers;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
