@@ -3,6 +3,7 @@
 //! A function of plans and loads alone: no cold plan is made, and the path of a layer does not depend on what other layers
 //! hold.
 
+mod choose;
 mod descent;
 mod groups;
 mod mend;
@@ -16,9 +17,11 @@ use crate::moves::{self, MoveLimits};
 use crate::params::{FREE, Params, to_map};
 use crate::threads;
 use crate::watch::Attempt;
+use choose::most_of_layer;
+pub use choose::{Chosen, Path, choose};
 pub use objective::Objective;
 use offered::Offered;
-use search::{Search, State, Task, Trail};
+use search::{Search, Task, Trail};
 
 /// What follows the trajectories of tasks in the place of the host's threads: a device. One trail a task.
 pub type Follow<'a> = dyn Fn(&[Task<'_>]) -> Result<Vec<Trail>, Error> + Sync + 'a;
@@ -36,29 +39,6 @@ const COLD_PATIENCE: u32 = 32;
 const LINK_PPM: u64 = 2000;
 /// See [`LINK_PPM`].
 const MILLION: u64 = 1_000_000;
-
-/// What a layer may become.
-pub struct Path {
-    /// Rows, and what was made of them. The first row is the one that runs, mended.
-    trails: Vec<(Vec<u32>, Trail)>,
-    /// All states, of which the first is the start. Each has a lower priced objective than the one before, and none a
-    /// heavier sum of maxima than the start.
-    states: Vec<State>,
-    /// Of which trail each is, and its number there.
-    from: Vec<(usize, usize)>,
-}
-
-/// A state chosen of a path.
-pub struct Chosen {
-    /// The row.
-    pub row: Vec<u32>,
-    /// Slots whose GPU receives an expert, and those of them that make the row that ran valid.
-    pub moved: usize,
-    pub repairs: usize,
-    /// The objective: at the start and now.
-    pub before: i32,
-    pub after: i32,
-}
 
 /// The paths of all layers from `previous`, `[layers][slots]`, which may break any rule. `windows` is
 /// `[windows][layers][experts]`. A node that experts move in has `node_gpus` GPUs. `follow` follows the trajectories, the same
@@ -348,82 +328,6 @@ pub fn peaks(params: &Params, rows: &[&[u32]], slots: &[u32]) -> u32 {
     rows.iter().map(|row| peak(row).unwrap_or(0)).sum()
 }
 
-impl Path {
-    /// The row of a state.
-    fn row(&self, state: usize) -> Vec<u32> {
-        let (trail, at) = self.from[state];
-        let (start, trail) = &self.trails[trail];
-        trail.row(start, at)
-    }
-
-    /// Leaves out the states that take more rounds than `most`, and than the start.
-    fn keep_rounds(&mut self, most: usize, rounds: impl Fn(&[u32]) -> usize) {
-        let most = most.max(rounds(&self.row(0)));
-        let keeps: Vec<usize> = (0..self.states.len()).filter(|&at| rounds(&self.row(at)) <= most).collect();
-        self.states = keeps.iter().map(|&at| self.states[at]).collect();
-        self.from = keeps.iter().map(|&at| self.from[at]).collect();
-    }
-
-    /// Slots that a state moves for balance, besides those that had to.
-    fn extra(&self, state: usize) -> usize {
-        self.states[state].moved.saturating_sub(self.states[0].moved)
-    }
-
-    /// The best state that moves at most `most` slots.
-    fn best(&self, most: usize) -> usize {
-        (0..self.states.len()).rev().find(|&state| self.extra(state) <= most).unwrap_or(0)
-    }
-
-    /// The steepest way from a state to a later one that moves at most `left` slots more: what it gains, what it
-    /// moves, and the state. Ties to the earlier.
-    fn steepest(&self, from: usize, left: usize, most: usize) -> Option<(i64, i64, usize)> {
-        let mut best: Option<(i64, i64, usize)> = None;
-        for to in from + 1..=self.best(most) {
-            let gain = i64::from(self.states[from].value) - i64::from(self.states[to].value);
-            let cost = self.extra(to).saturating_sub(self.extra(from));
-            if gain <= 0 || cost > left || self.extra(to) > most {
-                continue;
-            }
-            let slope = (gain, cost.max(1) as i64, to);
-            if best.is_none_or(|best| is_steeper(slope, best)) {
-                best = Some(slope);
-            }
-        }
-        best
-    }
-}
-
-fn is_steeper(a: (i64, i64, usize), b: (i64, i64, usize)) -> bool {
-    i128::from(a.0) * i128::from(b.1) > i128::from(b.0) * i128::from(a.1)
-}
-
-/// Chooses a state of each path: the best one that keeps the limits of a layer. Where `max_moves` bounds all layers
-/// together, the states that gain most for each moved slot.
-pub fn choose(params: &Params, paths: &[Path], previous: &[u32], limits: &MoveLimits) -> Vec<Chosen> {
-    let slots = (params.node_slots * params.nodes) as usize;
-    let most = most_of_layer(params, limits);
-    let mut at: Vec<usize> = paths.iter().map(|path| path.best(most)).collect();
-    let moves: usize = paths.iter().zip(&at).map(|(path, &state)| path.extra(state)).sum();
-    if let Some(all) = limits.max_moves.map(|all| all.of(slots * paths.len())).filter(|&all| moves > all) {
-        at = share_out(paths, all, most);
-    }
-    let rows = previous.chunks_exact(slots);
-    let per_gpu = params.slots_per_gpu as usize;
-    let chosen = |((path, state), old): ((&Path, usize), &[u32])| {
-        let row = path.row(state);
-        let gpus = old.chunks_exact(per_gpu).zip(row.chunks_exact(per_gpu));
-        Chosen {
-            row: gpus.flat_map(|(old, new)| moves::in_place(old, new)).collect(),
-            moved: path.states[state].moved,
-            // A search may undo what mending moved.
-            repairs: path.states[0].moved.min(path.states[state].moved),
-            before: path.states[0].value,
-            after: path.states[state].value,
-        }
-    };
-    paths.iter().zip(at).zip(rows).map(chosen).collect()
-}
-
 /// Layers that become heavier than they were, all windows together: their rows broke a rule, and may not be kept.
 pub fn heavier(params: &Params, windows: &[u32], previous: &[u32], chosen: &[Chosen]) -> Vec<usize> {
     let (experts, slots) = (params.experts as usize, (params.node_slots * params.nodes) as usize);
@@ -438,54 +342,4 @@ pub fn heavier(params: &Params, windows: &[u32], previous: &[u32], chosen: &[Cho
         chosen[layer].repairs > 0 && serves_all() && is_more(peak(old), peak(&chosen[layer].row))
     };
     (0..chosen.len()).filter(is_heavier).collect()
-}
-
-/// The most slots of a layer that may move.
-fn most_of_layer(params: &Params, limits: &MoveLimits) -> usize {
-    let slots = (params.node_slots * params.nodes) as usize;
-    let alone = limits.max_moves_per_layer.map_or(usize::MAX, |most| most.of(slots));
-    let together = limits.max_moves.map_or(usize::MAX, |most| most.of(slots * params.layers as usize));
-    alone.min(together)
-}
-
-/// States that move `left` slots together at most, by falling gain for a slot over all layers.
-fn share_out(paths: &[Path], mut left: usize, most: usize) -> Vec<usize> {
-    let mut at = vec![0; paths.len()];
-    let mut ways: Vec<_> = paths.iter().map(|path| path.steepest(0, left, most)).collect();
-    loop {
-        let mut best: Option<(i64, i64, usize)> = None;
-        for (layer, way) in ways.iter().enumerate() {
-            if let Some((gain, cost, _)) = *way
-                && best.is_none_or(|best| is_steeper((gain, cost, layer), best))
-            {
-                best = Some((gain, cost, layer));
-            }
-        }
-        let Some((_, _, layer)) = best else { return at };
-        if let Some((_, _, to)) = ways[layer] {
-            let cost = paths[layer].extra(to).saturating_sub(paths[layer].extra(at[layer]));
-            if cost <= left {
-                // A state may move fewer slots than the one before it: those are free for others.
-                let before = left;
-                left = left + paths[layer].extra(at[layer]) - paths[layer].extra(to);
-                at[layer] = to;
-                if left > before {
-                    for (other, way) in ways.iter_mut().enumerate() {
-                        *way = paths[other].steepest(at[other], left, most);
-                    }
-                }
-            }
-        }
-        ways[layer] = paths[layer].steepest(at[layer], left, most);
-    }
-}
-
-impl Chosen {
-    /// By which part the objective falls.
-    pub fn gain(&self) -> f64 {
-        match self.before {
-            0 => 0.0,
-            before => 1.0 - f64::from(self.after) / f64::from(before),
-        }
-    }
 }

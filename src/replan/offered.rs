@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 
-use super::Path;
+use super::choose::Path;
 use super::objective::Objective;
 use super::search::{State, Trail};
 
