@@ -237,6 +237,9 @@ impl Plan {
             }
         }
         drop(progress);
+        let were_gone = of_plan.map(Cluster::gone_gpus).unwrap_or_default();
+        let filled: Vec<usize> = were_gone.into_iter().filter(|gpu| !gone.gpus.contains(gpu)).collect();
+        words::tell_filled_again(&filled);
         words::tell_idle_groups(self.groups.unwrap_or(1), self.nodes);
         words::tell_idle_dispatch(self.dispatch, &cluster);
         for warning in plan.warnings() {
@@ -258,12 +261,9 @@ impl Plan {
     fn spread(&self, plan: &crate::Plan, gpus: usize, gone: &Gone) -> Result<crate::Plan, Error> {
         let rest = plan.cluster();
         let (groups, nodes) = (rest.num_groups(), rest.num_nodes());
-        let mut all =
+        let all =
             Cluster::with_slots_per_gpu(rest.num_replicas(), groups, nodes, gpus, rest.slots_per_gpu())?;
-        if let Some(speeds) = &gone.speeds {
-            all = all.with_gpu_speeds(speeds)?;
-        }
-        plan.with_gone_gpus(&all, &gone.gpus)
+        plan.with_gone_gpus(&all.with_gpu_speeds(&gone.speeds_of_all(gpus))?, &gone.gpus)
     }
 
     /// Refuses options that would do nothing.

@@ -101,6 +101,12 @@ impl Gone {
         Ok((1, 1))
     }
 
+    /// The speeds of all GPUs, 0 for those that are gone.
+    pub fn speeds_of_all(&self, gpus: usize) -> Vec<f64> {
+        let remains = |gpu| if self.gpus.contains(&gpu) { 0.0 } else { 1.0 };
+        self.speeds.clone().unwrap_or_else(|| (0..gpus).map(remains).collect())
+    }
+
     /// The cluster of the GPUs that remain, with their speeds.
     pub fn with_speeds(&self, cluster: Cluster) -> Result<Cluster, Error> {
         let Some(speeds) = &self.speeds else { return Ok(cluster) };

@@ -138,6 +138,17 @@ pub fn tell_idle_groups(groups: usize, nodes: Option<usize>) {
     }
 }
 
+/// Says that GPUs which are gone in the previous plan get experts again: they may be back.
+pub fn tell_filled_again(gpus: &[usize]) {
+    let list = gpus.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
+    if !list.is_empty() {
+        complain(&format!(
+            "warning: GPUs that are gone in the previous plan get experts again: {list}. Where they are not back, give \
+             --without-gpus {list}"
+        ));
+    }
+}
+
 /// Says that a dispatch changes nothing in the plan.
 pub fn tell_idle_dispatch(dispatch: Option<Dispatch>, cluster: &Cluster) {
     let judges = cluster.num_nodes() > 1 && cluster.policy() == Policy::Global;

@@ -242,8 +242,8 @@ fn heavier_than_before(layers: &[usize], loads: &Loads) -> Option<String> {
         more => format!("{more} layers, {first} the first, have"),
     };
     Some(format!(
-        "{which} a heavier GPU than in the previous map, which no valid plan may keep: it has an expert twice on a GPU \
-         (duplicates can be allowed), a group across nodes, or slots that are gone"
+        "{which} a heavier GPU than in the previous map, which could not stay as it is: an expert twice on a GPU (duplicates \
+         can be allowed), a group or a replica outside its node, or slots that are new or gone"
     ))
 }
 

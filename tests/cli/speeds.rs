@@ -99,6 +99,13 @@ fn gpus_at_speed_0_are_gone() {
     let gone = json(&[&from[..], &["--gpu-speeds", "1,1,1,0,1,1,1,1"]].concat());
     let without = json(&[&from[..], &["--without-gpus", "3"]].concat());
     assert_eq!((&gone["fingerprint"], &gone["moves"]), (&without["fingerprint"], &without["moves"]));
+    // Its file tells that the GPU is gone, and a plan from it that it gets experts again.
+    let left = folder.path().join("left.json").to_str().unwrap().to_string();
+    assert!(eplb(&[&from[..], &["--without-gpus", "3", "--out", &left]].concat()).status.success());
+    let judged = json(&["check", &loads, &left]);
+    assert_eq!((&judged["gpu_speeds"][3], &judged["balancedness"]), (&0.0.into(), &without["balancedness"]));
+    let back = eplb(&["plan", &loads, "--previous", &left]);
+    assert!(String::from_utf8_lossy(&back.stderr).contains("get experts again: 3. Where they are not back"));
 }
 
 #[test]

@@ -26,6 +26,14 @@ impl Transfers {
     }
 }
 
+/// The numbers of a cluster.
+fn said(cluster: &Cluster) -> String {
+    let (replicas, gpus) = (cluster.num_replicas(), cluster.num_gpus());
+    let (nodes, groups) = (cluster.num_nodes(), cluster.num_groups());
+    let speeds = if cluster.has_equal_speeds() { "" } else { " of unequal speed" };
+    format!("{replicas} replicas, {gpus} GPUs{speeds}, {nodes} nodes, {groups} groups")
+}
+
 /// One placement.
 pub struct View {
     pub name: String,
@@ -76,7 +84,8 @@ impl Facts {
         for (path, file) in plans.iter().zip(&files) {
             let other = file.plan().filter(|plan| plan.cluster != cluster);
             if let Some(PlanFile { cluster: other, .. }) = other {
-                let reason = format!("its cluster {other:?} is not that of the last plan, {cluster:?}");
+                let reason =
+                    format!("its {} are not those of the last plan, {}", said(other), said(&cluster));
                 return Err(Error::parse(path, ParseError::content(reason)));
             }
             let refuse = |error| Error::parse(path, ParseError::content(words::of_error(&error)));
