@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from conftest import drifted, heaviest, keeps_slots, loads, module, received, start_map
 
-from eplb_wgpu import InvalidError
+from eplb_wgpu import PLAN_VERSION, InvalidError
 from eplb_wgpu import vllm as door
 
 LAYERS, EXPERTS, GPUS, PER_GPU = 6, 32, 8, 6
@@ -122,7 +122,8 @@ def test_each_plan_is_logged_with_version_and_fingerprint(caplog: pytest.LogCapt
         for _ in range(2):
             door.rebalance_experts(weight, SLOTS, 1, 1, GPUS, old)
         door.rebalance_experts(weight, SLOTS, 1, 1, GPUS)
-    pattern = r"eplb-wgpu (\S+), plan version 3: plan ([0-9a-f]{16}) of 6 layers x 32 experts on 8 GPUs: .* of 288 slots move"
+    version = rf"eplb-wgpu (\S+), plan version {PLAN_VERSION}: "
+    pattern = version + r"plan ([0-9a-f]{16}) of 6 layers x 32 experts on 8 GPUs: .* of 288 slots move"
     found = [re.match(pattern, record.getMessage()) for record in caplog.records]
     assert all(found) and len(found) == 3
     versions, prints = zip(*(match.groups() for match in found if match), strict=True)
