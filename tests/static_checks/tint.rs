@@ -130,8 +130,13 @@ fn windows(layers: usize, experts: usize) -> Loads {
 fn cases() -> Vec<Case> {
     let case = |name, preset: &str, loads, cluster: Result<Cluster, _>| {
         let options = preset.parse::<Preset>().expect(name).options();
-        let options =
-            PlanOptions { starts: options.starts.min(9), iterations: options.iterations.min(60), ..options };
+        let options = PlanOptions {
+            starts: options.starts.min(9),
+            iterations: options.iterations.min(60),
+            // The host does this, after the shaders.
+            three_gpus: 0,
+            ..options
+        };
         Case { name, loads, cluster: cluster.expect(name), options }
     };
     let hierarchical = || Cluster::new(48, 4, 2, 8);
