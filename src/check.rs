@@ -59,8 +59,8 @@ pub struct CheckOptions {
 ///
 /// # Errors
 /// As for [`score`], but that with replicas abroad [`Error::InvalidPlan`] says which group has no home, or which slot has
-/// one replica too many outside the home of its group, and which expert has more replicas than it may. [`Error::Invalid`] where `max_foreign` is more than the cluster
-/// and the experts allow.
+/// one replica too many outside the home of its group, and which expert has more replicas than it may. [`Error::Invalid`]
+/// where `max_foreign` is more than the cluster and the experts allow.
 ///
 /// ```
 /// use eplb_wgpu::check::{CheckOptions, score, score_with};

@@ -1,4 +1,5 @@
-//! The end of a plan with few slots a GPU: the heaviest GPU shares its replicas anew with two others, on the host for every backend.
+//! The end of a plan with few slots a GPU: the heaviest GPU shares its replicas anew with two others. The host does this, for
+//! every backend.
 //!
 //! The trajectory exchanges replicas of two GPUs. It ends where the heaviest GPU and any other are as even as the two can
 //! be. Three GPUs of `k` slots can hold their replicas in `(3k)! / (k!^3 3!)` ways, 280 for three slots and 126,126 for
@@ -25,9 +26,9 @@ const MOST_STARTS: u32 = 6;
 /// for the same gaps.)
 const PATIENCE: u32 = 8;
 
-/// For each pair that may be tried, this many sets of a first GPU are gone into in a node. Loads that are not steep need fewer.
-/// Where they are steep, thousands of sets leave the two other GPUs no way without a duplicate, which would take
-/// milliseconds a node to find out.
+/// A node looks into this many sets for the first GPU, for each pair that it may try. Loads that are not steep need fewer. Where
+/// loads are steep, thousands of sets leave the two other GPUs no way without a duplicate, and finding that out takes
+/// milliseconds a node.
 const SETS_OF_PAIR: u32 = 4;
 
 /// Further starts of a node: as many as there are pairs left to try.
@@ -39,6 +40,7 @@ fn further_starts(params: &Params) -> u32 {
 pub struct Improver {
     /// The call's sizes, with the patience of further starts.
     params: Params,
+    /// See [`further_starts`].
     further_starts: u32,
     ways: Ways,
     three: Three,

@@ -51,7 +51,7 @@ class MoveLimits(TypedDict, total=False):
     max_moves_per_layer: int | None
     """The most slots of a layer that may move."""
     max_rounds_per_layer: int | None
-    """The most rounds that the moves of a layer take, in each of which a GPU deals with one other."""
+    """The most rounds that the moves of a layer may take. In a round each GPU exchanges experts with at most one other."""
     min_gain: float
     """What moving all slots of a layer must bring at least, as a share of the mean GPU's load; a moved slot must
     be worth its part of that."""

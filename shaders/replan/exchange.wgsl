@@ -9,7 +9,8 @@ var<workgroup> own_slot: array<u32, AT_ONCE>;
 var<workgroup> own_expert: array<u32, AT_ONCE>;
 var<workgroup> given: array<vec4<i32>, 4u * AT_ONCE>;
 
-// Of each window: the heaviest GPU besides the proposing one, its load and that of the next, not below the floor.
+// The heaviest GPU of each window, the proposing one left out; its load, and the load of the next heaviest. Loads below the
+// floor are raised to it.
 var<workgroup> rest_gpu: array<u32, MOST_WINDOWS>;
 var<workgroup> rest_first: array<i32, MOST_WINDOWS>;
 var<workgroup> rest_second: array<i32, MOST_WINDOWS>;

@@ -11,7 +11,7 @@ struct Quads {
     d: vec4<i32>,
 }
 
-// What the squares of four windows are computed with.
+// The numbers by which a load is squared, of four windows.
 struct Scale {
     mean: vec4<i32>,
     factor: vec4<u32>,

@@ -233,7 +233,7 @@ struct Limits {
     /// The most slots of a layer that may move: a number, or a part of its slots as in 15%
     #[arg(long, value_parser = parse_most)]
     max_moves_per_layer: Option<MaxMoves>,
-    /// The most rounds that the moves of a layer take, in each of which a GPU deals with one other
+    /// The most rounds that the moves of a layer may take. In a round each GPU exchanges experts with at most one other GPU
     #[arg(long)]
     max_rounds_per_layer: Option<usize>,
     /// What moving all slots of a layer must bring, as a part of the mean GPU: 0.1 is 10 %

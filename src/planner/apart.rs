@@ -9,6 +9,7 @@ use crate::mirror::s6_select::NodeBest;
 use crate::mirror::{Starts, rng, s5_search};
 use crate::params::{FREE, Params};
 use crate::plan::Stop;
+use crate::replan;
 
 /// With more slots a GPU the trajectory alone comes to the bound.
 const MOST_SLOTS: u32 = 3;
@@ -125,7 +126,7 @@ impl Scratch {
                 *slot = if at == FREE { FREE } else { left[at as usize] };
             }
         }
-        let max = heaviest(params, loads, &self.slots);
+        let max = replan::peaks(params, &[loads], &self.slots);
         node.offer(
             Outcome { max, end: if max <= params.stop_load(bound) { Stop::BoundReached } else { end } },
             &self.slots,
@@ -181,13 +182,4 @@ fn counts(experts: usize, slots: &[u32]) -> Vec<u32> {
     let mut counts = vec![0; experts];
     slots.iter().filter(|&&expert| expert != FREE).for_each(|&expert| counts[expert as usize] += 1);
     counts
-}
-
-/// The heaviest GPU of a placement, over its speed.
-fn heaviest(params: &Params, loads: &[u32], slots: &[u32]) -> u32 {
-    let counts = counts(loads.len(), slots);
-    let on = |gpu: usize, expert: u32| params.on_gpu(loads[expert as usize] / counts[expert as usize], gpu);
-    let gpus = slots.chunks_exact(params.slots_per_gpu as usize).enumerate();
-    let carried = gpus.map(|(gpu, held)| held.iter().filter(|&&e| e != FREE).map(|&e| on(gpu, e)).sum());
-    carried.max().unwrap_or(0)
 }

@@ -19,7 +19,7 @@ use crate::watch::Attempt;
 pub fn idle_connection(params: &Params, options: &PlanOptions) -> Option<String> {
     let (further, needed) = (params.node_replicas - params.node_experts, params.node_gpus - 1);
     let node = if params.nodes > 1 { "a node has" } else { "there are" };
-    (options.connected && further < needed).then(|| {
+    (options.connected && !params.connected && needed > 0).then(|| {
         format!(
             "connected does nothing: {node} {further} replicas beyond one an expert, and {} GPUs need {needed} to hang together",
             params.node_gpus

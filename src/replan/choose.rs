@@ -8,8 +8,7 @@ use crate::params::Params;
 pub struct Path {
     /// Rows, and what was made of them. The first row is the one that runs, mended.
     pub trails: Vec<(Vec<u32>, Trail)>,
-    /// All states, of which the first is the start. Each has a lower priced objective than the one before, and none a
-    /// heavier sum of maxima than the start.
+    /// All states, of which the first is the start. Each has a lower priced objective than the one before.
     pub states: Vec<State>,
     /// Of which trail each is, and its number there.
     pub from: Vec<(usize, usize)>,

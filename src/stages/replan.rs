@@ -36,7 +36,7 @@ pub const STAGE: Stage = Stage {
 const LEAST_TEAM: u32 = Tuning::SOFTWARE.team;
 
 /// Iterations of a dispatch at most: a slow device is not to be kept for long.
-const MOST_ITERATIONS: u64 = 64;
+const MOST_PER_DISPATCH: u64 = 64;
 
 /// The trajectories of all tasks, as many dispatches as `params.extent` iterations need. Those after the last trajectory
 /// ended are empty.
@@ -57,7 +57,7 @@ pub fn record_turns(recording: &mut Recording, base: &GpuParams, each: u32) {
 
 /// Iterations that fit the trips of a dispatch.
 fn iterations_per_dispatch(base: &GpuParams) -> u32 {
-    (u64::from(budget::TRIPS) / trips(base)).clamp(1, MOST_ITERATIONS) as u32
+    (u64::from(budget::TRIPS) / trips(base)).clamp(1, MOST_PER_DISPATCH) as u32
 }
 
 /// Whether software drivers run all loops to their end: of the start, and of one iteration with the look after it. They do

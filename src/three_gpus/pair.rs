@@ -187,7 +187,7 @@ fn is_any_below(loads: &[u32], shift: u32, width: u32) -> bool {
 
 /// Three GPUs' replicas: those of the heaviest GPU, then those of the two others.
 pub struct Three {
-    /// Sets of a first GPU that may still be gone into.
+    /// How many sets for the first GPU may still be looked into.
     pub sets_left: u32,
     slots: usize,
     expert: [u32; MOST],

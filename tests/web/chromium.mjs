@@ -122,3 +122,15 @@ async function openPage(send, listeners, url, before) {
     const close = () => send("Target.closeTarget", { targetId });
     return { to, run, until, press, point, look, shot, close, requests, troubles, complaints };
 }
+
+/** One check, with the time it took. */
+export async function step(what, work) {
+    const start = Date.now();
+    try {
+        await work();
+    } catch (error) {
+        console.error(`FAILED: ${what}`);
+        throw error;
+    }
+    console.log(`${((Date.now() - start) / 1e3).toFixed(1)} s: ${what}`);
+}

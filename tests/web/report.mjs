@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { writeFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
-import { launch } from "./chromium.mjs";
+import { launch, step } from "./chromium.mjs";
 
 const [folder, program, out] = process.argv.slice(2);
 const NO_SCRIPTS = ["Emulation.setScriptExecutionDisabled", { value: true }];
@@ -13,18 +13,6 @@ const PAPER = [718, 1046];
 let browser;
 
 const save = async (tab, name, most) => writeFile(join(out, `report-${name}.png`), await tab.shot(most));
-
-/** One check, with the time it took. */
-async function step(what, work) {
-    const start = Date.now();
-    try {
-        await work();
-    } catch (error) {
-        console.error(`FAILED: ${what}`);
-        throw error;
-    }
-    console.log(`${((Date.now() - start) / 1e3).toFixed(1)} s: ${what}`);
-}
 
 /** Opens a page or chart; how long that took. */
 async function open(name) {

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { launch, serve } from "./chromium.mjs";
+import { launch, serve, step } from "./chromium.mjs";
 
 const [folder, program, out] = process.argv.slice(2);
 // A software driver in the place of a GPU. Without these flags there is no adapter.
@@ -11,18 +11,6 @@ const SWIFTSHADER = ["--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader
 const server = await serve(folder);
 const page = (name) => `${server.origin}/${name}`;
 let browser;
-
-/** One check, with the time it took. */
-async function check(what, work) {
-    const start = Date.now();
-    try {
-        await work();
-    } catch (error) {
-        console.error(`FAILED: ${what}`);
-        throw error;
-    }
-    console.log(`${((Date.now() - start) / 1e3).toFixed(1)} s: ${what}`);
-}
 
 /** The package in a page, with a small problem, as `eplb`, `loads`, `cluster`, `plan(planner)`. */
 async function packageIn(before = "") {
@@ -57,7 +45,7 @@ const text = (id) => `document.getElementById(${JSON.stringify(id)}).textContent
 async function fingerprints() {
     const tab = await browser.open(page("bench.html"));
     for (const device of ["cpu", "gpu"]) {
-        await check(`fingerprints, ${device}`, async () => {
+        await step(`fingerprints, ${device}`, async () => {
             const input = JSON.stringify({ device, only: [] });
             const outcome = await tab.run(`import("./page.js").then(({ call }) => call("fingerprints", ${input}))`);
             assert.deepEqual([outcome.differing, outcome.warnings, outcome.equal], [[], [], true]);
@@ -172,27 +160,27 @@ async function lostDevices() {
     const onGpu = { backend: "webgpu", warnings: [], fingerprint: expected };
     await tab.run(`eplb.Planner.open("gpu").then((made) => { globalThis.planner = made; })`);
     const plan = () => tab.run("plan(planner)");
-    await check("a device makes a plan, and two at once", async () => {
+    await step("a device makes a plan, and two at once", async () => {
         assert.deepEqual(await plan(), onGpu);
         assert.deepEqual(await tab.run("Promise.all([plan(planner), plan(planner)])"), [onGpu, onGpu]);
     });
-    await check("a destroyed device is opened again by the next call", async () => {
+    await step("a destroyed device is opened again by the next call", async () => {
         await tab.run("opened.at(-1).destroy()");
         fellBack(await plan(), expected, /device lost: it was destroyed/);
         assert.deepEqual(await plan(), onGpu);
         assert.equal(await tab.run("opened.length"), 2);
     });
-    await check("a device lost in mid-plan", async () => {
+    await step("a device lost in mid-plan", async () => {
         const made = await tab.run(`${atFirst("opened.at(-1).destroy()")}; plan(planner)`);
         fellBack(made, expected, /device lost: it was destroyed/);
         assert.deepEqual(await plan(), onGpu);
     });
-    await check("without a fallback a loss is thrown", async () => {
+    await step("without a fallback a loss is thrown", async () => {
         await tab.run("opened.at(-1).destroy()");
         await assert.rejects(tab.run("plan(planner.withoutFallback())"), /Error: device .* failed: device lost/);
         assert.deepEqual(await plan(), onGpu);
     });
-    await check("the crash of the browser's GPU process", async () => {
+    await step("the crash of the browser's GPU process", async () => {
         await browser.send("Browser.crashGpuProcess").catch(() => {});
         const made = await plan();
         if (made.backend === "cpu") fellBack(made, expected, /lost/);
@@ -201,7 +189,7 @@ async function lostDevices() {
         for (let n = 0; n < 3 && last?.backend !== "webgpu"; n++) last = await plan();
         assert.deepEqual(last, onGpu);
     });
-    await check("work that the device refuses costs one call", async () => {
+    await step("work that the device refuses costs one call", async () => {
         const before = await tab.run("opened.length");
         // The buffers of an earlier call are large enough: this is a larger one.
         const refused = await tab.run(`(async () => {
@@ -220,11 +208,11 @@ async function lostDevices() {
         assert.deepEqual(await plan(), onGpu);
         assert.equal(await tab.run("opened.length"), before);
     });
-    await check("a call is stopped, and the next one runs", async () => {
+    await step("a call is stopped, and the next one runs", async () => {
         await assert.rejects(tab.run(`${atFirst("planner.cancel()")}; plan(planner)`), /cancelled|stopped/);
         assert.deepEqual(await plan(), onGpu);
     });
-    await check("a device that is always lost stays closed", async () => {
+    await step("a device that is always lost stays closed", async () => {
         await tab.run("globalThis.doomed = true; opened.at(-1).destroy()");
         let made;
         for (let n = 0; n < 5; n++) made = await plan();
@@ -305,14 +293,14 @@ try {
     const { product } = await browser.send("Browser.getVersion");
     console.log(`${product}, WebGPU on SwiftShader: a software driver, no GPU`);
     await fingerprints();
-    await check("the package: plan, check, replan, and what they throw", api);
-    await check("the page of plans", planPage);
-    await check("the page of benchmarks", benchPage);
-    await check("a device that is refused", refusedDevice);
+    await step("the package: plan, check, replan, and what they throw", api);
+    await step("the page of plans", planPage);
+    await step("the page of benchmarks", benchPage);
+    await step("a device that is refused", refusedDevice);
     await lostDevices();
     await browser.close();
     browser = await launch(program, []);
-    await check("a browser without an adapter", noAdapter);
+    await step("a browser without an adapter", noAdapter);
 } catch (error) {
     console.error(error);
     process.exitCode = 1;

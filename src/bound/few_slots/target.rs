@@ -18,7 +18,7 @@ pub(super) struct Class {
     pub(super) heavy_until: Vec<u32>,
     /// In how many rows, from the first, each option's replica is light.
     pub(super) light_until: Vec<u32>,
-    /// What all GPUs together have at most in each row, beside free slots.
+    /// The right side of each row without free slots: the sum over GPUs of the most that each can have of the left side.
     pub(super) limits: Vec<f64>,
 }
 

@@ -10,7 +10,7 @@ pub type Cell = (&'static str, String);
 
 /// A row of cells.
 pub struct Row {
-    /// What stands beside it, where there is room.
+    /// The text to the left of the row. It is left out where rows are too narrow for it.
     pub label: String,
     /// What is said before its numbers: letters, digits, blanks and `()%.:`.
     pub name: String,
