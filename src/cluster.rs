@@ -166,6 +166,11 @@ impl Cluster {
         }
     }
 
+    /// Whether plans are judged by how tokens are dispatched: copies of an expert may be in any of several nodes.
+    pub(crate) fn weighs_dispatch(&self) -> bool {
+        self.num_nodes > 1 && self.policy() == Policy::Global
+    }
+
     /// Replicas of one layer.
     #[must_use]
     pub fn num_replicas(&self) -> usize {

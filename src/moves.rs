@@ -61,8 +61,8 @@ pub struct MoveLimits {
     pub max_moves: Option<MaxMoves>,
     /// The most slots of a layer that may move for balance: a hard bound. `None`: no bound.
     pub max_moves_per_layer: Option<MaxMoves>,
-    /// The most rounds that the moves of a layer take, each of which a GPU spends with one other: a hard bound, as
-    /// [`crate::LayerMoves::rounds`] counts them. A layer may take as many as making it valid does. `None`: no bound.
+    /// The most rounds that the moves of a layer may take: a hard bound, as [`crate::LayerMoves::rounds`] counts them. In a
+    /// round each GPU exchanges experts with at most one other. A layer may take as many as making it valid does. `None`: no bound.
     pub max_rounds_per_layer: Option<usize>,
     /// What moving all slots of a layer must bring at least, in millionths of the mean GPU; each moved slot must be
     /// worth its share of that.

@@ -1,9 +1,9 @@
 //! The words of the command line: errors name options, not the fields of the library, and say what would do.
 
 use super::complain;
+use crate::Dispatch;
 use crate::cluster::{Cluster, MAX_SLOTS};
 use crate::error::Error;
-use crate::{Dispatch, Policy};
 
 /// Fields of the library that are options, where a rule names them or they begin an error.
 const OPTIONS: [(&str, &str); 11] = [
@@ -151,8 +151,8 @@ pub fn tell_filled_again(gpus: &[usize]) {
 
 /// Says that a dispatch changes nothing in the plan.
 pub fn tell_idle_dispatch(dispatch: Option<Dispatch>, cluster: &Cluster) {
-    let judges = cluster.num_nodes() > 1 && cluster.policy() == Policy::Global;
-    if let Some(dispatch) = dispatch.filter(|dispatch| *dispatch != Dispatch::Equal && !judges) {
+    let is_idle = |dispatch: &Dispatch| *dispatch != Dispatch::Equal && !cluster.weighs_dispatch();
+    if let Some(dispatch) = dispatch.filter(is_idle) {
         complain(&format!(
             "warning: --dispatch {} changes nothing in this plan, only what is told of its traffic: plans are judged by it where \
              there are several --nodes and --groups is no multiple of them",

@@ -12,7 +12,7 @@ use super::{Fallback, Planner, checked, host};
 use crate::bound::BoundEffort;
 use crate::check::Dispatch;
 use crate::choice::DeviceInfo;
-use crate::cluster::{Cluster, Policy};
+use crate::cluster::Cluster;
 #[cfg(feature = "gpu")]
 use crate::engine::gpu::Gpu;
 use crate::error::Error;
@@ -250,8 +250,7 @@ fn heavier_than_before(layers: &[usize], loads: &Loads) -> Option<String> {
 /// What is said of a dispatch other than the equal one, where it would judge a plan made anew.
 fn dispatch_not_weighed(cluster: &Cluster, options: &PlanOptions) -> Option<String> {
     let name = options.dispatch.name();
-    let judges = cluster.num_nodes() > 1 && cluster.policy() == Policy::Global;
-    (judges && options.dispatch != Dispatch::Equal).then(|| {
+    (cluster.weighs_dispatch() && options.dispatch != Dispatch::Equal).then(|| {
         format!(
             "dispatch {name} is not weighed in a plan from one that runs, and copies are not kept spread: what moves goes by equal \
              shares"

@@ -49,8 +49,6 @@ pub struct Scratch {
     pub replicas: Replicas,
     /// Shares of the windows, `[windows][experts]`, as parts of [`TOTAL`].
     rows: Vec<i32>,
-    /// The scenarios while they are worked out, `[SCENARIOS][experts]`.
-    moved: Vec<i32>,
     /// The scenarios, `[experts][SCENARIOS]`, scaled by the roots of their weights.
     scenarios: Vec<Row>,
     /// What is expected of each expert.
@@ -106,7 +104,7 @@ impl Scratch {
     #[inline(always)]
     fn expect(&mut self, windows: &[&[u32]], sample: Option<Sample<'_>>) -> i64 {
         let experts = windows.first().map_or(0, |window| window.len());
-        // What was there is written over.
+        self.rows.clear();
         self.rows.resize(windows.len() * experts, 0);
         for (row, window) in self.rows.chunks_exact_mut(experts).zip(windows) {
             shares(window, row);
@@ -134,7 +132,7 @@ impl Scratch {
         for centre in &mut self.centre {
             *centre = (*centre).max(0);
         }
-        lay_scenarios(&rows, &self.centre, spread, &mut self.moved, &mut self.scenarios);
+        lay_scenarios(&rows, &self.centre, spread, &mut self.scenarios);
         pull
     }
 
@@ -256,7 +254,7 @@ fn shares(loads: &[u32], out: &mut [i32]) {
 /// The last rows, moved so that their weighted mean is `centre`, their deviations scaled by `spread`, each with the sum
 /// [`TOTAL`] times the root of its weight. Of fewer rows than [`SCENARIOS`] the rest is empty.
 #[inline(always)]
-fn lay_scenarios(rows: &[&[i32]], centre: &[i32], spread: i64, moved: &mut Vec<i32>, out: &mut Vec<Row>) {
+fn lay_scenarios(rows: &[&[i32]], centre: &[i32], spread: i64, out: &mut Vec<Row>) {
     let experts = centre.len();
     let recent = &rows[rows.len().saturating_sub(SCENARIOS)..];
     let mut weights = vec![i64::from(TOTAL); recent.len()];
@@ -272,8 +270,7 @@ fn lay_scenarios(rows: &[&[i32]], centre: &[i32], spread: i64, moved: &mut Vec<i
             *sum += i64::from(x) * i64::from(weight);
         }
     }
-    moved.resize(recent.len() * experts, 0);
-    let spread = spread as i32;
+    let (mut moved, spread) = (vec![0i32; SCENARIOS * experts], spread as i32);
     let is_spread = i64::from(spread) != ONE;
     let mut factors = [0; SCENARIOS];
     let windows = recent.iter().zip(&weights).zip(moved.chunks_exact_mut(experts)).zip(&mut factors);
@@ -295,9 +292,7 @@ fn lay_scenarios(rows: &[&[i32]], centre: &[i32], spread: i64, moved: &mut Vec<i
             *x = scaled(*x, factor, TOTAL_BITS);
         }
     }
-    if recent.len() < SCENARIOS {
-        out.clear();
-    }
+    out.clear();
     out.resize(experts, [0; SCENARIOS]);
     for (s, moved) in moved.chunks_exact(experts).enumerate() {
         for (row, &x) in out.iter_mut().zip(moved) {
