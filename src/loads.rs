@@ -193,7 +193,11 @@ impl Loads {
     /// Layers whose loads are all zero, as a model's dense layers are recorded.
     #[must_use]
     pub fn layers_without_load(&self) -> usize {
-        self.values.chunks_exact(self.experts).filter(|row| row.iter().all(|&v| v == 0.0)).count()
+        (0..self.layers).filter(|&layer| !self.has_load(layer)).count()
+    }
+
+    pub(crate) fn has_load(&self, layer: usize) -> bool {
+        self.layer(layer).iter().any(|&v| v > 0.0)
     }
 }
 

@@ -196,7 +196,7 @@ impl Default for PlanOptions {
             stop_gap_ppm: 200,
             start_gap_ppm: 400,
             dispatch: Dispatch::Equal,
-            three_gpus: 512,
+            three_gpus: 320,
         }
     }
 }

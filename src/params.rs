@@ -84,7 +84,7 @@ const GAINER_SCAN: u32 = 1 << 14;
 const THREE_SLOTS_PATIENCE: u32 = 2;
 /// With four to six slots a GPU, three GPUs find what a long patience would, and sooner: there the first start has this
 /// patience. (A thorough plan of V3 on 72 GPUs: .0176 % in 877 us a layer on one thread, with the patience of 800 .0165 % in
-/// 2,876. gemma4 on 32 GPUs: .0090 % in 933, .0092 % in 1,513. A default plan of gpt-oss on 8 GPUs: .0219 % in 306 us, by the
+/// 2,876. gemma4 on 32 GPUs: .0090 % in 933, .0092 % in 1,513. A default plan of gpt-oss on 8 GPUs: .021 % in 300 us, by the
 /// trajectory alone with the patience of 32 .0321 % in 474.)
 const THREE_GPUS_PATIENCE: u32 = 8;
 /// And further starts have this patience at most.

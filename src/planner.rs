@@ -11,6 +11,7 @@ pub(crate) mod host;
 mod plan;
 mod replan;
 mod within;
+mod without_load;
 
 use std::sync::Arc;
 

@@ -175,7 +175,8 @@ fn constants_of(kernel: Kernel, params: &GpuParams) -> Vec<(&'static str, f64)> 
 }
 
 impl Replay {
-    /// The recording of a call that fits one (small ones do) on a software driver.
+    /// The recording of a call that fits one (small ones do) on a software driver. Each layer has load: others are not
+    /// searched on a device.
     ///
     /// # Errors
     /// As for [`crate::Planner::plan`].
@@ -193,7 +194,7 @@ impl Replay {
             params: bytemuck::cast_slice(&[dispatch.params]).to_vec(),
             constants: constants_of(dispatch.kernel, &dispatch.params),
         };
-        let windows = host::even_where_cold(&params, loads.fixed_windows()).into_owned();
+        let windows = loads.fixed_windows().to_vec();
         let combined = host::combine(&params, &windows);
         let queue = layout.queue_words(arena);
         Ok(Self {

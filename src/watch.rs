@@ -125,6 +125,17 @@ impl Watch {
         let bound = BoundOptions { max_replicas_per_expert, ..BoundOptions::default() };
         Attempt { watch: self, loads, cluster, bound, start: Instant::now(), done: Mutex::default() }
     }
+
+    /// The watch of a call that plans the other layers of one, after this many were planned.
+    pub fn after(&self, planned: usize) -> Self {
+        let progress = self.progress.clone().map(|tell| -> Listener {
+            Arc::new(move |p: Progress| {
+                let (layers_done, layers) = (p.layers_done + planned, p.layers + planned);
+                tell(Progress { layers_done, layers, ..p });
+            })
+        });
+        Self { cancel: self.cancel.clone(), progress }
+    }
 }
 
 impl Attempt<'_> {

@@ -1,12 +1,9 @@
-//! What the host does around the stages, the same for every backend: loads where there are none, small layers, and
-//! the trivial placement where it is as good.
-
-use std::borrow::Cow;
+//! What the host does around the stages, the same for every backend: small layers, the end of a plan by three GPUs, and the
+//! trivial placement where it is as good.
 
 use super::cpu::Planned;
 use crate::error::Error;
 use crate::exact;
-use crate::loads::FIXED_TOTAL;
 use crate::options::PlanOptions;
 use crate::params::{FREE, Params, to_map};
 use crate::plan::Stop;
@@ -25,24 +22,6 @@ pub fn idle_connection(params: &Params, options: &PlanOptions) -> Option<String>
             params.node_gpus
         )
     })
-}
-
-/// Loads in which a layer without load has even ones, so that no expert is favoured: `[windows][layers][experts]`.
-pub fn even_where_cold<'a>(params: &Params, windows: &'a [u32]) -> Cow<'a, [u32]> {
-    let experts = params.experts as usize;
-    let all = params.layers as usize * experts;
-    let is_cold = |layer: usize| {
-        let row = layer * experts..(layer + 1) * experts;
-        windows.chunks_exact(all).all(|window| window[row.clone()].iter().all(|&load| load == 0))
-    };
-    let mut loads = Cow::Borrowed(windows);
-    if !params.trajectory {
-        return loads;
-    }
-    for layer in (0..params.layers as usize).filter(|&layer| is_cold(layer)) {
-        loads.to_mut()[layer * experts..(layer + 1) * experts].fill(FIXED_TOTAL / params.experts);
-    }
-    loads
 }
 
 /// The sum of the windows, `[layers][experts]`.

@@ -56,21 +56,25 @@ impl Planner {
         }
         let params = Params::new(loads, cluster, options)?;
         let abroad = foreign::Limits::new(&params, cluster, options)?;
+        if params.trajectory && loads.layers_without_load() > 0 {
+            let plan = self.plan_loaded(loads, cluster, options).await?;
+            return Ok(Plan { elapsed: start.elapsed(), ..plan });
+        }
         let mut warnings: Vec<String> = host::idle_connection(&params, options).into_iter().collect();
         // Shaders know of no speeds.
         let mut made_by = if params.has_speeds() { DeviceInfo::cpu() } else { self.inner.info.clone() };
-        let windows = host::even_where_cold(&params, loads.fixed_windows());
-        let combined = host::combine(&params, &windows);
+        let windows = loads.fixed_windows();
+        let combined = host::combine(&params, windows);
         let attempt = || self.watch.attempt(loads, cluster, options);
         let mut plan_by = async |params: &Params| {
             if let Some(planned) = self.on_threads(|| host::plan_small(params, &combined, &attempt()))? {
                 return Ok(planned);
             }
-            match self.plan_on_backend(params, &combined, &windows, &attempt()).await {
+            match self.plan_on_backend(params, &combined, windows, &attempt()).await {
                 Err(error @ Error::Device { .. }) if self.fallback == Fallback::Cpu => {
                     warnings.push(format!("{error}; the CPU backend made the plan"));
                     made_by = DeviceInfo::cpu();
-                    self.on_threads(|| cpu::plan(params, &combined, &windows, &attempt()))
+                    self.on_threads(|| cpu::plan(params, &combined, windows, &attempt()))
                 }
                 planned => planned,
             }
@@ -80,23 +84,23 @@ impl Planner {
         let without = PlanOptions { duplicates: Duplicates::Avoid, ..options.clone() };
         let without = Params::new(loads, cluster, &without)?;
         if params.trajectory && without.avoid_duplicates != params.avoid_duplicates && planned.is_open() {
-            host::take_better(&params, &windows, &mut planned, &plan_by(&without).await?);
+            host::take_better(&params, windows, &mut planned, &plan_by(&without).await?);
         }
         if params.has_speeds() && params.trajectory && params.windows == 1 {
             // Its packing is not the start of the search here.
             let greedy = Params::new(loads, cluster, &Preset::greedy_under(options))?;
-            host::take_better(&params, &windows, &mut planned, &plan_by(&greedy).await?);
+            host::take_better(&params, windows, &mut planned, &plan_by(&greedy).await?);
         }
         self.on_threads(|| host::share_among_three(&params, &combined, &mut planned, &attempt()))?;
         attempt().go_on()?;
-        host::prefer_trivial(&params, &windows, &mut planned);
+        host::prefer_trivial(&params, windows, &mut planned);
         let nodes = cluster.num_nodes() as u32;
         self.on_threads(|| {
             let planned = (&mut planned.slots[..], &mut planned.ends[..]);
-            spread::spread(&params, nodes, options.dispatch, loads.fixed_windows(), planned, &attempt())
+            spread::spread(&params, nodes, options.dispatch, windows, planned, &attempt())
         })?;
         if params.connected {
-            let connect = || replan::connect(&params, &windows, &planned.slots, &attempt());
+            let connect = || replan::connect(&params, windows, &planned.slots, &attempt());
             planned.take_rows(self.on_threads(connect)?, &params);
         }
         if let Some(limits) = abroad {

@@ -8,7 +8,7 @@ use web_time::Instant;
 use super::backend::Backend;
 #[cfg(feature = "gpu")]
 use super::gpu;
-use super::{Fallback, Planner, checked, host};
+use super::{Fallback, Planner, checked};
 use crate::bound::BoundEffort;
 use crate::check::Dispatch;
 use crate::choice::DeviceInfo;
@@ -134,11 +134,10 @@ impl Planner {
             return Ok(plan);
         }
         let start = Instant::now();
-        let windows = host::even_where_cold(&params, loads.fixed_windows());
         let rows = PreviousMap::from(plan.placement()).rows(cluster);
         let attempt = || self.watch.attempt(loads, cluster, options);
         let polish = |follow: Option<&Follow<'_>>, attempt: &Attempt<'_>| {
-            replan::polish(&params, &windows, &rows, attempt, follow)
+            replan::polish(&params, loads.fixed_windows(), &rows, attempt, follow)
         };
         let Followed { made: rows, warnings, .. } = self.follow(&params, attempt, polish)?;
         plan.warnings.extend(warnings);

@@ -11,28 +11,43 @@ use crate::params::{FREE, MOST_THREE_SLOTS};
 
 /// The most replicas of three GPUs.
 const MOST: usize = 3 * MOST_THREE_SLOTS as usize;
+const LANES: usize = 8;
 /// The most sets of one GPU's replicas.
 const MOST_SETS: usize = 1 << MOST_THREE_SLOTS;
 
+/// And of those in [`Sets`].
+const MOST_VECTORS: usize = MOST_SETS + (MOST_THREE_SLOTS as usize + 1) * LANES;
+
 /// Sets of replicas, each a word with a bit for each replica, the smaller ones first.
 struct Sets {
+    /// The last one of each size comes again until a vector is full.
     sets: Vec<u32>,
-    /// The first set of each size, and the end of the last.
+    /// Where the sets of each size begin.
     from: Vec<usize>,
+    /// Where they end, but for those that come again.
+    to: Vec<usize>,
 }
 
 impl Sets {
     /// Those of up to `most` of this many replicas that are wanted.
     fn of(replicas: u32, most: u32, is_wanted: impl Fn(u32) -> bool) -> Self {
-        let (mut sets, mut from) = (Vec::new(), vec![0]);
+        let (mut sets, mut from, mut to) = (Vec::new(), vec![0], Vec::new());
         for size in 0..=most {
             sets.extend((0..1 << replicas).filter(|&set: &u32| set.count_ones() == size && is_wanted(set)));
+            to.push(sets.len());
+            let last = sets.last().copied().unwrap_or_default();
+            sets.resize(sets.len().next_multiple_of(LANES), last);
             from.push(sets.len());
         }
-        Self { sets, from }
+        Self { sets, from, to }
     }
 
     fn of_size(&self, size: usize) -> Range<usize> {
+        self.from[size]..self.to[size]
+    }
+
+    /// With those that come again.
+    fn vectors_of_size(&self, size: usize) -> Range<usize> {
         self.from[size]..self.from[size + 1]
     }
 }
@@ -152,10 +167,10 @@ impl<I: Iterator<Item = (u32, u32)>, F: Fn() -> I> pulp::NullaryFnOnce for Share
         let alone = &alone[b * one.sets.len()..][..one.sets.len()];
         let (mut best, mut is_known) = ((pair.top, None), false);
         for size in 0..*slots {
-            let run = two.of_size(slots - size);
+            let (run, vectors) = (two.of_size(slots - size), two.vectors_of_size(slots - size));
             for of_one in one.of_size(size) {
                 let (mut shift, mut width) = pair.window(best.0, alone[of_one]);
-                if !is_any_below(&with[run.clone()], shift, width) {
+                if !is_any_below(&with[vectors.clone()], shift, width) {
                     continue;
                 }
                 for of_two in run.clone() {
@@ -165,7 +180,7 @@ impl<I: Iterator<Item = (u32, u32)>, F: Fn() -> I> pulp::NullaryFnOnce for Share
                             is_known = true;
                         }
                         let first = two.sets[of_two] | one.sets[of_one] << (2 * slots);
-                        best = pair.three.split(first, with[of_two] + alone[of_one], two, best);
+                        best = pair.three.split(first, with[of_two] + alone[of_one], one, best);
                         pair.three.sets_left -= 1;
                         if best.0 <= pair.stop || pair.three.sets_left == 0 {
                             return best.1;
@@ -182,7 +197,13 @@ impl<I: Iterator<Item = (u32, u32)>, F: Fn() -> I> pulp::NullaryFnOnce for Share
 /// Whether there is a load `x` with `x + shift < width`, wrapping.
 #[inline(always)]
 fn is_any_below(loads: &[u32], shift: u32, width: u32) -> bool {
-    loads.iter().fold(u32::MAX, |least, &load| least.min(load.wrapping_add(shift))) < width
+    let mut least = [u32::MAX; LANES];
+    for loads in loads.as_chunks::<LANES>().0 {
+        for (least, load) in least.iter_mut().zip(loads) {
+            *least = (*least).min(load.wrapping_add(shift));
+        }
+    }
+    least.into_iter().fold(u32::MAX, u32::min) < width
 }
 
 /// Three GPUs' replicas: those of the heaviest GPU, then those of the two others.
@@ -197,13 +218,13 @@ pub struct Three {
     apart: Vec<u32>,
     /// Replicas of an expert that has three: each GPU gets one. Three in a set.
     one_each: Vec<u32>,
-    /// Scratch: the loads of the sets of half of what the first GPU leaves, and of the other half.
-    halves: [[u32; MOST_SETS]; 2],
+    /// Scratch: the loads of the sets of the second half of what the first GPU leaves, in the order of [`Ways::one`].
+    by_size: [u32; MOST_VECTORS],
 }
 
 impl Default for Three {
     fn default() -> Self {
-        let (expert, load, halves) = ([FREE; MOST], [0; MOST], [[0; MOST_SETS]; 2]);
+        let (expert, load, by_size) = ([FREE; MOST], [0; MOST], [0; MOST_VECTORS]);
         Self {
             sets_left: 0,
             slots: 0,
@@ -212,7 +233,7 @@ impl Default for Three {
             total: 0,
             apart: Vec::new(),
             one_each: Vec::new(),
-            halves,
+            by_size,
         }
     }
 }
@@ -246,7 +267,7 @@ impl Three {
 
     /// Shares what the first GPU leaves between the two others: the better of the best way so far and of these.
     #[inline(always)]
-    fn split(&mut self, first: u32, load: u32, two: &Sets, mut best: Best) -> Best {
+    fn split(&mut self, first: u32, load: u32, one: &Sets, mut best: Best) -> Best {
         if self.one_each.iter().any(|all| all & first == 0) || self.repeats(first) {
             return best;
         }
@@ -258,19 +279,33 @@ impl Three {
             *to = rest.trailing_zeros() as usize;
             rest &= rest - 1;
         }
-        let [low, high] = &mut self.halves;
-        sums(at[..slots].iter().map(|&at| self.load[at]), low);
-        sums(at[slots..2 * slots].iter().map(|&at| self.load[at]), high);
-        let (left, mask) = (self.total - load, (1 << slots) - 1);
-        for &set in &two.sets[two.of_size(slots)] {
-            let second = self.halves[0][(set & mask) as usize] + self.halves[1][(set >> slots) as usize];
-            let heaviest = load.max(second).max(left - second);
-            if heaviest < best.0 {
-                let chosen = (0..2 * slots).filter(|i| set >> i & 1 == 1);
-                let second = chosen.fold(0, |second, i| second | 1 << at[i]);
-                let third = all & !first & !second;
-                if !self.repeats(second) && !self.repeats(third) {
-                    best = (heaviest, Some([first, second, third]));
+        let (mut low, mut high) = ([0; MOST_SETS], [0; MOST_SETS]);
+        sums(at[..slots].iter().map(|&at| self.load[at]), &mut low);
+        sums(at[slots..2 * slots].iter().map(|&at| self.load[at]), &mut high);
+        for (load, &set) in self.by_size.iter_mut().zip(&one.sets) {
+            *load = high[set as usize];
+        }
+        let left = self.total - load;
+        // The first replica that is left always goes to the second GPU, so that no way comes twice.
+        for of_low in (1..1 << slots).step_by(2) {
+            let size = slots - (of_low as u32).count_ones() as usize;
+            // The third GPU ends below the best too.
+            let least = left.saturating_sub(best.0 - 1);
+            let (shift, width) = (low[of_low].wrapping_sub(least), best.0.saturating_sub(least));
+            if !is_any_below(&self.by_size[one.vectors_of_size(size)], shift, width) {
+                continue;
+            }
+            for of_high in one.of_size(size) {
+                let with = low[of_low] + self.by_size[of_high];
+                let heaviest = load.max(with).max(left - with);
+                if heaviest < best.0 {
+                    let set = of_low as u32 | one.sets[of_high] << slots;
+                    let chosen = (0..2 * slots).filter(|i| set >> i & 1 == 1);
+                    let second = chosen.fold(0, |second, i| second | 1 << at[i]);
+                    let third = all & !first & !second;
+                    if !self.repeats(second) && !self.repeats(third) {
+                        best = (heaviest, Some([first, second, third]));
+                    }
                 }
             }
         }

@@ -112,12 +112,10 @@ fn described(replay: &Replay) -> Value {
     })
 }
 
-/// Loads without a pattern; the first layer of several has none.
+/// Loads without a pattern.
 fn loads(layers: usize, experts: usize, seed: u64) -> Loads {
     let load = |at: u64| 1 + (at * 7919 + seed * 104_729) % 1009 * (at % 7 + 1);
-    let first = if layers > 1 { experts } else { 0 };
-    let counts: Vec<u64> =
-        (0..layers * experts).map(|at| if at < first { 0 } else { load(at as u64) }).collect();
+    let counts: Vec<u64> = (0..layers * experts).map(|at| load(at as u64)).collect();
     Loads::from_counts(layers, experts, &counts).expect("the shape is right")
 }
 
