@@ -91,9 +91,9 @@ pub fn score_with(
         let row = &physical_to_logical[layer * slots..(layer + 1) * slots];
         let (counts, homes) = rules.check_layer(row).map_err(|rule| Error::InvalidPlan { layer, rule })?;
         let loads = loads.layer(layer);
-        let mut quality =
-            score_layer(loads, cluster, row, |_, expert| loads[expert] / f64::from(counts[expert]));
-        (quality.foreign_replicas, quality.foreign_load) = rules.abroad(loads, row, &counts, &homes);
+        let served = |_, expert: usize| loads[expert] / f64::from(counts[expert]);
+        let mut quality = score_layer(loads, cluster, row, served);
+        (quality.foreign_replicas, quality.foreign_load) = rules.abroad(row, &homes, served);
         Ok(quality)
     });
     // In order, so that the first layer that breaks a rule is the one named.

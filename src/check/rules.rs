@@ -134,16 +134,14 @@ impl<'a> Rules<'a> {
     }
 
     /// How many replicas of a row that [`Rules::check_layer`] has passed are outside the home of their group, and what they
-    /// carry.
-    pub fn abroad(&self, loads: &[f64], row: &[i32], counts: &[u32], homes: &[usize]) -> (usize, f64) {
+    /// carry: `served` by slot and expert.
+    pub fn abroad(&self, row: &[i32], homes: &[usize], served: impl Fn(usize, usize) -> f64) -> (usize, f64) {
         if homes.is_empty() {
             return (0, 0.0);
         }
         let node_slots = self.cluster.num_slots() / self.cluster.num_nodes();
-        let is_abroad = |&(slot, expert): &(usize, usize)| homes[self.group_of[expert]] != slot / node_slots;
-        let abroad =
-            filled(row).filter(is_abroad).map(|(_, expert)| loads[expert] / f64::from(counts[expert]));
-        abroad.fold((0, 0.0), |(replicas, load), share| (replicas + 1, load + share))
+        let abroad = filled(row).filter(|&(slot, expert)| homes[self.group_of[expert]] != slot / node_slots);
+        abroad.fold((0, 0.0), |(replicas, load), (slot, expert)| (replicas + 1, load + served(slot, expert)))
     }
 
     /// The home of each group: the node that holds it whole. There is only one, since a second would hold as many

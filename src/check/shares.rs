@@ -50,11 +50,13 @@ pub fn score_shares_with(
     let rows = physical_to_logical.chunks_exact(slots).zip(parts.chunks_exact(slots)).enumerate();
     let layers = rows.map(|(layer, (row, parts))| {
         let refuse = |rule| Error::InvalidPlan { layer, rule };
-        rules.check_layer(row).map_err(refuse)?;
+        let (_, homes) = rules.check_layer(row).map_err(refuse)?;
         check_parts(loads.experts(), row, parts).map_err(refuse)?;
         let loads = loads.layer(layer);
         let served = |slot: usize, expert: usize| loads[expert] * f64::from(parts[slot]) / f64::from(WHOLE);
-        Ok(score_layer(loads, cluster, row, served))
+        let mut quality = score_layer(loads, cluster, row, served);
+        (quality.foreign_replicas, quality.foreign_load) = rules.abroad(row, &homes, served);
+        Ok(quality)
     });
     Ok(Quality { layers: layers.collect::<Result<_, _>>()? })
 }
@@ -141,5 +143,17 @@ mod tests {
         let parts = [128, 256, 128, 1];
         let error = score_shares(&loads, &cluster, &[0, 1, 0, -1], &parts).unwrap_err().to_string();
         assert!(error.ends_with("slot 3 is free and has 1 parts"), "{error}");
+    }
+
+    #[test]
+    fn replicas_abroad_are_weighed_by_their_parts() {
+        let loads = Loads::from_counts(1, 4, &[64, 8, 20, 10]).unwrap();
+        let cluster = Cluster::new(6, 2, 2, 2).unwrap();
+        // Expert 0 is at home in the first node and has a replica in the second.
+        let (map, parts) = ([0, 0, 1, 2, 3, 0], [64, 64, 256, 256, 256, 128]);
+        let options = CheckOptions { max_foreign: 1, ..CheckOptions::default() };
+        let layer = &score_shares_with(&loads, &cluster, &map, &parts, &options).unwrap().layers[0];
+        assert_eq!(layer.foreign_replicas, 1);
+        assert_relative_eq!(layer.foreign_load, 32.0);
     }
 }

@@ -59,6 +59,11 @@ pub fn shares(loads: &Loads, layer: usize) -> Vec<i32> {
     shares.into_iter().map(|share| share as i32).collect()
 }
 
+/// [`shares`] of all layers, `[layers][experts]`.
+pub fn shares_of_all(loads: &Loads) -> Vec<i32> {
+    (0..loads.layers()).flat_map(|layer| shares(loads, layer)).collect()
+}
+
 /// Scales a row to [`FIXED_TOTAL`], less what rounding takes.
 pub fn even(row: &mut [u64]) {
     let (total, experts) = (row.iter().sum::<u64>(), row.len() as u64);

@@ -3,6 +3,7 @@
 
 mod forecast;
 mod scenarios;
+mod turns;
 
 pub use forecast::{ONE, forecast, persistence};
 pub use scenarios::scenarios;

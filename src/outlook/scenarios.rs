@@ -1,11 +1,13 @@
 //! What the next window may look like: the last windows, moved so that their mean is the forecast.
 
-use super::forecast::{even, expected, shares};
+use super::forecast::{even, expected, shares_of_all};
+use super::turns::of_last_kind;
 use crate::error::Error;
 use crate::loads::Loads;
 
 /// Loads of the last `count` windows of `history`, oldest first, each weighing `decay` of the one after it, for one plan
-/// that suits the next window: the spread of the windows around what is expected.
+/// that suits the next window: the spread of the windows around what is expected. Windows of another kind than the last
+/// one ([`super::turns`]) are left out.
 ///
 /// Each expert's share in a window is moved by the same amount, the forecast ([`super::forecast()`], over all of
 /// `history`) less the weighted mean of the windows, cut at zero, and the window scaled to its sum again. In shares of
@@ -15,7 +17,9 @@ pub fn scenarios(history: &[&Loads], count: usize, decay: f64) -> Result<Loads, 
         return Err(Error::invalid("windows observed", 0, "is not at least 1"));
     };
     let (layers, experts) = (last.layers(), last.experts());
-    let recent = history.len().saturating_sub(count)..history.len();
+    let all: Vec<Vec<i32>> = history.iter().map(|loads| shares_of_all(loads)).collect();
+    let known = of_last_kind(&all, experts);
+    let recent = known.len().saturating_sub(count)..known.len();
     // The newest weighs 1; products, not powers, are the same on every machine.
     let mut weights = vec![1.0; recent.len()];
     for at in (1..weights.len()).rev() {
@@ -25,7 +29,8 @@ pub fn scenarios(history: &[&Loads], count: usize, decay: f64) -> Result<Loads, 
     let fixed: Vec<i64> = weights.iter().map(|weight| (weight / total * WEIGHTS) as i64).collect();
     let mut counts = vec![vec![0u64; layers * experts]; recent.len()];
     for layer in 0..layers {
-        let rows: Vec<Vec<i32>> = history.iter().map(|loads| shares(loads, layer)).collect();
+        let row = layer * experts..(layer + 1) * experts;
+        let rows: Vec<&[i32]> = known.iter().map(|&window| &all[window][row.clone()]).collect();
         let forecast = expected(&rows);
         let recent = &rows[recent.clone()];
         for (expert, next) in forecast.iter().enumerate() {

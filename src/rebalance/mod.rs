@@ -27,7 +27,8 @@ pub use status::Status;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Strategy {
-    /// The last windows at once, each GPU with one load a window, moved so that their mean is the forecast.
+    /// The last windows at once, each GPU with one load a window, moved so that their mean is the forecast. Windows of before a
+    /// turn, where the load is of another kind, are left out, unless it has come back to them.
     Scenarios,
     /// An AR(1) forecast of each expert's share: see [`forecast`].
     Forecast,
