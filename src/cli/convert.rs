@@ -64,7 +64,7 @@ impl Convert {
     }
 
     pub fn run(self) -> Result<ExitCode, Error> {
-        io::check_writable(&self.out, [&self.map])?;
+        io::Inputs::new([&self.map], None)?.check_writable(&self.out)?;
         let format = match self.format {
             None if io::is_standard(&self.out)
                 || self.out.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("json")) =>

@@ -4,6 +4,7 @@ mod advise;
 #[cfg(feature = "gpu")]
 mod bench;
 mod check;
+mod compared;
 mod convert;
 mod devices;
 mod fingerprints;

@@ -6,11 +6,11 @@ use std::process::ExitCode;
 use clap::Args;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 
+use super::compared::Scored;
 use super::progress::Progress;
 use super::speeds::Gone;
 use super::traffic::parse_dispatch;
 use super::{Limits, Outlook, Part, bound_effort, complain, format_of, io, parse_format, print, words};
-use crate::check::{self, Quality};
 use crate::maps::{MapFile, PlanFormat, bytes_of_plan};
 use crate::rebalance::{Proposal, RebalanceOptions, Rebalancer, Strategy};
 use crate::trace::Window;
@@ -137,6 +137,10 @@ pub struct Plan {
     /// The map in that object too, as physical_to_logical: [layers][slots], -1 where a slot is free
     #[arg(long, requires = "json")]
     pub(super) with_map: bool,
+    /// The load of each GPU in that object too, in the unit of the loads, as gpu_loads: [layers][gpus], and of each of several
+    /// loads alone in windows
+    #[arg(long, requires = "json")]
+    pub(super) with_gpu_loads: bool,
     // What others call two of the options above.
     #[arg(long, hide = true)]
     restarts: Option<String>,
@@ -148,8 +152,8 @@ pub struct Plan {
 pub(super) struct Made {
     pub(super) replan: Replan,
     pub(super) strategy: Option<Strategy>,
-    /// The balancedness of the map that runs, on the same loads; where it fits the cluster.
-    pub(super) before: Option<f64>,
+    /// The scores of the map that runs, on the same loads; where it fits the cluster.
+    pub(super) before: Option<Scored>,
 }
 
 impl Plan {
@@ -213,11 +217,11 @@ impl Plan {
         let cluster = words::cluster(replicas, groups, nodes, remain, self.slots_per_gpu)?;
         let cluster = gone.with_speeds(cluster)?;
         self.check_options(&cluster)?;
-        let inputs = || self.loads.iter().chain(&self.previous);
-        io::check_inputs(inputs())?;
+        let inputs = self.loads.iter().chain(&self.previous);
+        let inputs = io::Inputs::new(inputs, self.gpu_speeds.as_deref())?;
         let format = match &self.out {
             Some(out) => {
-                io::check_writable(out, inputs())?;
+                inputs.check_writable(out)?;
                 format_of(self.format, out)?
             }
             None => PlanFormat::default(),
@@ -225,9 +229,9 @@ impl Plan {
         let progress = Progress::new(0, "layers");
         let mut made = self.make(&cluster, previous.as_ref(), &progress)?;
         made.replan.set_bound(bound_effort(self.tight_bound));
-        made.before = previous.as_ref().and_then(|map| balancedness_of(map, made.replan.plan()));
+        made.before = previous.as_ref().and_then(|map| Scored::of_previous(made.replan.plan(), map));
         let plan = made.replan.plan();
-        let greedy = self.greedy(plan)?;
+        let greedy = Scored::of_greedy(plan, self.max_replicas_per_expert)?;
         let spread = if gone.gpus.is_empty() { None } else { Some(self.spread(plan, gpus, &gone)?) };
         let of_all_gpus = spread.as_ref().unwrap_or(plan);
         if let Some(out) = &self.out {
@@ -301,16 +305,6 @@ impl Plan {
             return Err(Error::invalid("--json", "", rule));
         }
         Ok(())
-    }
-
-    /// What DeepSeek's rule gives under the same most replicas of an expert, for comparison, by the CPU backend. Without a
-    /// bound of its own, which nothing here tells.
-    fn greedy(&self, plan: &crate::Plan) -> Result<Quality, Error> {
-        let mean = Loads::from_f64(plan.layers(), plan.experts(), plan.loads().values())?;
-        let options =
-            PlanOptions { max_replicas_per_expert: self.max_replicas_per_expert, ..Preset::GREEDY.options() };
-        let greedy = Planner::new(DeviceChoice::Cpu)?.plan(&mean, plan.cluster(), &options)?;
-        check::score(&mean, plan.cluster(), greedy.physical_to_logical())
     }
 
     /// The plan, from the previous one if there is one.
@@ -387,14 +381,6 @@ impl Plan {
         options.dispatch = self.dispatch.unwrap_or(options.dispatch);
         Ok(options)
     }
-}
-
-/// The balancedness of the map that runs on the loads of a plan.
-fn balancedness_of(map: &PreviousMap, plan: &crate::Plan) -> Option<f64> {
-    let mean = Loads::from_f64(plan.layers(), plan.experts(), plan.loads().values()).ok()?;
-    check::score(&mean, plan.cluster(), &map.map_on(plan.cluster()))
-        .ok()
-        .map(|quality| quality.balancedness())
 }
 
 /// What `--preset help` prints: what a user wants, and apart from it the programs that this planner is measured against.

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use super::io::is_standard;
 
 use crate::cluster::{Cluster, lose_equally, parts_of};
 use crate::error::Error;
@@ -31,6 +33,12 @@ pub(super) fn read(given: &str) -> Result<Vec<f64>, Error> {
     };
     let text = String::from_utf8(bytes).map_err(|_| refuse("it is not UTF-8".into()))?;
     parse(&text).map_err(refuse)
+}
+
+/// The file that an option's speeds are in, where they are no list.
+pub(super) fn file_of(given: &str) -> Option<PathBuf> {
+    // Standard input is not read for them.
+    (parse(given).is_err() && !is_standard(Path::new(given))).then(|| PathBuf::from(given))
 }
 
 /// More than the speeds of as many GPUs take as a cluster may have.

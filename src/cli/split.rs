@@ -60,10 +60,10 @@ struct Scored {
 
 impl Split {
     pub fn run(self) -> Result<ExitCode, Error> {
-        let inputs = || [&self.loads, &self.plan].into_iter().chain(&self.sample);
-        io::check_inputs(inputs())?;
+        let inputs = [&self.loads, &self.plan].into_iter().chain(&self.sample);
+        let inputs = io::Inputs::new(inputs, self.maps.gpu_speeds.as_deref())?;
         if let Some(out) = &self.out {
-            io::check_writable(out, inputs())?;
+            inputs.check_writable(out)?;
             if self.json && io::is_standard(out) {
                 let rule = "is for the report, and --out - has the table alone on standard output";
                 return Err(Error::invalid("--json", "", rule));

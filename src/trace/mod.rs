@@ -30,6 +30,8 @@ pub use generate::{Family, Generate};
 pub use plan_file::{PlanFile, plan_bytes, write_plan};
 pub use shares_file::{SharesFile, shares_bytes};
 
+#[cfg(feature = "cli")]
+pub(crate) use folder::reads as folder_reads;
 pub(crate) use npy::{of_rows as npy_of_rows, rows as npy_rows};
 #[cfg(feature = "cli")]
 pub(crate) use write::check_writable;

@@ -61,10 +61,10 @@ pub struct Report {
 
 impl Report {
     pub fn run(self) -> Result<ExitCode, Error> {
-        let inputs = || self.plans.iter().chain(&self.loads).chain(&self.replay).chain(&self.advice);
-        io::check_inputs(inputs())?;
+        let inputs = self.plans.iter().chain(&self.loads).chain(&self.replay).chain(&self.advice);
+        let inputs = io::Inputs::new(inputs, self.maps.gpu_speeds.as_deref())?;
         if let Some(out) = &self.out {
-            io::check_writable(out, inputs())?;
+            inputs.check_writable(out)?;
         }
         let given = [(self.expert_bytes > 0 && self.plans.len() < 2, "--expert-bytes")];
         words::check_effect(&given, "what moves from one plan to the next: name the one before, too")?;
