@@ -7,7 +7,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::io::{self, complain, print};
-use super::{format_of, parse_format};
+use super::{format_of, parse_format, words};
 use crate::Error;
 use crate::maps::{MapFile, PlanFormat};
 
@@ -82,7 +82,7 @@ impl Convert {
         let bytes = map.bytes(format)?;
         io::write(&self.out, &bytes)?;
         for loss in map.losses(format) {
-            complain(&format!("warning: {loss}"));
+            complain(&format!("warning: {}", words::in_options(&loss)));
         }
         let out = self.out.display().to_string();
         if io::is_standard(&self.out) {

@@ -281,6 +281,11 @@ struct Outlook {
 }
 
 impl Outlook {
+    /// The options given.
+    fn given(&self) -> [(bool, &'static str); 2] {
+        [(self.windows.is_some(), "--windows"), (self.decay.is_some(), "--decay")]
+    }
+
     fn options(&self, limits: MoveLimits) -> RebalanceOptions {
         let default = RebalanceOptions::default();
         RebalanceOptions {

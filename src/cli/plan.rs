@@ -162,19 +162,25 @@ impl Plan {
         self.threads
     }
 
-    /// Groups and nodes as given, else those of the plan file that runs, where the GPUs that remain divide among its nodes.
+    /// Groups and nodes as given, else those of the plan file that runs.
+    fn wanted(&self, of_plan: Option<&Cluster>) -> (usize, usize) {
+        let told = of_plan.filter(|_| self.groups.is_none() && self.nodes.is_none());
+        let given = (self.groups.unwrap_or(1), self.nodes.unwrap_or(1));
+        told.map_or(given, |cluster| (cluster.num_groups(), cluster.num_nodes()))
+    }
+
+    /// What is wanted; of a plan file that runs, where the GPUs that remain divide among its nodes.
     fn groups_and_nodes(
         &self,
-        of_plan: Option<&Cluster>,
+        wanted: (usize, usize),
         gone: &Gone,
         gpus: usize,
     ) -> Result<(usize, usize), Error> {
-        let told = of_plan.filter(|_| self.groups.is_none() && self.nodes.is_none());
-        if let Some(told) = told.map(|cluster| (cluster.num_groups(), cluster.num_nodes())) {
-            let divide = gpus.is_multiple_of(told.1);
-            return Ok(gone.groups_and_nodes(gpus, told).ok().filter(|_| divide).unwrap_or((1, 1)));
+        let found = gone.groups_and_nodes(gpus, wanted);
+        if self.groups.is_none() && self.nodes.is_none() {
+            return Ok(found.ok().filter(|_| gpus.is_multiple_of(wanted.1)).unwrap_or((1, 1)));
         }
-        gone.groups_and_nodes(gpus, (self.groups.unwrap_or(1), self.nodes.unwrap_or(1)))
+        found
     }
 
     pub fn run(self) -> Result<ExitCode, Error> {
@@ -213,7 +219,8 @@ impl Plan {
         let replicas = replicas.ok_or_else(|| {
             words::needed("--replicas", "replicas of a layer; eplb advise LOADS --gpus P tells how many pay")
         })?;
-        let (groups, nodes) = self.groups_and_nodes(of_plan, &gone, gpus)?;
+        let wanted = self.wanted(of_plan);
+        let (groups, nodes) = self.groups_and_nodes(wanted, &gone, gpus)?;
         let cluster = words::cluster(replicas, groups, nodes, remain, self.slots_per_gpu)?;
         let cluster = gone.with_speeds(cluster)?;
         self.check_options(&cluster)?;
@@ -237,13 +244,16 @@ impl Plan {
         if let Some(out) = &self.out {
             io::write(out, &bytes_of_plan(of_all_gpus, format)?)?;
             for loss in MapFile::from(of_all_gpus).losses(format) {
-                complain(&format!("warning: {loss}"));
+                complain(&format!("warning: {}", words::in_options(&loss)));
             }
         }
         drop(progress);
         let were_gone = of_plan.map(Cluster::gone_gpus).unwrap_or_default();
         let filled: Vec<usize> = were_gone.into_iter().filter(|gpu| !gone.gpus.contains(gpu)).collect();
         words::tell_filled_again(&filled);
+        if nodes < wanted.1 {
+            words::tell_one_node(wanted, gpus, gone.gpus.len());
+        }
         words::tell_idle_groups(self.groups.unwrap_or(1), self.nodes);
         words::tell_idle_dispatch(self.dispatch, &cluster);
         for warning in plan.warnings() {
@@ -285,8 +295,12 @@ impl Plan {
         }
         let outlook = &self.outlook;
         if self.strategy != Some(Strategy::Scenarios) {
-            let given = [(outlook.windows.is_some(), "--windows"), (outlook.decay.is_some(), "--decay")];
-            words::check_effect(&given, "--strategy scenarios")?;
+            words::check_effect(&outlook.given(), "--strategy scenarios")?;
+        }
+        let rule = self.preset.as_ref().filter(|_| self.previous.is_some());
+        if let Some(name) = rule.filter(|name| Preset::all().any(|p| p.name() == *name && is_lineage(&p))) {
+            let rule = "is a rule of an earlier program, and that plans from nothing: leave out --previous, or take --preset default";
+            return Err(Error::invalid("--preset", name, rule));
         }
         if self.loads.len() == 1 {
             words::check_effect(&[(self.weights.is_some(), "--weights")], "several load files")?;

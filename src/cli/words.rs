@@ -123,6 +123,15 @@ pub fn check_effect(options: &[(bool, &str)], wanted: &str) -> Result<(), Error>
     }
 }
 
+/// Refuses a list in which one is twice.
+pub fn check_named_once<'a>(option: &str, names: impl Iterator<Item = &'a str>) -> Result<(), Error> {
+    let mut seen = std::collections::BTreeSet::new();
+    match names.into_iter().find(|name| !seen.insert(*name)) {
+        Some(name) => Err(Error::invalid(option, name, "is named twice: once is enough")),
+        None => Ok(()),
+    }
+}
+
 /// Refuses a tight bound where there is none but the quick one.
 pub fn check_tight_bound(tight: bool, cluster: &Cluster) -> Result<(), Error> {
     let is_other = !(2..=3).contains(&cluster.slots_per_gpu());
@@ -136,6 +145,20 @@ pub fn tell_idle_groups(groups: usize, nodes: Option<usize>) {
             "warning: --groups {groups} changes nothing without --nodes: nodes hold whole groups, and here is one node"
         ));
     }
+}
+
+/// Says that nodes, of the options or of the previous plan, are no more told apart.
+pub fn tell_one_node((groups, nodes): (usize, usize), gpus: usize, gone: usize) {
+    let lost = if groups.is_multiple_of(nodes) && groups > 1 {
+        "nodes do not hold whole groups"
+    } else {
+        "copies are not spread over nodes"
+    };
+    let left =
+        if gone > 0 { format!("{gone} of {gpus} GPUs are gone") } else { format!("there are {gpus} GPUs") };
+    complain(&format!(
+        "warning: {nodes} nodes cannot have equal numbers of GPUs where {left}: the plan is global, on one node, so {lost}"
+    ));
 }
 
 /// Says that GPUs which are gone in the previous plan get experts again: they may be back.

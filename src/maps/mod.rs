@@ -49,6 +49,8 @@ pub struct MapFile {
     layer_ids: Option<Vec<u32>>,
     /// Where it is known.
     gpus: Option<usize>,
+    /// Where it is a plan's.
+    cluster: Option<Cluster>,
     /// Where the file is a plan.
     plan: Option<PlanFile>,
 }
@@ -82,7 +84,15 @@ impl MapFile {
             return Err(Error::invalid("layers of the map", layers, rule));
         }
         let rows = physical_to_logical;
-        Ok(Self { format: PlanFormat::Npy, slots, rows, layer_ids: None, gpus: None, plan: None })
+        Ok(Self {
+            format: PlanFormat::Npy,
+            slots,
+            rows,
+            layer_ids: None,
+            gpus: None,
+            cluster: None,
+            plan: None,
+        })
     }
 
     /// The same map with these numbers of layers.
@@ -322,6 +332,15 @@ impl MapFile {
                 "sglang has a row for every layer from 0 on: the {missing} that the map lacks hold what SGLang starts with"
             ));
         }
+        if format != PlanFormat::Eplb
+            && let Some(cluster) = self.cluster.as_ref().filter(|cluster| !cluster.has_equal_speeds())
+        {
+            let gone: Vec<String> = cluster.gone_gpus().iter().map(usize::to_string).collect();
+            let gone = if gone.is_empty() { String::new() } else { format!(" (gone: {})", gone.join(",")) };
+            said.push(format!(
+                "{format} does not tell the speeds of GPUs{gone}: who reads it needs gpu_speeds"
+            ));
+        }
         if format == PlanFormat::Ascend && self.rows.contains(&-1) {
             said.push("vllm-ascend has no free slots: GPUs have lists of unequal length".to_string());
         }
@@ -367,6 +386,7 @@ impl From<PlanFile> for MapFile {
             rows: plan.placement.physical_to_logical().to_vec(),
             layer_ids: Some(plan.layer_ids.clone()),
             gpus: Some(plan.cluster.num_gpus()),
+            cluster: Some(plan.cluster.clone()),
             plan: Some(plan),
         }
     }
@@ -380,6 +400,7 @@ impl From<&Plan> for MapFile {
             rows: plan.physical_to_logical().to_vec(),
             layer_ids: Some(plan.layer_ids().to_vec()),
             gpus: Some(plan.cluster().num_gpus()),
+            cluster: Some(plan.cluster().clone()),
             plan: None,
         }
     }

@@ -141,6 +141,18 @@ fn a_plan_file_that_runs_tells_the_cluster() {
     assert_eq!(told["policy"], "hierarchical");
     // Three GPUs do not divide among two nodes.
     assert_eq!(json(&[&from[..], &["--without-gpus", "3"]].concat())["policy"], "global");
+    let warned = |more: &[&str]| {
+        let output = eplb(&[&from[..], more].concat());
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let lost = "the plan is global, on one node, so nodes do not hold whole groups";
+    let said = warned(&["--without-gpus", "3"]);
+    assert!(said.contains("2 nodes cannot have equal numbers of GPUs where 1 of 4 GPUs are gone"), "{said}");
+    assert!(said.contains(lost) && warned(&["--gpus", "3"]).contains(lost), "{said}");
+    assert!(warned(&["--nodes", "2", "--without-gpus", "3"]).contains("copies are not spread over nodes"));
+    // Each node loses one.
+    assert_eq!(warned(&["--without-gpus", "0,3"]), "");
     assert_eq!(json(&[&from[..], &["--nodes", "1"]].concat())["policy"], "global");
 }
 

@@ -30,6 +30,46 @@ fn an_option_that_would_do_nothing_is_refused_with_what_it_wants() {
 }
 
 #[test]
+fn a_replay_refuses_what_would_do_nothing_in_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let trace = write(folder.path(), "trace.json", b"[[[1,2,3,4]],[[4,3,2,1]],[[1,2,3,4]]]");
+    let base = ["replay", &trace, "--replicas", "6", "--gpus", "2", "--device", "cpu"];
+    let refused = |more: &[&str], part: &str| assert_refused(&[&base[..], more].concat(), part);
+    for option in ["--windows", "--decay"] {
+        refused(
+            &["--strategy", "forecast", option, "1"],
+            &format!("{option} does nothing here: it is for --strategy scenarios"),
+        );
+    }
+    refused(
+        &["--fresh", "--max-moves", "2"],
+        "--max-moves does nothing here: it is for plans from the one that runs: leave out --fresh",
+    );
+    refused(&["--interval", "3"], "--interval 3 is not less than the windows of the trace, 3");
+    refused(&["--shares", "windows,batch,windows"], "--shares windows is named twice");
+    refused(&["--strategy", "forecast,forecast"], "--strategy forecast is named twice");
+    let both = ["--strategy", "forecast,scenarios", "--windows", "2", "--interval", "2", "--max-moves", "2"];
+    assert!(eplb(&[&base[..], &both].concat()).status.success());
+}
+
+#[test]
+fn a_rule_of_an_earlier_program_is_not_run_under_its_name_from_a_plan_that_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let loads = write(folder.path(), "loads.json", b"[[1,2,3,4,5,60,7,8]]");
+    let plan = folder.path().join("plan.json").to_str().unwrap().to_string();
+    assert!(eplb(&plan_args(&loads, &["--preset", "gen00", "--out", &plan])).status.success());
+    for name in ["gen00", "rec1"] {
+        assert_refused(
+            &plan_args(&loads, &["--previous", &plan, "--preset", name]),
+            &format!(
+                "--preset {name} is a rule of an earlier program, and that plans from nothing: leave out --previous"
+            ),
+        );
+    }
+    assert!(eplb(&plan_args(&loads, &["--previous", &plan, "--preset", "fast"])).status.success());
+}
+
+#[test]
 fn an_option_that_changes_nothing_here_is_told() {
     let folder = tempfile::tempdir().unwrap();
     let loads = write(folder.path(), "loads.json", b"[[1,2,3,4,5,60,7,8]]");
