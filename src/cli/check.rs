@@ -118,6 +118,7 @@ impl Check {
         let loads = self.part.read(loads)?;
         let map = self.maps.read(plan)?;
         let cluster = self.maps.cluster(std::slice::from_ref(&map))?;
+        words::check_layers((map.layers(), map.layer_ids()), loads.layer_ids())?;
         words::check_tight_bound(self.tight_bound, &cluster)?;
         let start = Instant::now();
         let score = match &self.shares {

@@ -10,6 +10,7 @@ mod devices;
 mod fingerprints;
 mod generate;
 mod io;
+mod joined;
 mod pages;
 mod plan;
 mod plan_shown;
@@ -29,7 +30,7 @@ use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::error::{ContextKind, ErrorKind};
-use clap::{Args, Parser, Subcommand};
+use clap::{Arg, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::bound::BoundEffort;
 use crate::check::Quality;
@@ -228,7 +229,8 @@ fn bound_effort(tight: bool) -> BoundEffort {
 /// How a plan may move away from the one before.
 #[derive(Args)]
 struct Limits {
-    /// The most slots that may move, all layers together: a number, or a part of all slots as in 15%
+    /// The most slots that may move, all layers together: a number, or a part of all slots as in 15% [default: no limit; 5% in
+    /// `eplb replay` and with --strategy]
     #[arg(long, value_parser = parse_most)]
     max_moves: Option<MaxMoves>,
     /// The most slots of a layer that may move: a number, or a part of its slots as in 15%
@@ -301,7 +303,10 @@ fn parse_most(text: &str) -> Result<MaxMoves, String> {
     let rule = "is neither a number of slots nor a part as in 15%";
     match text.strip_suffix('%').map(str::parse::<f64>) {
         None => text.parse().map(MaxMoves::Slots).map_err(|_| rule.to_string()),
-        Some(Ok(percent)) => parse_part(&(percent / 100.0).to_string()).map(MaxMoves::Ppm),
+        Some(Ok(percent)) if (0.0..=100.0).contains(&percent) => {
+            Ok(MaxMoves::Ppm((percent * 1e4).round() as u32))
+        }
+        Some(Ok(_)) => Err("is not between 0% and 100%".to_string()),
         Some(Err(_)) => Err(rule.to_string()),
     }
 }
@@ -366,11 +371,25 @@ impl Verb {
     }
 }
 
+/// The command of the process's arguments. A value that begins with a minus is one where no option is called so: what is wrong
+/// with it is told by the option that it is of.
+fn parse() -> Result<Command, clap::Error> {
+    let lists = ["weights", "without_gpus", "layers"];
+    let takes_minus = |arg: Arg| match arg.get_long() {
+        Some(_) if lists.contains(&arg.get_id().as_str()) => arg.allow_hyphen_values(true),
+        Some(_) if arg.get_action().takes_values() => arg.allow_negative_numbers(true),
+        _ => arg,
+    };
+    let mut command = Command::command().mut_subcommands(|verb| verb.mut_args(takes_minus));
+    let matches = command.try_get_matches_from_mut(std::env::args_os())?;
+    Command::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+}
+
 /// Runs the command with the process's arguments.
 #[must_use]
 pub fn main() -> ExitCode {
     progress::end_on_interrupt();
-    let done = match Command::try_parse() {
+    let done = match parse() {
         Ok(command) => pool::run(command.verb.threads(), || command.verb.run()).and_then(|done| done),
         // Nothing was asked for: what can be, on standard error.
         Err(help) if help.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {

@@ -7,6 +7,7 @@ use clap::Args;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 
 use super::compared::Scored;
+use super::joined::join;
 use super::progress::Progress;
 use super::speeds::Gone;
 use super::traffic::parse_dispatch;
@@ -15,8 +16,8 @@ use crate::maps::{MapFile, PlanFormat, bytes_of_plan};
 use crate::rebalance::{Proposal, RebalanceOptions, Rebalancer, Strategy};
 use crate::trace::Window;
 use crate::{
-    Cluster, DeviceChoice, Dispatch, Duplicates, Error, Fallback, Loads, MoveLimits, PlanOptions, Planner,
-    Policy, Preset, PreviousMap, Replan,
+    Cluster, DeviceChoice, Dispatch, Duplicates, Error, Fallback, MoveLimits, PlanOptions, Planner, Policy,
+    Preset, PreviousMap, Replan,
 };
 
 #[derive(Args)]
@@ -333,6 +334,9 @@ impl Plan {
         if planner.device().backend != "cpu" {
             words::check_effect(&[(self.threads.is_some(), "--threads")], "the CPU backend: --device cpu")?;
         }
+        let check_previous = |ids: &[u32]| {
+            previous.map_or(Ok(()), |map| words::check_layers((map.layers(), map.layer_ids()), ids))
+        };
         if let Some(strategy) = self.strategy {
             let [file] = self.loads.as_slice() else {
                 let rule = "is for the windows of one load file";
@@ -346,6 +350,7 @@ impl Plan {
                 ..options
             };
             let history = self.part.history(file)?;
+            check_previous(history.layer_ids())?;
             progress.expect(history.layers());
             let mut rebalancer = Rebalancer::new(planner, cluster.clone(), options)?;
             for window in 0..history.windows() {
@@ -358,8 +363,8 @@ impl Plan {
             return Ok(Made { replan, strategy: Some(strategy), before: None });
         }
         let windows = self.loads.iter().map(|file| self.part.read(file)).collect::<Result<Vec<_>, _>>()?;
-        let weights = self.weights.clone().unwrap_or_else(|| vec![1.0; windows.len()]);
-        let loads = Loads::from_windows(&windows, &weights)?;
+        let loads = join(&self.loads, &windows, self.weights.as_deref())?;
+        check_previous(loads.layer_ids())?;
         words::check_experts(cluster, loads.experts(), self.slots_per_gpu)?;
         let preset = if windows.len() > 1 { Preset::SCENARIOS.options() } else { PlanOptions::default() };
         progress.expect(loads.layers());

@@ -69,6 +69,10 @@ impl Gone {
         if let Some(speeds) = &speeds {
             parts_of(speeds, num_gpus)?;
         }
+        if let Some(gpu) = named.iter().find(|gpu| **gpu >= num_gpus) {
+            let rule = format!("is not below --gpus {num_gpus}: GPUs are numbered from 0 on");
+            return Err(Error::invalid("--without-gpus", gpu, rule));
+        }
         let mut gpus: BTreeSet<usize> = named.iter().copied().collect();
         for (gpu, speed) in speeds.iter_mut().flatten().enumerate() {
             if gpus.contains(&gpu) || *speed == 0.0 {

@@ -50,9 +50,23 @@ pub fn of_error(error: &Error) -> String {
             format!("{field} {value} {}", in_options(rule))
         }
         Error::InvalidPlan { .. } => in_options(&error.to_string()),
+        Error::Parse { path, source } => format!("{}: {}", path.display(), with_formats(&source.to_string())),
+        Error::Write { path, source } => {
+            format!("cannot write {}: {}", path.display(), with_formats(&source.to_string()))
+        }
         _ => error.to_string(),
     };
     text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// The same text with options in the place of what it calls formats.
+fn with_formats(text: &str) -> String {
+    let options = [
+        ("load_format", "--load-format"),
+        ("map_format", "--format, or --from of eplb convert,"),
+        ("out_format", "--format"),
+    ];
+    options.iter().fold(text.to_string(), |text, (name, option)| text.replace(name, option))
 }
 
 /// The same text with options in the place of fields.
@@ -79,6 +93,14 @@ pub fn of_parser(error: &clap::Error) -> String {
     let line = wanted.collect::<Vec<_>>().join(" ");
     let line = line.strip_prefix("error: ").unwrap_or(&line).replace(" tip: ", "; ");
     let line = line.replace(" [possible values: ", "; it is one of [");
+    let rules = [
+        ("invalid digit found in string", "is not a whole number, at least 0"),
+        ("cannot parse integer from empty string", "is not a whole number, at least 0"),
+        ("number too large to fit in target type", "is too large"),
+        ("invalid float literal", "is not a number"),
+        ("cannot parse float from empty string", "is not a number"),
+    ];
+    let line = rules.iter().fold(line, |line, (theirs, ours)| line.replace(theirs, ours));
     format!("{line}; --help tells more")
 }
 
@@ -226,6 +248,24 @@ pub fn check_experts(cluster: &Cluster, experts: usize, slots_per_gpu: Option<us
         };
         Error::invalid(field.clone(), value, format!("{rule}{offer}"))
     })
+}
+
+/// Checks that loads have as many layers as a map. Where they do not, the error tells how to choose those of the map.
+pub fn check_layers((layers, ids): (usize, Option<&[u32]>), of_loads: &[u32]) -> Result<(), Error> {
+    if layers == of_loads.len() {
+        return Ok(());
+    }
+    let range = ids.and_then(|ids| Some(*ids.first()?..ids.last()?.checked_add(1)?));
+    let is_whole = |range: &std::ops::Range<u32>| {
+        range.len() == layers && range.clone().all(|id| of_loads.binary_search(&id).is_ok())
+    };
+    let offer = match range.filter(is_whole) {
+        Some(range) => format!("; --layers {}..{} would do", range.start, range.end),
+        None if layers < of_loads.len() => format!("; --layers A..B takes {layers} of them"),
+        None => String::new(),
+    };
+    let rule = format!("are not the {layers} of the map{offer}");
+    Err(Error::invalid("layers of the loads:", of_loads.len(), rule))
 }
 
 /// The multiples of `step` next to a number, not below `least`.

@@ -111,6 +111,10 @@ impl MapFile {
     /// [`Error::Read`] where the file cannot be read, [`Error::Parse`] with what is wrong in it, by layer and slot.
     pub fn read(path: &Path, format: Option<PlanFormat>) -> Result<Self, Error> {
         let bytes = read_file(path)?;
+        if trace::is_torch_name(path) {
+            let reason = "the Python package reads torch's files: eplb_wgpu.read_map(PATH).save(\"map.json\", \"sglang\")";
+            return Err(Error::parse(path, ParseError::content(reason)));
+        }
         Self::of_bytes(&bytes, format).map_err(|source| Error::parse(path, source))
     }
 
@@ -119,6 +123,7 @@ impl MapFile {
     /// # Errors
     /// What is wrong in them, by layer and slot; and where they could be two things.
     pub fn of_bytes(bytes: &[u8], format: Option<PlanFormat>) -> Result<Self, ParseError> {
+        let bytes = trace::without_mark(bytes);
         let format = format.map_or_else(|| format_of(bytes), Ok)?;
         Self::parse(format, bytes)
     }
@@ -128,6 +133,7 @@ impl MapFile {
     /// # Errors
     /// What is wrong in them, by layer and slot. A plan file must have its checksum.
     pub fn parse(format: PlanFormat, bytes: &[u8]) -> Result<Self, ParseError> {
+        let bytes = trace::without_mark(bytes);
         match format {
             PlanFormat::Eplb => Ok(PlanFile::parse(bytes)?.into()),
             PlanFormat::TensorRtLlm => yaml::read(bytes),

@@ -89,6 +89,7 @@ impl Facts {
                 return Err(Error::parse(path, ParseError::content(reason)));
             }
             let refuse = |error| Error::parse(path, ParseError::content(words::of_error(&error)));
+            words::check_layers((file.layers(), file.layer_ids()), loads.layer_ids()).map_err(refuse)?;
             file.score(&loads, &cluster).map_err(refuse)?;
         }
         let view = |name: String, class, map: Vec<i32>| {
