@@ -4,10 +4,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
-use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 
 use super::compared::Scored;
 use super::joined::join;
+use super::presets::{is_lineage, parse_preset, presets};
 use super::progress::Progress;
 use super::speeds::Gone;
 use super::traffic::parse_dispatch;
@@ -400,29 +401,6 @@ impl Plan {
         options.dispatch = self.dispatch.unwrap_or(options.dispatch);
         Ok(options)
     }
-}
-
-/// What `--preset help` prints: what a user wants, and apart from it the programs that this planner is measured against.
-fn presets() -> String {
-    let (lineage, own): (Vec<Preset>, Vec<Preset>) = Preset::all().partition(is_lineage);
-    let line = |preset: &Preset| format!("  {:9} {}", preset.name(), preset.summary());
-    let lines = |presets: &[Preset]| presets.iter().map(line).collect::<Vec<_>>().join("\n");
-    format!(
-        "Presets of this planner:\n{}\n\nRules of earlier programs and their variants, to compare with (`eplb bench --lineage` runs them \
-         all):\n{}",
-        lines(&own),
-        lines(&lineage)
-    )
-}
-
-fn is_lineage(preset: &Preset) -> bool {
-    preset.name().starts_with("gen") || preset.name().starts_with("rec")
-}
-
-/// `default`, `fast` and so on, and `help`, which alone tells of earlier programs.
-fn parse_preset() -> PossibleValuesParser {
-    let value = |preset: Preset| PossibleValue::new(preset.name()).hide(is_lineage(&preset));
-    PossibleValuesParser::new(Preset::all().map(value).chain([PossibleValue::new("help")]))
 }
 
 /// A heaviest GPU over the mean, in millionths.

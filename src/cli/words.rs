@@ -101,7 +101,19 @@ pub fn of_parser(error: &clap::Error) -> String {
         ("cannot parse float from empty string", "is not a number"),
     ];
     let line = rules.iter().fold(line, |line, (theirs, ours)| line.replace(theirs, ours));
-    format!("{line}; --help tells more")
+    format!("{}; --help tells more", in_words(&line))
+}
+
+/// The same text with a rule in the place of `-1 is not in 0..=9`.
+fn in_words(text: &str) -> String {
+    let parts = text.split_once(" is not in ").and_then(|(head, range)| {
+        let (least, most) = range.split_once("..=")?;
+        Some((head.rsplit_once(' ')?.0, least, most))
+    });
+    match parts {
+        Some((head, least, most)) => format!("{head} is not a whole number from {least} to {most}"),
+        None => text.to_string(),
+    }
 }
 
 /// The first word of a command line, where it is no verb.
