@@ -236,8 +236,8 @@ fn a_plan_file_passes_the_check_and_a_damaged_one_does_not() {
     let other = write(folder.path(), "other.json", text.replace("eplb-plan/1", "eplb-plan/9").as_bytes());
     assert_refused(&["check", &loads, &other], "format eplb-plan/9 is not eplb-plan/1");
     // A plan for other loads: valid maps, wrong shape.
-    let wider = write(folder.path(), "wider.json", b"[[1,2,3,4,5,60,7,8,9]]");
-    assert_refused(&["check", &wider, plan], "length of physical_to_logical");
+    let fewer = write(folder.path(), "fewer.json", b"[[1,2,3,4,5,60,7,8]]");
+    assert_refused(&["check", &fewer, plan], "layers of the loads: 1 are not the 2 of the map");
 }
 
 #[test]

@@ -23,6 +23,7 @@ use crate::{Cluster, DeviceChoice, Dispatch, Error, Loads, PARTS, Placement, Sha
   eplb check loads.json plan.json
   eplb check loads.json expert_map.json --strict         fails on duplicates and on a gap above 1 %
   eplb check loads.json map.npy --gpus 32 --groups 8 --nodes 4
+  eplb check loads.json plan.json --json --with-gpu-loads  the load of each GPU in each layer
   eplb check loads.npy plan.json --sources sent.npy      what stays on GPUs and in nodes, token by token
   eplb check --fingerprints --device gpu
   eplb check --fingerprints --only fast --only steep     on a slow device: the cases of these names

@@ -40,25 +40,38 @@ impl Scored {
         Ok(Self { mean: score(&mean_of(plan)?)?, alone: windows.map(score).collect::<Result<_, _>>()? })
     }
 
-    /// The weighted mean of the workloads' balancedness, and the worst of those that weigh anything; where there are several.
-    pub fn mean_and_worst(&self, weights: &[f64]) -> Option<(f64, f64)> {
-        let pairs = || self.alone.iter().map(Quality::balancedness).zip(weights);
-        let worst = pairs().filter(|(_, weight)| **weight > 0.0).map(|(score, _)| score).reduce(f64::min)?;
-        Some((pairs().map(|(score, weight)| score * weight).sum(), worst))
+    /// What is read first: the balancedness of each workload alone, where there are several.
+    fn read_first(&self) -> Vec<f64> {
+        match self.alone.as_slice() {
+            [] => vec![self.mean.balancedness()],
+            alone => alone.iter().map(Quality::balancedness).collect(),
+        }
     }
 
-    /// The balancedness that is read first: of each workload alone where there are several.
+    /// What is read first, for people.
     pub fn text(&self, weights: &[f64]) -> String {
-        match self.mean_and_worst(weights) {
-            Some((mean, worst)) => format!("{mean:.5} mean, {worst:.5} worst"),
-            None => format!("{:.5}", self.mean.balancedness()),
-        }
+        mean_and_worst_text(&self.read_first(), weights)
     }
 
     /// The same as numbers; null where there is one workload.
     pub fn json(&self, weights: &[f64]) -> Value {
-        self.mean_and_worst(weights)
+        mean_and_worst(&self.read_first(), weights)
             .map_or(Value::Null, |(mean, worst)| json!({ "mean": mean, "worst": worst }))
+    }
+}
+
+/// The weighted mean of each workload's balancedness, and the worst of those that weigh anything; where there are several.
+fn mean_and_worst(each: &[f64], weights: &[f64]) -> Option<(f64, f64)> {
+    let pairs = || each.iter().zip(weights).filter(|_| each.len() > 1);
+    let worst = pairs().filter(|(_, weight)| **weight > 0.0).map(|(score, _)| *score).reduce(f64::min)?;
+    Some((pairs().map(|(score, weight)| score * weight).sum(), worst))
+}
+
+/// The balancedness of one workload, or of several the mean and the worst.
+pub fn mean_and_worst_text(each: &[f64], weights: &[f64]) -> String {
+    match (mean_and_worst(each, weights), each) {
+        (Some((mean, worst)), _) => format!("{mean:.5} mean, {worst:.5} worst"),
+        (None, each) => format!("{:.5}", each.first().copied().unwrap_or(1.0)),
     }
 }
 

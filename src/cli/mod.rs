@@ -285,9 +285,9 @@ impl Verb {
 /// The command of the process's arguments. A value that begins with a minus is one where no option is called so: what is wrong
 /// with it is told by the option that it is of.
 fn parse() -> Result<Command, clap::Error> {
-    let lists = ["weights", "without_gpus", "layers"];
+    let others = ["weights", "without_gpus", "layers", "max_moves", "max_moves_per_layer", "expert_bytes"];
     let takes_minus = |arg: Arg| match arg.get_long() {
-        Some(_) if lists.contains(&arg.get_id().as_str()) => arg.allow_hyphen_values(true),
+        Some(_) if others.contains(&arg.get_id().as_str()) => arg.allow_hyphen_values(true),
         Some(_) if arg.get_action().takes_values() => arg.allow_negative_numbers(true),
         _ => arg,
     };

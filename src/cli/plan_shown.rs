@@ -116,10 +116,7 @@ impl Plan {
             rows.push(("before the moves", before.text(&weights)));
         }
         rows.extend(self.alone_rows(&scored, greedy, &weights));
-        rows.extend(self.served(plan).rows()?.into_iter().map(|(name, text)| match several {
-            true => (name, format!("{text}, of the mean of all loads")),
-            false => (name, text),
-        }));
+        rows.extend(self.served(plan).rows()?);
         // Of several loads the bound of their mean says nothing: no plan is made for it.
         if !several {
             rows.push(("mean gap to the bound", percent(plan.quality().mean_gap())));
