@@ -59,14 +59,16 @@ pub fn of_error(error: &Error) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// The same text with options in the place of what it calls formats.
+/// The same text with options where the library speaks of formats.
 fn with_formats(text: &str) -> String {
     let options = [
-        ("load_format", "--load-format"),
-        ("map_format", "--format, or --from of eplb convert,"),
-        ("out_format", "--format"),
+        ("; a load format tells", "; --load-format tells"),
+        (" or the format table or rows", " or --load-format table or rows"),
+        ("; the format tensorrt-llm or megatron", "; --load-format tensorrt-llm or megatron"),
+        ("; name the format", "; name one by --format, or by --from of eplb convert"),
+        ("; a format says", "; --format says"),
     ];
-    options.iter().fold(text.to_string(), |text, (name, option)| text.replace(name, option))
+    options.iter().fold(text.to_string(), |text, (theirs, ours)| text.replace(theirs, ours))
 }
 
 /// The same text with options in the place of fields.

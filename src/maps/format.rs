@@ -56,7 +56,7 @@ impl PlanFormat {
     /// The format that a file is to be written in: the one given, or that of its ending.
     pub(crate) fn to_write(path: &Path, format: Option<Self>) -> Result<Self, Error> {
         format.or_else(|| Self::of_path(path)).ok_or_else(|| {
-            Error::unwritable(path, "its ending is not json, yaml or npy; out_format says what it is")
+            Error::unwritable(path, "its ending is not json, yaml or npy; a format says what it is")
         })
     }
 }

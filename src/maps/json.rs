@@ -30,7 +30,7 @@ pub fn format_of(root: &Value) -> Result<PlanFormat, ParseError> {
     match found[..] {
         [(_, format)] => Ok(*format),
         [(one, _), (other, _), ..] => {
-            let reason = format!("it could be two things: it has {one:?} and {other:?}; map_format tells");
+            let reason = format!("it could be two things: it has {one:?} and {other:?}; name the format");
             Err(ParseError::content(reason))
         }
         [] if numbered(object).is_some() => Ok(PlanFormat::Vllm),

@@ -20,8 +20,8 @@ pub fn read(bytes: &[u8], format: LoadFormat) -> Result<LoadHistory, ParseError>
     let text = std::str::from_utf8(bytes).map_err(|error| ParseError::not("UTF-8", error))?;
     let lines = || (1..).zip(text.lines()).filter(|(_, row)| !row.trim().is_empty());
     let first = lines().next().map_or("", |(_, row)| row);
-    if let Some(other) = [';', '\t'].into_iter().find(|other| first.contains(*other) && !first.contains(','))
-    {
+    let separates = |other: &char| first.trim().contains(*other) && !first.contains(',');
+    if let Some(other) = [';', '\t'].into_iter().find(separates) {
         let reason = format!("its columns are separated by {other:?}, and those of a csv file by commas");
         return Err(ParseError::syntax(reason));
     }
@@ -41,7 +41,7 @@ pub fn read(bytes: &[u8], format: LoadFormat) -> Result<LoadHistory, ParseError>
         _ if titled => table(lines().skip(1)),
         (_, LoadFormat::Csv) if !first.is_empty() && could_be_rows(lines()) => {
             let reason = "it could be two things: loads of three experts, a row for each layer, or rows of layer, expert and \
-                          count; a first line expert_0,expert_1,expert_2 or layer_id,expert_id,count tells, or load_format \
+                          count; a first line expert_0,expert_1,expert_2 or layer_id,expert_id,count tells, or the format \
                           table or rows";
             Err(ParseError::content(reason))
         }

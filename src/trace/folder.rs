@@ -23,7 +23,7 @@ pub fn read(path: &Path, format: Option<LoadFormat>) -> Result<LoadHistory, Erro
         (Some(format), ..) => format,
         (None, false, false) => {
             let reason = "it could be two things: TensorRT-LLM's statistics (rank*.safetensors) and Megatron's traces \
-                          (*.jsonl); load_format tensorrt-llm or megatron tells";
+                          (*.jsonl); the format tensorrt-llm or megatron tells";
             return Err(refuse(reason));
         }
         (None, false, true) => LoadFormat::TensorRtLlm,

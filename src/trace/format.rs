@@ -80,7 +80,7 @@ impl LoadFormat {
             true => {
                 "the Python package reads torch's files: numpy.save(\"loads.npy\", eplb_wgpu.read_loads(PATH).loads)"
             }
-            false => "load_format tells what it is",
+            false => "a load format tells what it is",
         };
         format!("extension {:?} is not json, jsonl, npy, npz, csv or safetensors; {would_do}", ending(path))
     }

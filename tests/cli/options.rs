@@ -108,9 +108,13 @@ fn formats_are_told_by_the_option_that_names_them() {
         "its columns are separated by ';', and those of a csv file by",
     );
     refused(&file("tabs.csv", b"1\t2\t3\n"), "its columns are separated by '\\t'");
+    for name in ["a.jsonl", "rank0.safetensors"] {
+        file(name, b"");
+    }
+    refused(folder.path().to_str().unwrap(), "; --load-format tensorrt-llm or megatron tells");
     let two = file("two.json", br#"{"physical_to_logical_map": [[0]], "layer_list": []}"#);
     let loads = file("loads.json", b"[[1,2,3,4,5,60,7,8]]");
-    assert_refused(&["check", &loads, &two], "; --format, or --from of eplb convert, tells");
+    assert_refused(&["check", &loads, &two], "; name one by --format, or by --from of eplb convert");
     assert_refused(&["check", &loads, &file("map.pt", b"PK")], "eplb_wgpu.read_map(PATH)");
     assert_refused(&plan_args(&loads, &["--out", "plan.txt"]), "; --format says what it is");
     // What editors put before a text is no part of it.
