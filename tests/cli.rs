@@ -189,6 +189,30 @@ fn a_plan_is_never_written_over_an_input() {
         );
     }
     assert_eq!(before, [&loads, plan].map(|path| std::fs::read(path).unwrap()));
+    // Nor over the file of speeds, whatever reads it.
+    let speeds = write(folder.path(), "speeds.json", b"1 1 1 1");
+    let split = ["split", &loads, plan, "--batch", "--gpu-speeds", &speeds, "--out", &speeds];
+    let report = ["report", &loads, plan, "--gpu-speeds", &speeds, "--out", &speeds];
+    let args = [plan_args(&loads, &["--gpu-speeds", &speeds, "--out", &speeds]), split.into(), report.into()];
+    for args in args {
+        assert_refused(&args, "it is an input of this command");
+    }
+    assert_eq!(std::fs::read(&speeds).unwrap(), b"1 1 1 1");
+    // Of a folder all files that are read are inputs, and others are not.
+    let traces = folder.path().join("traces");
+    std::fs::create_dir(&traces).unwrap();
+    let line = br#"{"step": 0, "layer": 0, "top_indices": [[0, 1, 2, 3, 4, 5, 6, 7]]}"#;
+    let trace = write(&traces, "router_trace_rank0.jsonl", line);
+    let other = traces.join("plan.json").to_str().unwrap().to_string();
+    let traces = traces.to_str().unwrap();
+    assert_refused(
+        &plan_args(traces, &["--format", "sglang", "--out", &trace]),
+        "it is an input of this command",
+    );
+    for _ in 0..2 {
+        let made = eplb(&plan_args(traces, &["--out", &other]));
+        assert!(made.status.success(), "{made:?}");
+    }
 }
 
 #[test]
@@ -212,8 +236,8 @@ fn a_plan_file_passes_the_check_and_a_damaged_one_does_not() {
     let other = write(folder.path(), "other.json", text.replace("eplb-plan/1", "eplb-plan/9").as_bytes());
     assert_refused(&["check", &loads, &other], "format eplb-plan/9 is not eplb-plan/1");
     // A plan for other loads: valid maps, wrong shape.
-    let wider = write(folder.path(), "wider.json", b"[[1,2,3,4,5,60,7,8,9]]");
-    assert_refused(&["check", &wider, plan], "length of physical_to_logical");
+    let fewer = write(folder.path(), "fewer.json", b"[[1,2,3,4,5,60,7,8]]");
+    assert_refused(&["check", &fewer, plan], "layers of the loads: 1 are not the 2 of the map");
 }
 
 #[test]

@@ -16,13 +16,14 @@ use crate::bound::BoundOptions;
 use crate::check::{CheckOptions, Quality};
 use crate::maps::MapFile;
 use crate::trace::{SharesFile, Window};
-use crate::{Cluster, DeviceChoice, Dispatch, Error, Loads, Placement, bound, check};
+use crate::{Cluster, DeviceChoice, Dispatch, Error, Loads, PARTS, Placement, Shares, bound, check};
 
 #[derive(Args)]
 #[command(after_help = "Examples:
   eplb check loads.json plan.json
   eplb check loads.json expert_map.json --strict         fails on duplicates and on a gap above 1 %
   eplb check loads.json map.npy --gpus 32 --groups 8 --nodes 4
+  eplb check loads.json plan.json --json --with-gpu-loads  the load of each GPU in each layer
   eplb check loads.npy plan.json --sources sent.npy      what stays on GPUs and in nodes, token by token
   eplb check --fingerprints --device gpu
   eplb check --fingerprints --only fast --only steep     on a slow device: the cases of these names
@@ -76,6 +77,9 @@ pub struct Check {
     /// Print one JSON object
     #[arg(long)]
     json: bool,
+    /// The load of each GPU in that object too, in the unit of the loads, as gpu_loads: [layers][gpus]
+    #[arg(long, requires = "json", conflicts_with = "fingerprints")]
+    with_gpu_loads: bool,
 }
 
 impl Check {
@@ -111,24 +115,25 @@ impl Check {
         if !(max_gap >= 0.0 && max_gap.is_finite()) {
             return Err(Error::invalid("--max-gap", max_gap, "is not a number, at least 0"));
         }
-        io::check_inputs([loads, plan].into_iter().chain(&self.sources))?;
+        io::Inputs::new([loads, plan].into_iter().chain(&self.sources), None)?;
         let loads = self.part.read(loads)?;
         let map = self.maps.read(plan)?;
         let cluster = self.maps.cluster(std::slice::from_ref(&map))?;
+        words::check_layers((map.layers(), map.layer_ids()), loads.layer_ids())?;
         words::check_tight_bound(self.tight_bound, &cluster)?;
         let start = Instant::now();
         let score = match &self.shares {
             Some(path) => score_shares(path, &map, &loads, &cluster, &self.rules(&map)),
-            None => map.score_with(&loads, &cluster, &self.rules(&map)),
+            None => map.score_with(&loads, &cluster, &self.rules(&map)).map(|quality| (quality, None)),
         };
-        let quality = match score {
-            Ok(quality) => {
+        let (quality, shares) = match score {
+            Ok((quality, shares)) => {
                 let options = BoundOptions {
                     effort: bound_effort(self.tight_bound),
                     max_foreign: self.most_foreign(&map),
                     max_replicas_per_expert: map.rules().max_replicas_per_expert,
                 };
-                quality.with_bounds(&bound::lower_bounds_with(&loads, &cluster, &options))
+                (quality.with_bounds(&bound::lower_bounds_with(&loads, &cluster, &options)), shares)
             }
             Err(Error::InvalidPlan { layer, rule, .. }) => {
                 let layer = loads.layer_ids().get(layer).copied().unwrap_or(0);
@@ -153,7 +158,12 @@ impl Check {
         let faults = if self.strict { faults(&map, &cluster, &loads, &quality, max_gap) } else { vec![] };
         let parts = check::parts(&cluster, map.physical_to_logical())?;
         let joined = parts.iter().filter(|&&parts| parts == cluster.planned_nodes()).count();
-        self.show(&map, &served, (&quality, joined), &faults, start.elapsed())?;
+        let gpus = match &shares {
+            _ if !self.with_gpu_loads => None,
+            Some(shares) => Some(gpu_loads_of_shares(&served, shares)),
+            None => Some(check::gpu_loads(&loads, &cluster, served.map)?),
+        };
+        self.show(&map, &served, (&quality, joined, gpus.as_deref()), &faults, start.elapsed())?;
         Ok(if faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 
@@ -179,7 +189,7 @@ impl Check {
         &self,
         map: &MapFile,
         served: &Served<'_>,
-        (quality, joined): (&Quality, usize),
+        (quality, joined, gpu_loads): (&Quality, usize, Option<&[f64]>),
         faults: &[String],
         time: std::time::Duration,
     ) -> Result<(), Error> {
@@ -208,6 +218,9 @@ impl Check {
                 report["strict"] = json!({ "passed": faults.is_empty(), "faults": faults });
             }
             report["traffic"] = served.json()?;
+            if let Some(loads) = gpu_loads {
+                report["gpu_loads"] = json!(loads.chunks(served.cluster.num_gpus()).collect::<Vec<_>>());
+            }
             if !served.cluster.has_equal_speeds() {
                 report["gpu_speeds"] = json!(served.cluster.gpu_speeds());
             }
@@ -258,20 +271,32 @@ pub(super) fn foreign_text(replicas: usize, most: u32, (share, least): (f64, f64
     format!("{replicas}, at most {most} a layer; {share} of the load served there, {least} at least")
 }
 
-/// The score under a table of shares.
+/// The score under a table of shares, and the table.
 fn score_shares(
     path: &Path,
     map: &MapFile,
     loads: &Loads,
     cluster: &Cluster,
     rules: &CheckOptions,
-) -> Result<Quality, Error> {
+) -> Result<(Quality, Option<Shares>), Error> {
     // What is wrong with the map alone is told first.
     map.score_with(loads, cluster, rules)?;
     let rows = map.physical_to_logical();
     let placement = Placement::new(loads.experts(), map.slots(), rows.to_vec())?;
     let shares = SharesFile::read(path)?.shares(cluster, &placement)?;
-    check::score_shares_with(loads, cluster, rows, shares.parts(), rules)
+    let quality = check::score_shares_with(loads, cluster, rows, shares.parts(), rules)?;
+    Ok((quality, Some(shares)))
+}
+
+/// The load of each GPU under a table of shares, of a map that is valid.
+fn gpu_loads_of_shares(served: &Served<'_>, shares: &Shares) -> Vec<f64> {
+    let slots = served.cluster.num_slots();
+    let mut gpus = vec![0.0; served.map.len() / served.cluster.slots_per_gpu()];
+    for (at, (expert, parts)) in served.map.iter().zip(shares.parts()).enumerate() {
+        let load = usize::try_from(*expert).map_or(0.0, |expert| served.loads.layer(at / slots)[expert]);
+        gpus[at / served.cluster.slots_per_gpu()] += load * f64::from(*parts) / f64::from(PARTS);
+    }
+    gpus
 }
 
 /// What `--strict` has against a valid plan: the first duplicate of each layer that has any, and each gap too wide.

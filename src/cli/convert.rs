@@ -7,7 +7,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::io::{self, complain, print};
-use super::{format_of, parse_format};
+use super::{format_of, parse_format, words};
 use crate::Error;
 use crate::maps::{MapFile, PlanFormat};
 
@@ -64,7 +64,7 @@ impl Convert {
     }
 
     pub fn run(self) -> Result<ExitCode, Error> {
-        io::check_writable(&self.out, [&self.map])?;
+        io::Inputs::new([&self.map], None)?.check_writable(&self.out)?;
         let format = match self.format {
             None if io::is_standard(&self.out)
                 || self.out.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("json")) =>
@@ -82,7 +82,7 @@ impl Convert {
         let bytes = map.bytes(format)?;
         io::write(&self.out, &bytes)?;
         for loss in map.losses(format) {
-            complain(&format!("warning: {loss}"));
+            complain(&format!("warning: {}", words::in_options(&loss)));
         }
         let out = self.out.display().to_string();
         if io::is_standard(&self.out) {

@@ -53,7 +53,7 @@ impl GenerateLoads {
     pub fn run(self) -> Result<ExitCode, Error> {
         let Self { family, windows, layers, experts, dense_layers, tokens, drift, seed, .. } = self;
         let what = Generate { family, windows, layers, experts, dense_layers, tokens, drift, seed };
-        io::check_writable(&self.out, [])?;
+        io::Inputs::new([], None)?.check_writable(&self.out)?;
         let history = what.history()?;
         progress::write(&self.out, || history.write(&self.out))?;
         let out = self.out.display().to_string();

@@ -4,7 +4,7 @@ use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use super::progress;
+use super::{progress, speeds};
 use crate::error::Error;
 use crate::maps::{MapFile, PlanFormat};
 use crate::trace::{self, LoadFormat, LoadHistory};
@@ -38,30 +38,44 @@ pub fn read_map(path: &Path, format: Option<PlanFormat>) -> Result<MapFile, Erro
     MapFile::of_bytes(&bytes, format).map_err(|source| Error::parse(path, source))
 }
 
-/// Refuses standard input where two would read it.
-pub fn check_inputs<'a>(inputs: impl IntoIterator<Item = &'a PathBuf>) -> Result<(), Error> {
-    match inputs.into_iter().filter(|path| is_standard(path)).count() {
-        0 | 1 => Ok(()),
-        _ => Err(Error::invalid("standard input -", "", "is named twice, and can be read once")),
+/// The files that a command reads.
+pub struct Inputs(Vec<PathBuf>);
+
+impl Inputs {
+    /// The files that options name, and that of `--gpu-speeds` where it names one. Standard input can be read once.
+    pub fn new<'a>(
+        files: impl IntoIterator<Item = &'a PathBuf>,
+        gpu_speeds: Option<&str>,
+    ) -> Result<Self, Error> {
+        let files = files.into_iter().cloned().chain(gpu_speeds.and_then(speeds::file_of));
+        let files: Vec<PathBuf> = files.collect();
+        match files.iter().filter(|path| is_standard(path)).count() {
+            0 | 1 => Ok(Self(files)),
+            _ => Err(Error::invalid("standard input -", "", "is named twice, and can be read once")),
+        }
+    }
+
+    /// Fails before any work where its result could not be written after it, or would take the place of an input.
+    pub fn check_writable(&self, path: &Path) -> Result<(), Error> {
+        if is_standard(path) {
+            return Ok(());
+        }
+        // A file that is not there is none of the inputs.
+        if let Ok(place) = path.canonicalize()
+            && self.0.iter().any(|input| is_part(input, &place))
+        {
+            return Err(Error::unwritable(path, "it is an input of this command; name another file"));
+        }
+        trace::check_writable(path)
     }
 }
 
-/// Fails before any work where its result could not be written after it, or would take the place of an input.
-pub fn check_writable<'a>(path: &Path, inputs: impl IntoIterator<Item = &'a PathBuf>) -> Result<(), Error> {
-    if is_standard(path) {
-        return Ok(());
-    }
-    // A file that is not there is none of the inputs.
-    if let Ok(place) = path.canonicalize()
-        && inputs.into_iter().any(|input| {
-            // Standard input may be the file as well.
-            let input = if is_standard(input) { Path::new("/dev/stdin") } else { input };
-            input.canonicalize().is_ok_and(|input| input == place) || is_same_file(input, &place)
-        })
-    {
-        return Err(Error::unwritable(path, "it is an input of this command; name another file"));
-    }
-    trace::check_writable(path)
+/// Whether a file is this input, or one of those of an input that is a folder.
+fn is_part(input: &Path, place: &Path) -> bool {
+    // Standard input may be the file as well.
+    let input = if is_standard(input) { Path::new("/dev/stdin") } else { input };
+    let is_found = |found: PathBuf| found == place || trace::folder_reads(&found, place);
+    input.canonicalize().is_ok_and(is_found) || is_same_file(input, place)
 }
 
 /// Whether two names, hard links perhaps, are of one regular file.

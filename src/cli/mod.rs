@@ -4,15 +4,19 @@ mod advise;
 #[cfg(feature = "gpu")]
 mod bench;
 mod check;
+mod compared;
 mod convert;
 mod devices;
 mod fingerprints;
 mod generate;
 mod io;
+mod joined;
+mod limits;
 mod pages;
 mod plan;
 mod plan_shown;
 mod pool;
+mod presets;
 mod progress;
 mod replay;
 mod report;
@@ -28,16 +32,16 @@ use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::error::{ContextKind, ErrorKind};
-use clap::{Args, Parser, Subcommand};
+use clap::{Arg, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::bound::BoundEffort;
 use crate::check::Quality;
 use crate::maps::{MapFile, PlanFormat};
-use crate::rebalance::RebalanceOptions;
 use crate::trace::{LoadFormat, LoadHistory, Window};
-use crate::{Cluster, Error, MaxMoves, MoveLimits, PLAN_VERSION};
+use crate::{Cluster, Error, PLAN_VERSION};
 
 use io::{complain, print};
+use limits::{Limits, Outlook};
 
 /// What `eplb --version` tells: ranks compare the version of plans during a rolling upgrade.
 static VERSION: LazyLock<String> =
@@ -224,88 +228,6 @@ fn bound_effort(tight: bool) -> BoundEffort {
     if tight { BoundEffort::Tight } else { BoundEffort::Quick }
 }
 
-/// How a plan may move away from the one before.
-#[derive(Args)]
-struct Limits {
-    /// The most slots that may move, all layers together: a number, or a part of all slots as in 15%
-    #[arg(long, value_parser = parse_most)]
-    max_moves: Option<MaxMoves>,
-    /// The most slots of a layer that may move: a number, or a part of its slots as in 15%
-    #[arg(long, value_parser = parse_most)]
-    max_moves_per_layer: Option<MaxMoves>,
-    /// The most rounds that the moves of a layer may take. In a round each GPU exchanges experts with at most one other GPU
-    #[arg(long)]
-    max_rounds_per_layer: Option<usize>,
-    /// What moving all slots of a layer must bring, as a part of the mean GPU: 0.1 is 10 %
-    #[arg(long, value_parser = parse_part)]
-    min_gain: Option<u32>,
-    /// Leave layers alone whose balancedness is at least this
-    #[arg(long, value_parser = parse_part)]
-    skip_if_balanced: Option<u32>,
-}
-
-impl Limits {
-    /// The options given.
-    fn given(&self) -> [(bool, &'static str); 5] {
-        [
-            (self.max_moves.is_some(), "--max-moves"),
-            (self.max_moves_per_layer.is_some(), "--max-moves-per-layer"),
-            (self.max_rounds_per_layer.is_some(), "--max-rounds-per-layer"),
-            (self.min_gain.is_some(), "--min-gain"),
-            (self.skip_if_balanced.is_some(), "--skip-if-balanced"),
-        ]
-    }
-
-    /// What the flags change of some limits.
-    fn limits(&self, default: &MoveLimits) -> MoveLimits {
-        MoveLimits {
-            max_moves: self.max_moves.or(default.max_moves),
-            max_moves_per_layer: self.max_moves_per_layer.or(default.max_moves_per_layer),
-            max_rounds_per_layer: self.max_rounds_per_layer.or(default.max_rounds_per_layer),
-            min_gain_ppm: self.min_gain.unwrap_or(default.min_gain_ppm),
-            skip_if_balanced_ppm: self.skip_if_balanced.or(default.skip_if_balanced_ppm),
-        }
-    }
-}
-
-/// What the next window is planned from.
-#[derive(Args)]
-struct Outlook {
-    /// Windows that `scenarios` plans on, 1 to 16 [default: 16]
-    #[arg(long)]
-    windows: Option<usize>,
-    /// What a window weighs of the one after it, under `scenarios`: above 0, at most 1 [default: 0.9]
-    #[arg(long)]
-    decay: Option<f64>,
-}
-
-impl Outlook {
-    fn options(&self, limits: MoveLimits) -> RebalanceOptions {
-        let default = RebalanceOptions::default();
-        RebalanceOptions {
-            windows: self.windows.unwrap_or(default.windows),
-            decay: self.decay.unwrap_or(default.decay),
-            limits,
-            ..default
-        }
-    }
-}
-
-fn parse_most(text: &str) -> Result<MaxMoves, String> {
-    let rule = "is neither a number of slots nor a part as in 15%";
-    match text.strip_suffix('%').map(str::parse::<f64>) {
-        None => text.parse().map(MaxMoves::Slots).map_err(|_| rule.to_string()),
-        Some(Ok(percent)) => parse_part(&(percent / 100.0).to_string()).map(MaxMoves::Ppm),
-        Some(Err(_)) => Err(rule.to_string()),
-    }
-}
-
-/// A part of one, in millionths.
-fn parse_part(text: &str) -> Result<u32, String> {
-    let part = text.parse::<f64>().ok().filter(|part| (0.0..=1.0).contains(part));
-    part.map(|part| (part * 1e6).round() as u32).ok_or_else(|| "is not between 0 and 1".to_string())
-}
-
 /// A time in seconds.
 fn parse_seconds(text: &str) -> Result<Duration, String> {
     let seconds = text.parse::<f64>().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
@@ -360,11 +282,25 @@ impl Verb {
     }
 }
 
+/// The command of the process's arguments. What begins with a minus and follows an option that takes a value is taken for that
+/// value, so that the error names the option.
+fn parse() -> Result<Command, clap::Error> {
+    let others = ["weights", "without_gpus", "layers", "max_moves", "max_moves_per_layer", "expert_bytes"];
+    let takes_minus = |arg: Arg| match arg.get_long() {
+        Some(_) if others.contains(&arg.get_id().as_str()) => arg.allow_hyphen_values(true),
+        Some(_) if arg.get_action().takes_values() => arg.allow_negative_numbers(true),
+        _ => arg,
+    };
+    let mut command = Command::command().mut_subcommands(|verb| verb.mut_args(takes_minus));
+    let matches = command.try_get_matches_from_mut(std::env::args_os())?;
+    Command::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+}
+
 /// Runs the command with the process's arguments.
 #[must_use]
 pub fn main() -> ExitCode {
     progress::end_on_interrupt();
-    let done = match Command::try_parse() {
+    let done = match parse() {
         Ok(command) => pool::run(command.verb.threads(), || command.verb.run()).and_then(|done| done),
         // Nothing was asked for: what can be, on standard error.
         Err(help) if help.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {

@@ -4,19 +4,21 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
-use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 
+use super::compared::Scored;
+use super::joined::join;
+use super::presets::{is_lineage, parse_preset, presets};
 use super::progress::Progress;
 use super::speeds::Gone;
 use super::traffic::parse_dispatch;
 use super::{Limits, Outlook, Part, bound_effort, complain, format_of, io, parse_format, print, words};
-use crate::check::{self, Quality};
 use crate::maps::{MapFile, PlanFormat, bytes_of_plan};
 use crate::rebalance::{Proposal, RebalanceOptions, Rebalancer, Strategy};
 use crate::trace::Window;
 use crate::{
-    Cluster, DeviceChoice, Dispatch, Duplicates, Error, Fallback, Loads, MoveLimits, PlanOptions, Planner,
-    Policy, Preset, PreviousMap, Replan,
+    Cluster, DeviceChoice, Dispatch, Duplicates, Error, Fallback, MoveLimits, PlanOptions, Planner, Policy,
+    Preset, PreviousMap, Replan,
 };
 
 #[derive(Args)]
@@ -137,6 +139,10 @@ pub struct Plan {
     /// The map in that object too, as physical_to_logical: [layers][slots], -1 where a slot is free
     #[arg(long, requires = "json")]
     pub(super) with_map: bool,
+    /// The load of each GPU in that object too, in the unit of the loads, as gpu_loads: [layers][gpus], and of each of several
+    /// loads alone in windows
+    #[arg(long, requires = "json")]
+    pub(super) with_gpu_loads: bool,
     // What others call two of the options above.
     #[arg(long, hide = true)]
     restarts: Option<String>,
@@ -148,8 +154,8 @@ pub struct Plan {
 pub(super) struct Made {
     pub(super) replan: Replan,
     pub(super) strategy: Option<Strategy>,
-    /// The balancedness of the map that runs, on the same loads; where it fits the cluster.
-    pub(super) before: Option<f64>,
+    /// The scores of the map that runs, on the same loads; where it fits the cluster.
+    pub(super) before: Option<Scored>,
 }
 
 impl Plan {
@@ -158,19 +164,25 @@ impl Plan {
         self.threads
     }
 
-    /// Groups and nodes as given, else those of the plan file that runs, where the GPUs that remain divide among its nodes.
+    /// Groups and nodes as given, else those of the plan file that runs.
+    fn wanted(&self, of_plan: Option<&Cluster>) -> (usize, usize) {
+        let told = of_plan.filter(|_| self.groups.is_none() && self.nodes.is_none());
+        let given = (self.groups.unwrap_or(1), self.nodes.unwrap_or(1));
+        told.map_or(given, |cluster| (cluster.num_groups(), cluster.num_nodes()))
+    }
+
+    /// What is wanted; of a plan file that runs, where the GPUs that remain divide among its nodes.
     fn groups_and_nodes(
         &self,
-        of_plan: Option<&Cluster>,
+        wanted: (usize, usize),
         gone: &Gone,
         gpus: usize,
     ) -> Result<(usize, usize), Error> {
-        let told = of_plan.filter(|_| self.groups.is_none() && self.nodes.is_none());
-        if let Some(told) = told.map(|cluster| (cluster.num_groups(), cluster.num_nodes())) {
-            let divide = gpus.is_multiple_of(told.1);
-            return Ok(gone.groups_and_nodes(gpus, told).ok().filter(|_| divide).unwrap_or((1, 1)));
+        let found = gone.groups_and_nodes(gpus, wanted);
+        if self.groups.is_none() && self.nodes.is_none() {
+            return Ok(found.ok().filter(|_| gpus.is_multiple_of(wanted.1)).unwrap_or((1, 1)));
         }
-        gone.groups_and_nodes(gpus, (self.groups.unwrap_or(1), self.nodes.unwrap_or(1)))
+        found
     }
 
     pub fn run(self) -> Result<ExitCode, Error> {
@@ -209,15 +221,16 @@ impl Plan {
         let replicas = replicas.ok_or_else(|| {
             words::needed("--replicas", "replicas of a layer; eplb advise LOADS --gpus P tells how many pay")
         })?;
-        let (groups, nodes) = self.groups_and_nodes(of_plan, &gone, gpus)?;
+        let wanted = self.wanted(of_plan);
+        let (groups, nodes) = self.groups_and_nodes(wanted, &gone, gpus)?;
         let cluster = words::cluster(replicas, groups, nodes, remain, self.slots_per_gpu)?;
         let cluster = gone.with_speeds(cluster)?;
         self.check_options(&cluster)?;
-        let inputs = || self.loads.iter().chain(&self.previous);
-        io::check_inputs(inputs())?;
+        let inputs = self.loads.iter().chain(&self.previous);
+        let inputs = io::Inputs::new(inputs, self.gpu_speeds.as_deref())?;
         let format = match &self.out {
             Some(out) => {
-                io::check_writable(out, inputs())?;
+                inputs.check_writable(out)?;
                 format_of(self.format, out)?
             }
             None => PlanFormat::default(),
@@ -225,21 +238,24 @@ impl Plan {
         let progress = Progress::new(0, "layers");
         let mut made = self.make(&cluster, previous.as_ref(), &progress)?;
         made.replan.set_bound(bound_effort(self.tight_bound));
-        made.before = previous.as_ref().and_then(|map| balancedness_of(map, made.replan.plan()));
+        made.before = previous.as_ref().and_then(|map| Scored::of_previous(made.replan.plan(), map));
         let plan = made.replan.plan();
-        let greedy = self.greedy(plan)?;
+        let greedy = Scored::of_greedy(plan, self.max_replicas_per_expert)?;
         let spread = if gone.gpus.is_empty() { None } else { Some(self.spread(plan, gpus, &gone)?) };
         let of_all_gpus = spread.as_ref().unwrap_or(plan);
         if let Some(out) = &self.out {
             io::write(out, &bytes_of_plan(of_all_gpus, format)?)?;
             for loss in MapFile::from(of_all_gpus).losses(format) {
-                complain(&format!("warning: {loss}"));
+                complain(&format!("warning: {}", words::in_options(&loss)));
             }
         }
         drop(progress);
         let were_gone = of_plan.map(Cluster::gone_gpus).unwrap_or_default();
         let filled: Vec<usize> = were_gone.into_iter().filter(|gpu| !gone.gpus.contains(gpu)).collect();
         words::tell_filled_again(&filled);
+        if nodes < wanted.1 {
+            words::tell_one_node(wanted, gpus, gone.gpus.len());
+        }
         words::tell_idle_groups(self.groups.unwrap_or(1), self.nodes);
         words::tell_idle_dispatch(self.dispatch, &cluster);
         for warning in plan.warnings() {
@@ -281,8 +297,12 @@ impl Plan {
         }
         let outlook = &self.outlook;
         if self.strategy != Some(Strategy::Scenarios) {
-            let given = [(outlook.windows.is_some(), "--windows"), (outlook.decay.is_some(), "--decay")];
-            words::check_effect(&given, "--strategy scenarios")?;
+            words::check_effect(&outlook.given(), "--strategy scenarios")?;
+        }
+        let rule = self.preset.as_ref().filter(|_| self.previous.is_some());
+        if let Some(name) = rule.filter(|name| Preset::all().any(|p| p.name() == *name && is_lineage(&p))) {
+            let rule = "is a rule of an earlier program, and that plans from nothing: leave out --previous, or take --preset default";
+            return Err(Error::invalid("--preset", name, rule));
         }
         if self.loads.len() == 1 {
             words::check_effect(&[(self.weights.is_some(), "--weights")], "several load files")?;
@@ -303,16 +323,6 @@ impl Plan {
         Ok(())
     }
 
-    /// What DeepSeek's rule gives under the same most replicas of an expert, for comparison, by the CPU backend. Without a
-    /// bound of its own, which nothing here tells.
-    fn greedy(&self, plan: &crate::Plan) -> Result<Quality, Error> {
-        let mean = Loads::from_f64(plan.layers(), plan.experts(), plan.loads().values())?;
-        let options =
-            PlanOptions { max_replicas_per_expert: self.max_replicas_per_expert, ..Preset::GREEDY.options() };
-        let greedy = Planner::new(DeviceChoice::Cpu)?.plan(&mean, plan.cluster(), &options)?;
-        check::score(&mean, plan.cluster(), greedy.physical_to_logical())
-    }
-
     /// The plan, from the previous one if there is one.
     fn make(
         &self,
@@ -325,6 +335,9 @@ impl Plan {
         if planner.device().backend != "cpu" {
             words::check_effect(&[(self.threads.is_some(), "--threads")], "the CPU backend: --device cpu")?;
         }
+        let check_previous = |ids: &[u32]| {
+            previous.map_or(Ok(()), |map| words::check_layers((map.layers(), map.layer_ids()), ids))
+        };
         if let Some(strategy) = self.strategy {
             let [file] = self.loads.as_slice() else {
                 let rule = "is for the windows of one load file";
@@ -338,6 +351,7 @@ impl Plan {
                 ..options
             };
             let history = self.part.history(file)?;
+            check_previous(history.layer_ids())?;
             progress.expect(history.layers());
             let mut rebalancer = Rebalancer::new(planner, cluster.clone(), options)?;
             for window in 0..history.windows() {
@@ -350,8 +364,8 @@ impl Plan {
             return Ok(Made { replan, strategy: Some(strategy), before: None });
         }
         let windows = self.loads.iter().map(|file| self.part.read(file)).collect::<Result<Vec<_>, _>>()?;
-        let weights = self.weights.clone().unwrap_or_else(|| vec![1.0; windows.len()]);
-        let loads = Loads::from_windows(&windows, &weights)?;
+        let loads = join(&self.loads, &windows, self.weights.as_deref())?;
+        check_previous(loads.layer_ids())?;
         words::check_experts(cluster, loads.experts(), self.slots_per_gpu)?;
         let preset = if windows.len() > 1 { Preset::SCENARIOS.options() } else { PlanOptions::default() };
         progress.expect(loads.layers());
@@ -387,37 +401,6 @@ impl Plan {
         options.dispatch = self.dispatch.unwrap_or(options.dispatch);
         Ok(options)
     }
-}
-
-/// The balancedness of the map that runs on the loads of a plan.
-fn balancedness_of(map: &PreviousMap, plan: &crate::Plan) -> Option<f64> {
-    let mean = Loads::from_f64(plan.layers(), plan.experts(), plan.loads().values()).ok()?;
-    check::score(&mean, plan.cluster(), &map.map_on(plan.cluster()))
-        .ok()
-        .map(|quality| quality.balancedness())
-}
-
-/// What `--preset help` prints: what a user wants, and apart from it the programs that this planner is measured against.
-fn presets() -> String {
-    let (lineage, own): (Vec<Preset>, Vec<Preset>) = Preset::all().partition(is_lineage);
-    let line = |preset: &Preset| format!("  {:9} {}", preset.name(), preset.summary());
-    let lines = |presets: &[Preset]| presets.iter().map(line).collect::<Vec<_>>().join("\n");
-    format!(
-        "Presets of this planner:\n{}\n\nRules of earlier programs and their variants, to compare with (`eplb bench --lineage` runs them \
-         all):\n{}",
-        lines(&own),
-        lines(&lineage)
-    )
-}
-
-fn is_lineage(preset: &Preset) -> bool {
-    preset.name().starts_with("gen") || preset.name().starts_with("rec")
-}
-
-/// `default`, `fast` and so on, and `help`, which alone tells of earlier programs.
-fn parse_preset() -> PossibleValuesParser {
-    let value = |preset: Preset| PossibleValue::new(preset.name()).hide(is_lineage(&preset));
-    PossibleValuesParser::new(Preset::all().map(value).chain([PossibleValue::new("help")]))
 }
 
 /// A heaviest GPU over the mean, in millionths.

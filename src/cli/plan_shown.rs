@@ -3,11 +3,12 @@
 use serde_json::{Value, json};
 
 use super::check::foreign_text;
+use super::compared::Scored;
 use super::plan::{Made, Plan};
 use super::traffic::Served;
 use super::{MOST_BARS, bars, limit, mean_and_most, milliseconds, percent, speeds, table};
-use crate::check::Quality;
-use crate::{Duplicates, Error, PLAN_VERSION, Policy};
+use crate::check::{self, Quality};
+use crate::{Duplicates, Error, Loads, PLAN_VERSION, Policy};
 
 impl Plan {
     /// What `--json` prints. `of_all_gpus` is the plan in the numbering of all GPUs, gone ones included.
@@ -15,27 +16,36 @@ impl Plan {
         &self,
         made: &Made,
         of_all_gpus: &crate::Plan,
-        greedy: &Quality,
+        greedy: &Scored,
     ) -> Result<Value, Error> {
         let plan = made.replan.plan();
-        let mut report = json_report(plan, greedy, self.previous.is_some());
+        let mut report = json_report(plan, &greedy.mean, self.previous.is_some());
         report["fingerprint"] = json!(format!("{:016x}", of_all_gpus.fingerprint()));
-        let windows = several_windows(plan)?;
-        if !windows.is_empty() {
-            report["windows"] = windows
-                .iter()
-                .zip(plan.loads().window_weights())
-                .map(|(window, weight)| {
-                    json!({ "weight": weight, "balancedness": window.balancedness(), "mean_gap": window.mean_gap() })
+        let (scored, weights) = (Scored::of_plan(plan)?, plan.loads().window_weights());
+        if !scored.alone.is_empty() {
+            let before = made.before.as_ref();
+            let alone = scored.alone.iter().zip(&greedy.alone).zip(&weights).enumerate();
+            let alone = alone.map(|(i, ((window, greedy), weight))| {
+                json!({
+                    "name": self.window_name(i, weights.len()), "weight": weight,
+                    "balancedness": window.balancedness(), "greedy_balancedness": greedy.balancedness(),
+                    "previous_balancedness": before.map(|before| before.alone[i].balancedness()),
+                    "limit": limit(window), "mean_gap": window.mean_gap(),
                 })
-                .collect();
+            });
+            report["windows"] = alone.collect();
+            report["windows_alone"] = json!({
+                "balancedness": scored.json(&weights), "greedy_balancedness": greedy.json(&weights),
+                "previous_balancedness": before.map(|before| before.json(&weights)),
+            });
         }
         if let Some(strategy) = &made.strategy {
             report["strategy"] = json!(strategy.name());
         }
         if self.previous.is_some() {
             let moves = made.replan.moves();
-            report["previous_balancedness"] = json!(made.before);
+            report["previous_balancedness"] =
+                json!(made.before.as_ref().map(|before| before.mean.balancedness()));
             report["moves"] = json!({
                 "changed_slots": moves.changed_slots, "received": moves.received, "repairs": moves.repairs,
                 "slots": moves.slots, "share": moves.share(),
@@ -50,6 +60,15 @@ impl Plan {
         report["traffic"] = self.served(plan).json()?;
         if !of_all_gpus.cluster().has_equal_speeds() {
             report["gpu_speeds"] = json!(of_all_gpus.cluster().gpu_speeds());
+        }
+        if self.with_gpu_loads {
+            let of = |loads: &Loads| gpu_loads(loads, of_all_gpus);
+            report["gpu_loads"] = of(plan.loads())?;
+            for (window, loads) in
+                report["windows"].as_array_mut().into_iter().flatten().zip(plan.loads().windows())
+            {
+                window["gpu_loads"] = of(loads)?;
+            }
         }
         if self.with_map {
             report["physical_to_logical"] =
@@ -69,92 +88,116 @@ impl Plan {
         &self,
         made: &Made,
         of_all_gpus: &crate::Plan,
-        greedy: &Quality,
+        greedy: &Scored,
     ) -> Result<String, Error> {
         let plan = made.replan.plan();
-        let windows = several_windows(plan)?;
+        let (scored, weights) = (Scored::of_plan(plan)?, plan.loads().window_weights());
+        let several = !scored.alone.is_empty();
         // What it is compared with: the greedy rule moves what it likes, and knows of one window.
-        let greedy_is = match (self.previous.is_some(), windows.is_empty()) {
+        let greedy_is = match (self.previous.is_some(), several) {
             (true, _) => "greedy, which may move all",
-            (false, false) => "greedy on the mean",
-            (false, true) => "greedy",
+            (false, true) => "greedy on their mean",
+            (false, false) => "greedy",
         };
-        let mut rows = report(plan, of_all_gpus.fingerprint(), (greedy, greedy_is));
-        if let Some(before) = made.before {
-            rows.insert(4, ("before the moves", format!("{before:.5}")));
+        let limit = match several {
+            false => format!("; no plan passes {:.5}", limit(plan.quality())),
+            true => String::new(),
+        };
+        let texts = (scored.text(&weights), greedy.text(&weights));
+        let mut rows = vec![("plan", title(plan))];
+        rows.push(("device", format!("{} ({})", plan.device(), plan.backend())));
+        let times = (milliseconds(plan.elapsed()), milliseconds(plan.bound_elapsed()));
+        rows.push(("time", format!("{}, bound {}", times.0, times.1)));
+        if several {
+            rows.push(("loads", format!("{} at once; balancedness is that of each alone", weights.len())));
         }
+        rows.push(("balancedness", format!("{}   ({greedy_is}: {}{limit})", texts.0, texts.1)));
+        if let Some(before) = &made.before {
+            rows.push(("before the moves", before.text(&weights)));
+        }
+        rows.extend(self.alone_rows(&scored, greedy, &weights));
+        rows.extend(self.served(plan).rows()?);
+        // Of several loads the bound of their mean says nothing: no plan is made for it.
+        if !several {
+            rows.push(("mean gap to the bound", percent(plan.quality().mean_gap())));
+            rows.push(("worst gap", super::worst_gap(plan.quality(), plan.layer_ids())));
+            rows.extend(shape(plan));
+        }
+        rows.extend(foreign_row(plan));
+        rows.extend(speeds::row(of_all_gpus.cluster()));
+        let duplicates = (plan.quality().same_gpu_duplicates(), greedy.mean.same_gpu_duplicates());
+        rows.push(("duplicates on a GPU", format!("{}   ({greedy_is}: {})", duplicates.0, duplicates.1)));
+        rows.push(("layers without load", plan.quality().layers_without_load().to_string()));
+        let fingerprint = of_all_gpus.fingerprint();
+        rows.push(("fingerprint", format!("{fingerprint:016x}   (plan version {PLAN_VERSION})")));
         if self.previous.is_none() {
-            rows.extend(duplicates_win(plan, greedy));
-        }
-        let after = 4 + usize::from(made.before.is_some());
-        let cluster = speeds::row(of_all_gpus.cluster());
-        rows.splice(after + 2..after + 2, shape(plan).into_iter().chain(foreign_row(plan)).chain(cluster));
-        rows.splice(after..after, self.served(plan).rows()?);
-        if !windows.is_empty() {
-            rows.insert(
-                3,
-                ("loads", format!("{} at once; what follows is of their weighted mean", windows.len())),
-            );
-        }
-        let name = |i: usize| match (self.loads.get(i), self.loads.len()) {
-            (Some(file), 2..) => file.display().to_string(),
-            _ if i + 1 == windows.len() => "last window".to_string(),
-            _ => match windows.len() - 1 - i {
-                1 => "the window before".to_string(),
-                before => format!("{before} windows before"),
-            },
-        };
-        if !windows.is_empty() {
-            for (i, (window, weight)) in windows.iter().zip(plan.loads().window_weights()).enumerate() {
-                let text = format!("{:.5}   weight {weight:.3}, {}", window.balancedness(), name(i));
-                rows.push(("balancedness alone", text));
-            }
+            rows.extend(duplicates_win(plan, &greedy.mean));
         }
         if let Some(strategy) = &made.strategy {
             rows.push(("planned from", strategy.to_string()));
         }
-        if self.previous.is_some() {
-            let moves = made.replan.moves();
-            let first: Vec<String> = made
-                .replan
-                .layers_to_move()
-                .iter()
-                .take(5)
-                .map(|&l| plan.layer_ids()[l].to_string())
-                .collect();
-            let share = percent(moves.share());
-            rows.push(("slots that move", format!("{} of {}, {share}", moves.received, moves.slots)));
-            if moves.repairs > 0 {
-                rows.push(("of them repairs", moves.repairs.to_string()));
-            }
-            let lost = made.replan.lost();
-            if !lost.is_empty() {
-                let named = lost.iter().take(8).map(|&(l, e)| format!("{}/{e}", plan.layer_ids()[l]));
-                let named = named.collect::<Vec<_>>().join(", ");
-                rows.push(("experts from disk", format!("{} (layer/expert {named})", lost.len())));
-            }
-            rows.push(("slots that change", moves.changed_slots.to_string()));
-            if self.expert_bytes > 0 {
-                rows.push(("bytes to transfer", moves.bytes(self.expert_bytes).to_string()));
-            }
-            rows.push((
-                "layers to move first",
-                if first.is_empty() { "none".into() } else { first.join(", ") },
-            ));
-        }
+        rows.extend(self.moves_rows(made));
         let mut lines = vec![table(&rows)];
-        lines.push(
-            "balancedness: mean over heaviest GPU. gap: heaviest GPU over what no plan goes below. greedy: DeepSeek's rule, which may \
-             hold an expert twice on a GPU."
-                .into(),
-        );
+        let gap = if several { "" } else { " gap: heaviest GPU over what no plan goes below." };
+        lines.push(format!(
+            "balancedness: mean over heaviest GPU.{gap} greedy: DeepSeek's rule, which may hold an expert twice on a GPU."
+        ));
         Ok(lines.join("\n"))
     }
-}
 
-/// The quality on each window where there are several: that on a single one is the plan's own, bound and all.
-fn several_windows(plan: &crate::Plan) -> Result<Vec<Quality>, Error> {
-    if plan.loads().windows().len() > 1 { plan.window_quality() } else { Ok(vec![]) }
+    /// Each of several loads alone.
+    fn alone_rows(&self, scored: &Scored, greedy: &Scored, weights: &[f64]) -> Vec<(&'static str, String)> {
+        let pairs = scored.alone.iter().zip(&greedy.alone).zip(weights).enumerate();
+        let row = |(i, ((window, greedy), weight)): (usize, ((&Quality, &Quality), &f64))| {
+            let (plan, greedy, most) = (window.balancedness(), greedy.balancedness(), limit(window));
+            let name = self.window_name(i, weights.len());
+            let text = format!(
+                "{plan:.5}   (greedy: {greedy:.5}; no plan passes {most:.5})   weight {weight:.3}, {name}"
+            );
+            ("balancedness alone", text)
+        };
+        pairs.map(row).collect()
+    }
+
+    /// What one of several loads is called.
+    fn window_name(&self, i: usize, count: usize) -> String {
+        match (self.loads.get(i), self.loads.len()) {
+            (Some(file), 2..) => file.display().to_string(),
+            _ if i + 1 == count => "last window".to_string(),
+            _ => match count - 1 - i {
+                1 => "the window before".to_string(),
+                before => format!("{before} windows before"),
+            },
+        }
+    }
+
+    /// What moves from the previous plan, where there is one.
+    fn moves_rows(&self, made: &Made) -> Vec<(&'static str, String)> {
+        if self.previous.is_none() {
+            return Vec::new();
+        }
+        let (plan, moves) = (made.replan.plan(), made.replan.moves());
+        let mut rows = Vec::new();
+        let first: Vec<String> =
+            made.replan.layers_to_move().iter().take(5).map(|&l| plan.layer_ids()[l].to_string()).collect();
+        let share = percent(moves.share());
+        rows.push(("slots that move", format!("{} of {}, {share}", moves.received, moves.slots)));
+        if moves.repairs > 0 {
+            rows.push(("of them repairs", moves.repairs.to_string()));
+        }
+        let lost = made.replan.lost();
+        if !lost.is_empty() {
+            let named = lost.iter().take(8).map(|&(l, e)| format!("{}/{e}", plan.layer_ids()[l]));
+            let named = named.collect::<Vec<_>>().join(", ");
+            rows.push(("experts from disk", format!("{} (layer/expert {named})", lost.len())));
+        }
+        rows.push(("slots that change", moves.changed_slots.to_string()));
+        if self.expert_bytes > 0 {
+            rows.push(("bytes to transfer", moves.bytes(self.expert_bytes).to_string()));
+        }
+        rows.push(("layers to move first", if first.is_empty() { "none".into() } else { first.join(", ") }));
+        rows
+    }
 }
 
 /// The layers in which DeepSeek's rule, which may put an expert on a GPU twice, is better than a plan that may not: the
@@ -172,6 +215,12 @@ fn where_duplicates_win(plan: &crate::Plan, greedy: &Quality) -> Vec<(u32, f64, 
     let pairs = pairs.map(|(layer, (greedy, plan))| (layer, greedy.max_gpu_load, plan.max_gpu_load));
     let wins = pairs.filter(|&(_, greedy, plan)| greedy < plan * (1.0 - rounding));
     wins.map(|(layer, greedy, max)| (plan.layer_ids()[layer], greedy, max)).collect()
+}
+
+/// The load of each GPU of a plan under some loads, a row for each layer.
+fn gpu_loads(loads: &Loads, plan: &crate::Plan) -> Result<Value, Error> {
+    let loads = check::gpu_loads(loads, plan.cluster(), plan.physical_to_logical())?;
+    Ok(json!(loads.chunks(plan.cluster().num_gpus()).collect::<Vec<_>>()))
 }
 
 fn json_report(plan: &crate::Plan, greedy: &Quality, is_bound_to_moves: bool) -> Value {
@@ -206,12 +255,8 @@ fn json_report(plan: &crate::Plan, greedy: &Quality, is_bound_to_moves: bool) ->
     })
 }
 
-fn report(
-    plan: &crate::Plan,
-    fingerprint: u64,
-    (greedy, greedy_is): (&Quality, &str),
-) -> Vec<(&'static str, String)> {
-    let quality = plan.quality();
+/// The shape of the loads and of the cluster.
+fn title(plan: &crate::Plan) -> String {
     let cluster = plan.cluster();
     let why = match (cluster.policy(), cluster.num_groups(), cluster.num_nodes()) {
         (Policy::Global, groups @ 2.., nodes @ 2..) => {
@@ -221,37 +266,14 @@ fn report(
         }
         _ => String::new(),
     };
-    let shape = format!(
+    format!(
         "{} layers x {} experts, {} replicas on {} GPUs, {}{why}",
         plan.layers(),
         plan.experts(),
         cluster.num_replicas(),
         cluster.num_gpus(),
         cluster.policy().name()
-    );
-    let worst = super::worst_gap(quality, plan.layer_ids());
-    vec![
-        ("plan", shape),
-        ("device", format!("{} ({})", plan.device(), plan.backend())),
-        ("time", format!("{}, bound {}", milliseconds(plan.elapsed()), milliseconds(plan.bound_elapsed()))),
-        (
-            "balancedness",
-            format!(
-                "{:.5}   ({greedy_is}: {:.5}; no plan passes {:.5})",
-                quality.balancedness(),
-                greedy.balancedness(),
-                limit(quality)
-            ),
-        ),
-        ("mean gap to the bound", percent(quality.mean_gap())),
-        ("worst gap", worst),
-        (
-            "duplicates on a GPU",
-            format!("{}   ({greedy_is}: {})", quality.same_gpu_duplicates(), greedy.same_gpu_duplicates()),
-        ),
-        ("layers without load", quality.layers_without_load().to_string()),
-        ("fingerprint", format!("{fingerprint:016x}   (plan version {PLAN_VERSION})")),
-    ]
+    )
 }
 
 /// Replicas abroad, and the load they serve, where there may be any.

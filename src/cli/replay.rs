@@ -80,6 +80,24 @@ pub struct ReplayTrace {
 }
 
 impl ReplayTrace {
+    /// Refuses options that would do nothing.
+    fn check_options(&self, windows: usize) -> Result<(), Error> {
+        if !self.strategy.contains(&Strategy::Scenarios) {
+            words::check_effect(&self.outlook.given(), "--strategy scenarios")?;
+        }
+        if self.fresh {
+            words::check_effect(&self.limits.given(), "plans from the one that runs: leave out --fresh")?;
+        }
+        words::check_named_once("--strategy", self.strategy.iter().map(|strategy| strategy.name()))?;
+        words::check_named_once("--shares", self.shares.iter().map(|from| from.name()))?;
+        if self.interval >= windows {
+            let rule =
+                format!("is not less than the windows of the trace, {windows}: no second plan would be made");
+            return Err(Error::invalid("interval", self.interval, rule));
+        }
+        Ok(())
+    }
+
     pub fn run(self) -> Result<ExitCode, Error> {
         let history = read_layers(&self.trace, self.layers.as_ref(), &self.form)?;
         let windows = history.windows();
@@ -87,6 +105,7 @@ impl ReplayTrace {
             let rule = "is not at least 2: a replay plans on one and scores on the next (eplb plan is for one alone)";
             return Err(Error::invalid("windows of the trace", windows, rule));
         }
+        self.check_options(windows)?;
         let cluster = words::cluster(self.replicas, self.groups, self.nodes, self.gpus, self.slots_per_gpu)?;
         words::tell_idle_groups(self.groups, Some(self.nodes).filter(|&nodes| nodes != 1));
         words::check_experts(&cluster, history.experts(), self.slots_per_gpu)?;

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use super::io::is_standard;
 
 use crate::cluster::{Cluster, lose_equally, parts_of};
 use crate::error::Error;
@@ -33,6 +35,12 @@ pub(super) fn read(given: &str) -> Result<Vec<f64>, Error> {
     parse(&text).map_err(refuse)
 }
 
+/// The file that an option's speeds are in, where they are no list.
+pub(super) fn file_of(given: &str) -> Option<PathBuf> {
+    // Standard input is not read for them.
+    (parse(given).is_err() && !is_standard(Path::new(given))).then(|| PathBuf::from(given))
+}
+
 /// More than the speeds of as many GPUs take as a cluster may have.
 const MOST_BYTES: u64 = 1 << 20;
 
@@ -60,6 +68,10 @@ impl Gone {
         let mut speeds = given.map(read).transpose()?;
         if let Some(speeds) = &speeds {
             parts_of(speeds, num_gpus)?;
+        }
+        if let Some(gpu) = named.iter().find(|gpu| **gpu >= num_gpus) {
+            let rule = format!("is not below --gpus {num_gpus}: GPUs are numbered from 0 on");
+            return Err(Error::invalid("--without-gpus", gpu, rule));
         }
         let mut gpus: BTreeSet<usize> = named.iter().copied().collect();
         for (gpu, speed) in speeds.iter_mut().flatten().enumerate() {

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::json;
 
-use super::{MapForm, io, print, read_layers, table};
+use super::{MapForm, io, print, read_layers, table, words};
 use crate::check::{self, Quality};
 use crate::maps::MapFile;
 use crate::trace::{LoadHistory, Window, shares_bytes};
@@ -60,10 +60,10 @@ struct Scored {
 
 impl Split {
     pub fn run(self) -> Result<ExitCode, Error> {
-        let inputs = || [&self.loads, &self.plan].into_iter().chain(&self.sample);
-        io::check_inputs(inputs())?;
+        let inputs = [&self.loads, &self.plan].into_iter().chain(&self.sample);
+        let inputs = io::Inputs::new(inputs, self.maps.gpu_speeds.as_deref())?;
         if let Some(out) = &self.out {
-            io::check_writable(out, inputs())?;
+            inputs.check_writable(out)?;
             if self.json && io::is_standard(out) {
                 let rule = "is for the report, and --out - has the table alone on standard output";
                 return Err(Error::invalid("--json", "", rule));
@@ -72,6 +72,7 @@ impl Split {
         let map = self.maps.read(&self.plan)?;
         let cluster = self.maps.cluster(std::slice::from_ref(&map))?;
         let history = read_layers(&self.loads, self.layers.as_ref(), &self.form)?;
+        words::check_layers((map.layers(), map.layer_ids()), history.layer_ids())?;
         let (shares, what, loads) = self.make(&map, &cluster, &history)?;
         // That the loads are of the plan's layers is checked there.
         let even = map.score(&loads, &cluster)?;

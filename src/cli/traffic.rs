@@ -3,6 +3,7 @@
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use serde_json::{Map, Value, json};
 
+use super::compared::mean_and_worst_text;
 use crate::check::{self, Traffic};
 use crate::{Cluster, Dispatch, Error, Loads};
 
@@ -41,14 +42,25 @@ impl Served<'_> {
         if !self.is_told() {
             return Ok(Vec::new());
         }
-        let traffic = self.traffic(self.dispatch.unwrap_or(Dispatch::Nearest))?;
+        let dispatch = self.dispatch.unwrap_or(Dispatch::Nearest);
+        let (each, weights) = match self.sources {
+            Some(_) => (vec![self.traffic(dispatch)?], vec![1.0]),
+            // Of several loads each alone: their mean is more even than any of them.
+            None => {
+                let of = |loads: &Loads| check::traffic(loads, self.cluster, self.map, dispatch);
+                (self.loads.windows().map(of).collect::<Result<_, _>>()?, self.loads.window_weights())
+            }
+        };
+        let mean = |of: fn(&Traffic) -> f64| {
+            each.iter().zip(&weights).map(|(one, weight)| of(one) * weight).sum::<f64>()
+        };
+        let balancedness = each.iter().map(Traffic::balancedness).collect::<Vec<_>>();
         let sent = if self.sources.is_some() { ", as GPUs sent" } else { "" };
         let text = format!(
-            "{:.1} % in the node, {:.1} % on the GPU; balancedness {:.5}   (dispatch {}{sent})",
-            traffic.in_node() * 100.0,
-            traffic.on_gpu() * 100.0,
-            traffic.balancedness(),
-            traffic.dispatch
+            "{:.1} % in the node, {:.1} % on the GPU; balancedness {}   (dispatch {dispatch}{sent})",
+            mean(Traffic::in_node) * 100.0,
+            mean(Traffic::on_gpu) * 100.0,
+            mean_and_worst_text(&balancedness, &weights),
         );
         Ok(vec![("traffic that stays", text)])
     }

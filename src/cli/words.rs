@@ -50,9 +50,25 @@ pub fn of_error(error: &Error) -> String {
             format!("{field} {value} {}", in_options(rule))
         }
         Error::InvalidPlan { .. } => in_options(&error.to_string()),
+        Error::Parse { path, source } => format!("{}: {}", path.display(), with_formats(&source.to_string())),
+        Error::Write { path, source } => {
+            format!("cannot write {}: {}", path.display(), with_formats(&source.to_string()))
+        }
         _ => error.to_string(),
     };
     text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// The same text with options where the library speaks of formats.
+fn with_formats(text: &str) -> String {
+    let options = [
+        ("; a load format tells", "; --load-format tells"),
+        (" or the format table or rows", " or --load-format table or rows"),
+        ("; the format tensorrt-llm or megatron", "; --load-format tensorrt-llm or megatron"),
+        ("; name the format", "; name one by --format, or by --from of eplb convert"),
+        ("; a format says", "; --format says"),
+    ];
+    options.iter().fold(text.to_string(), |text, (theirs, ours)| text.replace(theirs, ours))
 }
 
 /// The same text with options in the place of fields.
@@ -79,7 +95,27 @@ pub fn of_parser(error: &clap::Error) -> String {
     let line = wanted.collect::<Vec<_>>().join(" ");
     let line = line.strip_prefix("error: ").unwrap_or(&line).replace(" tip: ", "; ");
     let line = line.replace(" [possible values: ", "; it is one of [");
-    format!("{line}; --help tells more")
+    let rules = [
+        ("invalid digit found in string", "is not a whole number, at least 0"),
+        ("cannot parse integer from empty string", "is not a whole number, at least 0"),
+        ("number too large to fit in target type", "is too large"),
+        ("invalid float literal", "is not a number"),
+        ("cannot parse float from empty string", "is not a number"),
+    ];
+    let line = rules.iter().fold(line, |line, (theirs, ours)| line.replace(theirs, ours));
+    format!("{}; --help tells more", in_words(&line))
+}
+
+/// The same text with a rule in the place of `-1 is not in 0..=9`.
+fn in_words(text: &str) -> String {
+    let parts = text.split_once(" is not in ").and_then(|(head, range)| {
+        let (least, most) = range.split_once("..=")?;
+        Some((head.rsplit_once(' ')?.0, least, most))
+    });
+    match parts {
+        Some((head, least, most)) => format!("{head} is not a whole number from {least} to {most}"),
+        None => text.to_string(),
+    }
 }
 
 /// The first word of a command line, where it is no verb.
@@ -123,6 +159,15 @@ pub fn check_effect(options: &[(bool, &str)], wanted: &str) -> Result<(), Error>
     }
 }
 
+/// Refuses a list in which one is twice.
+pub fn check_named_once<'a>(option: &str, names: impl Iterator<Item = &'a str>) -> Result<(), Error> {
+    let mut seen = std::collections::BTreeSet::new();
+    match names.into_iter().find(|name| !seen.insert(*name)) {
+        Some(name) => Err(Error::invalid(option, name, "is named twice: once is enough")),
+        None => Ok(()),
+    }
+}
+
 /// Refuses a tight bound where there is none but the quick one.
 pub fn check_tight_bound(tight: bool, cluster: &Cluster) -> Result<(), Error> {
     let is_other = !(2..=3).contains(&cluster.slots_per_gpu());
@@ -136,6 +181,20 @@ pub fn tell_idle_groups(groups: usize, nodes: Option<usize>) {
             "warning: --groups {groups} changes nothing without --nodes: nodes hold whole groups, and here is one node"
         ));
     }
+}
+
+/// Says that nodes, of the options or of the previous plan, are no more told apart.
+pub fn tell_one_node((groups, nodes): (usize, usize), gpus: usize, gone: usize) {
+    let lost = if groups.is_multiple_of(nodes) && groups > 1 {
+        "nodes do not hold whole groups"
+    } else {
+        "copies are not spread over nodes"
+    };
+    let left =
+        if gone > 0 { format!("{gone} of {gpus} GPUs are gone") } else { format!("there are {gpus} GPUs") };
+    complain(&format!(
+        "warning: {nodes} nodes cannot have equal numbers of GPUs where {left}: the plan is global, on one node, so {lost}"
+    ));
 }
 
 /// Says that GPUs which are gone in the previous plan get experts again: they may be back.
@@ -203,6 +262,24 @@ pub fn check_experts(cluster: &Cluster, experts: usize, slots_per_gpu: Option<us
         };
         Error::invalid(field.clone(), value, format!("{rule}{offer}"))
     })
+}
+
+/// Checks that loads have as many layers as a map. Where they do not, the error tells how to choose those of the map.
+pub fn check_layers((layers, ids): (usize, Option<&[u32]>), of_loads: &[u32]) -> Result<(), Error> {
+    if layers == of_loads.len() {
+        return Ok(());
+    }
+    let range = ids.and_then(|ids| Some(*ids.first()?..ids.last()?.checked_add(1)?));
+    let is_whole = |range: &std::ops::Range<u32>| {
+        range.len() == layers && range.clone().all(|id| of_loads.binary_search(&id).is_ok())
+    };
+    let offer = match range.filter(is_whole) {
+        Some(range) => format!("; --layers {}..{} would do", range.start, range.end),
+        None if layers < of_loads.len() => format!("; --layers A..B takes {layers} of them"),
+        None => String::new(),
+    };
+    let rule = format!("are not the {layers} of the map{offer}");
+    Err(Error::invalid("layers of the loads:", of_loads.len(), rule))
 }
 
 /// The multiples of `step` next to a number, not below `least`.

@@ -103,7 +103,20 @@ impl Cluster {
     /// # Errors
     /// [`Error::Invalid`] where GPUs are not equally fast.
     pub(crate) fn check_equal_speeds(&self, what: &str, would_do: &str) -> Result<(), Error> {
-        let Some(gpu) = self.speeds.iter().position(|part| *part < FASTEST) else { return Ok(()) };
+        self.refuse_speeds(|part| part < FASTEST, what, would_do)
+    }
+
+    /// [`Cluster::check_equal_speeds`] of the GPUs that are not gone.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] where they are not equally fast.
+    #[cfg(feature = "cli")]
+    pub(crate) fn check_equal_or_gone(&self, what: &str, would_do: &str) -> Result<(), Error> {
+        self.refuse_speeds(|part| (1..FASTEST).contains(&part), what, would_do)
+    }
+
+    fn refuse_speeds(&self, is_other: impl Fn(u32) -> bool, what: &str, would_do: &str) -> Result<(), Error> {
+        let Some(gpu) = self.speeds.iter().position(|part| is_other(*part)) else { return Ok(()) };
         let rule = format!("of GPU {gpu} is not that of the others, and {what} wants equal ones: {would_do}");
         Err(Error::invalid("gpu_speeds", self.speed(gpu), rule))
     }

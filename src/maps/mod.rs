@@ -49,6 +49,8 @@ pub struct MapFile {
     layer_ids: Option<Vec<u32>>,
     /// Where it is known.
     gpus: Option<usize>,
+    /// Where it is a plan's.
+    cluster: Option<Cluster>,
     /// Where the file is a plan.
     plan: Option<PlanFile>,
 }
@@ -82,7 +84,15 @@ impl MapFile {
             return Err(Error::invalid("layers of the map", layers, rule));
         }
         let rows = physical_to_logical;
-        Ok(Self { format: PlanFormat::Npy, slots, rows, layer_ids: None, gpus: None, plan: None })
+        Ok(Self {
+            format: PlanFormat::Npy,
+            slots,
+            rows,
+            layer_ids: None,
+            gpus: None,
+            cluster: None,
+            plan: None,
+        })
     }
 
     /// The same map with these numbers of layers.
@@ -101,6 +111,10 @@ impl MapFile {
     /// [`Error::Read`] where the file cannot be read, [`Error::Parse`] with what is wrong in it, by layer and slot.
     pub fn read(path: &Path, format: Option<PlanFormat>) -> Result<Self, Error> {
         let bytes = read_file(path)?;
+        if trace::is_torch_name(path) {
+            let reason = "the Python package reads torch's files: eplb_wgpu.read_map(PATH).save(\"map.json\", \"sglang\")";
+            return Err(Error::parse(path, ParseError::content(reason)));
+        }
         Self::of_bytes(&bytes, format).map_err(|source| Error::parse(path, source))
     }
 
@@ -109,6 +123,7 @@ impl MapFile {
     /// # Errors
     /// What is wrong in them, by layer and slot; and where they could be two things.
     pub fn of_bytes(bytes: &[u8], format: Option<PlanFormat>) -> Result<Self, ParseError> {
+        let bytes = trace::without_mark(bytes);
         let format = format.map_or_else(|| format_of(bytes), Ok)?;
         Self::parse(format, bytes)
     }
@@ -118,6 +133,7 @@ impl MapFile {
     /// # Errors
     /// What is wrong in them, by layer and slot. A plan file must have its checksum.
     pub fn parse(format: PlanFormat, bytes: &[u8]) -> Result<Self, ParseError> {
+        let bytes = trace::without_mark(bytes);
         match format {
             PlanFormat::Eplb => Ok(PlanFile::parse(bytes)?.into()),
             PlanFormat::TensorRtLlm => yaml::read(bytes),
@@ -322,6 +338,15 @@ impl MapFile {
                 "sglang has a row for every layer from 0 on: the {missing} that the map lacks hold what SGLang starts with"
             ));
         }
+        if format != PlanFormat::Eplb
+            && let Some(cluster) = self.cluster.as_ref().filter(|cluster| !cluster.has_equal_speeds())
+        {
+            let gone: Vec<String> = cluster.gone_gpus().iter().map(usize::to_string).collect();
+            let gone = if gone.is_empty() { String::new() } else { format!(" (gone: {})", gone.join(",")) };
+            said.push(format!(
+                "{format} does not tell the speeds of GPUs{gone}: who reads it needs gpu_speeds"
+            ));
+        }
         if format == PlanFormat::Ascend && self.rows.contains(&-1) {
             said.push("vllm-ascend has no free slots: GPUs have lists of unequal length".to_string());
         }
@@ -367,6 +392,7 @@ impl From<PlanFile> for MapFile {
             rows: plan.placement.physical_to_logical().to_vec(),
             layer_ids: Some(plan.layer_ids.clone()),
             gpus: Some(plan.cluster.num_gpus()),
+            cluster: Some(plan.cluster.clone()),
             plan: Some(plan),
         }
     }
@@ -380,6 +406,7 @@ impl From<&Plan> for MapFile {
             rows: plan.physical_to_logical().to_vec(),
             layer_ids: Some(plan.layer_ids().to_vec()),
             gpus: Some(plan.cluster().num_gpus()),
+            cluster: Some(plan.cluster().clone()),
             plan: None,
         }
     }

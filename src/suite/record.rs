@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::trace::read_file;
 use crate::{Error, PLAN_VERSION, ParseError};
 
 /// The format's name and version.
@@ -89,7 +90,7 @@ impl Record {
     /// [`Error::Read`] where it cannot be read, [`Error::Parse`] with what is missing or damaged.
     pub fn read(path: &Path) -> Result<Self, Error> {
         let refuse = |source: ParseError| Error::parse(path, source);
-        let bytes = std::fs::read(path).map_err(|error| Error::read(path, error))?;
+        let bytes = read_file(path)?;
         let record: Self =
             serde_json::from_slice(&bytes).map_err(|error| refuse(ParseError::not("a record", error)))?;
         if record.format != FORMAT {

@@ -2,7 +2,7 @@
 
 use super::numbers::Numbers;
 use super::sparse::{Sparse, as_they_are};
-use super::{LoadFormat, LoadHistory, brief, packed};
+use super::{LoadFormat, LoadHistory, brief};
 use crate::error::ParseError;
 use crate::loads::{MAX_EXPERTS, MAX_LAYERS};
 
@@ -17,10 +17,14 @@ const FORMS: &str =
     "a csv file has a row of loads for each layer, or rows under the header layer_id,expert_id,count";
 
 pub fn read(bytes: &[u8], format: LoadFormat) -> Result<LoadHistory, ParseError> {
-    let bytes = bytes.strip_prefix(packed::BYTE_ORDER_MARK).unwrap_or(bytes);
     let text = std::str::from_utf8(bytes).map_err(|error| ParseError::not("UTF-8", error))?;
     let lines = || (1..).zip(text.lines()).filter(|(_, row)| !row.trim().is_empty());
     let first = lines().next().map_or("", |(_, row)| row);
+    let separates = |other: &char| first.trim().contains(*other) && !first.contains(',');
+    if let Some(other) = [';', '\t'].into_iter().find(separates) {
+        let reason = format!("its columns are separated by {other:?}, and those of a csv file by commas");
+        return Err(ParseError::syntax(reason));
+    }
     let heads: Vec<&str> = first.split(',').take(4).map(str::trim).collect();
     let columns = ROWS.map(|name| heads.iter().position(|head| head.eq_ignore_ascii_case(name)));
     let titled = first

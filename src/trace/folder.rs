@@ -15,14 +15,10 @@ const MOST: usize = 1 << 14;
 pub fn read(path: &Path, format: Option<LoadFormat>) -> Result<LoadHistory, Error> {
     let refuse = |reason: &str| Error::parse(path, ParseError::content(reason));
     let names = names(path)?;
-    let name = |file: &PathBuf| file.file_name().and_then(|n| n.to_str()).unwrap_or_default().to_lowercase();
-    let of = |wanted: &dyn Fn(&str) -> bool| -> Vec<PathBuf> {
-        names.iter().filter(|file| wanted(&name(file))).cloned().collect()
+    let of = |wanted: fn(&str) -> bool| -> Vec<PathBuf> {
+        names.iter().filter(|file| wanted(&name_of(file))).cloned().collect()
     };
-    let ranks = of(&|name| {
-        name.starts_with("rank") && name.ends_with(".safetensors") && !name.ends_with("_raw.safetensors")
-    });
-    let traces = of(&|name| name.ends_with(".jsonl") || name.ends_with(".jsonl.gz"));
+    let (ranks, traces) = (of(is_rank), of(is_trace));
     let format = match (format, ranks.is_empty(), traces.is_empty()) {
         (Some(format), ..) => format,
         (None, false, false) => {
@@ -51,6 +47,26 @@ pub fn read(path: &Path, format: Option<LoadFormat>) -> Result<LoadHistory, Erro
         _ => megatron::read(files, length),
     };
     history.and_then(LoadHistory::checked).map_err(|source| Error::parse(path, source))
+}
+
+fn name_of(file: &Path) -> String {
+    file.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_lowercase()
+}
+
+fn is_rank(name: &str) -> bool {
+    name.starts_with("rank") && name.ends_with(".safetensors") && !name.ends_with("_raw.safetensors")
+}
+
+fn is_trace(name: &str) -> bool {
+    name.ends_with(".jsonl") || name.ends_with(".jsonl.gz")
+}
+
+/// Whether loads of this name are in a folder, and the file is one of those that are read there.
+#[cfg(feature = "cli")]
+pub fn reads(loads: &Path, file: &Path) -> bool {
+    let name = name_of(file);
+    let folder = if name_of(loads) == META { loads.parent() } else { Some(loads) };
+    file.parent() == folder && (is_rank(&name) || is_trace(&name) || name == META)
 }
 
 /// The files of a folder by name.

@@ -76,15 +76,18 @@ impl LoadFormat {
 
     /// Why [`LoadFormat::of_path`] has none for a path.
     pub(super) fn none_of(path: &Path) -> String {
-        format!(
-            "extension {:?} is not json, jsonl, npy, npz, csv or safetensors; a load format tells what it is",
-            ending(path)
-        )
+        let would_do = match packed::is_torch_name(path) {
+            true => {
+                "the Python package reads torch's files: numpy.save(\"loads.npy\", eplb_wgpu.read_loads(PATH).loads)"
+            }
+            false => "a load format tells what it is",
+        };
+        format!("extension {:?} is not json, jsonl, npy, npz, csv or safetensors; {would_do}", ending(path))
     }
 
     /// The format of bytes with no name.
     pub(super) fn of_bytes(bytes: &[u8]) -> Self {
-        let text = bytes.strip_prefix(packed::BYTE_ORDER_MARK).unwrap_or(bytes).trim_ascii_start();
+        let text = packed::without_mark(bytes).trim_ascii_start();
         let first_line = text.split(|&byte| byte == b'\n').next().unwrap_or_default();
         let traced = first_line.windows(13).any(|word| word == b"\"top_indices\"");
         match text.first() {

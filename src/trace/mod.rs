@@ -30,7 +30,10 @@ pub use generate::{Family, Generate};
 pub use plan_file::{PlanFile, plan_bytes, write_plan};
 pub use shares_file::{SharesFile, shares_bytes};
 
+#[cfg(feature = "cli")]
+pub(crate) use folder::reads as folder_reads;
 pub(crate) use npy::{of_rows as npy_of_rows, rows as npy_rows};
+pub(crate) use packed::{is_torch_name, without_mark};
 #[cfg(feature = "cli")]
 pub(crate) use write::check_writable;
 pub(crate) use write::write_whole;
@@ -165,6 +168,7 @@ impl LoadHistory {
         if bytes.is_empty() {
             return Err(ParseError::content("the file is empty"));
         }
+        let bytes = without_mark(bytes);
         let history = match format {
             LoadFormat::Json => json::read(bytes),
             LoadFormat::Npy => npy::read(bytes),

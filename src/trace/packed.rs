@@ -8,7 +8,7 @@ use std::path::Path;
 use crate::error::ParseError;
 
 /// What some editors and spreadsheets put before a text.
-pub const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Unpacked bytes for each packed one.
 const RATIO: u64 = 256;
@@ -18,6 +18,17 @@ const BASE: u64 = 1 << 20;
 
 /// The most unpacked bytes.
 const MOST: u64 = 1 << 30;
+
+/// The bytes of a text without such a mark.
+pub fn without_mark(bytes: &[u8]) -> &[u8] {
+    bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes)
+}
+
+/// Whether a file's name says that torch wrote it.
+pub fn is_torch_name(path: &Path) -> bool {
+    path.extension()
+        .is_some_and(|ending| ["pt", "pth"].iter().any(|torch| ending.eq_ignore_ascii_case(torch)))
+}
 
 /// Whether a file's name says that it is packed.
 pub fn is_gzip_name(path: &Path) -> bool {

@@ -158,4 +158,10 @@ fn a_file_without_an_end_is_refused() {
     std::fs::File::create(&path).unwrap().set_len((1 << 32) + 1).unwrap();
     let error = LoadHistory::read(&path).unwrap_err().to_string();
     assert!(error.ends_with("the file has more than 4294967296 bytes"), "{error}");
+    let (path, page) = (path.to_str().unwrap(), folder.path().join("page.html"));
+    for option in ["--replay", "--advice"] {
+        let args = ["report", option, path, "--out", page.to_str().unwrap()];
+        assert_refused(&args, "the file has more than 4294967296 bytes");
+    }
+    assert_refused(&["bench", "--collate", path], "the file has more than 4294967296 bytes");
 }

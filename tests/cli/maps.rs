@@ -114,11 +114,14 @@ fn a_plan_is_written_in_every_format_and_each_is_a_previous_map_and_passes_the_c
         assert!(output.status.success(), "{output:?}");
     }
     // SGLang's has the layers 0 to 2 too.
-    assert_refused(&["check", &loads, &path("sglang.map"), "--gpus", "4"], "length of physical_to_logical");
+    assert_refused(
+        &["check", &loads, &path("sglang.map"), "--gpus", "4"],
+        "layers of the loads: 2 are not the 5 of the map",
+    );
     assert_refused(&["check", &loads, &path("npy.map")], "--gpus is needed");
     let error = String::from_utf8(eplb(&["convert", &own, &path("x.npy")]).stderr).unwrap();
     assert!(error.contains("warning: npy has no layer numbers: row 0 is layer 3"), "{error}");
-    assert_refused(&["convert", &own, &path("x.toml")], "a format says what it is");
+    assert_refused(&["convert", &own, &path("x.toml")], "; --format says what it is");
     // The other way round its numbers can be told.
     let from = ["convert", &path("npy.map"), &path("again.map"), "--format", "tensorrt-llm"];
     let error = String::from_utf8(eplb(&from).stderr).unwrap();

@@ -30,6 +30,129 @@ fn an_option_that_would_do_nothing_is_refused_with_what_it_wants() {
 }
 
 #[test]
+fn a_replay_refuses_what_would_do_nothing_in_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let trace = write(folder.path(), "trace.json", b"[[[1,2,3,4]],[[4,3,2,1]],[[1,2,3,4]]]");
+    let base = ["replay", &trace, "--replicas", "6", "--gpus", "2", "--device", "cpu"];
+    let refused = |more: &[&str], part: &str| assert_refused(&[&base[..], more].concat(), part);
+    for option in ["--windows", "--decay"] {
+        refused(
+            &["--strategy", "forecast", option, "1"],
+            &format!("{option} does nothing here: it is for --strategy scenarios"),
+        );
+    }
+    refused(
+        &["--fresh", "--max-moves", "2"],
+        "--max-moves does nothing here: it is for plans from the one that runs: leave out --fresh",
+    );
+    refused(&["--interval", "3"], "--interval 3 is not less than the windows of the trace, 3");
+    refused(&["--shares", "windows,batch,windows"], "--shares windows is named twice");
+    refused(&["--strategy", "forecast,forecast"], "--strategy forecast is named twice");
+    let both = ["--strategy", "forecast,scenarios", "--windows", "2", "--interval", "2", "--max-moves", "2"];
+    assert!(eplb(&[&base[..], &both].concat()).status.success());
+}
+
+#[test]
+fn a_rule_of_an_earlier_program_is_not_run_under_its_name_from_a_plan_that_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let loads = write(folder.path(), "loads.json", b"[[1,2,3,4,5,60,7,8]]");
+    let plan = folder.path().join("plan.json").to_str().unwrap().to_string();
+    assert!(eplb(&plan_args(&loads, &["--preset", "gen00", "--out", &plan])).status.success());
+    for name in ["gen00", "rec1"] {
+        assert_refused(
+            &plan_args(&loads, &["--previous", &plan, "--preset", name]),
+            &format!(
+                "--preset {name} is a rule of an earlier program, and that plans from nothing: leave out --previous"
+            ),
+        );
+    }
+    assert!(eplb(&plan_args(&loads, &["--previous", &plan, "--preset", "fast"])).status.success());
+}
+
+#[test]
+fn a_value_that_will_not_do_is_told_by_its_option() {
+    let folder = tempfile::tempdir().unwrap();
+    let loads = write(folder.path(), "loads.json", b"[[1,2,3,4,5,60,7,8]]");
+    let plan = folder.path().join("plan.json").to_str().unwrap().to_string();
+    assert!(eplb(&plan_args(&loads, &["--out", &plan])).status.success());
+    let refused = |more: &[&str], part: &str| assert_refused(&plan_args(&loads, more), part);
+    let whole = |option: &str| format!("'{option}>': is not a whole number, at least 0");
+    refused(&["--seed", "x"], &whole("--seed <SEED"));
+    refused(&["--starts", "-1"], "'--starts <STARTS>': is not a whole number from 0 to 4294967295");
+    refused(&["--max-foreign", "x"], &whole("--max-foreign <MAX_FOREIGN"));
+    refused(&["--layers", "-1..3"], "for '--layers <A..B>': is not A..B");
+    refused(&["--time-limit", "-1"], "for '--time-limit <TIME_LIMIT>': is not a number of seconds");
+    let from = |more: &[&str], part: &str| refused(&[&["--previous", &plan], more].concat(), part);
+    from(&["--max-moves", "150%"], "for '--max-moves <MAX_MOVES>': is not between 0% and 100%");
+    from(&["--max-moves", "-5%"], "for '--max-moves <MAX_MOVES>': is not between");
+    from(&["--max-moves", "-5"], "for '--max-moves <MAX_MOVES>': is neither a number of slots");
+    from(&["--without-gpus", "7,x"], &whole("--without-gpus <WITHOUT_GPUS"));
+    from(&["--without-gpus", "-1,0"], &whole("--without-gpus <WITHOUT_GPUS"));
+    from(&["--without-gpus", "7"], "--without-gpus 7 is not below --gpus 4: GPUs are numbered from 0 on");
+    assert_refused(&["advise", &loads, "--gpus", "-4"], &whole("--gpus <GPUS"));
+    assert_refused(&["advise", &loads, "--gpus", "4", "--knee", "-1"], "for '--knee <KNEE>'");
+    // An option in the place of a value is none.
+    assert_refused(&["advise", &loads, "--gpus", "--json"], "a value is required for '--gpus <GPUS>'");
+}
+
+#[test]
+fn formats_are_told_by_the_option_that_names_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, content: &[u8]| write(folder.path(), name, content);
+    let refused = |file: &str, part: &str| assert_refused(&plan_args(file, &[]), part);
+    refused(&file("loads.txt", b"1"), "; --load-format tells what it is");
+    refused(&file("three.csv", b"0,1,5\n0,2,7\n"), "or --load-format table or rows");
+    refused(&file("loads.pt", b"PK"), "eplb_wgpu.read_loads(PATH)");
+    refused(
+        &file("semicolons.csv", b"1;2;3\n"),
+        "its columns are separated by ';', and those of a csv file by",
+    );
+    refused(&file("tabs.csv", b"1\t2\t3\n"), "its columns are separated by '\\t'");
+    for name in ["a.jsonl", "rank0.safetensors"] {
+        file(name, b"");
+    }
+    refused(folder.path().to_str().unwrap(), "; --load-format tensorrt-llm or megatron tells");
+    let two = file("two.json", br#"{"physical_to_logical_map": [[0]], "layer_list": []}"#);
+    let loads = file("loads.json", b"[[1,2,3,4,5,60,7,8]]");
+    assert_refused(&["check", &loads, &two], "; name one by --format, or by --from of eplb convert");
+    assert_refused(&["check", &loads, &file("map.pt", b"PK")], "eplb_wgpu.read_map(PATH)");
+    assert_refused(&plan_args(&loads, &["--out", "plan.txt"]), "; --format says what it is");
+    // What editors put before a text is no part of it.
+    let mark = |text: &str| [b"\xef\xbb\xbf", text.as_bytes()].concat();
+    let print = |file: &str, more: &[&str]| json(&plan_args(file, more))["fingerprint"].clone();
+    let plan = folder.path().join("plan.json").to_str().unwrap().to_string();
+    let made = print(&loads, &["--out", &plan]);
+    assert_eq!(print(&file("mark.json", &mark("[[1,2,3,4,5,60,7,8]]")), &[]), made);
+    assert_eq!(print(&file("mark.csv", &mark("1,2,3,4,5,60,7,8")), &[]), made);
+    let marked = file("marked.json", &mark(&std::fs::read_to_string(&plan).unwrap()));
+    assert_eq!(json(&["check", &loads, &marked])["fingerprint"], made);
+}
+
+#[test]
+fn loads_of_more_layers_than_a_map_are_offered_the_layers_of_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let loads = write(folder.path(), "loads.json", b"[[1,2,3,4],[4,3,2,1],[1,9,1,1]]");
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_string();
+    let (plan, map, page) = (path("plan.json"), path("map.npy"), path("page.html"));
+    let shape = ["--replicas", "6", "--gpus", "2", "--device", "cpu"];
+    let layers = ["--layers", "1..3"];
+    assert!(eplb(&[&["plan", &loads, "--out", &plan], &shape[..], &layers].concat()).status.success());
+    assert!(eplb(&["convert", &plan, &map]).status.success());
+    let said = "layers of the loads: 3 are not the 2 of the map; --layers ";
+    let verbs: [&[&str]; 4] = [
+        &["check", &loads, &plan],
+        &["report", &loads, &plan, "--out", &page],
+        &["split", &loads, &plan, "--batch"],
+        &["plan", &loads, "--previous", &plan, "--device", "cpu"],
+    ];
+    for args in verbs {
+        assert_refused(args, &format!("{said}1..3 would do"));
+        assert!(eplb(&[args, &layers].concat()).status.success(), "{args:?}");
+    }
+    assert_refused(&["check", &loads, &map, "--gpus", "2"], &format!("{said}A..B takes 2 of them"));
+}
+
+#[test]
 fn an_option_that_changes_nothing_here_is_told() {
     let folder = tempfile::tempdir().unwrap();
     let loads = write(folder.path(), "loads.json", b"[[1,2,3,4,5,60,7,8]]");

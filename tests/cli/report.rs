@@ -281,3 +281,53 @@ fn advice_says_where_balance_is_not_worth_it() {
         "--gpus 4 is not a multiple of --nodes 3",
     );
 }
+
+#[test]
+fn charts_of_an_earlier_run_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_string();
+    let loads = write(folder.path(), "loads.json", b"[[1,2,3,4,5,60,7,8]]");
+    let (plan, charts) = (path("plan.json"), path("charts"));
+    run(&["plan", &loads, "--replicas", "12", "--gpus", "4", "--device", "cpu", "--out", &plan]);
+    let draw = || {
+        let output = eplb(&["report", &loads, &plan, "--svg", &charts]);
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    // Twice the same charts leave none.
+    assert_eq!([draw(), draw()], ["", ""]);
+    write(folder.path(), "charts/windows.svg", b"old");
+    write(folder.path(), "charts/notes.txt", b"mine");
+    assert_eq!(draw(), format!("eplb: warning: not of this run, and still in {charts}: windows.svg\n"));
+}
+
+#[test]
+fn gpus_that_are_gone_are_left_out_and_the_others_keep_their_numbers() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_string();
+    let loads = write(folder.path(), "loads.json", b"[[1,2,3,4,5,60,7,8]]");
+    let (plan, left, page) = (path("plan.json"), path("left.json"), path("page.html"));
+    run(&["plan", &loads, "--replicas", "12", "--gpus", "4", "--device", "cpu", "--out", &plan]);
+    let without =
+        ["plan", &loads, "--previous", &plan, "--without-gpus", "1", "--device", "cpu", "--out", &left];
+    let made: Value = serde_json::from_str(&run(&[&without[..], &["--json"]].concat())).unwrap();
+    run(&["report", &loads, &left, "--out", &page]);
+    let text = std::fs::read_to_string(&page).unwrap();
+    assert_self_contained(&text);
+    let (_, words) = elements(&text);
+    assert!(words.contains("on 3 GPUs") && words.contains("GPU 1 is gone, and not shown."));
+    assert!(words.contains(&format!("{:.4}", made["balancedness"].as_f64().unwrap())));
+    // On which GPUs expert 5 lives.
+    let file: Value = serde_json::from_str(&std::fs::read_to_string(&left).unwrap()).unwrap();
+    let slots = file["physical_to_logical"][0].as_array().unwrap();
+    let homes: Vec<String> = (0..4)
+        .filter(|gpu| slots[gpu * 3..gpu * 3 + 3].contains(&5.into()))
+        .map(|gpu| gpu.to_string())
+        .collect();
+    assert!(homes.len() > 1 && homes.iter().any(|gpu| gpu == "3"), "{homes:?}");
+    assert!(text.contains(&format!("<td>{}</td>", homes.join(", "))), "{homes:?}");
+    assert_refused(
+        &["report", &loads, &plan, &left, "--out", &page],
+        "its 12 replicas, 4 GPUs, 1 nodes, 1 groups are not those of the last plan, 9 replicas, 4 GPUs (gone: 1)",
+    );
+}

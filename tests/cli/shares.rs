@@ -46,7 +46,7 @@ fn tables_are_made_written_and_checked() {
     assert_refused(&["split", &trace, &plan, "--window", "0"], "--batch");
     assert_refused(&["split", &trace, &plan, "--batch", "--sample", &trace], "cannot be used with");
     let few = write(folder.path(), "few.json", b"[[1,2,3,4,5,6,7,8]]");
-    assert_refused(&["split", &few, &plan, "--batch"], "layers of the batch 1 is not 2");
+    assert_refused(&["split", &few, &plan, "--batch"], "layers of the loads: 1 are not the 2 of the map");
 }
 
 #[test]

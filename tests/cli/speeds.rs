@@ -39,7 +39,13 @@ fn speeds_are_planned_for_kept_and_checked() {
         (&made["balancedness"], &made["gpu_speeds"])
     );
     assert!(stdout(&eplb(&["check", &loads, &plan])).contains("GPU speeds"));
-    assert!(eplb(&["convert", &plan, &map]).status.success());
+    let lost = |output: std::process::Output| {
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let loses = "npy does not tell the speeds of GPUs: who reads it needs --gpu-speeds";
+    assert!(lost(eplb(&["convert", &plan, &map])).contains(loses));
+    assert!(lost(eplb(&[&base[..], &["--gpu-speeds", SPEEDS, "--out", &map]].concat())).contains(loses));
     let blind = json(&["check", &loads, &map, "--gpus", "8"]);
     assert!(of(&blind, "balancedness") < 0.95, "{blind}");
     let told = json(&["check", &loads, &map, "--gpus", "8", "--gpu-speeds", SPEEDS]);
@@ -73,6 +79,9 @@ fn gpus_at_speed_0_are_gone() {
     }
     let checked = json(&["check", &loads, &plan]);
     assert_eq!(checked["balancedness"], made["balancedness"]);
+    let map = eplb(&["convert", &plan, &path("map.npy")]);
+    let said = String::from_utf8(map.stderr).unwrap();
+    assert!(said.contains("npy does not tell the speeds of GPUs (gone: 3)"), "{said}");
     // Nodes that hold whole groups must lose as many GPUs each; of others there is one.
     let two_gone = [
         "plan",

@@ -37,6 +37,27 @@ fn what_stays_is_told_where_nodes_are_known_or_where_it_is_asked_for() {
 }
 
 #[test]
+fn of_several_loads_what_stays_is_told_of_each_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_string();
+    let (day, night, plan) = (path("day.npy"), path("night.npy"), path("plan.json"));
+    for (file, seed) in [(&day, "1"), (&night, "2")] {
+        run(&["generate", "--layers", "3", "--experts", "64", "--seed", seed, "--out", file]);
+    }
+    let size = ["--replicas", "72", "--gpus", "8", "--nodes", "4", "--device", "cpu", "--out", &plan];
+    let text = run(&[&["plan", &day, &night, "--weights", "3,1"], &size[..]].concat());
+    let row = text.lines().find(|row| row.starts_with("traffic that stays")).unwrap();
+    let of = |loads: &str, what: &str| {
+        json(&["check", loads, &plan])["traffic"]["nearest"][what].as_f64().unwrap()
+    };
+    let mean = |what: &str| of(&day, what) * 0.75 + of(&night, what) * 0.25;
+    let worst = of(&day, "balancedness").min(of(&night, "balancedness"));
+    let balancedness = format!("balancedness {:.5} mean, {worst:.5} worst", mean("balancedness"));
+    assert!(row.contains(&balancedness), "{row}: {balancedness}");
+    assert!(row.contains(&format!("{:.1} % in the node", mean("in_node") * 100.0)), "{row}");
+}
+
+#[test]
 fn tokens_that_each_gpu_sends_are_dealt_exactly() {
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str, content: &[u8]| write(folder.path(), name, content);

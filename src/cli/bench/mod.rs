@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::io::check_writable;
+use super::io::Inputs;
 use super::progress::Progress;
 use super::{print, progress, words};
 use crate::edge;
@@ -79,7 +79,7 @@ impl Bench {
             return Ok(table.exit_code());
         }
         if let Some(out) = &self.out {
-            check_writable(out, [])?;
+            Inputs::new([], None)?.check_writable(out)?;
         }
         let (record, failed) = {
             let progress = Progress::new(0, "cases");

@@ -8,7 +8,7 @@ use super::data::{Facts, bytes_text};
 use super::page::Section;
 use super::svg::{Line, Table, lines};
 use crate::cli::mean_and_most;
-use crate::trace::Window;
+use crate::trace::{Window, read_file};
 use crate::{Error, ParseError, check};
 
 /// The most windows of a chart: of longer traces some are left out, evenly.
@@ -69,7 +69,7 @@ fn table_of(first: &str, columns: &[String], lines: &[Line]) -> Table {
 
 /// An object that this command printed before.
 fn read(path: &Path, command: &str) -> Result<(Value, Vec<Value>), Error> {
-    let text = std::fs::read(path).map_err(|error| Error::read(path, error))?;
+    let text = read_file(path)?;
     let refuse =
         || Error::parse(path, ParseError::content(format!("is not what eplb {command} --json prints")));
     let root: Value = serde_json::from_slice(&text).map_err(|_| refuse())?;

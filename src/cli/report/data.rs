@@ -6,7 +6,9 @@ use super::page::Tile;
 use crate::check::{self, Quality};
 use crate::cli::{MapForm, Part, mean_and_most, percent, words};
 use crate::trace::{LoadHistory, PlanFile};
-use crate::{Cluster, DeviceChoice, Dispatch, Error, Loads, ParseError, Planner, Preset, bound, moves};
+use crate::{
+    Cluster, DeviceChoice, Dispatch, Error, Loads, ParseError, Planner, Preset, PreviousMap, bound, moves,
+};
 
 /// What moves in one layer from one plan to the next.
 pub struct Transfers {
@@ -30,8 +32,16 @@ impl Transfers {
 fn said(cluster: &Cluster) -> String {
     let (replicas, gpus) = (cluster.num_replicas(), cluster.num_gpus());
     let (nodes, groups) = (cluster.num_nodes(), cluster.num_groups());
-    let speeds = if cluster.has_equal_speeds() { "" } else { " of unequal speed" };
+    let speeds = match cluster.gone_gpus().as_slice() {
+        [] if cluster.has_equal_speeds() => String::new(),
+        [] => " of unequal speed".into(),
+        gone => format!(" (gone: {})", listed(gone)),
+    };
     format!("{replicas} replicas, {gpus} GPUs{speeds}, {nodes} nodes, {groups} groups")
+}
+
+fn listed(gpus: &[usize]) -> String {
+    gpus.iter().map(usize::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// One placement.
@@ -53,7 +63,10 @@ const OLD: &str = "s4";
 pub struct Facts {
     pub history: LoadHistory,
     pub loads: Loads,
+    /// Of the GPUs that are not gone.
     pub cluster: Cluster,
+    /// The numbers of these GPUs among all.
+    gpu_ids: Vec<usize>,
     /// The trivial placement, the greedy one, that of earlier plans, and last that of the plan.
     pub views: Vec<View>,
     /// Of the plan, with bounds.
@@ -77,19 +90,28 @@ impl Facts {
         let loads = history.loads(part.window)?;
         let files = plans.iter().map(|path| form.read(path)).collect::<Result<Vec<_>, Error>>()?;
         let cluster = form.cluster(&files)?;
-        cluster.check_equal_speeds("a page", "eplb check tells of this plan")?;
+        cluster.check_equal_or_gone("a page", "eplb check tells of this plan")?;
+        let all_gpus = cluster;
+        let gone = all_gpus.gone_gpus();
+        let cluster = if gone.is_empty() { all_gpus.clone() } else { all_gpus.of_remaining()? };
+        let of_remaining = |map: &[i32]| -> Result<Vec<i32>, Error> {
+            let all = PreviousMap::new(all_gpus.num_slots(), map.to_vec())?;
+            let rest = all.with_slots_per_gpu(all_gpus.slots_per_gpu())?.without_gpus(&gone)?;
+            Ok(rest.physical_to_logical().to_vec())
+        };
         let Some(last) = files.last() else {
             return Err(Error::invalid("PLAN", "(none)", "is needed"));
         };
         for (path, file) in plans.iter().zip(&files) {
-            let other = file.plan().filter(|plan| plan.cluster != cluster);
+            let other = file.plan().filter(|plan| plan.cluster != all_gpus);
             if let Some(PlanFile { cluster: other, .. }) = other {
                 let reason =
-                    format!("its {} are not those of the last plan, {}", said(other), said(&cluster));
+                    format!("its {} are not those of the last plan, {}", said(other), said(&all_gpus));
                 return Err(Error::parse(path, ParseError::content(reason)));
             }
             let refuse = |error| Error::parse(path, ParseError::content(words::of_error(&error)));
-            file.score(&loads, &cluster).map_err(refuse)?;
+            words::check_layers((file.layers(), file.layer_ids()), loads.layer_ids()).map_err(refuse)?;
+            file.score(&loads, &all_gpus).map_err(refuse)?;
         }
         let view = |name: String, class, map: Vec<i32>| {
             let gpus = check::gpu_loads(&loads, &cluster, &map)?;
@@ -107,9 +129,9 @@ impl Facts {
                 1 => ("previous plan".to_string(), "s2"),
                 n => (format!("{n} plans before"), OLD),
             };
-            views.push(view(name, class, plan.physical_to_logical().to_vec())?);
+            views.push(view(name, class, of_remaining(plan.physical_to_logical())?)?);
         }
-        let quality = last.score(&loads, &cluster)?.with_bounds(&bound::lower_bounds(&loads, &cluster));
+        let quality = last.score(&loads, &all_gpus)?.with_bounds(&bound::lower_bounds(&loads, &cluster));
         let slots = cluster.num_slots();
         let transfers = (before > 0).then(|| {
             let [.., old, new] = views.as_slice() else { return Vec::new() };
@@ -119,7 +141,7 @@ impl Facts {
         let shown: Vec<String> = plans.iter().map(|path| path.display().to_string()).collect();
         let lead = vec![
             format!(
-                "{} layers of {} experts; {} replicas on {} GPUs, {} slots each, in {} {}; {}.",
+                "{} layers of {} experts; {} replicas on {} GPUs, {} slots each, in {} {}; {}.{}",
                 loads.layers(),
                 loads.experts(),
                 cluster.num_replicas(),
@@ -127,7 +149,12 @@ impl Facts {
                 cluster.slots_per_gpu(),
                 cluster.num_nodes(),
                 if cluster.num_nodes() == 1 { "node" } else { "nodes" },
-                cluster.policy().name()
+                cluster.policy().name(),
+                match gone.as_slice() {
+                    [] => String::new(),
+                    [gpu] => format!(" GPU {gpu} is gone, and not shown."),
+                    gpus => format!(" GPUs {} are gone, and not shown.", listed(gpus)),
+                }
             ),
             format!(
                 "Loads: {file}. Plans, in order of time: {}.{}",
@@ -137,7 +164,18 @@ impl Facts {
                 })
             ),
         ];
-        Ok(Self { history, loads, cluster, views, quality, transfers, expert_bytes, lead })
+        let gpu_ids = (0..all_gpus.num_gpus()).filter(|gpu| !gone.contains(gpu)).collect();
+        Ok(Self { history, loads, cluster, gpu_ids, views, quality, transfers, expert_bytes, lead })
+    }
+
+    /// Whether GPUs are gone, so that the others are not numbered from 0 on.
+    pub fn has_gone_gpus(&self) -> bool {
+        self.gpu_ids.iter().enumerate().any(|(at, gpu)| at != *gpu)
+    }
+
+    /// The number that a GPU has among all, those that are gone too.
+    pub fn gpu_name(&self, gpu: usize) -> String {
+        self.gpu_ids.get(gpu).unwrap_or(&gpu).to_string()
     }
 
     pub fn lead(&self) -> Vec<String> {

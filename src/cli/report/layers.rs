@@ -69,8 +69,9 @@ fn gpus(facts: &Facts) -> Section {
 fn heat(facts: &Facts, view: &View) -> Chart {
     let layers = runs(facts.layers(), MOST_LAYERS / 2);
     let columns = runs(facts.cluster.num_gpus(), (MOST_CELLS / layers.len().max(1)).max(16));
-    let gpu = |gpu: usize| gpu.to_string();
-    let is_binned = layers.iter().chain(&columns).any(|run| run.len() > 1);
+    let gpu = |gpu: usize| facts.gpu_name(gpu);
+    // Else a page counts them itself.
+    let is_named = facts.has_gone_gpus() || layers.iter().chain(&columns).any(|run| run.len() > 1);
     let rows: Vec<Row> = layers
         .iter()
         .map(|run| {
@@ -88,7 +89,7 @@ fn heat(facts: &Facts, view: &View) -> Chart {
                     _ if most == 0.0 => "",
                     class => class,
                 };
-                let name = if is_binned { format!("G{}: ", run_name(gpu, gpus)) } else { String::new() };
+                let name = if is_named { format!("G{}: ", run_name(gpu, gpus)) } else { String::new() };
                 (class, format!("{name}{most:.2}"))
             });
             Row { name: format!("L{name}"), cells: cells.collect(), label: name }
@@ -105,7 +106,7 @@ fn heat(facts: &Facts, view: &View) -> Chart {
                 facts.layer_name(layer),
                 format!("{least:.0}"),
                 format!("{most:.0}"),
-                which.to_string(),
+                facts.gpu_name(which),
                 if mean > 0.0 { format!("{:.3}", most / mean) } else { "-".into() },
             ]
         })
@@ -116,9 +117,9 @@ fn heat(facts: &Facts, view: &View) -> Chart {
         }
         _ => String::new(),
     };
-    let columns: Vec<String> = columns.iter().map(|run| run.start.to_string()).collect();
+    let columns: Vec<String> = columns.iter().map(|run| facts.gpu_name(run.start)).collect();
     let note = format!("Balancedness {:.4}.{binned}", facts.balancedness(view));
-    heat_map(rows, &columns, ("GPU", "layer"), Some(EVEN), !is_binned)
+    heat_map(rows, &columns, ("GPU", "layer"), Some(EVEN), !is_named)
         .with_name(&format!("load-{}", slug(view)), &capital(&view.name), &note)
         .with_table(table)
 }
@@ -272,16 +273,19 @@ fn homes(facts: &Facts, layer: usize) -> Chart {
     for expert in facts.hottest(layer).into_iter().take(HOT) {
         let (homes, share) = (facts.homes(layer, expert), facts.share(layer, expert) * 100.0);
         let cells = runs.iter().map(|run| -> Cell {
-            let here: Vec<String> =
-                homes.iter().filter(|gpu| run.contains(gpu)).map(|gpu| format!("GPU {gpu}")).collect();
+            let here: Vec<String> = homes
+                .iter()
+                .filter(|gpu| run.contains(gpu))
+                .map(|gpu| format!("GPU {}", facts.gpu_name(*gpu)))
+                .collect();
             (if here.is_empty() { "" } else { "bar" }, here.join(", "))
         });
         let name = format!("expert {expert} ({share:.2} %):");
         rows.push(Row { label: expert.to_string(), name, cells: cells.collect() });
-        let told: Vec<String> = homes.iter().map(usize::to_string).collect();
+        let told: Vec<String> = homes.iter().map(|gpu| facts.gpu_name(*gpu)).collect();
         table.rows.push(vec![expert.to_string(), format!("{share:.2} %"), told.join(", ")]);
     }
-    let columns: Vec<String> = runs.iter().map(|run| run.start.to_string()).collect();
+    let columns: Vec<String> = runs.iter().map(|run| facts.gpu_name(run.start)).collect();
     heat_map(rows, &columns, ("GPU", "expert"), None, false)
         .with_name(
             "homes",

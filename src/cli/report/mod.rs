@@ -16,10 +16,11 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::{MapForm, Part, io, print, words};
+use super::{MapForm, Part, complain, io, print, words};
 use crate::Error;
 use data::Facts;
 use page::{Section, Tile};
+use svg::Chart;
 
 #[derive(Args)]
 #[command(after_help = "Examples:
@@ -61,10 +62,10 @@ pub struct Report {
 
 impl Report {
     pub fn run(self) -> Result<ExitCode, Error> {
-        let inputs = || self.plans.iter().chain(&self.loads).chain(&self.replay).chain(&self.advice);
-        io::check_inputs(inputs())?;
+        let inputs = self.plans.iter().chain(&self.loads).chain(&self.replay).chain(&self.advice);
+        let inputs = io::Inputs::new(inputs, self.maps.gpu_speeds.as_deref())?;
         if let Some(out) = &self.out {
-            io::check_writable(out, inputs())?;
+            inputs.check_writable(out)?;
         }
         let given = [(self.expert_bytes > 0 && self.plans.len() < 2, "--expert-bytes")];
         words::check_effect(&given, "what moves from one plan to the next: name the one before, too")?;
@@ -81,10 +82,16 @@ impl Report {
         }
         sections.extend(self.replay.as_deref().map(curves::replay).transpose()?);
         sections.extend(self.advice.as_deref().map(curves::advice).transpose()?);
-        self.write(&lead, &tiles, &sections)
+        self.write(&inputs, &lead, &tiles, &sections)
     }
 
-    fn write(&self, lead: &[String], tiles: &[Tile], sections: &[Section]) -> Result<ExitCode, Error> {
+    fn write(
+        &self,
+        inputs: &io::Inputs,
+        lead: &[String],
+        tiles: &[Tile],
+        sections: &[Section],
+    ) -> Result<ExitCode, Error> {
         if let Some(out) = &self.out {
             let title = if self.loads.is_some() { "Where the experts live" } else { "Plans of experts" };
             let text = page::page(title, lead, tiles, sections);
@@ -96,17 +103,38 @@ impl Report {
         }
         if let Some(folder) = &self.svg {
             std::fs::create_dir_all(folder).map_err(|error| Error::write(folder, error))?;
-            for section in sections {
-                for chart in &section.charts {
-                    let path: &Path = &folder.join(format!("{}.svg", chart.name));
-                    io::write(path, alone::file(chart, &section.key).as_bytes())?;
-                }
+            let charts = || sections.iter().flat_map(|all| all.charts.iter().map(|chart| (chart, &all.key)));
+            let name = |chart: &Chart| format!("{}.svg", chart.name);
+            for (chart, key) in charts() {
+                let path = folder.join(name(chart));
+                inputs.check_writable(&path)?;
+                io::write(&path, alone::file(chart, key).as_bytes())?;
             }
+            let names: Vec<String> = charts().map(|(chart, _)| name(chart)).collect();
+            tell_others(folder, &names);
             print(&format!("{}: {} charts", folder.display(), count(sections)));
         }
         Ok(ExitCode::SUCCESS)
     }
 }
+
+/// Names the charts of a folder that an earlier run wrote, perhaps of other plans.
+fn tell_others(folder: &Path, written: &[String]) {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let mut others: Vec<String> =
+        names.filter(|name| name.ends_with(".svg") && !written.contains(name)).collect();
+    others.sort();
+    if !others.is_empty() {
+        let (more, shown) = (others.len().saturating_sub(MOST_NAMED), others.iter().take(MOST_NAMED));
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        let shown = shown.map(String::as_str).collect::<Vec<_>>().join(", ");
+        complain(&format!("warning: not of this run, and still in {}: {shown}{more}", folder.display()));
+    }
+}
+
+/// The most charts that are named.
+const MOST_NAMED: usize = 8;
 
 fn count(sections: &[Section]) -> usize {
     sections.iter().map(|section| section.charts.len()).sum()

@@ -1,0 +1,97 @@
+//! What bounds the moves from one plan to the next, and which windows a plan is made on.
+
+use clap::Args;
+
+use crate::rebalance::RebalanceOptions;
+use crate::{MaxMoves, MoveLimits};
+
+/// How a plan may move away from the one before.
+#[derive(Args)]
+pub(super) struct Limits {
+    /// The most slots that may move, all layers together: a number, or a part of all slots as in 15% [default: no limit; 5% in
+    /// `eplb replay` and with --strategy]
+    #[arg(long, value_parser = parse_most)]
+    max_moves: Option<MaxMoves>,
+    /// The most slots of a layer that may move: a number, or a part of its slots as in 15%
+    #[arg(long, value_parser = parse_most)]
+    max_moves_per_layer: Option<MaxMoves>,
+    /// The most rounds that the moves of a layer may take. In a round each GPU exchanges experts with at most one other GPU
+    #[arg(long)]
+    max_rounds_per_layer: Option<usize>,
+    /// What moving all slots of a layer must bring, as a part of the mean GPU: 0.1 is 10 % [default: 0.1]
+    #[arg(long, value_parser = parse_part)]
+    min_gain: Option<u32>,
+    /// Leave layers alone whose balancedness is at least this
+    #[arg(long, value_parser = parse_part)]
+    skip_if_balanced: Option<u32>,
+}
+
+impl Limits {
+    /// The options given.
+    pub(super) fn given(&self) -> [(bool, &'static str); 5] {
+        [
+            (self.max_moves.is_some(), "--max-moves"),
+            (self.max_moves_per_layer.is_some(), "--max-moves-per-layer"),
+            (self.max_rounds_per_layer.is_some(), "--max-rounds-per-layer"),
+            (self.min_gain.is_some(), "--min-gain"),
+            (self.skip_if_balanced.is_some(), "--skip-if-balanced"),
+        ]
+    }
+
+    /// What the flags change of some limits.
+    pub(super) fn limits(&self, default: &MoveLimits) -> MoveLimits {
+        MoveLimits {
+            max_moves: self.max_moves.or(default.max_moves),
+            max_moves_per_layer: self.max_moves_per_layer.or(default.max_moves_per_layer),
+            max_rounds_per_layer: self.max_rounds_per_layer.or(default.max_rounds_per_layer),
+            min_gain_ppm: self.min_gain.unwrap_or(default.min_gain_ppm),
+            skip_if_balanced_ppm: self.skip_if_balanced.or(default.skip_if_balanced_ppm),
+        }
+    }
+}
+
+/// What the next window is planned from.
+#[derive(Args)]
+pub(super) struct Outlook {
+    /// Windows that `scenarios` plans on, 1 to 16 [default: 16]
+    #[arg(long)]
+    windows: Option<usize>,
+    /// What a window weighs of the one after it, under `scenarios`: above 0, at most 1 [default: 0.9]
+    #[arg(long)]
+    decay: Option<f64>,
+}
+
+impl Outlook {
+    /// The options given.
+    pub(super) fn given(&self) -> [(bool, &'static str); 2] {
+        [(self.windows.is_some(), "--windows"), (self.decay.is_some(), "--decay")]
+    }
+
+    pub(super) fn options(&self, limits: MoveLimits) -> RebalanceOptions {
+        let default = RebalanceOptions::default();
+        RebalanceOptions {
+            windows: self.windows.unwrap_or(default.windows),
+            decay: self.decay.unwrap_or(default.decay),
+            limits,
+            ..default
+        }
+    }
+}
+
+fn parse_most(text: &str) -> Result<MaxMoves, String> {
+    let rule = "is neither a number of slots nor a part as in 15%";
+    match text.strip_suffix('%').map(str::parse::<f64>) {
+        None => text.parse().map(MaxMoves::Slots).map_err(|_| rule.to_string()),
+        Some(Ok(percent)) if (0.0..=100.0).contains(&percent) => {
+            Ok(MaxMoves::Ppm((percent * 1e4).round() as u32))
+        }
+        Some(Ok(_)) => Err("is not between 0% and 100%".to_string()),
+        Some(Err(_)) => Err(rule.to_string()),
+    }
+}
+
+/// A part of one, in millionths.
+fn parse_part(text: &str) -> Result<u32, String> {
+    let part = text.parse::<f64>().ok().filter(|part| (0.0..=1.0).contains(part));
+    part.map(|part| (part * 1e6).round() as u32).ok_or_else(|| "is not between 0 and 1".to_string())
+}
