@@ -4,16 +4,19 @@
 //!
 //! Arrays are `[slot][window][lane]`; a lane is a GPU, and each node has whole vectors of them, so that loops over the
 //! GPUs of a node run abreast.
+//!
+//! Where GPUs are of unequal speed, all loads but those of experts are over the speed of their GPU: a replica counts more on a
+//! slow one. That is on the host alone.
 
 pub mod exchange;
 mod links;
 mod transfer;
 
-use super::objective::Objective;
+use super::objective::{Objective, pulled};
 use crate::mirror::abreast::{Top, refill, three_heaviest};
 use crate::mirror::rng;
 use crate::moves;
-use crate::params::{FREE, Params};
+use crate::params::{FREE, Params, over_speed};
 
 /// GPUs that a loop takes abreast.
 pub const ABREAST: usize = 8;
@@ -118,6 +121,11 @@ pub struct Search {
     pub load: Vec<i32>,
     /// Load of each GPU, `[window][lane]`; -1 in lanes without a GPU.
     pub gpu: Vec<i32>,
+    /// The factor of each GPU's speed and how often its squares count, `[lane]`, where speeds are unequal; else empty.
+    factors: Vec<u32>,
+    pulls: Vec<i32>,
+    /// With unequal speeds: load of each slot's replica as it is, `[slot][window][lane]`.
+    plain: Vec<i32>,
     /// The squares of each GPU, all windows together, and of all GPUs.
     pub squares: Vec<i32>,
     pub all_squares: i32,
@@ -209,6 +217,7 @@ impl Search {
         refill(&mut self.held, (experts + 1) * self.words, 0);
         refill(&mut self.home, (experts + 1) * self.words, 0);
         refill(&mut self.received, lanes, 0);
+        self.place_speeds(params);
         self.previous.clear();
         self.previous.extend_from_slice(previous);
         (self.all_squares, self.moved, self.work) = (0, 0, 0);
@@ -240,6 +249,41 @@ impl Search {
         self.count_parts();
     }
 
+    /// Takes over the speeds of GPUs, where they are unequal.
+    #[inline(always)]
+    fn place_speeds(&mut self, params: &Params) {
+        self.factors.clear();
+        self.pulls.clear();
+        if !params.has_speeds() {
+            return;
+        }
+        self.factors.resize(self.lanes, 0);
+        self.pulls.resize(self.lanes, 0);
+        refill(&mut self.plain, self.slots * self.windows * self.lanes, 0);
+        for (gpu, (&factor, pull)) in params.factors.gpus.iter().zip(params.pulls()).enumerate() {
+            let lane = self.lane(gpu);
+            (self.factors[lane], self.pulls[lane]) = (factor, pull);
+        }
+    }
+
+    /// What a load counts on a GPU.
+    #[inline(always)]
+    pub fn on_gpu(&self, load: i32, lane: usize) -> i32 {
+        match self.factors.is_empty() {
+            true => load,
+            false => over_speed(load as u32, self.factors[lane]) as i32,
+        }
+    }
+
+    /// What a square counts on a GPU.
+    #[inline(always)]
+    pub fn pulled(&self, square: i32, lane: usize) -> i32 {
+        match self.pulls.is_empty() {
+            true => square,
+            false => pulled(square, self.pulls[lane]),
+        }
+    }
+
     /// The lane of a GPU.
     #[inline(always)]
     fn lane(&self, gpu: usize) -> usize {
@@ -258,10 +302,14 @@ impl Search {
     pub fn weigh_slot(&mut self, objective: &Objective, slot: usize, lane: usize) {
         let expert = self.expert[slot * self.lanes + lane] as usize;
         for window in 0..self.windows {
-            let load = objective.weight[expert * self.windows + window] / self.counts[expert] as i32;
-            let old = &mut self.load[(slot * self.windows + window) * self.lanes + lane];
-            self.gpu[window * self.lanes + lane] += load - *old;
-            *old = load;
+            let plain = objective.weight[expert * self.windows + window] / self.counts[expert] as i32;
+            let at = (slot * self.windows + window) * self.lanes + lane;
+            let load = self.on_gpu(plain, lane);
+            self.gpu[window * self.lanes + lane] += load - self.load[at];
+            self.load[at] = load;
+            if !self.factors.is_empty() {
+                self.plain[at] = plain;
+            }
         }
     }
 
@@ -269,8 +317,9 @@ impl Search {
     #[inline(always)]
     fn settle(&mut self, objective: &Objective, lane: usize) {
         let squares = objective.squares.iter().enumerate();
-        let squares: i32 =
-            squares.map(|(window, square)| square.of(self.gpu[window * self.lanes + lane])).sum();
+        let squares = squares
+            .map(|(window, square)| self.pulled(square.of(self.gpu[window * self.lanes + lane]), lane));
+        let squares: i32 = squares.sum();
         self.all_squares += squares - self.squares[lane];
         self.squares[lane] = squares;
     }
@@ -298,11 +347,13 @@ impl Search {
     fn set_floors(&mut self) {
         self.floors.clear();
         for loads in self.gpu.chunks_exact(self.lanes) {
-            let node = |lanes: &[i32]| {
-                lanes[..self.node_gpus].iter().map(|&load| i64::from(load)).sum::<i64>()
-                    / self.node_gpus as i64
+            let node = |low: usize| {
+                let lanes = low..low + self.node_gpus;
+                let pull = |lane: usize| self.pulls.get(lane).map_or(1, |&pull| i64::from(pull));
+                let all = lanes.clone().map(|lane| i64::from(loads[lane]) * pull(lane)).sum::<i64>();
+                all / lanes.map(pull).sum::<i64>()
             };
-            let floor = loads.chunks_exact(self.node_lanes).map(node).max().unwrap_or(0);
+            let floor = (0..self.lanes).step_by(self.node_lanes).map(node).max().unwrap_or(0);
             self.floors.push(floor as i32);
         }
     }
@@ -327,8 +378,16 @@ impl Search {
                 0 => self.proposer(),
                 _ => self.apart(key, iteration).unwrap_or_else(|| self.proposer()),
             };
-            let found = self.best_exchange(objective, key, iteration, a);
-            let found = self.best_transfer(objective, iteration, a, found);
+            let found = match self.factors.is_empty() {
+                true => {
+                    let found = self.best_exchange::<false>(objective, key, iteration, a);
+                    self.best_transfer::<false>(objective, iteration, a, found)
+                }
+                false => {
+                    let found = self.best_exchange::<true>(objective, key, iteration, a);
+                    self.best_transfer::<true>(objective, iteration, a, found)
+                }
+            };
             self.make(objective, key, iteration, found.kind, &mut trail.changes);
             self.count_parts();
             value = self.look();
@@ -381,7 +440,11 @@ impl Search {
             Kind::Exchange { gpus: [a, b], slots: [i, j] } => {
                 let (here, there) = (i * self.lanes + a, j * self.lanes + b);
                 self.expert.swap(here, there);
-                for window in 0..self.windows {
+                if !self.factors.is_empty() {
+                    self.weigh_slot(objective, i, a);
+                    self.weigh_slot(objective, j, b);
+                }
+                for window in 0..if self.factors.is_empty() { self.windows } else { 0 } {
                     let here = (i * self.windows + window) * self.lanes + a;
                     let there = (j * self.windows + window) * self.lanes + b;
                     let moved = self.load[here] - self.load[there];
