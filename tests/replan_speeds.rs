@@ -43,11 +43,18 @@ fn a_gpu_that_becomes_slow_is_relieved() {
         let before = score(running.physical_to_logical());
         let fresh = planner.plan(&loads, &unequal, &options).unwrap().quality().balancedness();
         assert!(before < fresh * 0.7, "{number}: {before} of {fresh}");
-        // All at once.
+        // As far as it goes, in a few steps.
         let limits = MoveLimits { min_gain_ppm: 0, ..MoveLimits::default() };
-        let replan = planner.replan(&loads, &unequal, running.placement(), &options, &limits).unwrap();
-        let reached = replan.plan().quality().balancedness();
-        assert!(reached >= fresh * 0.97, "{number}: {reached} of {fresh}");
+        let (mut now, mut reached) = (running.clone(), before);
+        for _ in 0..4 {
+            let replan = planner.replan(&loads, &unequal, now.placement(), &options, &limits).unwrap();
+            now = replan.plan().clone();
+            assert!(now.quality().balancedness() >= reached * (1.0 - 1e-5), "{number}");
+            reached = now.quality().balancedness();
+        }
+        // Groups change places one pair at a time, and where that helps alone.
+        let near = if unequal.num_groups() > 1 { 0.9 } else { 0.99 };
+        assert!(reached >= fresh * near, "{number}: {reached} of {fresh}");
         // A few slots at a time: some of the way, and nothing moves beyond the limit.
         let limits = MoveLimits { max_moves: Some(MaxMoves::Ppm(100_000)), ..MoveLimits::default() };
         let replan = planner.replan(&loads, &unequal, running.placement(), &options, &limits).unwrap();

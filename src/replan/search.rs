@@ -10,6 +10,7 @@
 
 pub mod exchange;
 mod links;
+mod shed;
 mod transfer;
 
 use super::objective::{Objective, pulled};
@@ -154,6 +155,7 @@ pub struct Search {
     pub work: u32,
     pub exchange: exchange::Scratch,
     pub transfer: transfer::Scratch,
+    shed: shed::Scratch,
 }
 
 /// One search of a layer.
@@ -385,7 +387,8 @@ impl Search {
                 }
                 false => {
                     let found = self.best_exchange::<true>(objective, key, iteration, a);
-                    self.best_transfer::<true>(objective, iteration, a, found)
+                    let found = self.best_transfer::<true>(objective, iteration, a, found);
+                    self.best_shed(objective, iteration, a, found)
                 }
             };
             self.make(objective, key, iteration, found.kind, &mut trail.changes);
