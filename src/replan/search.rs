@@ -11,13 +11,14 @@
 pub mod exchange;
 mod links;
 mod shed;
+mod speeds;
 mod transfer;
 
-use super::objective::{Objective, pulled};
+use super::objective::Objective;
 use crate::mirror::abreast::{Top, refill, three_heaviest};
 use crate::mirror::rng;
 use crate::moves;
-use crate::params::{FREE, Params, over_speed};
+use crate::params::{FREE, Params};
 
 /// GPUs that a loop takes abreast.
 pub const ABREAST: usize = 8;
@@ -122,11 +123,6 @@ pub struct Search {
     pub load: Vec<i32>,
     /// Load of each GPU, `[window][lane]`; -1 in lanes without a GPU.
     pub gpu: Vec<i32>,
-    /// The factor of each GPU's speed and how often its squares count, `[lane]`, where speeds are unequal; else empty.
-    factors: Vec<u32>,
-    pulls: Vec<i32>,
-    /// With unequal speeds: load of each slot's replica as it is, `[slot][window][lane]`.
-    plain: Vec<i32>,
     /// The squares of each GPU, all windows together, and of all GPUs.
     pub squares: Vec<i32>,
     pub all_squares: i32,
@@ -156,6 +152,7 @@ pub struct Search {
     pub exchange: exchange::Scratch,
     pub transfer: transfer::Scratch,
     shed: shed::Scratch,
+    speeds: speeds::Speeds,
 }
 
 /// One search of a layer.
@@ -251,41 +248,6 @@ impl Search {
         self.count_parts();
     }
 
-    /// Takes over the speeds of GPUs, where they are unequal.
-    #[inline(always)]
-    fn place_speeds(&mut self, params: &Params) {
-        self.factors.clear();
-        self.pulls.clear();
-        if !params.has_speeds() {
-            return;
-        }
-        self.factors.resize(self.lanes, 0);
-        self.pulls.resize(self.lanes, 0);
-        refill(&mut self.plain, self.slots * self.windows * self.lanes, 0);
-        for (gpu, (&factor, pull)) in params.factors.gpus.iter().zip(params.pulls()).enumerate() {
-            let lane = self.lane(gpu);
-            (self.factors[lane], self.pulls[lane]) = (factor, pull);
-        }
-    }
-
-    /// What a load counts on a GPU.
-    #[inline(always)]
-    pub fn on_gpu(&self, load: i32, lane: usize) -> i32 {
-        match self.factors.is_empty() {
-            true => load,
-            false => over_speed(load as u32, self.factors[lane]) as i32,
-        }
-    }
-
-    /// What a square counts on a GPU.
-    #[inline(always)]
-    pub fn pulled(&self, square: i32, lane: usize) -> i32 {
-        match self.pulls.is_empty() {
-            true => square,
-            false => pulled(square, self.pulls[lane]),
-        }
-    }
-
     /// The lane of a GPU.
     #[inline(always)]
     fn lane(&self, gpu: usize) -> usize {
@@ -306,11 +268,11 @@ impl Search {
         for window in 0..self.windows {
             let plain = objective.weight[expert * self.windows + window] / self.counts[expert] as i32;
             let at = (slot * self.windows + window) * self.lanes + lane;
-            let load = self.on_gpu(plain, lane);
+            let load = self.speeds.on_gpu(plain, lane);
             self.gpu[window * self.lanes + lane] += load - self.load[at];
             self.load[at] = load;
-            if !self.factors.is_empty() {
-                self.plain[at] = plain;
+            if !self.speeds.are_equal() {
+                self.speeds.plain[at] = plain;
             }
         }
     }
@@ -319,8 +281,9 @@ impl Search {
     #[inline(always)]
     fn settle(&mut self, objective: &Objective, lane: usize) {
         let squares = objective.squares.iter().enumerate();
-        let squares = squares
-            .map(|(window, square)| self.pulled(square.of(self.gpu[window * self.lanes + lane]), lane));
+        let squares = squares.map(|(window, square)| {
+            self.speeds.pulled(square.of(self.gpu[window * self.lanes + lane]), lane)
+        });
         let squares: i32 = squares.sum();
         self.all_squares += squares - self.squares[lane];
         self.squares[lane] = squares;
@@ -351,7 +314,7 @@ impl Search {
         for loads in self.gpu.chunks_exact(self.lanes) {
             let node = |low: usize| {
                 let lanes = low..low + self.node_gpus;
-                let pull = |lane: usize| self.pulls.get(lane).map_or(1, |&pull| i64::from(pull));
+                let pull = |lane: usize| self.speeds.pulls.get(lane).map_or(1, |&pull| i64::from(pull));
                 let all = lanes.clone().map(|lane| i64::from(loads[lane]) * pull(lane)).sum::<i64>();
                 all / lanes.map(pull).sum::<i64>()
             };
@@ -380,7 +343,7 @@ impl Search {
                 0 => self.proposer(),
                 _ => self.apart(key, iteration).unwrap_or_else(|| self.proposer()),
             };
-            let found = match self.factors.is_empty() {
+            let found = match self.speeds.are_equal() {
                 true => {
                     let found = self.best_exchange::<false>(objective, key, iteration, a);
                     self.best_transfer::<false>(objective, iteration, a, found)
@@ -443,17 +406,18 @@ impl Search {
             Kind::Exchange { gpus: [a, b], slots: [i, j] } => {
                 let (here, there) = (i * self.lanes + a, j * self.lanes + b);
                 self.expert.swap(here, there);
-                if !self.factors.is_empty() {
+                if self.speeds.are_equal() {
+                    for window in 0..self.windows {
+                        let here = (i * self.windows + window) * self.lanes + a;
+                        let there = (j * self.windows + window) * self.lanes + b;
+                        let moved = self.load[here] - self.load[there];
+                        self.gpu[window * self.lanes + a] -= moved;
+                        self.gpu[window * self.lanes + b] += moved;
+                        self.load.swap(here, there);
+                    }
+                } else {
                     self.weigh_slot(objective, i, a);
                     self.weigh_slot(objective, j, b);
-                }
-                for window in 0..if self.factors.is_empty() { self.windows } else { 0 } {
-                    let here = (i * self.windows + window) * self.lanes + a;
-                    let there = (j * self.windows + window) * self.lanes + b;
-                    let moved = self.load[here] - self.load[there];
-                    self.gpu[window * self.lanes + a] -= moved;
-                    self.gpu[window * self.lanes + b] += moved;
-                    self.load.swap(here, there);
                 }
                 for (n, (slot, lane)) in [(i, a), (j, b)].into_iter().enumerate() {
                     self.tabu[slot * self.lanes + lane] =

@@ -98,14 +98,14 @@ impl Search {
                         if SPEEDS {
                             let taken: &Abreast = lanes(&scratch.taken, (j * windows + window) * n + block);
                             let given: &Abreast = lanes(&scratch.given, window * n + block);
-                            let pulls: &Abreast = lanes(&self.pulls, at);
+                            let pulls: &Abreast = lanes(&self.speeds.pulls, at);
                             for lane in 0..ABREAST {
                                 let x = own[window].wrapping_add(taken[lane]);
                                 let y = gpus[lane].wrapping_add(given[lane]).wrapping_sub(loads[lane]);
                                 let most = x.max(y).max(rest[lane]);
                                 value[lane] = value[lane]
                                     .wrapping_add(most)
-                                    .wrapping_add(pulled(square.of(x), self.pulls[a]))
+                                    .wrapping_add(pulled(square.of(x), self.speeds.pulls[a]))
                                     .wrapping_add(pulled(square.of(y), pulls[lane]));
                             }
                             continue;
@@ -164,8 +164,10 @@ impl Search {
     fn lay_taken(&self, a: usize, low: usize, scratch: &mut Scratch) {
         scratch.taken.clear();
         for at in (0..self.slots * self.windows).map(|at| at * self.lanes + low) {
-            let plain = &self.plain[at..at + self.node_lanes];
-            scratch.taken.extend(plain.iter().map(|&load| over_speed(load as u32, self.factors[a]) as i32));
+            let plain = &self.speeds.plain[at..at + self.node_lanes];
+            scratch
+                .taken
+                .extend(plain.iter().map(|&load| over_speed(load as u32, self.speeds.factors[a]) as i32));
         }
     }
 
@@ -173,9 +175,9 @@ impl Search {
     #[inline(always)]
     fn lay_given(&self, i: usize, a: usize, low: usize, scratch: &mut Scratch) {
         scratch.given.clear();
-        let factors = &self.factors[low..low + self.node_lanes];
+        let factors = &self.speeds.factors[low..low + self.node_lanes];
         for window in 0..self.windows {
-            let load = self.plain[(i * self.windows + window) * self.lanes + a] as u32;
+            let load = self.speeds.plain[(i * self.windows + window) * self.lanes + a] as u32;
             scratch.given.extend(factors.iter().map(|&factor| over_speed(load, factor) as i32));
         }
     }

@@ -3,7 +3,7 @@
 //! then, nor does a further replica of what is heavy on it.
 
 use super::{Kind, Move, Search};
-use crate::replan::objective::Objective;
+use crate::replan::objective::{Objective, Square};
 
 /// The lightest experts that a slot is offered.
 const OFFERED: usize = 32;
@@ -83,8 +83,8 @@ impl Search {
             let after = &mut scratch.after[window * self.lanes..(window + 1) * self.lanes];
             let square = objective.squares[window];
             for lane in self.lanes_of(x).filter(|lane| *lane != a) {
-                let grown = after[lane] + self.on_gpu(then, lane) - self.on_gpu(now, lane);
-                squares += self.pulled(square.of(grown) - square.of(after[lane]), lane);
+                let grown = after[lane] + self.speeds.on_gpu(then, lane) - self.speeds.on_gpu(now, lane);
+                squares += self.pulled_change(square, (after[lane], grown), lane);
                 after[lane] = grown;
             }
             let load = self.load[(slot * self.windows + window) * self.lanes + a];
@@ -103,16 +103,21 @@ impl Search {
         for window in 0..self.windows {
             let weight = objective.weight[y * self.windows + window];
             let (now, then) = (weight / self.counts[y] as i32, weight / (self.counts[y] + 1) as i32);
-            let own = scratch.own[window] + self.on_gpu(then, a);
+            let own = scratch.own[window] + self.speeds.on_gpu(then, a);
             let square = objective.squares[window];
-            value += own.max(scratch.rest[window]) + self.pulled(square.of(own), a);
+            value += own.max(scratch.rest[window]) + self.speeds.pulled(square.of(own), a);
             for lane in self.lanes_of(y) {
                 let before = scratch.after[window * self.lanes + lane];
-                let shrunk = before + self.on_gpu(then, lane) - self.on_gpu(now, lane);
-                value += self.pulled(square.of(shrunk) - square.of(before), lane);
+                let shrunk = before + self.speeds.on_gpu(then, lane) - self.speeds.on_gpu(now, lane);
+                value += self.pulled_change(square, (before, shrunk), lane);
             }
         }
         value
+    }
+
+    /// By how much the square of a GPU changes.
+    fn pulled_change(&self, square: Square, (before, after): (i32, i32), lane: usize) -> i32 {
+        self.speeds.pulled(square.of(after), lane) - self.speeds.pulled(square.of(before), lane)
     }
 
     /// The lanes that hold an expert.

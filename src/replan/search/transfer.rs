@@ -80,7 +80,7 @@ impl Search {
                     let rest = lanes(&scratch.rest, window * n + block);
                     if SPEEDS {
                         let counts = lanes(&scratch.counts, window * n + block);
-                        let pulls = lanes(&self.pulls, at);
+                        let pulls = lanes(&self.speeds.pulls, at);
                         for lane in 0..ABREAST {
                             let here = gpus[lane].wrapping_sub(loads[lane]).wrapping_add(counts[lane]);
                             let squares = pulled(square.of(here), pulls[lane]);
@@ -133,15 +133,15 @@ impl Search {
             let weight = objective.weight[y * windows + window];
             let (share, before) = (weight / (self.counts[y] + 1) as i32, weight / self.counts[y] as i32);
             scratch.share.push(share);
-            let of_node = self.factors.iter().skip(low).take(n);
+            let of_node = self.speeds.factors.iter().skip(low).take(n);
             scratch.counts.extend(of_node.map(|&factor| over_speed(share as u32, factor) as i32));
             let after = &mut scratch.after[window * self.lanes..(window + 1) * self.lanes];
             let square = objective.squares[window];
             for (lane, load) in after.iter_mut().enumerate().skip(low).take(n) {
                 if self.held[y * self.words + lane / 32] >> (lane % 32) & 1 != 0 {
-                    let less = self.on_gpu(before, lane) - self.on_gpu(share, lane);
-                    change +=
-                        self.pulled(square.of(*load - less), lane) - self.pulled(square.of(*load), lane);
+                    let less = self.speeds.on_gpu(before, lane) - self.speeds.on_gpu(share, lane);
+                    change += self.speeds.pulled(square.of(*load - less), lane)
+                        - self.speeds.pulled(square.of(*load), lane);
                     *load -= less;
                 }
             }
@@ -182,10 +182,10 @@ impl Search {
             let load = self.load[at];
             let weight = objective.weight[x * windows + window];
             let (share, before) =
-                (weight / others, if self.factors.is_empty() { load } else { self.plain[at] });
+                (weight / others, if self.speeds.are_equal() { load } else { self.speeds.plain[at] });
             let after = &scratch.after[window * self.lanes..(window + 1) * self.lanes];
             let square = objective.squares[window];
-            let here = after[g] - load + self.on_gpu(scratch.share[window], g);
+            let here = after[g] - load + self.speeds.on_gpu(scratch.share[window], g);
             let least = here.max(scratch.rest[window * n + lane]);
             let mut most = least;
             for word in 0..self.words {
@@ -194,10 +194,11 @@ impl Search {
                     let other = word * 32 + held.trailing_zeros() as usize;
                     held &= held - 1;
                     if other != g {
-                        let grown = after[other] + self.on_gpu(share, other) - self.on_gpu(before, other);
+                        let grown = after[other] + self.speeds.on_gpu(share, other)
+                            - self.speeds.on_gpu(before, other);
                         most = most.max(grown);
-                        rise += self.pulled(square.of(grown), other)
-                            - self.pulled(square.of(after[other]), other);
+                        rise += self.speeds.pulled(square.of(grown), other)
+                            - self.speeds.pulled(square.of(after[other]), other);
                     }
                 }
             }
