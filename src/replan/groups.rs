@@ -133,8 +133,10 @@ impl<'a> Nodes<'a> {
             let (now, then) = (gpus(load(a), load(b)), gpus(load(a) - moved, load(b) + moved));
             let peak = |two: [i32; 2]| two[0].max(two[1]).max(other);
             let squares = |two: [i32; 2]| -> i64 {
-                let square = |load: i32| i64::from(self.objective.squares[window].of(load));
-                (square(two[0]) * self.pulls[a] >> PULL_BITS) + (square(two[1]) * self.pulls[b] >> PULL_BITS)
+                let square = |load: i32, node: usize| {
+                    (i64::from(self.objective.squares[window].of(load)) * self.pulls[node]) >> PULL_BITS
+                };
+                square(two[0], a) + square(two[1], b)
             };
             change += i64::from(peak(then) - peak(now)) + squares(then) - squares(now);
         }
