@@ -14,7 +14,7 @@ use crate::options::{
 
 use assignments::count_assignments;
 pub use assignments::enumerate_assignments;
-pub use speeds::{Factors, over_speed};
+pub use speeds::{Factors, PULL_BITS, over_speed};
 
 /// A slot that holds no replica, in the planner's own maps.
 pub const FREE: u32 = u32::MAX;

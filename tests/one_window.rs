@@ -67,13 +67,23 @@ impl Case {
             .expect("a plan")
     }
 
-    /// The heaviest GPU of a map, over the mean one.
+    /// The same, where about half of the GPUs are slower than others.
+    fn with_speeds(mut self, random: &mut Random) -> Self {
+        let speeds: Vec<f64> =
+            (0..self.cluster.num_gpus()).map(|_| [1.0, 1.0, 1.0, 0.75, 0.5, 0.1][random.below(6)]).collect();
+        self.cluster = self.cluster.with_gpu_speeds(&speeds).expect("speeds of all GPUs");
+        self
+    }
+
+    /// The heaviest GPU of a map, over the mean one: loads are over the speeds of GPUs.
     fn peak(&self, map: &[i32]) -> f64 {
-        let loads = self.loads.values();
+        let (loads, speeds) = (self.loads.values(), self.cluster.gpu_speeds());
         let count = |e: i32| map.iter().filter(|&&other| other == e).count() as f64;
-        let gpus = map.chunks(self.cluster.slots_per_gpu());
-        let carried = gpus.map(|gpu| gpu.iter().map(|&e| loads[e as usize] / count(e)).sum::<f64>());
-        carried.fold(0.0, f64::max) * self.cluster.num_gpus() as f64 / loads.iter().sum::<f64>()
+        let gpus = map.chunks(self.cluster.slots_per_gpu()).zip(&speeds);
+        let carried = |(gpu, speed): (&[i32], &f64)| {
+            gpu.iter().map(|&e| loads[e as usize] / count(e)).sum::<f64>() / speed
+        };
+        gpus.map(carried).fold(0.0, f64::max) * speeds.iter().sum::<f64>() / loads.iter().sum::<f64>()
     }
 
     /// Slots whose GPU receives an expert that it does not hold in the map that runs.
@@ -114,12 +124,10 @@ impl Case {
     }
 }
 
-#[test]
-fn no_small_layer_ends_heavier_than_it_starts_or_short_of_one_move() {
-    let mut random = Random(1);
+/// In how many of the calls one move from the start helps.
+fn no_case_ends_heavier_or_short_of_one_move(cases: impl Iterator<Item = Case>) -> usize {
     let mut helps = 0;
-    for number in 0..200 {
-        let case = Case::draw(&mut random);
+    for (number, case) in cases.enumerate() {
         for (price, most) in [(0, None), (0, Some(1)), (100_000, None), (100_000, Some(2))] {
             let limits = MoveLimits {
                 min_gain_ppm: price,
@@ -145,7 +153,25 @@ fn no_small_layer_ends_heavier_than_it_starts_or_short_of_one_move() {
             assert!(after <= best + 1e-5, "case {number}, {limits:?}: {after}, one move gives {best}");
         }
     }
+    helps
+}
+
+#[test]
+fn no_small_layer_ends_heavier_than_it_starts_or_short_of_one_move() {
+    let mut random = Random(1);
+    let helps = no_case_ends_heavier_or_short_of_one_move((0..200).map(|_| Case::draw(&mut random)));
     assert!(helps > 200, "one move helps in {helps} of 400 cases");
+}
+
+#[test]
+fn nor_does_one_whose_gpus_are_of_unequal_speed() {
+    let mut random = Random(2);
+    let draw = |_| {
+        let case = Case::draw(&mut random);
+        case.with_speeds(&mut random)
+    };
+    let helps = no_case_ends_heavier_or_short_of_one_move((0..200).map(draw));
+    assert!(helps > 250, "one move helps in {helps} of 400 cases");
 }
 
 /// One window of a layer without the expert that ran twice on a GPU: the slot that it leaves goes to the expert that

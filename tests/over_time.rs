@@ -21,14 +21,19 @@ impl Random {
     }
 }
 
-/// A cluster for `experts` experts, or `None` where the numbers drawn make none.
+/// A cluster for `experts` experts, some with GPUs of unequal speed, or `None` where the numbers drawn make none.
 fn cluster(random: &mut Random, experts: usize) -> Option<Cluster> {
     let (nodes, gpus_a_node, slots) = (1 + random.below(3), 1 + random.below(4), 1 + random.below(5));
     let gpus = nodes * gpus_a_node;
     let groups = [1, nodes, 2 * nodes][random.below(3)];
     let free = if random.chance(3) { random.below(gpus * slots) / nodes * nodes } else { 0 };
     let cluster = Cluster::with_slots_per_gpu(gpus * slots - free, groups, nodes, gpus, slots).ok()?;
-    cluster.check_experts(experts).is_ok().then_some(cluster)
+    let cluster = cluster.check_experts(experts).is_ok().then_some(cluster)?;
+    if !random.chance(3) {
+        return Some(cluster);
+    }
+    let speeds: Vec<f64> = (0..gpus).map(|_| [1.0, 1.0, 0.5, 0.02][random.below(4)]).collect();
+    cluster.with_gpu_speeds(&speeds).ok()
 }
 
 /// Loads of some shape: even, skewed, without load, with one hot expert.

@@ -37,17 +37,22 @@ fn objective(loads: &Loads, cluster: &Cluster, map: &[i32]) -> Vec<f64> {
 }
 
 /// What plans over time are judged by, layer by layer, from the loads as given: the weighted mean over windows of the
-/// heaviest GPU, over the mean one, and of the squares of what GPUs carry above it (a line beyond three times the mean).
+/// heaviest GPU, over the mean one, and of the squares of what GPUs carry above it (a line beyond three times the mean). Loads
+/// are over the speed of their GPU, and squares count as often as it is fast.
 fn over_time(loads: &Loads, cluster: &Cluster, map: &[i32]) -> Vec<f64> {
     let mut sums = vec![0.0; loads.layers()];
+    let speeds = cluster.gpu_speeds();
+    let mean_speed = speeds.iter().sum::<f64>() / speeds.len() as f64;
     for (window, weight) in loads.windows().zip(loads.window_weights()) {
         let gpus = check::gpu_loads(window, cluster, map).expect("the map is of this cluster");
         for (sum, gpus) in sums.iter_mut().zip(gpus.chunks(cluster.num_gpus())) {
             let mean = gpus.iter().sum::<f64>() / gpus.len() as f64;
-            let above = |load: &f64| (load / mean - 1.0).max(0.0);
-            let square = |x: f64| if x <= 2.0 { x * x } else { 4.0 * x - 4.0 };
-            let peak = gpus.iter().map(above).fold(0.0, f64::max);
-            *sum += weight * (1.0 + peak + gpus.iter().map(above).map(square).sum::<f64>());
+            let pulls = speeds.iter().map(|speed| speed / mean_speed);
+            let above = |(load, pull): (&f64, f64)| ((load / pull / mean - 1.0).max(0.0), pull);
+            let square = |(x, pull): (f64, f64)| pull * if x <= 2.0 { x * x } else { 4.0 * x - 4.0 };
+            let above: Vec<(f64, f64)> = gpus.iter().zip(pulls).map(above).collect();
+            let peak = above.iter().map(|(x, _)| *x).fold(0.0, f64::max);
+            *sum += weight * (1.0 + peak + above.into_iter().map(square).sum::<f64>());
         }
     }
     sums
@@ -155,9 +160,17 @@ fn windows_that_break_a_rule_are_refused() {
     assert!(error(&[two, window(2)], &[1.0; 2]).starts_with("window 0 several windows"));
 }
 
-/// Of both policies, of few and many slots a GPU, and one with free slots.
-fn small_clusters() -> [Cluster; 4] {
+/// Of both policies, of few and many slots a GPU, and one with free slots; and three whose GPUs are of unequal speed.
+fn small_clusters() -> [Cluster; 7] {
+    let slow = |cluster: Cluster, slow: &[usize]| {
+        let speed = |gpu: usize| if slow.contains(&gpu) { 0.5 } else { 1.0 - gpu as f64 / 100.0 };
+        let speeds: Vec<f64> = (0..cluster.num_gpus()).map(speed).collect();
+        cluster.with_gpu_speeds(&speeds).unwrap()
+    };
     [
+        slow(Cluster::new(48, 4, 2, 8).unwrap(), &[0, 5]),
+        slow(Cluster::new(64, 1, 1, 16).unwrap(), &[3, 4]),
+        slow(Cluster::with_slots_per_gpu(42, 4, 2, 6, 8).unwrap(), &[0, 1]),
         Cluster::new(48, 4, 2, 8).unwrap(),
         Cluster::new(40, 1, 1, 8).unwrap(),
         Cluster::new(32, 1, 1, 16).unwrap(),
@@ -169,12 +182,12 @@ fn small_clusters() -> [Cluster; 4] {
 #[test]
 fn plans_from_a_previous_one_keep_their_promises() {
     let mut runner = TestRunner::new_with_rng(
-        Config { cases: 60, ..Config::default() },
+        Config { cases: 100, ..Config::default() },
         TestRng::deterministic_rng(RngAlgorithm::ChaCha),
     );
     let clusters = small_clusters();
     let cases = (
-        (0..4usize, 0..1000u64, 0..3usize, 1..6usize),
+        (0..7usize, 0..1000u64, 0..3usize, 1..6usize),
         (
             proptest::option::of(prop_oneof![
                 (0..60usize).prop_map(MaxMoves::Slots),
@@ -186,7 +199,7 @@ fn plans_from_a_previous_one_keep_their_promises() {
     );
     let planner = planner();
     let check = |((cluster, seed, drift, windows), (max_moves, per_layer), (gain, skip))| {
-        let cluster = &clusters[cluster];
+        let cluster: &Cluster = &clusters[cluster];
         let trace = drifting(windows + 1, 3, 32, [0.05, 0.4, 2.0][drift], seed);
         let limits = MoveLimits {
             max_moves,
@@ -196,7 +209,10 @@ fn plans_from_a_previous_one_keep_their_promises() {
             ..MoveLimits::default()
         };
         let options = PlanOptions { starts: 2, iterations: 100, ..Preset::SCENARIOS.options() };
-        let before = planner.plan(&trace[0], cluster, &options).unwrap();
+        // Of odd seeds, from a plan that knows of no speeds.
+        let equal = cluster.clone().with_gpu_speeds(&vec![1.0; cluster.num_gpus()]).unwrap();
+        let first = if seed % 2 == 1 { &equal } else { cluster };
+        let before = planner.plan(&trace[0], first, &options).unwrap();
         let loads = Loads::from_windows(&trace[1..], &vec![1.0; windows]).unwrap();
         let replan = planner.replan(&loads, cluster, before.placement(), &options, &limits).unwrap();
         let now = replan.plan();

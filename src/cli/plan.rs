@@ -12,7 +12,9 @@ use super::presets::{is_lineage, parse_preset, presets};
 use super::progress::Progress;
 use super::speeds::Gone;
 use super::traffic::parse_dispatch;
-use super::{Limits, Outlook, Part, bound_effort, complain, format_of, io, parse_format, print, words};
+use super::{
+    Limits, Outlook, Part, bound_effort, complain, format_of, io, parse_format, print, speeds, words,
+};
 use crate::maps::{MapFile, PlanFormat, bytes_of_plan};
 use crate::rebalance::{Proposal, RebalanceOptions, Rebalancer, Strategy};
 use crate::trace::Window;
@@ -59,7 +61,8 @@ pub struct Plan {
     /// GPUs, all nodes together (needed), those that are gone among them [default with --previous: those of the plan file]
     #[arg(long)]
     gpus: Option<usize>,
-    /// Speed of each GPU, in any unit: 1,1,0.5, or a file of such numbers; 0 is a GPU that is gone [default: all equal]
+    /// Speed of each GPU, in any unit: 1,1,0.5, or a file of such numbers; 0 is a GPU that is gone [default: all equal; with
+    /// --previous: those of the plan file, where its GPUs that are gone are back at full speed]
     #[arg(long, value_name = "SPEEDS", allow_hyphen_values = true)]
     gpu_speeds: Option<String>,
     /// GPUs of the previous plan that are gone: 3,7
@@ -197,19 +200,12 @@ impl Plan {
         let of_plan = runs.as_ref().and_then(MapFile::plan).map(|plan| &plan.cluster);
         let gpus = self.gpus.or(of_plan.map(Cluster::num_gpus));
         let gpus = gpus.ok_or_else(|| words::needed("--gpus", "GPUs, all nodes together"))?;
-        // A GPU that is gone there may be back.
-        let is_uneven = |cluster: &&Cluster| {
-            let speeds = cluster.gpu_speeds().into_iter().enumerate();
-            let rest = speeds.filter(|(gpu, speed)| *speed > 0.0 && !self.without_gpus.contains(gpu));
-            let rest: Vec<f64> = rest.map(|(_, speed)| speed).collect();
-            rest.iter().any(|speed| *speed != rest[0])
-        };
-        if let Some(cluster) = of_plan.filter(|_| self.gpu_speeds.is_none()).filter(is_uneven) {
-            let would_do = "leave out --previous, or give --gpu-speeds 1,1,1,..., one for each GPU, to take all for equal";
-            cluster.check_equal_speeds("a plan from one that runs", would_do)?;
-        }
         let previous = runs.as_ref().map(MapFile::previous_map).transpose()?;
-        let gone = Gone::new(&self.without_gpus, self.gpu_speeds.as_deref(), gpus)?;
+        let speeds = match &self.gpu_speeds {
+            Some(given) => Some(speeds::read(given)?),
+            None => of_plan.map(|cluster| speeds::of_running(cluster, gpus)).transpose()?.flatten(),
+        };
+        let gone = Gone::new(&self.without_gpus, speeds, gpus)?;
         let remain = gpus.saturating_sub(gone.gpus.len());
         let previous = previous.map(|map| gone.start(map, gpus)).transpose()?;
         // A map that does not tell its GPUs is of as many.

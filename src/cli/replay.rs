@@ -7,7 +7,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::progress::Progress;
-use super::{Limits, Outlook, print, read_layers, words};
+use super::{Limits, Outlook, print, read_layers, speeds, words};
 use crate::rebalance::{
     RebalanceOptions, ReplayOptions, ReplayRow, Series, SharesFrom, Strategy, replay_one_by_one,
 };
@@ -34,6 +34,9 @@ pub struct ReplayTrace {
     /// GPUs
     #[arg(long)]
     gpus: usize,
+    /// Speed of each GPU, as for `eplb plan` [default: all equal]
+    #[arg(long, value_name = "SPEEDS", allow_hyphen_values = true)]
+    gpu_speeds: Option<String>,
     /// Groups of experts that are routed together
     #[arg(long, default_value_t = 1)]
     groups: usize,
@@ -106,7 +109,11 @@ impl ReplayTrace {
             return Err(Error::invalid("windows of the trace", windows, rule));
         }
         self.check_options(windows)?;
-        let cluster = words::cluster(self.replicas, self.groups, self.nodes, self.gpus, self.slots_per_gpu)?;
+        let mut cluster =
+            words::cluster(self.replicas, self.groups, self.nodes, self.gpus, self.slots_per_gpu)?;
+        if let Some(given) = &self.gpu_speeds {
+            cluster = cluster.with_gpu_speeds(&speeds::read(given)?)?;
+        }
         words::tell_idle_groups(self.groups, Some(self.nodes).filter(|&nodes| nodes != 1));
         words::check_experts(&cluster, history.experts(), self.slots_per_gpu)?;
         let planner = Planner::new(self.device.clone())?;

@@ -55,6 +55,26 @@ pub fn parse(text: &str) -> Result<Vec<f64>, String> {
     if numbers.is_empty() { Err("it is empty".into()) } else { Ok(numbers) }
 }
 
+/// The speeds that the cluster of a plan tells, for this many GPUs; `None` where all that are not gone there are equally fast. A
+/// GPU that is gone there is back.
+///
+/// # Errors
+/// [`Error::Invalid`] where there were more or fewer GPUs.
+pub(super) fn of_running(cluster: &Cluster, gpus: usize) -> Result<Option<Vec<f64>>, Error> {
+    let speeds = cluster.gpu_speeds();
+    if speeds.iter().all(|speed| *speed == 0.0 || *speed == 1.0) {
+        return Ok(None);
+    }
+    if speeds.len() != gpus {
+        let rule = format!(
+            "is not the number of GPUs of the previous plan, {}, whose speeds are unequal: give --gpu-speeds, one for each GPU",
+            speeds.len()
+        );
+        return Err(Error::invalid("--gpus", gpus, rule));
+    }
+    Ok(Some(speeds.into_iter().map(|speed| if speed == 0.0 { 1.0 } else { speed }).collect()))
+}
+
 /// The GPUs that are gone, named so or at speed 0.
 pub(super) struct Gone {
     pub gpus: Vec<usize>,
@@ -63,9 +83,8 @@ pub(super) struct Gone {
 }
 
 impl Gone {
-    /// Of GPUs that are named, and of an option's speeds.
-    pub fn new(named: &[usize], given: Option<&str>, num_gpus: usize) -> Result<Self, Error> {
-        let mut speeds = given.map(read).transpose()?;
+    /// Of GPUs that are named, and of the speeds of all, where they are known.
+    pub fn new(named: &[usize], mut speeds: Option<Vec<f64>>, num_gpus: usize) -> Result<Self, Error> {
         if let Some(speeds) = &speeds {
             parts_of(speeds, num_gpus)?;
         }

@@ -13,6 +13,9 @@ use crate::options::{GroupRule, PlanOptions, Search};
 /// A factor of 1, the largest.
 const ONE: u64 = 1 << 31;
 
+/// See [`Params::pulls`].
+pub const PULL_BITS: u32 = 16;
+
 /// Load over speed, by the factor of a GPU or node.
 #[inline(always)]
 pub fn over_speed(load: u32, factor: u32) -> u32 {
@@ -26,6 +29,8 @@ pub struct Factors {
     pub gpus: Vec<u32>,
     /// Of each planned node; empty where all GPUs are equally fast.
     pub nodes: Vec<u32>,
+    /// Of all GPUs together.
+    pub all: u32,
 }
 
 impl Factors {
@@ -39,6 +44,7 @@ impl Factors {
         Self {
             gpus: speeds.iter().map(|&speed| factor(speed.into())).collect(),
             nodes: speeds.chunks(node_gpus).map(node).collect(),
+            all: node(speeds),
         }
     }
 
@@ -81,6 +87,33 @@ impl Params {
         self.factors.gpus.get(gpu).map_or(load, |&factor| over_speed(load, factor))
     }
 
+    /// The mean GPU where all of them carry this load, all nodes together.
+    pub fn mean_gpu(&self, load: u32) -> u32 {
+        match self.has_speeds() {
+            true => over_speed(load, self.factors.all),
+            false => load / (self.node_gpus * self.nodes),
+        }
+    }
+
+    /// The mean GPU of a node that carries this load, rounded down.
+    pub fn node_gpu(&self, load: i32, node: usize) -> i32 {
+        match self.factors.nodes.get(node) {
+            Some(&factor) => over_speed(load as u32, factor) as i32,
+            None => load / self.node_gpus as i32,
+        }
+    }
+
+    /// The speed of each GPU over the mean one's, in 1 / 2^[`PULL_BITS`]; empty where all are equally fast. What a GPU is
+    /// above the mean pulls as strongly on its load, whatever its speed, where its square counts this often.
+    pub fn pulls(&self) -> impl Iterator<Item = i32> + '_ {
+        let gpus = u64::from(self.node_gpus) * u64::from(self.nodes);
+        // Of a factor that is `slowest / speed`, and of `slowest / all speeds`.
+        let pull = move |&factor: &u32| {
+            (((u64::from(self.factors.all) * gpus) << PULL_BITS) / u64::from(factor.max(1))) as i32
+        };
+        self.factors.gpus.iter().map(pull)
+    }
+
     /// The load that counts this much on a GPU, about.
     pub fn at_speed(&self, counts: i64, gpu: usize) -> i64 {
         self.factors.gpus.get(gpu).map_or(counts, |&factor| counts * ONE as i64 / i64::from(factor.max(1)))
@@ -103,9 +136,11 @@ impl Params {
         let factors = Factors {
             gpus: self.factors.gpus[node * gpus..(node + 1) * gpus].to_vec(),
             nodes: vec![self.factors.nodes[node]],
+            all: self.factors.nodes[node],
         };
         Self { factors, ..self.clone() }
     }
+
     /// The numbers of some GPUs of a node that are equally fast, taken as a node of their own, with these experts and
     /// replicas.
     pub fn of_equal(&self, gpus: u32, (experts, replicas): (u32, u32)) -> Self {

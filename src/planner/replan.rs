@@ -41,9 +41,12 @@ impl Planner {
     /// GPU, without a replica, or with groups across nodes. What can stay stays. What must move to make it valid does,
     /// whatever the limits say, and is counted apart ([`Moves::repairs`]); [`Replan::lost`] names what no GPU holds.
     ///
+    /// Where GPUs are of unequal speed ([`Cluster::with_gpu_speeds`]), all that they carry is over their speed. Those at speed 0
+    /// are gone: moves are counted on the GPUs that remain, and parts of all slots are of theirs.
+    ///
     /// They depend on loads, cluster, previous map, options and limits alone. A device follows the search of each layer; the
-    /// CPU backend does in a browser, where GPUs are to be hung together ([`PlanOptions::connected`]), and on a software
-    /// driver where a node has hundreds of GPUs.
+    /// CPU backend does in a browser, where GPUs are of unequal speed, where they are to be hung together
+    /// ([`PlanOptions::connected`]), and on a software driver where a node has hundreds of GPUs.
     ///
     /// # Errors
     /// [`Error::Invalid`] where loads, cluster and options break a rule together, or `previous` is of other layers or
@@ -69,8 +72,11 @@ impl Planner {
     ) -> Result<Replan, Error> {
         let start = Instant::now();
         let previous = previous.into();
+        if !cluster.gone_gpus().is_empty() {
+            return self.replan_rest(loads, cluster, &previous, options, limits);
+        }
         let params = Params::new(loads, cluster, options)?;
-        refuse_unknown(&params, cluster, options)?;
+        refuse_foreign(&params, cluster, options)?;
         previous.check(loads)?;
         let rows = previous.rows(cluster);
         let attempt = || self.watch.attempt(loads, cluster, options);
@@ -120,6 +126,23 @@ impl Planner {
         Ok(Replan { plan, moves, layers, lost })
     }
 
+    /// [`Planner::replan`] where some GPUs of the cluster are gone: by those that remain.
+    fn replan_rest(
+        &self,
+        loads: &Loads,
+        cluster: &Cluster,
+        previous: &PreviousMap,
+        options: &PlanOptions,
+        limits: &MoveLimits,
+    ) -> Result<Replan, Error> {
+        previous.check(loads)?;
+        let (rest, gone) = (cluster.of_remaining()?, cluster.gone_gpus());
+        let on_all = PreviousMap::new(cluster.num_slots(), previous.map_on(cluster))?;
+        let on_rest = on_all.with_slots_per_gpu(cluster.slots_per_gpu())?.without_gpus(&gone)?;
+        let replan = self.replan(loads, &rest, on_rest, options, limits)?;
+        Ok(Replan { plan: replan.plan.with_gone_gpus(cluster, &gone)?, ..replan })
+    }
+
     /// [`Planner::plan`] by the objective of [`Planner::replan`]: the first plan of a loop.
     pub(crate) fn plan_over_time(
         &self,
@@ -127,8 +150,14 @@ impl Planner {
         cluster: &Cluster,
         options: &PlanOptions,
     ) -> Result<Plan, Error> {
+        let gone = cluster.gone_gpus();
+        if !gone.is_empty() {
+            return self
+                .plan_over_time(loads, &cluster.of_remaining()?, options)?
+                .with_gone_gpus(cluster, &gone);
+        }
         let params = Params::new(loads, cluster, options)?;
-        refuse_unknown(&params, cluster, options)?;
+        refuse_foreign(&params, cluster, options)?;
         let mut plan = self.plan(loads, cluster, options)?;
         if !params.trajectory {
             return Ok(plan);
@@ -195,6 +224,8 @@ impl Planner {
         work: &(impl Fn(Option<&Follow<'_>>, &Attempt<'_>) -> Result<T, Error> + Send + Sync),
     ) -> Result<Option<T>, Error> {
         let keeper = match &self.inner.backend {
+            // Shaders know of no speeds.
+            _ if params.has_speeds() => return Ok(None),
             // A page cannot wait here.
             Backend::Device(keeper) if !cfg!(target_family = "wasm") => keeper,
             Backend::Refused(error) => return Err(error.clone()),
@@ -223,9 +254,8 @@ impl Planner {
     }
 }
 
-/// Moves between nodes take no replica abroad, and know of no speeds.
-fn refuse_unknown(params: &Params, cluster: &Cluster, options: &PlanOptions) -> Result<(), Error> {
-    cluster.check_equal_speeds("a plan from one that runs", "plan without a previous one")?;
+/// Moves between nodes take no replica abroad.
+fn refuse_foreign(params: &Params, cluster: &Cluster, options: &PlanOptions) -> Result<(), Error> {
     if options.max_foreign == 0 {
         return foreign::Limits::new(params, cluster, options).map(|_| ());
     }

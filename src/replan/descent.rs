@@ -79,17 +79,18 @@ impl Descent<'_> {
     fn weigh(&mut self) {
         self.counts = vec![0; self.params.experts as usize];
         self.row.iter().filter(|&&e| e != FREE).for_each(|&e| self.counts[e as usize] += 1);
-        let gpus = self.row.chunks_exact(self.params.slots_per_gpu as usize);
-        self.loads = gpus.map(|gpu| gpu.iter().map(|&e| self.share(e, 0)).sum()).collect();
+        let gpus = self.row.chunks_exact(self.params.slots_per_gpu as usize).enumerate();
+        let carried = |(gpu, held): (usize, &[u32])| held.iter().map(|&e| self.share(e, 0, gpu)).sum();
+        self.loads = gpus.map(carried).collect();
     }
 
-    /// What a replica carries where its expert has `more` of them.
-    fn share(&self, expert: u32, more: i32) -> i32 {
+    /// What a replica counts on a GPU where its expert has `more` of them.
+    fn share(&self, expert: u32, more: i32, gpu: usize) -> i32 {
         if expert == FREE {
-            0
-        } else {
-            self.objective.weight[expert as usize] / (self.counts[expert as usize] + more)
+            return 0;
         }
+        let load = self.objective.weight[expert as usize] / (self.counts[expert as usize] + more);
+        self.params.on_gpu(load as u32, gpu) as i32
     }
 
     fn state(&self, changes: usize) -> State {
@@ -162,9 +163,8 @@ impl Descent<'_> {
             return None;
         }
         after.copy_from_slice(&self.loads);
-        let less = self.share(e, 0) - self.share(f, 0);
-        after[a] -= less;
-        after[g] += less;
+        after[a] += self.share(f, 0, a) - self.share(e, 0, a);
+        after[g] += self.share(e, 0, g) - self.share(f, 0, g);
         let moved = self.moved(e, g) + self.moved(f, a) - self.moved(e, a) - self.moved(f, g);
         Some(Weighed { peak: after.iter().copied().max()?, moved })
     }
@@ -183,10 +183,11 @@ impl Descent<'_> {
         }
         after.copy_from_slice(&self.loads);
         for (at, &held) in self.row.iter().enumerate().filter(|(_, held)| **held == x || **held == y) {
-            after[self.gpu(at)] += match held {
-                _ if at == slot => self.share(y, 1) - self.share(x, 0),
-                held if held == x => self.share(x, -1) - self.share(x, 0),
-                _ => self.share(y, 1) - self.share(y, 0),
+            let gpu = self.gpu(at);
+            after[gpu] += match held {
+                _ if at == slot => self.share(y, 1, gpu) - self.share(x, 0, gpu),
+                held if held == x => self.share(x, -1, gpu) - self.share(x, 0, gpu),
+                _ => self.share(y, 1, gpu) - self.share(y, 0, gpu),
             };
         }
         Some(Weighed { peak: after.iter().copied().max()?, moved: self.moved(y, gpu) - self.moved(x, gpu) })

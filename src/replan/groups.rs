@@ -2,7 +2,7 @@
 
 use super::objective::Objective;
 use crate::mirror::s3_replicate::give_replicas;
-use crate::params::{FREE, Params};
+use crate::params::{FREE, PULL_BITS, Params};
 
 /// An exchange must lower what the nodes come to by this part of the mean, in thousandths: it moves whole groups.
 const LEAST_GAIN: i64 = 2;
@@ -29,7 +29,8 @@ pub fn exchange(params: &Params, objective: &Objective, row: &[u32]) -> Option<V
     for (out, back) in [(x, y), (y, x)] {
         let node = nodes.node_of[out];
         let part = &mut swapped[node * node_slots..(node + 1) * node_slots];
-        take_over(params, &mean, back * size..(back + 1) * size, out * size..(out + 1) * size, part)?;
+        let (incoming, outgoing) = (back * size..(back + 1) * size, out * size..(out + 1) * size);
+        take_over(params, &mean, incoming, outgoing, (node, part))?;
     }
     Some(swapped)
 }
@@ -44,8 +45,10 @@ struct Nodes<'a> {
     group_loads: Vec<i32>,
     /// `[nodes][windows]`
     loads: Vec<i32>,
-    /// The three heaviest nodes of each window.
+    /// The three heaviest nodes of each window, over their speed.
     tops: Vec<[usize; 3]>,
+    /// How often the square of a node's mean GPU counts, see [`Params::pulls`].
+    pulls: Vec<i64>,
 }
 
 impl<'a> Nodes<'a> {
@@ -70,11 +73,16 @@ impl<'a> Nodes<'a> {
         }
         let top = |window: usize| {
             let mut order: Vec<usize> = (0..params.nodes as usize).collect();
-            order.sort_by_key(|&node| (-loads[node * windows + window], node));
+            order.sort_by_key(|&node| (-params.node_gpu(loads[node * windows + window], node), node));
             [0, 1, 2].map(|i| order.get(i).copied().unwrap_or(usize::MAX))
         };
         let tops = (0..windows).map(top).collect();
-        Self { params, objective, node_of, group_loads, loads, tops }
+        let mut pulls = vec![i64::from(params.node_gpus) << PULL_BITS; params.nodes as usize];
+        if params.has_speeds() {
+            let of_gpus: Vec<i64> = params.pulls().map(i64::from).collect();
+            pulls = of_gpus.chunks(params.node_gpus as usize).map(|gpus| gpus.iter().sum()).collect();
+        }
+        Self { params, objective, node_of, group_loads, loads, tops, pulls }
     }
 
     /// The exchange that lowers most what all comes to, if it is enough.
@@ -98,11 +106,13 @@ impl<'a> Nodes<'a> {
         (best.1 != best.2).then_some((best.1, best.2))
     }
 
-    /// The node with most load, all windows together.
+    /// The node with most load over its speed, all windows together.
     fn busiest(&self) -> usize {
         let load = |node: usize| -> i64 {
             let windows = self.objective.windows;
-            self.loads[node * windows..(node + 1) * windows].iter().map(|&load| i64::from(load)).sum()
+            let loads = self.loads[node * windows..(node + 1) * windows].iter();
+            let factor = self.params.factors.nodes.get(node).map_or(1, |&factor| i64::from(factor));
+            loads.map(|&load| i64::from(load)).sum::<i64>() * factor
         };
         (0..self.params.nodes as usize).max_by_key(|&node| (load(node), usize::MAX - node)).unwrap_or(0)
     }
@@ -110,7 +120,6 @@ impl<'a> Nodes<'a> {
     /// By how much what the nodes come to changes where two groups change places.
     fn change(&self, x: usize, y: usize) -> i64 {
         let windows = self.objective.windows;
-        let gpus = self.params.node_gpus as i32;
         let (a, b) = (self.node_of[x], self.node_of[y]);
         let mut change = 0;
         for window in 0..windows {
@@ -118,12 +127,16 @@ impl<'a> Nodes<'a> {
             let moved = self.group_loads[x * windows + window] - self.group_loads[y * windows + window];
             let top = self.tops[window];
             let other = top.iter().find(|&&node| node != a && node != b && node != usize::MAX);
-            let other = other.map_or(0, |&node| load(node));
-            let (now, then) = ([load(a), load(b)], [load(a) - moved, load(b) + moved]);
-            let peak = |two: [i32; 2]| two[0].max(two[1]).max(other) / gpus;
+            let other = other.map_or(0, |&node| self.params.node_gpu(load(node), node));
+            // The mean GPUs of the two nodes.
+            let gpus = |of_a: i32, of_b: i32| [self.params.node_gpu(of_a, a), self.params.node_gpu(of_b, b)];
+            let (now, then) = (gpus(load(a), load(b)), gpus(load(a) - moved, load(b) + moved));
+            let peak = |two: [i32; 2]| two[0].max(two[1]).max(other);
             let squares = |two: [i32; 2]| -> i64 {
-                let square = self.objective.squares[window];
-                two.iter().map(|&load| i64::from(gpus) * i64::from(square.of(load / gpus))).sum()
+                let square = |load: i32, node: usize| {
+                    (i64::from(self.objective.squares[window].of(load)) * self.pulls[node]) >> PULL_BITS
+                };
+                square(two[0], a) + square(two[1], b)
             };
             change += i64::from(peak(then) - peak(now)) + squares(then) - squares(now);
         }
@@ -131,13 +144,13 @@ impl<'a> Nodes<'a> {
     }
 }
 
-/// Puts the experts of one group into the slots of another. `None` where they do not fit.
+/// Puts the experts of one group into the slots that another has on a node. `None` where they do not fit.
 fn take_over(
     params: &Params,
     mean: &[u32],
     incoming: std::ops::Range<usize>,
     outgoing: std::ops::Range<usize>,
-    node: &mut [u32],
+    (at, node): (usize, &mut [u32]),
 ) -> Option<()> {
     let slots = params.slots_per_gpu as usize;
     let leaves = |expert: u32| expert != FREE && outgoing.contains(&(expert as usize));
@@ -177,7 +190,7 @@ fn take_over(
         let gpu = (0..gpus)
             .filter(|&gpu| !vacant[gpu].is_empty())
             .filter(|&gpu| !params.avoid_duplicates || !on(gpu))
-            .min_by_key(|&gpu| (gpu_load[gpu], gpu))?;
+            .min_by_key(|&gpu| (params.on_gpu(gpu_load[gpu] + load, at * gpus + gpu), gpu))?;
         let slot = vacant[gpu].pop()?;
         node[slot] = expert as u32;
         gpu_load[gpu] += load;

@@ -18,8 +18,8 @@ pub fn mend(params: &Params, loads: &[u32], old: &[u32]) -> Vec<u32> {
     for (at, slots) in row.chunks_exact_mut(node_slots).enumerate() {
         let experts: Vec<u32> =
             (0..params.experts).filter(|e| home[(e / params.group_size) as usize] == at).collect();
-        let mut node =
-            Node { params, loads, avoid: params.avoid_duplicates, counts: vec![0; loads.len()], slots };
+        let (avoid, first) = (params.avoid_duplicates, at * params.node_gpus as usize);
+        let mut node = Node { params, loads, avoid, counts: vec![0; loads.len()], first, slots };
         node.count();
         node.fill(&experts);
     }
@@ -54,6 +54,8 @@ struct Node<'a> {
     avoid: bool,
     /// Replicas of each expert.
     counts: Vec<u32>,
+    /// Its first GPU, of those of all nodes.
+    first: usize,
     slots: &'a mut [u32],
 }
 
@@ -124,16 +126,21 @@ impl Node<'_> {
             .map(|(slot, _)| slot)
     }
 
-    /// Puts a replica of `e` on the lightest GPU with a free slot, not beside another where that is avoided.
+    /// Puts a replica of `e` on the GPU with a free slot that is lightest with it, not beside another where that is avoided.
     fn place(&mut self, e: u32) -> bool {
         let each = self.params.slots_per_gpu as usize;
         let load = |&held: &u32| match held {
             FREE => 0,
-            held => u64::from(self.loads[held as usize] / self.counts[held as usize].max(1)),
+            held => self.loads[held as usize] / self.counts[held as usize].max(1),
+        };
+        let own = self.loads[e as usize] / (self.counts[e as usize] + 1);
+        let with_it = |at: usize, held: &[u32]| {
+            let all = held.iter().map(load).chain([own]);
+            all.map(|load| u64::from(self.params.on_gpu(load, self.first + at))).sum::<u64>()
         };
         let gpus = self.slots.chunks_exact(each).enumerate();
         let open = gpus.filter(|(_, gpu)| gpu.contains(&FREE) && !(self.avoid && gpu.contains(&e)));
-        let lightest = open.min_by_key(|(at, gpu)| (gpu.iter().map(load).sum::<u64>(), *at));
+        let lightest = open.min_by_key(|&(at, held)| (with_it(at, held), at));
         let Some((gpu, held)) = lightest else { return false };
         let free = held.iter().position(|&held| held == FREE).unwrap_or(0);
         self.slots[gpu * each + free] = e;

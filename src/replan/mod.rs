@@ -255,8 +255,7 @@ impl<'a> Layer<'a> {
     fn searches(&self, rules: Rules<'_>) -> Searches {
         let Self { params, previous, .. } = *self;
         let Rules { limits, patience, .. } = rules;
-        let gpus = (params.node_gpus * params.nodes) as usize;
-        let objective = Objective::new(&self.rows, gpus, previous.len(), limits.min_gain_ppm);
+        let objective = Objective::new(params, &self.rows, limits.min_gain_ppm);
         let sums: Vec<u32> =
             (0..params.experts as usize).map(|e| self.rows.iter().map(|row| row[e]).sum()).collect();
         let start = mend::mend(params, &sums, previous);

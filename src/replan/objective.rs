@@ -1,7 +1,11 @@
 //! What a plan over time is judged by: for each window the heaviest GPU plus the squares of what GPUs carry above
 //! the mean, and a price for every slot that moves. All in whole numbers.
+//!
+//! Where GPUs are of unequal speed, what they carry is over their speed, the mean is what each would have were all even, and
+//! the square of a GPU counts as often as it is fast.
 
 use crate::loads::FIXED_TOTAL;
+use crate::params::{PULL_BITS, Params};
 
 /// Loads of a layer, and the numbers that its plans are judged by.
 pub struct Objective {
@@ -23,9 +27,15 @@ pub struct Objective {
 const GAP_SHIFT: u32 = 20;
 
 impl Objective {
-    /// For loads `[windows][experts]` of one layer on this many GPUs. `price_ppm` is what moving all of `slots` slots must
-    /// bring, in millionths of the mean GPU.
-    pub fn new(rows: &[&[u32]], gpus: usize, slots: usize, price_ppm: u32) -> Self {
+    /// For loads `[windows][experts]` of one layer. `price_ppm` is what moving all slots must bring, in millionths of the
+    /// mean GPU.
+    pub fn new(params: &Params, rows: &[&[u32]], price_ppm: u32) -> Self {
+        let slots = (params.node_slots * params.nodes) as usize;
+        Self::of_mean(rows, slots, price_ppm, |load| params.mean_gpu(load))
+    }
+
+    /// The same where `mean_of` tells what all loads of a window come to on the mean GPU.
+    fn of_mean(rows: &[&[u32]], slots: usize, price_ppm: u32, mean_of: impl Fn(u32) -> u32) -> Self {
         let (windows, experts) = (rows.len(), rows.first().map_or(0, |row| row.len()));
         let mut weight = vec![0; (experts + 1) * windows];
         let mut squares = Vec::with_capacity(windows);
@@ -34,10 +44,11 @@ impl Objective {
             let mut total = 0;
             for (out, &load) in weight.iter_mut().skip(window).step_by(windows).zip(*row) {
                 *out = load as i32;
-                total += load as i32;
+                total += load;
             }
-            squares.push(Square::new(total / gpus as i32));
-            mean += total / gpus as i32;
+            let of_window = mean_of(total) as i32;
+            squares.push(Square::new(of_window));
+            mean += of_window;
         }
         // No sum of what GPUs carry, squares and this passes `i32`: the first two come to five totals at most.
         let price = (i64::from(mean) * i64::from(price_ppm) / 1_000_000).min(2 * i64::from(FIXED_TOTAL));
@@ -85,6 +96,13 @@ impl Square {
     }
 }
 
+/// A square as often as it counts, see [`Params::pulls`]. No sum of them is more than without speeds: a GPU that counts more
+/// than once carries less in the unit of the slowest.
+#[inline(always)]
+pub fn pulled(square: i32, pull: i32) -> i32 {
+    ((i64::from(square) * i64::from(pull)) >> PULL_BITS) as i32
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -115,7 +133,7 @@ mod tests {
     #[test]
     fn the_price_of_all_slots_is_a_part_of_the_mean() {
         let row: Vec<u32> = vec![1 << 20; 256];
-        let objective = Objective::new(&[&row], 32, 288, 100_000);
+        let objective = Objective::of_mean(&[&row], 288, 100_000, |load| load / 32);
         assert_eq!(objective.mean, 1 << 23);
         assert_eq!(objective.price, ((1 << 23) / 10 + 144) / 288);
     }

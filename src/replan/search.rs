@@ -4,9 +4,14 @@
 //!
 //! Arrays are `[slot][window][lane]`; a lane is a GPU, and each node has whole vectors of them, so that loops over the
 //! GPUs of a node run abreast.
+//!
+//! Where GPUs are of unequal speed, all loads but those of experts are over the speed of their GPU: a replica counts more on a
+//! slow one. That is on the host alone.
 
 pub mod exchange;
 mod links;
+mod shed;
+mod speeds;
 mod transfer;
 
 use super::objective::Objective;
@@ -146,6 +151,8 @@ pub struct Search {
     pub work: u32,
     pub exchange: exchange::Scratch,
     pub transfer: transfer::Scratch,
+    shed: shed::Scratch,
+    speeds: speeds::Speeds,
 }
 
 /// One search of a layer.
@@ -209,6 +216,7 @@ impl Search {
         refill(&mut self.held, (experts + 1) * self.words, 0);
         refill(&mut self.home, (experts + 1) * self.words, 0);
         refill(&mut self.received, lanes, 0);
+        self.place_speeds(params);
         self.previous.clear();
         self.previous.extend_from_slice(previous);
         (self.all_squares, self.moved, self.work) = (0, 0, 0);
@@ -258,10 +266,14 @@ impl Search {
     pub fn weigh_slot(&mut self, objective: &Objective, slot: usize, lane: usize) {
         let expert = self.expert[slot * self.lanes + lane] as usize;
         for window in 0..self.windows {
-            let load = objective.weight[expert * self.windows + window] / self.counts[expert] as i32;
-            let old = &mut self.load[(slot * self.windows + window) * self.lanes + lane];
-            self.gpu[window * self.lanes + lane] += load - *old;
-            *old = load;
+            let plain = objective.weight[expert * self.windows + window] / self.counts[expert] as i32;
+            let at = (slot * self.windows + window) * self.lanes + lane;
+            let load = self.speeds.on_gpu(plain, lane);
+            self.gpu[window * self.lanes + lane] += load - self.load[at];
+            self.load[at] = load;
+            if !self.speeds.are_equal() {
+                self.speeds.plain[at] = plain;
+            }
         }
     }
 
@@ -269,8 +281,10 @@ impl Search {
     #[inline(always)]
     fn settle(&mut self, objective: &Objective, lane: usize) {
         let squares = objective.squares.iter().enumerate();
-        let squares: i32 =
-            squares.map(|(window, square)| square.of(self.gpu[window * self.lanes + lane])).sum();
+        let squares = squares.map(|(window, square)| {
+            self.speeds.pulled(square.of(self.gpu[window * self.lanes + lane]), lane)
+        });
+        let squares: i32 = squares.sum();
         self.all_squares += squares - self.squares[lane];
         self.squares[lane] = squares;
     }
@@ -298,11 +312,13 @@ impl Search {
     fn set_floors(&mut self) {
         self.floors.clear();
         for loads in self.gpu.chunks_exact(self.lanes) {
-            let node = |lanes: &[i32]| {
-                lanes[..self.node_gpus].iter().map(|&load| i64::from(load)).sum::<i64>()
-                    / self.node_gpus as i64
+            let node = |low: usize| {
+                let lanes = low..low + self.node_gpus;
+                let pull = |lane: usize| self.speeds.pulls.get(lane).map_or(1, |&pull| i64::from(pull));
+                let all = lanes.clone().map(|lane| i64::from(loads[lane]) * pull(lane)).sum::<i64>();
+                all / lanes.map(pull).sum::<i64>()
             };
-            let floor = loads.chunks_exact(self.node_lanes).map(node).max().unwrap_or(0);
+            let floor = (0..self.lanes).step_by(self.node_lanes).map(node).max().unwrap_or(0);
             self.floors.push(floor as i32);
         }
     }
@@ -327,8 +343,17 @@ impl Search {
                 0 => self.proposer(),
                 _ => self.apart(key, iteration).unwrap_or_else(|| self.proposer()),
             };
-            let found = self.best_exchange(objective, key, iteration, a);
-            let found = self.best_transfer(objective, iteration, a, found);
+            let found = match self.speeds.are_equal() {
+                true => {
+                    let found = self.best_exchange::<false>(objective, key, iteration, a);
+                    self.best_transfer::<false>(objective, iteration, a, found)
+                }
+                false => {
+                    let found = self.best_exchange::<true>(objective, key, iteration, a);
+                    let found = self.best_transfer::<true>(objective, iteration, a, found);
+                    self.best_shed(objective, iteration, a, found)
+                }
+            };
             self.make(objective, key, iteration, found.kind, &mut trail.changes);
             self.count_parts();
             value = self.look();
@@ -381,13 +406,18 @@ impl Search {
             Kind::Exchange { gpus: [a, b], slots: [i, j] } => {
                 let (here, there) = (i * self.lanes + a, j * self.lanes + b);
                 self.expert.swap(here, there);
-                for window in 0..self.windows {
-                    let here = (i * self.windows + window) * self.lanes + a;
-                    let there = (j * self.windows + window) * self.lanes + b;
-                    let moved = self.load[here] - self.load[there];
-                    self.gpu[window * self.lanes + a] -= moved;
-                    self.gpu[window * self.lanes + b] += moved;
-                    self.load.swap(here, there);
+                if self.speeds.are_equal() {
+                    for window in 0..self.windows {
+                        let here = (i * self.windows + window) * self.lanes + a;
+                        let there = (j * self.windows + window) * self.lanes + b;
+                        let moved = self.load[here] - self.load[there];
+                        self.gpu[window * self.lanes + a] -= moved;
+                        self.gpu[window * self.lanes + b] += moved;
+                        self.load.swap(here, there);
+                    }
+                } else {
+                    self.weigh_slot(objective, i, a);
+                    self.weigh_slot(objective, j, b);
                 }
                 for (n, (slot, lane)) in [(i, a), (j, b)].into_iter().enumerate() {
                     self.tabu[slot * self.lanes + lane] =

@@ -118,6 +118,52 @@ fn gpus_at_speed_0_are_gone() {
 }
 
 #[test]
+fn plans_from_one_that_runs_are_over_speed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_string();
+    let (loads, plan, slow) = (path("loads.npy"), path("plan.json"), path("slow.json"));
+    let sizes = ["--layers", "2", "--experts", "32", "--windows", "4", "--seed", "3"];
+    assert!(eplb(&[&["generate", "--out", &loads], &sizes[..]].concat()).status.success());
+    let base = ["plan", &loads, "--replicas", "48", "--gpus", "8"];
+    assert!(eplb(&[&base[..], &["--out", &plan]].concat()).status.success());
+    // Two of the GPUs turn out to be slow.
+    let from = ["plan", &loads, "--previous", &plan, "--gpu-speeds", SPEEDS, "--max-moves", "25%"];
+    let made = json(&[&from[..], &["--out", &slow]].concat());
+    let number = |report: &Value, name: &str| report[name].as_f64().unwrap();
+    assert!(number(&made, "balancedness") > 1.2 * number(&made, "previous_balancedness"), "{made}");
+    assert!(made["moves"]["share"].as_f64().unwrap() <= 0.25);
+    assert_eq!(made["gpu_speeds"], serde_json::json!([1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.5, 0.5]));
+    assert_eq!(json(&["check", &loads, &slow])["balancedness"], made["balancedness"]);
+    // The speeds of the plan that runs are not forgotten, and can be told anew.
+    let again = ["plan", &loads, "--previous", &slow];
+    let same = json(&[&again[..], &["--gpu-speeds", SPEEDS]].concat());
+    assert_eq!(json(&again)["fingerprint"], same["fingerprint"]);
+    let equal = json(&[&again[..], &["--gpu-speeds", "1,1,1,1,1,1,1,1"]].concat());
+    assert!(equal.get("gpu_speeds").is_none() && equal["fingerprint"] != same["fingerprint"]);
+    assert_refused(
+        &[&again[..], &["--gpus", "9"]].concat(),
+        "--gpus 9 is not the number of GPUs of the previous plan, 8, whose speeds are unequal: give --gpu-speeds",
+    );
+    // A slow GPU that is gone.
+    let left = json(&[&again[..], &["--without-gpus", "6"]].concat());
+    assert_eq!(left["gpu_speeds"], serde_json::json!([1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.0, 0.5]));
+    let of_both = json(&[&again[..], &["--without-gpus", "6,7"]].concat());
+    assert_eq!(of_both["moves"]["slots"], 2 * 36);
+    // A loop of them, from its first plan on.
+    assert!(
+        eplb(&[&base[..], &["--strategy", "scenarios", "--gpu-speeds", SPEEDS]].concat()).status.success()
+    );
+    let replay = ["replay", &loads, "--replicas", "40", "--gpus", "8", "--gpu-speeds", "1,1,1,1,0,1,.5,1"];
+    let replay =
+        ["--slots-per-gpu", "6"].iter().fold(replay.to_vec(), |all, more| [&all[..], &[more]].concat());
+    let rows = json(&replay);
+    assert!(
+        rows["rows"].as_array().unwrap().iter().all(|row| row["balancedness"]["mean"].as_f64() > Some(0.3))
+    );
+    assert_refused(&[&replay[..], &["--connected"]].concat(), "connected wants equal ones: leave it out");
+}
+
+#[test]
 fn what_knows_no_speeds_is_refused_by_name() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_string();
@@ -138,25 +184,10 @@ fn what_knows_no_speeds_is_refused_by_name() {
         ),
         (&["--dispatch", "nearest"], "a dispatch other than equal wants equal ones: take the dispatch equal"),
         (&["--preset", "gen01"], "a rule of earlier programs (preset) wants equal ones: take the preset"),
-        (&["--previous", &plan], "a plan from one that runs wants equal ones: plan without a previous one"),
-        (&["--strategy", "scenarios"], "a plan from one that runs wants equal ones"),
+        (&["--previous", &plan, "--connected"], "connected wants equal ones: leave it out"),
     ] {
         with(more, SPEEDS, &format!("{unequal}{what}"));
     }
-    // The speeds of the plan that runs are not forgotten.
-    let slow = path("slow.json");
-    assert!(eplb(&[&base[..], &["--gpu-speeds", SPEEDS, "--out", &slow]].concat()).status.success());
-    let from = ["plan", &loads, "--previous", &slow];
-    assert_refused(
-        &from,
-        &format!("{unequal}a plan from one that runs wants equal ones: leave out --previous"),
-    );
-    assert!(eplb(&[&from[..], &["--gpu-speeds", "1,1,1,1,1,1,1,1"]].concat()).status.success());
-    // Without the slow ones all that remain are equal.
-    let more = ["plan", &loads, "--replicas", "48", "--gpus", "8", "--gpu-speeds", SPEEDS, "--out", &slow];
-    assert!(eplb(&more).status.success());
-    assert!(eplb(&[&from[..], &["--without-gpus", "6,7"]].concat()).status.success());
-    assert_refused(&[&from[..], &["--without-gpus", "6"]].concat(), "of GPU 6 is not that of the others");
     for (speeds, said) in [
         ("1,1", "--gpu-speeds names 2 speeds for --gpus 8: one for each GPU is needed"),
         ("-1,1,1,1,1,1,1,1", "--gpu-speeds -1 of GPU 0 is not a number, at least 0"),

@@ -100,7 +100,6 @@ impl Call {
         let searches = options.search == Search::Trajectory;
         let windows = self.loads.windows().len();
         refuse("windows", windows > 1 && !searches);
-        let gone = cluster.gpu_speeds().contains(&0.0);
         let remain: Vec<f64> = cluster.gpu_speeds().into_iter().filter(|speed| *speed > 0.0).collect();
         let is_unequal = remain.iter().any(|speed| *speed != remain[0]);
         let is_warm = !matches!(self.from, From::Nothing);
@@ -109,7 +108,7 @@ impl Call {
             || options.repair;
         let knows_no_speeds =
             lineage || options.max_foreign > 0 || options.connected || options.dispatch != Dispatch::Equal;
-        refuse("gpu_speeds", is_unequal && (knows_no_speeds || is_warm) || gone && is_warm);
+        refuse("gpu_speeds", is_unequal && knows_no_speeds);
         let lost = |node: usize| {
             let each = cluster.num_gpus() / cluster.num_nodes();
             let speeds = &cluster.gpu_speeds()[node * each..(node + 1) * each];

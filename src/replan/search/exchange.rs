@@ -3,7 +3,8 @@
 use super::{ABREAST, Kind, Move, Search};
 use crate::loads::MAX_WINDOWS;
 use crate::mirror::rng;
-use crate::replan::objective::Objective;
+use crate::params::over_speed;
+use crate::replan::objective::{Objective, pulled};
 
 /// GPUs abreast.
 type Abreast = [i32; ABREAST];
@@ -28,12 +29,16 @@ pub struct Scratch {
     never: Vec<i32>,
     /// Whether any slot of a block of GPUs may be taken: `[slot][block]`.
     open: Vec<bool>,
+    /// With unequal speeds, what each slot counts on the GPU that takes it: `[slot][window][lane]`.
+    taken: Vec<i32>,
+    /// And what the slot that it gives counts on each of the others: `[window][lane]`.
+    given: Vec<i32>,
 }
 
 impl Search {
     /// The best exchange of GPU `a`. Ties go to the lower slot of `a`, then of the other, then to the lower GPU.
     #[inline(always)]
-    pub(super) fn best_exchange(
+    pub(super) fn best_exchange<const SPEEDS: bool>(
         &mut self,
         objective: &Objective,
         key: u32,
@@ -45,6 +50,9 @@ impl Search {
         let low = a / n * n;
         self.lay_rest(a, low, &mut scratch);
         self.lay_takes(objective, iteration, a, low, &mut scratch);
+        if SPEEDS {
+            self.lay_taken(a, low, &mut scratch);
+        }
         let all = self.all_squares.wrapping_sub(self.squares[a]).wrapping_add(self.price_now(objective));
         let offered = offered(slots, n, windows);
         let first = match offered == slots {
@@ -62,6 +70,9 @@ impl Search {
             for window in 0..windows {
                 given[window] = self.load[(i * windows + window) * self.lanes + a];
                 own[window] = self.gpu[window * self.lanes + a] - given[window];
+            }
+            if SPEEDS {
+                self.lay_given(i, a, low, &mut scratch);
             }
             let leaves = self.cost(objective, e, a);
             for block in (0..n).step_by(ABREAST) {
@@ -84,6 +95,21 @@ impl Search {
                         let loads: &Abreast = lanes(&self.load, (j * windows + window) * self.lanes + at);
                         let gpus: &Abreast = lanes(&self.gpu, window * self.lanes + at);
                         let rest: &Abreast = lanes(&scratch.rest, window * n + block);
+                        if SPEEDS {
+                            let taken: &Abreast = lanes(&scratch.taken, (j * windows + window) * n + block);
+                            let given: &Abreast = lanes(&scratch.given, window * n + block);
+                            let pulls: &Abreast = lanes(&self.speeds.pulls, at);
+                            for lane in 0..ABREAST {
+                                let x = own[window].wrapping_add(taken[lane]);
+                                let y = gpus[lane].wrapping_add(given[lane]).wrapping_sub(loads[lane]);
+                                let most = x.max(y).max(rest[lane]);
+                                value[lane] = value[lane]
+                                    .wrapping_add(most)
+                                    .wrapping_add(pulled(square.of(x), self.speeds.pulls[a]))
+                                    .wrapping_add(pulled(square.of(y), pulls[lane]));
+                            }
+                            continue;
+                        }
                         for lane in 0..ABREAST {
                             let x = own[window].wrapping_add(loads[lane]);
                             let y = gpus[lane].wrapping_add(given[window]).wrapping_sub(loads[lane]);
@@ -131,6 +157,29 @@ impl Search {
         }
         let (pair, g) = (best.1 / n, low + best.1 % n);
         Move { value: best.0, kind: Kind::Exchange { gpus: [a, g], slots: [pair / slots, pair % slots] } }
+    }
+
+    /// What the slots of the node count on `a`, where speeds are unequal.
+    #[inline(always)]
+    fn lay_taken(&self, a: usize, low: usize, scratch: &mut Scratch) {
+        scratch.taken.clear();
+        for at in (0..self.slots * self.windows).map(|at| at * self.lanes + low) {
+            let plain = &self.speeds.plain[at..at + self.node_lanes];
+            scratch
+                .taken
+                .extend(plain.iter().map(|&load| over_speed(load as u32, self.speeds.factors[a]) as i32));
+        }
+    }
+
+    /// What slot `i` of `a` counts on the GPUs of the node, where speeds are unequal.
+    #[inline(always)]
+    fn lay_given(&self, i: usize, a: usize, low: usize, scratch: &mut Scratch) {
+        scratch.given.clear();
+        let factors = &self.speeds.factors[low..low + self.node_lanes];
+        for window in 0..self.windows {
+            let load = self.speeds.plain[(i * self.windows + window) * self.lanes + a] as u32;
+            scratch.given.extend(factors.iter().map(|&factor| over_speed(load, factor) as i32));
+        }
     }
 
     /// For each window, the heaviest GPU but `a` and each other one of the node, not below the floor.

@@ -2,7 +2,8 @@
 
 use super::exchange::lanes;
 use super::{ABREAST, Kind, Move, Search};
-use crate::replan::objective::Objective;
+use crate::params::over_speed;
+use crate::replan::objective::{Objective, pulled};
 
 #[derive(Default)]
 pub struct Scratch {
@@ -12,12 +13,14 @@ pub struct Scratch {
     rest: Vec<i32>,
     /// What a new replica carries, window by window.
     share: Vec<i32>,
+    /// With unequal speeds, what it counts on each GPU of the node: `[window][lane of the node]`.
+    counts: Vec<i32>,
 }
 
 impl Search {
     /// The best transfer that relieves GPU `a`, or `found` where that is as good. Ties to the lower slot, then GPU.
     #[inline(always)]
-    pub(super) fn best_transfer(
+    pub(super) fn best_transfer<const SPEEDS: bool>(
         &mut self,
         objective: &Objective,
         iteration: u32,
@@ -34,13 +37,13 @@ impl Search {
             return found;
         }
         let mut scratch = std::mem::take(&mut self.transfer);
-        let best = self.transfers_of(objective, iteration, a, y, found, &mut scratch);
+        let best = self.transfers_of::<SPEEDS>(objective, iteration, a, y, found, &mut scratch);
         self.transfer = scratch;
         best
     }
 
     #[inline(always)]
-    fn transfers_of(
+    fn transfers_of<const SPEEDS: bool>(
         &mut self,
         objective: &Objective,
         iteration: u32,
@@ -75,6 +78,17 @@ impl Search {
                     let loads = lanes(&self.load, (q * windows + window) * self.lanes + at);
                     let gpus = lanes(&scratch.after, window * self.lanes + at);
                     let rest = lanes(&scratch.rest, window * n + block);
+                    if SPEEDS {
+                        let counts = lanes(&scratch.counts, window * n + block);
+                        let pulls = lanes(&self.speeds.pulls, at);
+                        for lane in 0..ABREAST {
+                            let here = gpus[lane].wrapping_sub(loads[lane]).wrapping_add(counts[lane]);
+                            let squares = pulled(square.of(here), pulls[lane]);
+                            value[lane] =
+                                value[lane].wrapping_add(here.max(rest[lane])).wrapping_add(squares);
+                        }
+                        continue;
+                    }
                     for lane in 0..ABREAST {
                         let here = gpus[lane].wrapping_sub(loads[lane]).wrapping_add(scratch.share[window]);
                         value[lane] =
@@ -113,17 +127,21 @@ impl Search {
         scratch.after.clone_from(&self.gpu);
         scratch.rest.clear();
         scratch.share.clear();
+        scratch.counts.clear();
         let mut change = 0;
         for window in 0..windows {
             let weight = objective.weight[y * windows + window];
-            let share = weight / (self.counts[y] + 1) as i32;
-            let less = weight / self.counts[y] as i32 - share;
+            let (share, before) = (weight / (self.counts[y] + 1) as i32, weight / self.counts[y] as i32);
             scratch.share.push(share);
+            let of_node = self.speeds.factors.iter().skip(low).take(n);
+            scratch.counts.extend(of_node.map(|&factor| over_speed(share as u32, factor) as i32));
             let after = &mut scratch.after[window * self.lanes..(window + 1) * self.lanes];
             let square = objective.squares[window];
             for (lane, load) in after.iter_mut().enumerate().skip(low).take(n) {
                 if self.held[y * self.words + lane / 32] >> (lane % 32) & 1 != 0 {
-                    change += square.of(*load - less) - square.of(*load);
+                    let less = self.speeds.on_gpu(before, lane) - self.speeds.on_gpu(share, lane);
+                    change += self.speeds.pulled(square.of(*load - less), lane)
+                        - self.speeds.pulled(square.of(*load), lane);
                     *load -= less;
                 }
             }
@@ -160,25 +178,31 @@ impl Search {
         let others = (self.counts[x] - 1) as i32;
         let mut rise = 0;
         for window in 0..windows {
-            let load = self.load[(q * windows + window) * self.lanes + g];
-            let more = objective.weight[x * windows + window] / others - load;
+            let at = (q * windows + window) * self.lanes + g;
+            let load = self.load[at];
+            let weight = objective.weight[x * windows + window];
+            let (share, before) =
+                (weight / others, if self.speeds.are_equal() { load } else { self.speeds.plain[at] });
             let after = &scratch.after[window * self.lanes..(window + 1) * self.lanes];
             let square = objective.squares[window];
-            let before = (after[g] - load + scratch.share[window]).max(scratch.rest[window * n + lane]);
-            let mut most = before;
+            let here = after[g] - load + self.speeds.on_gpu(scratch.share[window], g);
+            let least = here.max(scratch.rest[window * n + lane]);
+            let mut most = least;
             for word in 0..self.words {
                 let mut held = self.held[x * self.words + word];
                 while held != 0 {
                     let other = word * 32 + held.trailing_zeros() as usize;
                     held &= held - 1;
                     if other != g {
-                        let grown = after[other] + more;
+                        let grown = after[other] + self.speeds.on_gpu(share, other)
+                            - self.speeds.on_gpu(before, other);
                         most = most.max(grown);
-                        rise += square.of(grown) - square.of(after[other]);
+                        rise += self.speeds.pulled(square.of(grown), other)
+                            - self.speeds.pulled(square.of(after[other]), other);
                     }
                 }
             }
-            rise += most - before;
+            rise += most - least;
         }
         rise
     }
