@@ -163,11 +163,8 @@ impl Plan {
     fn window_name(&self, i: usize, count: usize) -> String {
         match (self.loads.get(i), self.loads.len()) {
             (Some(file), 2..) => file.display().to_string(),
-            _ if i + 1 == count => "last window".to_string(),
-            _ => match count - 1 - i {
-                1 => "the window before".to_string(),
-                before => format!("{before} windows before"),
-            },
+            // Not windows that were: they are moved around the forecast, and some are left out.
+            _ => format!("scenario {} of {count} around the forecast", i + 1),
         }
     }
 

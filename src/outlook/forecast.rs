@@ -44,6 +44,10 @@ pub fn forecast(windows: &[Loads]) -> Result<Loads, Error> {
     }
     let mut counts = Vec::with_capacity(layers * experts);
     for layer in 0..layers {
+        if !windows.iter().any(|window| window.has_load(layer)) {
+            counts.resize(counts.len() + experts, 0);
+            continue;
+        }
         let rows: Vec<Vec<i32>> = windows.iter().map(|window| shares(window, layer)).collect();
         counts.extend(expected(&rows).into_iter().map(|share| u64::try_from(share).unwrap_or(0)));
     }
@@ -136,6 +140,14 @@ mod tests {
         let next = forecast(&windows(&drift)).unwrap();
         let share = next.layer(0)[0] / (next.layer(0)[0] + next.layer(0)[1]);
         assert!(share > 0.7 && share <= 0.8001, "{share}");
+    }
+
+    #[test]
+    fn a_layer_without_load_stays_without() {
+        let windows = [[0, 0, 3, 5], [0, 0, 5, 3]].map(|counts| Loads::from_counts(2, 2, &counts).unwrap());
+        assert_eq!(forecast(&windows).unwrap().layers_without_load(), 1);
+        let scenarios = super::super::scenarios(&windows.iter().collect::<Vec<_>>(), 2, 0.9).unwrap();
+        assert_eq!(scenarios.layers_without_load(), 1);
     }
 
     #[test]

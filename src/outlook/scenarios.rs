@@ -28,7 +28,8 @@ pub fn scenarios(history: &[&Loads], count: usize, decay: f64) -> Result<Loads, 
     let total: f64 = weights.iter().sum();
     let fixed: Vec<i64> = weights.iter().map(|weight| (weight / total * WEIGHTS) as i64).collect();
     let mut counts = vec![vec![0u64; layers * experts]; recent.len()];
-    for layer in 0..layers {
+    // Of a layer without load nothing is expected.
+    for layer in (0..layers).filter(|&layer| history.iter().any(|loads| loads.has_load(layer))) {
         let row = layer * experts..(layer + 1) * experts;
         let rows: Vec<&[i32]> = known.iter().map(|&window| &all[window][row.clone()]).collect();
         let forecast = expected(&rows);

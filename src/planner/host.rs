@@ -139,12 +139,21 @@ fn least(params: &Params, slots: &[u32], each: &[u32]) -> u32 {
     slots.chunks_exact(params.node_slots as usize).map(of_node).max().unwrap_or(0)
 }
 
-/// Takes another plan of each layer in which its heaviest GPU is lighter.
-pub fn take_better(params: &Params, windows: &[u32], planned: &mut Planned, other: &Planned) {
+/// Takes another plan of each layer in which its heaviest GPU is lighter; with `only_open` of those alone whose search ended
+/// above the gap.
+pub fn take_better(
+    params: &Params,
+    windows: &[u32],
+    planned: &mut Planned,
+    other: &Planned,
+    only_open: bool,
+) {
     let slots = (params.node_slots * params.nodes) as usize;
     let rows = planned.slots.chunks_exact_mut(slots).zip(other.slots.chunks_exact(slots));
     for (layer, (row, other_row)) in rows.enumerate() {
-        if objective(params, windows, layer, other_row) < objective(params, windows, layer, row) {
+        let is_wanted = !only_open || planned.ends[layer].is_open();
+        if is_wanted && objective(params, windows, layer, other_row) < objective(params, windows, layer, row)
+        {
             row.copy_from_slice(other_row);
             planned.ends[layer] = other.ends[layer];
         }

@@ -84,12 +84,12 @@ impl Planner {
         let without = PlanOptions { duplicates: Duplicates::Avoid, ..options.clone() };
         let without = Params::new(loads, cluster, &without)?;
         if params.trajectory && without.avoid_duplicates != params.avoid_duplicates && planned.is_open() {
-            host::take_better(&params, windows, &mut planned, &plan_by(&without).await?);
+            host::take_better(&params, windows, &mut planned, &plan_by(&without).await?, true);
         }
         if params.has_speeds() && params.trajectory && params.windows == 1 {
             // Its packing is not the start of the search here.
             let greedy = Params::new(loads, cluster, &Preset::greedy_under(options))?;
-            host::take_better(&params, windows, &mut planned, &plan_by(&greedy).await?);
+            host::take_better(&params, windows, &mut planned, &plan_by(&greedy).await?, false);
         }
         self.on_threads(|| host::share_among_three(&params, &combined, &mut planned, &attempt()))?;
         attempt().go_on()?;

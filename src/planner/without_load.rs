@@ -3,6 +3,7 @@
 //! They all get the plan that one layer of even loads has, so that no expert is favoured, by the first start of its search.
 
 use super::Planner;
+use crate::Dispatch;
 use crate::choice::DeviceChoice;
 use crate::cluster::Cluster;
 use crate::error::Error;
@@ -36,6 +37,7 @@ impl Planner {
             plan = made;
         }
         plan.placement = super::checked(loads, cluster, options, map)?;
+        plan.cluster = cluster.clone();
         (plan.loads, plan.stops) = (loads.clone(), stops);
         (plan.options, plan.threads) = (options.clone(), self.threads.clone());
         Ok(plan)
@@ -52,8 +54,11 @@ impl Planner {
         let planner =
             Planner { watch, threads: self.threads.clone(), ..Planner::new_async(DeviceChoice::Cpu).await? };
         let even = Loads::from_counts(1, loads.experts(), &vec![1; loads.experts()])?;
-        let first = PlanOptions { starts: 1, assignments: Some(1), three_gpus: 0, ..options.clone() };
-        Box::pin(planner.plan_here(&even, cluster, &first)).await
+        // What GPUs and dispatch would make of loads says nothing where there are none.
+        let cluster = cluster.clone().with_gpu_speeds(&vec![1.0; cluster.num_gpus()])?;
+        let (assignments, dispatch) = (Some(1), Dispatch::Equal);
+        let first = PlanOptions { starts: 1, assignments, three_gpus: 0, dispatch, ..options.clone() };
+        Box::pin(planner.plan_here(&even, &cluster, &first)).await
     }
 }
 
@@ -89,7 +94,11 @@ mod tests {
         assert_eq!((plan.stops()[0], plan.stops()[3]), (Stop::Optimal, alone.stops()[1]));
         let none = planner.plan(&loads(&[0]), &cluster, &options).unwrap();
         assert_eq!(none.physical_to_logical(), rows[0]);
-        // No expert is favoured, though none has load.
+        // No expert is favoured, though none has load, and whatever the GPUs are.
         assert_eq!(none.max_replicas(), 2);
+        let uneven = cluster.clone().with_gpu_speeds(&[[1.0; 5], [0.5; 5]].concat()).unwrap();
+        let uneven = planner.plan(&loads(&[0, 1]), &uneven, &options).unwrap();
+        assert_eq!(uneven.physical_to_logical()[..40], *rows[0]);
+        assert_eq!(uneven.cluster().gpu_speeds()[9], 0.5);
     }
 }

@@ -96,6 +96,10 @@ impl Generate {
             return Err(Error::invalid("windows x layers x experts", size, "is more than 2^26"));
         }
         super::check_shape(self.windows, self.layers, self.experts, size)?;
+        if self.dense_layers > self.layers {
+            let rule = format!("is more than layers {}", self.layers);
+            return Err(Error::invalid("dense_layers", self.dense_layers, rule));
+        }
         let drift_range = 0.0..=4.0;
         if !drift_range.contains(&self.drift) {
             return Err(Error::invalid("drift", self.drift, "is not between 0 and 4"));
