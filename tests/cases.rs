@@ -282,3 +282,18 @@ fn layers_of_six_experts_are_optimal() {
 fn layers_of_twelve_experts_in_four_groups_are_optimal() {
     compare(2, 12, &Cluster::new(16, 4, 2, 8).unwrap());
 }
+
+#[test]
+fn with_duplicates_a_layer_does_not_depend_on_the_others() {
+    // The search of the first layer ends at the bound, that of the second does not.
+    let closed = [2290, 8808, 10993, 1138, 714, 990, 247, 270, 228, 21759, 998, 1030, 11957, 286, 2832, 4235];
+    let open = [195729, 7770, 218, 119, 470, 1123, 1791, 1248, 83, 69, 462, 308, 32, 114, 1222, 143];
+    let cluster = Cluster::new(20, 1, 1, 2).unwrap();
+    let options = PlanOptions { duplicates: Duplicates::Allow, seed: 6, ..PlanOptions::default() };
+    let plan = |layers: usize, counts: &[u64]| {
+        let loads = Loads::from_counts(layers, 16, counts).unwrap();
+        Planner::new(DeviceChoice::Cpu).unwrap().plan(&loads, &cluster, &options).unwrap()
+    };
+    let (alone, both) = (plan(1, &closed), plan(2, &[closed, open].concat()));
+    assert_eq!(both.physical_to_logical()[..20], *alone.physical_to_logical());
+}
