@@ -4,7 +4,7 @@ use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use super::{progress, speeds};
+use super::progress;
 use crate::error::Error;
 use crate::maps::{MapFile, PlanFormat};
 use crate::trace::{self, LoadFormat, LoadHistory};
@@ -42,12 +42,12 @@ pub fn read_map(path: &Path, format: Option<PlanFormat>) -> Result<MapFile, Erro
 pub struct Inputs(Vec<PathBuf>);
 
 impl Inputs {
-    /// The files that options name, and that of `--gpu-speeds` where it names one. Standard input can be read once.
+    /// The files that options name, and that of `--gpu-speeds`, where it names one. Standard input can be read once.
     pub fn new<'a>(
         files: impl IntoIterator<Item = &'a PathBuf>,
-        gpu_speeds: Option<&str>,
+        gpu_speeds: Option<PathBuf>,
     ) -> Result<Self, Error> {
-        let files = files.into_iter().cloned().chain(gpu_speeds.and_then(speeds::file_of));
+        let files = files.into_iter().cloned().chain(gpu_speeds);
         let files: Vec<PathBuf> = files.collect();
         match files.iter().filter(|path| is_standard(path)).count() {
             0 | 1 => Ok(Self(files)),

@@ -223,7 +223,7 @@ impl Plan {
         let cluster = gone.with_speeds(cluster)?;
         self.check_options(&cluster)?;
         let inputs = self.loads.iter().chain(&self.previous);
-        let inputs = io::Inputs::new(inputs, self.gpu_speeds.as_deref())?;
+        let inputs = io::Inputs::new(inputs, self.gpu_speeds.as_deref().and_then(speeds::file_of))?;
         let format = match &self.out {
             Some(out) => {
                 inputs.check_writable(out)?;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::json;
 
-use super::{MapForm, io, print, read_layers, table, words};
+use super::{MapForm, io, print, read_layers, speeds, table, words};
 use crate::check::{self, Quality};
 use crate::maps::MapFile;
 use crate::trace::{LoadHistory, Window, shares_bytes};
@@ -61,7 +61,7 @@ struct Scored {
 impl Split {
     pub fn run(self) -> Result<ExitCode, Error> {
         let inputs = [&self.loads, &self.plan].into_iter().chain(&self.sample);
-        let inputs = io::Inputs::new(inputs, self.maps.gpu_speeds.as_deref())?;
+        let inputs = io::Inputs::new(inputs, self.maps.gpu_speeds.as_deref().and_then(speeds::file_of))?;
         if let Some(out) = &self.out {
             inputs.check_writable(out)?;
             if self.json && io::is_standard(out) {

@@ -16,7 +16,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::{MapForm, Part, complain, io, print, words};
+use super::{MapForm, Part, complain, io, print, speeds, words};
 use crate::Error;
 use data::Facts;
 use page::{Section, Tile};
@@ -63,7 +63,7 @@ pub struct Report {
 impl Report {
     pub fn run(self) -> Result<ExitCode, Error> {
         let inputs = self.plans.iter().chain(&self.loads).chain(&self.replay).chain(&self.advice);
-        let inputs = io::Inputs::new(inputs, self.maps.gpu_speeds.as_deref())?;
+        let inputs = io::Inputs::new(inputs, self.maps.gpu_speeds.as_deref().and_then(speeds::file_of))?;
         if let Some(out) = &self.out {
             inputs.check_writable(out)?;
         }
