@@ -5,7 +5,7 @@
 //! - `T >= heaviest replica / fastest GPU`, under the counts that keep that replica lightest: some GPU holds it;
 //! - for the `m` slowest GPUs: the others have `k (P - m)` slots, so at most that many experts have a replica there, and
 //!   at least `E - k (P - m)` of the `E` experts have all their replicas on the slow ones. These carry the whole load of
-//!   as many experts, at least that of the lightest ones: `T >= that / speed of the m GPUs`. (The
+//!   those experts, which is at least the load `w` of as many of the lightest: `T >= w / speed of the m GPUs`. (The
 //!   slowest GPUs give the best bound: others have more speed and no more slots.)
 //!
 //! With two or three slots a GPU, what heavy replicas need in light partners raises it: see [`few_slots`].

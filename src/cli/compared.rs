@@ -1,5 +1,5 @@
-//! How even a map is on the loads of a plan, and on each of its workloads alone: of the plan, of greedy's, and of the map
-//! that runs, like beside like.
+//! How even three maps are, on the loads of a plan together and on each of its workloads alone: the plan's map, greedy's, and
+//! the one that runs. Numbers stand side by side only where they are of the same loads.
 
 use serde_json::{Value, json};
 

@@ -42,7 +42,7 @@ pub fn read_map(path: &Path, format: Option<PlanFormat>) -> Result<MapFile, Erro
 pub struct Inputs(Vec<PathBuf>);
 
 impl Inputs {
-    /// The files that options name, and that of `--gpu-speeds`, where it names one. Standard input can be read once.
+    /// The files that a command reads: `files`, and the file of speeds where there is one. Only one can be standard input.
     pub fn new<'a>(
         files: impl IntoIterator<Item = &'a PathBuf>,
         gpu_speeds: Option<PathBuf>,

@@ -50,7 +50,7 @@ impl Limits {
     }
 }
 
-/// What the next window is planned from.
+/// Options of the windows that a plan is made on.
 #[derive(Args)]
 pub(super) struct Outlook {
     /// Windows that `scenarios` plans on, 1 to 16 [default: 16]

@@ -282,8 +282,8 @@ impl Verb {
     }
 }
 
-/// The command of the process's arguments. What begins with a minus and follows an option that takes a value is taken for that
-/// value, so that the error names the option.
+/// Parses the arguments of the process. After an option that takes a value, an argument that begins with a minus is that value: so
+/// the error names the option.
 fn parse() -> Result<Command, clap::Error> {
     let others = ["weights", "without_gpus", "layers", "max_moves", "max_moves_per_layer", "expert_bytes"];
     let takes_minus = |arg: Arg| match arg.get_long() {

@@ -159,7 +159,7 @@ impl Plan {
         pairs.map(row).collect()
     }
 
-    /// What one of several loads is called.
+    /// The name of one of several loads: its file, or its number.
     fn window_name(&self, i: usize, count: usize) -> String {
         match (self.loads.get(i), self.loads.len()) {
             (Some(file), 2..) => file.display().to_string(),

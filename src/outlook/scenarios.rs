@@ -9,8 +9,8 @@ use crate::loads::Loads;
 /// that suits the next window: the spread of the windows around what is expected. Windows of another kind than the last
 /// one ([`super::turns`]) are left out.
 ///
-/// Each expert's share in a window is moved by the same amount, the forecast ([`super::forecast()`], over all of
-/// `history`) less the weighted mean of the windows, cut at zero, and the window scaled to its sum again. In shares of
+/// Each expert's share in a window is moved by the same amount, the forecast ([`super::forecast()`], over all windows of that
+/// kind) less the weighted mean of the windows, cut at zero, and the window scaled to its sum again. In shares of
 /// each layer, not in tokens. Integers throughout, so that every rank has the same.
 pub fn scenarios(history: &[&Loads], count: usize, decay: f64) -> Result<Loads, Error> {
     let Some(last) = history.last() else {

@@ -71,8 +71,8 @@ pub fn plan(
         let windows = windows.chunks_exact(combined.len()).map(|window| &window[row.clone()]).collect();
         let combined = &combined[row];
         let (of_nodes, table) = ((&of_nodes[..], &apart[..]), &table[..]);
-        // Of even loads, as where there are none, assignments and starts are alike; and few of them are within reach of the
-        // mean where slow GPUs have as many slots to fill.
+        // Of even loads assignments and starts are alike; and few of them are within reach of the mean where slow GPUs have as
+        // many slots to fill.
         let is_even = params.has_speeds() && combined.iter().all(|load| *load == combined[0]);
         let params = if is_even { &few } else { params };
         let best =
