@@ -8,7 +8,7 @@
 // the other GPUs of its node (`exchange.wgsl`) and every transfer to its heaviest expert (`transfer.wgsl`), and makes the
 // best move even where that makes things worse (`make.wgsl`). What is better than all before it goes into the trail.
 //
-// Lanes share the GPUs, slots and experts that an iteration weighs. What is said once of a candidate all lanes know, and
+// Lanes share the GPUs, slots and experts that an iteration weighs. All lanes know what a candidate has once, and
 // lane 0, which leads, writes it. A dispatch runs `params.end` iterations, and the next one goes on from the control
 // block: where dispatches are cut changes nothing.
 
@@ -27,7 +27,7 @@ const C_MOVED: u32 = C_SEARCH + 4u;       // slots that received an expert
 const C_STATES: u32 = C_SEARCH + 5u;      // of the trail
 const C_CHANGES: u32 = C_SEARCH + 6u;     // of the trail
 
-// What follows an iteration.
+// The step after an iteration.
 const GO_ON: u32 = 0u;
 const PAUSE: u32 = 1u;            // the dispatch ends
 const STOP: u32 = 2u;             // the search ends
@@ -137,7 +137,7 @@ fn lay_gpus() -> u32 {
     return sum_of_team(own);
 }
 
-// What the GPUs of this lane have received at the start.
+// The slots of this lane's GPUs that have received an expert at the start.
 fn own_received() -> u32 {
     var own = 0u;
     for (var gpu = lane; gpu < params.gpus; gpu += TEAM) {

@@ -1,4 +1,4 @@
-// Stage 2: which groups each node holds. Reads `problem` and `groups`; writes `groups`, and in `gather` `results`.
+// Stage 2: which groups each node holds. Reads `problem`, `groups` and `results`; writes `groups`.
 //
 // build        one lane a (layer, sample): LPT, the groups of ranks begin..end; the last sample is DeepSeek's
 // swap_groups  one lane a (layer, sample): one swap between the heaviest node and another
@@ -8,132 +8,8 @@
 //              average
 // choose       one lane a (layer, assignment): write the assignments chosen
 // repair       one lane a layer: the assignment after one swap that relieves the heaviest GPU's node
-// gather       one lane a (layer, some experts): start an assignment: its nodes' loads, and clean states
-// bound_nodes  one lane a (layer, node): the load that its heaviest GPU cannot go below
-// rank_experts one lane a (layer, node, some experts): their ranks by load, the order in which stage 4 packs
-// floors       one lane a (layer, quad): of several windows, the largest node load per GPU of an assignment
 //
-// From `gather` on they are in `s2_groups_to_nodes/gather.wgsl`.
-
-@compute @workgroup_size(LANES)
-fn build(invocation: Invocation) {
-    let lane = take_lane(invocation);
-    if lane >= params.lanes {
-        return;
-    }
-    let layer = lane / (params.samples + 1u);
-    var sample = lane % (params.samples + 1u);
-    var rule = params.group_rule;
-    if sample == params.samples {
-        sample = 0u;
-        rule = RULE_LPT;
-    }
-    let state = params.at_build_state + lane * params.nodes * BUILD_WORDS;
-    if params.begin == 0u {
-        for (var i = 0u; i < params.nodes * BUILD_WORDS; i += 1u) {
-            groups[state + i] = 0u;
-        }
-    }
-    let key = start_key(sample, DRAW_GROUPS);
-    for (var item = params.begin; item < params.end; item += 1u) {
-        place_group(lane, layer, item, sample, rule, key);
-    }
-}
-
-// The next group, in the order of loads, goes to a node.
-fn place_group(lane: u32, layer: u32, item: u32, sample: u32, rule: u32, key: u32) {
-    let state = params.at_build_state + lane * params.nodes * BUILD_WORDS;
-    let group = groups[params.at_group_rank + layer * params.groups + item];
-    let load = groups[layer * params.groups + group];
-    let word = draw(key, item);
-    var best = NONE;
-    var best_choice = 0u;
-    for (var node = 0u; node < params.nodes; node += 1u) {
-        let used = groups[build_at(state, node) + BUILD_GROUPS];
-        if used == params.node_groups {
-            continue;
-        }
-        var choice = groups[build_at(state, node) + BUILD_LOAD];
-        if sample > 0u {
-            choice += place_noise(word, node, load);
-        }
-        if rule == RULE_LPT_VARIANCE && used > 0u {
-            // A quarter of the spread that the group would make inside the node.
-            choice += (groups[build_at(state, node) + BUILD_FIRST] - load) >> 2u;
-        }
-        if best == NONE || choice < best_choice {
-            best = node;
-            best_choice = choice;
-        }
-    }
-    let at = build_at(state, best);
-    let used = groups[at + BUILD_GROUPS];
-    groups[at + BUILD_LOAD] += load;
-    groups[at + BUILD_GROUPS] = used + 1u;
-    if used == 0u {
-        groups[at + BUILD_FIRST] = load;
-    }
-    groups[params.at_built + lane * params.groups + best * params.node_groups + used] = group;
-}
-
-@compute @workgroup_size(LANES)
-fn swap_groups(invocation: Invocation) {
-    let lane = take_lane(invocation);
-    if lane >= params.lanes || lane % (params.samples + 1u) == params.samples {
-        return;
-    }
-    let layer = lane / (params.samples + 1u);
-    let state = params.at_build_state + lane * params.nodes * BUILD_WORDS;
-    var heavy = 0u;
-    for (var node = 1u; node < params.nodes; node += 1u) {
-        if groups[build_at(state, node) + BUILD_LOAD] > groups[build_at(state, heavy) + BUILD_LOAD] {
-            heavy = node;
-        }
-    }
-    best_group_swap(layer, params.at_built + lane * params.groups, state, heavy, NONE);
-}
-
-// Where a node's words lie, of the assignment whose state begins at `first`.
-fn build_at(first: u32, node: u32) -> u32 {
-    return first + node * BUILD_WORDS;
-}
-
-// Makes the best swap of a group of node `heavy` with one of another node (of `partner` alone unless NONE), by
-// the larger of the two node loads; ties to the lower place. Node loads lie 3 words apart.
-fn best_group_swap(layer: u32, list: u32, state: u32, heavy: u32, partner: u32) -> bool {
-    var best = 0;
-    var best_from = 0u;
-    var best_to = 0u;
-    var best_moved = 0u;
-    for (var to = 0u; to < params.groups; to += 1u) {
-        let other = to / params.node_groups;
-        let distance = i32(groups[build_at(state, heavy) + BUILD_LOAD] - groups[build_at(state, other) + BUILD_LOAD]);
-        if other == heavy || (partner != NONE && partner != other) || distance / 2 <= best {
-            continue;
-        }
-        let other_load = groups[layer * params.groups + groups[list + to]];
-        for (var i = 0u; i < params.node_groups; i += 1u) {
-            let source = heavy * params.node_groups + i;
-            let moved = i32(groups[layer * params.groups + groups[list + source]] - other_load);
-            let gain = min(moved, distance - moved);
-            if gain > best {
-                best = gain;
-                best_from = source;
-                best_to = to;
-                best_moved = u32(moved);
-            }
-        }
-    }
-    if best == 0 {
-        return false;
-    }
-    let group = groups[list + best_from];
-    groups[list + best_from] = groups[list + best_to];
-    groups[list + best_to] = group;
-    groups[build_at(state, heavy) + BUILD_LOAD] -= best_moved;
-    groups[build_at(state, best_to / params.node_groups) + BUILD_LOAD] += best_moved;
-    return true;
-}
+// The first two are in `s2_groups_to_nodes/build.wgsl`.
 
 // Candidates are the enumerated assignments, the same for all layers, or the samples of the layer.
 fn candidate_count() -> u32 {
@@ -207,12 +83,6 @@ fn quad_average(layer: u32, candidate: u32, q: u32) -> u32 {
     return averages.x + averages.y + averages.z + averages.w;
 }
 
-// Loads of a group in four windows.
-fn group_quad(layer: u32, group: u32, q: u32) -> vec4<u32> {
-    let at = params.at_window_groups + ((layer * params.groups + group) * params.quads + q) * 4u;
-    return vec4<u32>(groups[at], groups[at + 1u], groups[at + 2u], groups[at + 3u]);
-}
-
 @compute @workgroup_size(LANES)
 fn walk(invocation: Invocation) {
     let layer = take_lane(invocation);
@@ -254,7 +124,7 @@ fn weigh(layer: u32, state: u32, greedy: bool) {
     }
 }
 
-// Whether the list is full of assignments whose bounds are not above a average.
+// Whether the list is full of assignments whose bounds are not above an average.
 fn is_beaten(state: u32, average: u32) -> bool {
     let kept_count = groups[state + WALK_KEPT];
     return kept_count == params.assignments && groups[state + WALK_WORDS + 2u * (kept_count - 1u)] <= average;
@@ -267,7 +137,7 @@ fn keep_weighed(state: u32, next: u32, next_average: u32, bound: u32) {
     groups[state + WALK_AVERAGE] = next_average;
     groups[state + WALK_INDEX] = next;
     groups[state + WALK_WEIGHED] += 1u;
-    // Insert behind those with an equal or lower bound; the last falls off a full list.
+    // It goes after those with an equal or lower bound; the last one falls off a full list.
     var at = select(kept_count, kept_count - 1u, full);
     if full && groups[list + 2u * at] <= bound {
         return;
@@ -310,7 +180,7 @@ fn exact_bound(layer: u32, candidate: u32, average: u32) -> u32 {
     }
     var bound = average;
     for (var node = 0u; node < params.nodes; node += 1u) {
-        bound = lightest_heaviest(layer, candidate, node, bound);
+        bound = lightest_heaviest(WeighedNode(layer, candidate, node), bound);
     }
     return bound;
 }
@@ -327,35 +197,23 @@ fn average_of(layer: u32, candidate: u32) -> u32 {
     return sum;
 }
 
-// The least t >= floor such that counts exist under which no replica is heavier than t, by bisection.
-fn lightest_heaviest(layer: u32, candidate: u32, node: u32, floor: u32) -> u32 {
-    var low = max(floor, 1u);
-    var high = low;
-    // Doubled until it fits, then bisected; in one loop, so that `fits`, which is long, is compiled once.
-    var doubles = true;
-    while doubles || low < high {
-        let t = select(low + (high - low) / 2u, high, doubles);
-        if fits(layer, candidate, node, t) {
-            high = t;
-            doubles = false;
-        } else {
-            low = t + 1u;
-            high = select(high, high * 2u, doubles);
-        }
-    }
-    return select(high, floor, high == 1u);
+// A node of a candidate.
+struct WeighedNode {
+    layer: u32,
+    candidate: u32,
+    node: u32,
 }
 
-// Whether one replica for each load of at most t, and ceil(load / t) for the others, are few enough.
-fn fits(layer: u32, candidate: u32, node: u32, t: u32) -> bool {
+// Whether replicas of at most `t` are few enough.
+fn fits(node: WeighedNode, t: u32) -> bool {
     var needed = 0u;
-    next_place = node * params.node_groups;
+    next_place = node.node * params.node_groups;
     group_left = 0u;
     for (var i = 0u; i < params.node_experts; i += 4u) {
-        needed += replicas_needed(layer, candidate, i, t);
-        needed += replicas_needed(layer, candidate, i + 1u, t);
-        needed += replicas_needed(layer, candidate, i + 2u, t);
-        needed += replicas_needed(layer, candidate, i + 3u, t);
+        needed += next_need(node, i, t);
+        needed += next_need(node, i + 1u, t);
+        needed += next_need(node, i + 2u, t);
+        needed += next_need(node, i + 3u, t);
         // More than there are replicas, or marked as impossible: either way it does not fit.
         if needed > params.node_replicas {
             return false;
@@ -370,21 +228,20 @@ var<private> group_left: u32;     // experts of this one
 var<private> next_load: u32;      // where the next one's load lies
 
 // The replicas that the next expert needs, the i-th of its node.
-fn replicas_needed(layer: u32, candidate: u32, i: u32, t: u32) -> u32 {
+fn next_need(node: WeighedNode, i: u32, t: u32) -> u32 {
     if i >= params.node_experts {
         return 0u;
     }
     if group_left == 0u {
-        let group = candidate_group(layer, candidate, next_place);
-        next_load = layer * params.experts + group * params.group_size;
+        let group = candidate_group(node.layer, node.candidate, next_place);
+        next_load = node.layer * params.experts + group * params.group_size;
         next_place += 1u;
         group_left = params.group_size;
     }
     let load = problem[next_load];
     next_load += 1u;
     group_left -= 1u;
-    let needed = max((load + t - 1u) / max(t, 1u), 1u);
-    return select(needed, params.node_replicas + 1u, needed > params.max_count);
+    return replicas_needed(load, t);
 }
 
 @compute @workgroup_size(LANES)

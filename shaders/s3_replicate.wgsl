@@ -136,7 +136,7 @@ fn give_replica() {
     set_scratch(block_at(block), max(next, share));
 }
 
-// The share of an expert, or 0 behind the last.
+// The share of an expert, or 0 after the last.
 fn share_in(expert: u32) -> u32 {
     let last = params.node_experts - 1u;
     return select(0u, scratch(share_at(min(expert, last))), expert <= last);

@@ -11,7 +11,7 @@ override NOISY: u32;             // whether starts other than the first add nois
 override FREES: u32;             // whether slots stay free
 override GPUS: u32;              // where a lane keeps the GPUs of a node to itself, their number rounded up to eights; else 0
 
-// Scratch, behind the lists: slots in use and last expert by GPU (where a lane keeps the GPUs to itself, both in one
+// Scratch, after the lists: slots in use and last expert by GPU (where a lane keeps the GPUs to itself, both in one
 // word).
 fn used_at(gpu: u32) -> u32 {
     return 3u * params.node_experts + gpu;
@@ -213,7 +213,7 @@ fn make_room(expert: u32) -> u32 {
 const FULL: u32 = 0x80000000u;   // in a load: no slot is free, or none for this expert
 
 var<private> my_gpu_loads: array<u32, REGISTER_GPUS>;
-// The last expert of each GPU, and behind it its slots in use.
+// The last expert of each GPU in the low bits, and its slots in use above them.
 var<private> my_gpu_uses: array<u32, REGISTER_GPUS>;
 
 const LAST: u32 = 0xffffu;       // the bits of the last expert, and no expert
@@ -247,7 +247,7 @@ fn my_gpu(gpu: u32) -> vec2<u32> {
     return found;
 }
 
-// What is known of a GPU becomes this.
+// Sets the load and the uses of a GPU.
 fn put(gpu: u32, load: u32, uses: u32) {
     if GPUS > FEW_GPUS {
         my_gpu_loads[gpu] = load;

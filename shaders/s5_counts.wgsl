@@ -4,7 +4,7 @@
 // search_counts  one workgroup a queued candidate: at first the order of experts and the fold of the counts it has, then
 //                iterations of the search
 //
-// What is said once of a candidate all lanes know, and lane 0, which leads, writes it. Between two iterations everything
+// All lanes know what a candidate has once, and lane 0, which leads, writes it. Between two iterations everything
 // is in the arena, so where dispatches are cut changes nothing. For sums over rows, each lane takes a run of neighbouring
 // rows.
 

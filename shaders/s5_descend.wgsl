@@ -66,7 +66,7 @@ fn descend(invocation: Invocation) {
     spent = 0u;
     ended = END_RUNNING;
     while ended == END_RUNNING && spent < params.fuel {
-        // What a driver walks through that runs all branches, masked: each loop of the shader once.
+        // A driver that runs all branches, masked, walks through each loop of the shader once.
         spent += DESCENT_WALK;
         // No `switch`: Direct3D's compiler FXC takes its variable, which the branches set, for the constant of each case.
         let now = phase;
@@ -217,7 +217,7 @@ fn foremost(unwanted: u32, flip: u32) -> u32 {
     return found;
 }
 
-// What giving up a load of `mine` for one of `theirs` takes off the larger of two GPU loads that are `distance` apart:
+// By how much giving up a load of `mine` for one of `theirs` lowers the larger of two GPU loads that are `distance` apart:
 // d of the difference D changes sides, so the larger load becomes smaller by min(d, D - d).
 fn moved(mine: u32, theirs: u32, distance: u32) -> u32 {
     let d = max(mine, theirs) - theirs;
@@ -243,7 +243,7 @@ fn note_experts(part: u32, gpu: u32) {
 }
 
 // Whether a GPU whose experts are noted may not have what a slot of another holds, because it would be a duplicate.
-// What an earlier GPU or stage left of notes does no harm: an expert is where its note says, or not on the GPU.
+// Notes that an earlier GPU or stage left do no harm: an expert is where its note says, or not on the GPU.
 fn is_duplicate(slot: u32, part: u32, gpu: u32) -> bool {
     let expert = slot_expert(slot);
     if params.avoid_duplicates == 0u || expert == FREE {

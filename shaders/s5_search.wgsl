@@ -6,7 +6,7 @@
 // the best one even where that makes things worse. What moved stays for a few iterations. Where no exchange helps, a
 // replica of one expert may become one of another (`transfer.wgsl`). The best placement on the way is the result.
 //
-// Lanes share the GPUs, slots and experts that an iteration weighs. What is said once of a candidate all lanes know, and
+// Lanes share the GPUs, slots and experts that an iteration weighs. All lanes know what a candidate has once, and
 // lane 0, which leads, writes it. A dispatch runs `params.end` iterations, and the next one goes on from the control
 // block: where dispatches are cut changes nothing.
 
@@ -18,7 +18,7 @@ const C_ITERATION: u32 = C_SEARCH;
 const C_SINCE: u32 = C_SEARCH + 1u;       // iterations without a new best
 const C_IS_NEW: u32 = C_SEARCH + 2u;      // 1: the placement is the best so far and not kept yet
 
-// What follows an iteration.
+// The step after an iteration.
 const GO_ON: u32 = 0u;
 const PAUSE: u32 = 1u;            // the dispatch ends
 const STOP: u32 = 2u;             // the search ends
@@ -169,7 +169,7 @@ fn load_of_gpu(gpu: u32, window: u32) -> i32 {
     return i32(arena[word_at(params.at_gpu_load, gpu * WINDOWS + window)]);
 }
 
-// What the heaviest GPU of a window cannot go below.
+// The load that the heaviest GPU of a window cannot go below.
 fn floor_of(window: u32) -> i32 {
     if WINDOWS == 1u {
         return 0;

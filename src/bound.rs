@@ -14,7 +14,7 @@
 //! The global policy is one node problem. Under the hierarchical policy a plan first assigns groups to nodes
 //! and is then one node problem a node, so the least over assignments of the largest node's bound is a bound
 //! (`bound/groups.rs`): exact over assignments while they are few, a weaker relaxation beyond. Where some replicas
-//! may live abroad (`bound/foreign.rs`), it is what an assignment's busy nodes cannot send away. Where GPUs are of unequal
+//! may be foreign (`bound/foreign.rs`), it is what an assignment's busy nodes cannot send away. Where GPUs are of unequal
 //! speed all of it is over speeds (`bound/speeds.rs`).
 
 mod few_slots;
@@ -41,7 +41,7 @@ pub enum BoundEffort {
     Tight,
 }
 
-/// What a bound is to hold for, and how much work goes into it.
+/// The plans that a bound is to hold for, and the work that goes into it.
 ///
 /// A minor version may add fields, each with a default that changes nothing: construct it with
 /// `..BoundOptions::default()`, and later versions compile.
@@ -61,12 +61,12 @@ pub enum BoundEffort {
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BoundOptions {
-    /// How much work goes into it.
+    /// How much work goes into it. Default: [`BoundEffort::Quick`].
     pub effort: BoundEffort,
-    /// The most replicas of an expert in the plans it holds for; `None` where only the cluster limits them.
+    /// The most replicas of an expert in the plans it holds for; `None`, the default, where only the cluster limits them.
     pub max_replicas_per_expert: Option<u32>,
     /// The most replicas of a layer outside the home of their group in the plans it holds for, see
-    /// [`PlanOptions::max_foreign`](crate::PlanOptions::max_foreign). Of no effect under the global policy.
+    /// [`PlanOptions::max_foreign`](crate::PlanOptions::max_foreign). Of no effect under the global policy. Default: 0.
     pub max_foreign: u32,
 }
 
@@ -112,7 +112,7 @@ pub fn lower_bounds_with(loads: &Loads, cluster: &Cluster, options: &BoundOption
     })
 }
 
-/// What any plan whose heaviest GPUs weigh this much, `[layers]`, serves outside the homes of the groups, in the unit of
+/// The least that any plan whose heaviest GPUs weigh this much, `[layers]`, serves outside the homes of the groups, in the unit of
 /// the loads: 0 under the global policy, and where assignments of groups to nodes are too many to look at each.
 #[must_use]
 pub fn least_foreign_loads(loads: &Loads, cluster: &Cluster, max_gpu_loads: &[f64]) -> Vec<f64> {

@@ -40,7 +40,7 @@ pub fn score(loads: &Loads, cluster: &Cluster, physical_to_logical: &[i32]) -> R
     score_with(loads, cluster, physical_to_logical, &CheckOptions::default())
 }
 
-/// What a plan may do beyond the rules of its cluster.
+/// The rules of a plan beyond those of its cluster.
 ///
 /// A minor version may add fields, each with a default that changes nothing: construct it with
 /// `..CheckOptions::default()`, and later versions compile.
@@ -48,9 +48,9 @@ pub fn score(loads: &Loads, cluster: &Cluster, physical_to_logical: &[i32]) -> R
 pub struct CheckOptions {
     /// Hierarchical policy: the most replicas of a layer outside the home of their group, which is the one node that holds
     /// a replica of each of its experts. Fewer than a group has experts; see
-    /// [`PlanOptions::max_foreign`](crate::PlanOptions::max_foreign).
+    /// [`PlanOptions::max_foreign`](crate::PlanOptions::max_foreign). Default: 0.
     pub max_foreign: u32,
-    /// The most replicas of an expert; `None` where only the cluster limits them. See
+    /// The most replicas of an expert; `None`, the default, where only the cluster limits them. See
     /// [`PlanOptions::max_replicas_per_expert`](crate::PlanOptions::max_replicas_per_expert).
     pub max_replicas_per_expert: Option<u32>,
 }
@@ -58,7 +58,7 @@ pub struct CheckOptions {
 /// [`score`] by these options.
 ///
 /// # Errors
-/// As for [`score`], but that with replicas abroad [`Error::InvalidPlan`] says which group has no home, or which slot has
+/// As for [`score`], but that with foreign replicas [`Error::InvalidPlan`] says which group has no home, or which slot has
 /// one replica too many outside the home of its group, and which expert has more replicas than it may. [`Error::Invalid`]
 /// where `max_foreign` is more than the cluster and the experts allow.
 ///
@@ -67,7 +67,7 @@ pub struct CheckOptions {
 /// use eplb_wgpu::{Cluster, Loads};
 /// let loads = Loads::from_counts(1, 4, &[90, 30, 20, 10])?;
 /// let cluster = Cluster::new(6, 2, 2, 2)?; // experts 0 and 1 at home in one node, 2 and 3 in the other
-/// let map = [0, 0, 1, 2, 3, 0]; // a replica of expert 0 abroad
+/// let map = [0, 0, 1, 2, 3, 0]; // a foreign replica of expert 0
 /// assert!(score(&loads, &cluster, &map).is_err());
 /// let layer = &score_with(&loads, &cluster, &map, &CheckOptions { max_foreign: 1, ..CheckOptions::default() })?.layers[0];
 /// assert_eq!((layer.max_gpu_load, layer.foreign_replicas, layer.foreign_load), (90.0, 1, 30.0));
@@ -93,7 +93,7 @@ pub fn score_with(
         let loads = loads.layer(layer);
         let served = |_, expert: usize| loads[expert] / f64::from(counts[expert]);
         let mut quality = score_layer(loads, cluster, row, served);
-        (quality.foreign_replicas, quality.foreign_load) = rules.abroad(row, &homes, served);
+        (quality.foreign_replicas, quality.foreign_load) = rules.foreign(row, &homes, served);
         Ok(quality)
     });
     // In order, so that the first layer that breaks a rule is the one named.

@@ -132,7 +132,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// Checks a number of replicas abroad: groups have homes, and fewer of them than a group has experts, so that no
+    /// Checks a number of foreign replicas: groups have homes, and fewer of them than a group has experts, so that no
     /// other node can hold a group whole.
     ///
     /// # Errors

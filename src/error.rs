@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// What can go wrong between a user's input and a plan.
+/// An error between a user's input and a plan.
 ///
 /// Two errors are equal where they are of one variant and say the same. Variants and their fields may become more in a
 /// minor version.
@@ -43,7 +43,7 @@ pub enum Error {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the operating system said.
+        /// The message of the operating system.
         source: Arc<std::io::Error>,
     },
     /// A file that is not what it should be.
@@ -51,7 +51,7 @@ pub enum Error {
     Parse {
         /// The file.
         path: PathBuf,
-        /// What is wrong in it, with the place where one is known.
+        /// The fault in it, with the place where one is known.
         source: ParseError,
     },
     /// A file that cannot be written; the previous file of that name, if any, is untouched.
@@ -59,7 +59,7 @@ pub enum Error {
     Write {
         /// The file.
         path: PathBuf,
-        /// What the operating system said, or an error of kind `InvalidInput` where the path or the format will not do.
+        /// The message of the operating system, or an error of kind `InvalidInput` where the path or the format will not do.
         source: Arc<std::io::Error>,
     },
     /// No adapter fits the choice of device.
@@ -75,40 +75,40 @@ pub enum Error {
     Device {
         /// The adapter's name.
         device: String,
-        /// What the driver or wgpu said.
+        /// The message of the driver or of wgpu.
         reason: String,
     },
     /// The call was stopped by [`crate::Cancel::cancel`].
     Cancelled,
 }
 
-/// What is wrong in the bytes of a file. [`Error::Parse`] tells which file it is.
+/// A fault in the bytes of a file. [`Error::Parse`] tells which file it is.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum ParseError {
     /// The bytes are not of the format at all.
     #[non_exhaustive]
     Syntax {
-        /// What is wrong, and where.
+        /// The fault, and where it is.
         reason: String,
-        /// What the parser said, where another one read the bytes.
+        /// The message of the parser, where another one read the bytes.
         source: Option<Arc<dyn std::error::Error + Send + Sync>>,
     },
     /// The bytes are of the format, but cut off or changed.
     #[non_exhaustive]
     Damaged {
-        /// What shows it.
+        /// The sign of it.
         reason: String,
-        /// What the parser said, where another one read the bytes.
+        /// The message of the parser, where another one read the bytes.
         source: Option<Arc<dyn std::error::Error + Send + Sync>>,
     },
     /// The file is sound, but does not hold what is wanted of it.
     #[non_exhaustive]
     Content {
-        /// What is missing or does not fit.
+        /// The part that is missing or does not fit.
         reason: String,
     },
-    /// What the file holds breaks a rule.
+    /// The content of the file breaks a rule.
     Invalid(Box<Error>),
 }
 
@@ -188,7 +188,7 @@ impl Error {
     }
 }
 
-/// What readers and writers of files make errors with.
+/// Errors of readers and writers of files.
 #[cfg(feature = "files")]
 mod of_files {
     use std::path::Path;

@@ -153,7 +153,7 @@ fn solve(params: &Params, groups: &[u32], loads: &[u32]) -> Side {
     Side { heaviest: search.best, slots: gpus.concat() }
 }
 
-/// What some slots hold: the replicas of an expert, or the free slots, which weigh nothing.
+/// The content of some slots: the replicas of an expert, or the free slots, which weigh nothing.
 #[derive(Clone, Copy, Debug)]
 struct Item {
     /// Logical expert, or [`FREE`].

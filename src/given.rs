@@ -14,7 +14,7 @@ const MOST_STARTS: u32 = 4;
 pub struct Held {
     /// Logical expert.
     pub expert: u32,
-    /// What these replicas carry together.
+    /// The load of these replicas together.
     pub load: u32,
     /// How many they are, at least 1.
     pub count: u32,
@@ -31,7 +31,7 @@ pub struct Node {
     pub enough: u32,
 }
 
-/// What a thread reuses from node to node.
+/// Memory that a thread reuses from node to node.
 #[derive(Default)]
 pub struct Placer {
     starts: Starts,

@@ -1,4 +1,4 @@
-//! What it costs to get from one plan to another, and the limits on it.
+//! The moves from one plan to another, and limits on them.
 //!
 //! A slot *moves* where its GPU receives an expert it does not hold yet: its weights must be transferred.
 //! Exchanging slots of one GPU transfers nothing: what a GPU keeps stays in its slot.
@@ -56,18 +56,20 @@ impl MaxMoves {
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MoveLimits {
-    /// The most slots that may move for balance, in all layers together: a hard bound. What makes a map valid moves
-    /// besides ([`Moves::repairs`]). `None`: no bound.
+    /// The most slots that may move for balance, in all layers together: a hard bound. Slots that make a map valid move
+    /// besides ([`Moves::repairs`]). `None`, the default: no bound.
     pub max_moves: Option<MaxMoves>,
-    /// The most slots of a layer that may move for balance: a hard bound. `None`: no bound.
+    /// The most slots of a layer that may move for balance: a hard bound. `None`, the default: no bound.
     pub max_moves_per_layer: Option<MaxMoves>,
     /// The most rounds that the moves of a layer may take: a hard bound, as [`crate::LayerMoves::rounds`] counts them. In a
-    /// round each GPU exchanges experts with at most one other. A layer may take as many as making it valid does. `None`: no bound.
+    /// round each GPU exchanges experts with at most one other. A layer may take as many as making it valid does.
+    /// `None`, the default: no bound.
     pub max_rounds_per_layer: Option<usize>,
-    /// What moving all slots of a layer must bring at least, in millionths of the mean GPU; each moved slot must be
-    /// worth its share of that.
+    /// The least gain of moving all slots of a layer, in millionths of the mean GPU; each moved slot must be
+    /// worth its part of that. Any number; 0 where moves cost nothing. Default: 100,000.
     pub min_gain_ppm: u32,
-    /// Layers whose balancedness (over all windows) is at least this many millionths are left untouched.
+    /// Layers whose balancedness (over all windows) is at least this many millionths are left untouched. `None`, the default:
+    /// no layer is.
     pub skip_if_balanced_ppm: Option<u32>,
 }
 
@@ -103,7 +105,7 @@ impl MoveLimits {
     }
 }
 
-/// What changes between two plans.
+/// The changes between two plans.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Moves {
@@ -150,7 +152,7 @@ impl Moves {
         if self.slots == 0 { 0.0 } else { self.received as f64 / self.slots as f64 }
     }
 
-    /// What must be transferred where an expert has this many bytes.
+    /// The bytes to transfer where an expert has this many.
     #[must_use]
     pub fn bytes(&self, expert_bytes: u64) -> u128 {
         self.received as u128 * u128::from(expert_bytes)

@@ -1,4 +1,4 @@
-//! What a caller may choose: the budget, the move set, the rules, and presets of them.
+//! The options of a plan: the budget, the move set, the rules, and presets of them.
 
 use crate::check::{CheckOptions, Dispatch};
 
@@ -27,7 +27,7 @@ pub enum GroupRule {
     BestFirst,
 }
 
-/// What a swap must improve.
+/// The objective that a swap must improve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Objective {
@@ -68,23 +68,27 @@ pub enum Search {
 /// `..Descent::default()`, and later versions compile.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Descent {
-    /// The quantity that a 1-1 swap must improve. The other moves always lower the heaviest GPU.
+    /// The quantity that a 1-1 swap must improve. The other moves always lower the heaviest GPU. Default: `Max`.
     pub objective: Objective,
     /// How many of the heaviest GPUs propose a swap in one step, each with distinct partners; 0 means all.
+    /// Default: 1.
     pub heaviest: u32,
-    /// How many of the lightest GPUs may be partners; 0 means every other GPU.
+    /// How many of the lightest GPUs may be partners; 0 means every other GPU. Default: 0.
     pub lightest: u32,
-    /// 1-1 swaps.
+    /// Whether 1-1 swaps are tried. Default: `true`.
     pub swaps: bool,
-    /// 2-for-2 swaps of the heaviest GPU (2-for-1 where a slot is free), tried when no 1-1 swap helps.
+    /// Whether 2-for-2 swaps of the heaviest GPU (2-for-1 where a slot is free) are tried when no 1-1 swap helps. Default:
+    /// `false`.
     pub pair_swaps: bool,
-    /// Re-partition the items of the heaviest and the lightest GPU exactly, tried when no swap helps.
+    /// Whether the items of the heaviest and the lightest GPU are partitioned anew, exactly, when no swap helps. Default:
+    /// `false`.
     pub bipartition: bool,
-    /// The most steps.
+    /// The most steps. Any number. Default: 1,000.
     pub steps: u32,
 }
 
-/// Everything a caller may choose about a plan; start from `default()` or a [`crate::Preset`].
+/// Everything a caller may choose about a plan; start from `default()` or a [`crate::Preset`]. The reference of each option is
+/// at its field: its meaning, range and default.
 ///
 /// A minor version may add fields, each with a default that changes nothing: construct it with
 /// `..PlanOptions::default()`, and later versions compile.
@@ -96,55 +100,59 @@ pub struct Descent {
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlanOptions {
-    /// Seed of every choice that is drawn; equal seeds give equal plans.
+    /// Seed of every choice that is drawn; equal seeds give equal plans. Any number. Default: `0`.
     pub seed: u64,
     /// Independent starts a node at most: the first is built without noise, and the others follow only where it ends
-    /// more than [`PlanOptions::start_gap_ppm`] above the bound. From 1 to [`MAX_STARTS`].
+    /// more than [`PlanOptions::start_gap_ppm`] above the bound. From 1 to [`MAX_STARTS`]. Default: `16`.
     pub starts: u32,
-    /// Iterations of a start at most, up to [`MAX_ITERATIONS`].
+    /// Iterations of a start at most. From 0 to [`MAX_ITERATIONS`]. Default: `1024`.
     pub iterations: u32,
-    /// A start ends after this many iterations without a new best.
+    /// A start ends after this many iterations without a new best. Any number; by the slots of a GPU the planner takes more or
+    /// fewer. Default: `32`.
     pub patience: u32,
     /// Assignments of groups to nodes that a layer tries at most, from 1 to [`MAX_ASSIGNMENTS`]; the one with the lowest bound
     /// comes first. `None`: where all of them can be enumerated, each that could win; else the best few of a sample. Other
-    /// rules than [`GroupRule::BestFirst`] try one.
+    /// rules than [`GroupRule::BestFirst`] try one. Default: `None`.
     pub assignments: Option<u32>,
-    /// How groups are given to nodes.
+    /// How groups are given to nodes. Default: `BestFirst`.
     pub groups: GroupRule,
     /// Post-hierarchical repair: swap a group of the heaviest GPU's node with one of the lightest node.
-    /// (It is left out where a node has more than 4,096 pairs of groups to weigh.)
+    /// (It is left out where a node has more than 4,096 pairs of groups to weigh.) Default: `false`.
     pub repair: bool,
-    /// Perturb the loads that decide replica counts in starts other than the first.
+    /// Whether starts other than the first add noise to the loads that decide replica counts. Default: `true`.
     pub count_noise: bool,
-    /// Perturb the choice of GPU during packing in starts other than the first.
+    /// Whether starts other than the first add noise to the choice of GPU during packing. Default: `true`.
     pub packing_noise: bool,
-    /// How candidates are improved.
+    /// How candidates are improved. Default: `Trajectory`.
     pub search: Search,
-    /// Whether a GPU may hold two replicas of one expert.
+    /// Whether a GPU may hold two replicas of one expert. Default: `Avoid`.
     pub duplicates: Duplicates,
-    /// The most replicas of an expert, at least 1; `None` for as many as are useful.
+    /// The most replicas of an expert, at least 1; `None` for as many as are useful. Default: `None`.
     pub max_replicas_per_expert: Option<u32>,
     /// Hang the GPUs together, for shares of each batch ([`crate::Plan::batch_shares`]): any two of a node (of the cluster
     /// under the global policy) are linked by GPUs of which each and the next hold replicas of one expert. It costs up to
-    /// .002 of balance, and does nothing where a node has fewer further replicas than GPUs less one.
+    /// .002 of balance, and does nothing where a node has fewer further replicas than GPUs less one. Default: `false`.
     pub connected: bool,
-    /// The most replicas of a layer that live abroad, outside the home node of their group (hierarchical policy only):
+    /// The most foreign replicas of a layer, those outside the home node of their group (hierarchical policy only):
     /// every expert keeps a replica at home, and a node its number of replicas. Fewer than a group has experts; 0 for none.
+    /// Default: `0`.
     pub max_foreign: u32,
     /// With [`PlanOptions::max_foreign`]: the heaviest GPU over the mean, in millionths, at which a layer gets no more of
-    /// them. At least 1,000,000, which is even: then their number alone decides.
+    /// them. At least 1,000,000, which is even: then their number alone decides. Default: `1000000`.
     pub foreign_target_ppm: u32,
-    /// A start ends when its heaviest GPU is within this many millionths of the bound.
+    /// A start ends when its heaviest GPU is within this many millionths of the bound. Any number; 999,999 and above are alike.
+    /// Default: `200`.
     pub stop_gap_ppm: u32,
-    /// A node gets no further starts once one of them is within this many millionths of the bound.
+    /// A node gets no further starts once one of them is within this many millionths of the bound. Any number; less than
+    /// [`PlanOptions::stop_gap_ppm`] counts as that. Default: `400`.
     pub start_gap_ppm: u32,
     /// How tokens are dealt to replicas: what plans are judged by, where nodes are known under the global policy. Under the
-    /// hierarchical one, and with one node, all of them come to the same.
+    /// hierarchical one, and with one node, all of them come to the same. Default: `Equal`.
     pub dispatch: Dispatch,
     /// At the end the heaviest GPU shares its replicas anew with two others, again and again, where that makes it
     /// lighter; it tries this many pairs of others at most, up to [`MAX_THREE_GPUS`], 0 for none. In a node that has so few
     /// pairs that they can all be tried several times, further starts end the same way. For one window and 3 to 6 slots a
-    /// GPU.
+    /// GPU. Default: `320`.
     pub three_gpus: u32,
 }
 
@@ -205,6 +213,24 @@ impl Default for PlanOptions {
 mod tests {
     use super::*;
     use crate::{Cluster, DeviceChoice, Loads, Planner};
+
+    #[test]
+    fn the_reference_tells_every_default() {
+        let shown = format!("{:#?}", PlanOptions::default());
+        let shown = shown.lines().filter_map(|line| line.trim().trim_end_matches(',').split_once(": "));
+        let mut defaults: Vec<(&str, &str)> = shown.collect();
+        let text = include_str!("options.rs").split_once("pub struct PlanOptions {").unwrap().1;
+        let mut told = Vec::new();
+        for line in text.lines().map(str::trim).take_while(|line| *line != "}") {
+            if let Some((_, default)) = line.split_once("Default: `") {
+                told.push(default.trim_end_matches("`."));
+            } else if let Some(field) = line.strip_prefix("pub ") {
+                let field = field.split_once(':').unwrap().0;
+                assert_eq!(defaults.remove(0), (field, told.pop().unwrap_or("not told")));
+            }
+        }
+        assert_eq!(defaults, []);
+    }
 
     #[test]
     fn budgets_past_their_limits_are_refused_by_name() {

@@ -1,6 +1,8 @@
-//! The numbers of one call that every stage reads, and every internal constant with its reason.
+//! The numbers of one call that every stage reads, and the constants that shape plans, each with its reason.
 
 mod assignments;
+mod budgets;
+mod scan;
 mod speeds;
 
 use crate::cluster::Cluster;
@@ -12,8 +14,11 @@ use crate::options::{
     PlanOptions, Search,
 };
 
-use assignments::count_assignments;
+use budgets::Budgets;
+use scan::Scan;
+
 pub use assignments::enumerate_assignments;
+pub use budgets::MOST_THREE_SLOTS;
 pub use speeds::{Factors, PULL_BITS, over_speed};
 
 /// A slot that holds no replica, in the planner's own maps.
@@ -30,22 +35,12 @@ pub fn to_map(slots: &[u32]) -> impl Iterator<Item = i32> + '_ {
 /// low. Four wastes little on the usual 2 to 18 slots a GPU.
 pub const BLOCK: u32 = 4;
 
-/// Loops that a turn of the lineage's descent may pass without doing anything in them, at most: a driver that runs all
-/// branches, masked, passes every loop of the shader in every turn. There are 24.
-pub const DESCENT_WALK: u32 = 32;
-
-/// On a device the lineage's descent is given at most this many dispatches of each batch.
-pub const DESCENT_TURNS: u64 = 1 << 12;
-
 /// 2-for-2 swaps look at the first this many slots of a GPU: 120 pairs, which a shader can keep to itself.
 /// With more slots than this, 1-1 swaps alone have thousands of differences to choose from.
 pub const PAIR_SLOTS: u32 = 16;
 
 /// Bipartition handles GPUs of at most this many slots: C(19, 9) = 92,378 ways to split 20 items.
 pub const BIPARTITION_SLOTS: u32 = 10;
-
-/// Bipartition tries this many splits between two looks at the budget of a dispatch.
-pub const BIPARTITION_CHUNK: u32 = 32;
 
 /// The load of a slot that must not move, while exchanges are weighed: the most that a layer can weigh, so that no exchange
 /// with such a slot wins. On the GPU that gives it is taken as negative. Five of them, the worst sum, fit `i32`.
@@ -62,54 +57,6 @@ pub const EXPERT_TENURE: u32 = 5;
 /// further at first.
 pub const TRANSFER_WAIT: u32 = 20;
 
-/// An iteration weighs at most this many exchanges of a slot for a slot, as (slots offered) x (slots of a node), so
-/// that one fits a dispatch on any device. With up to 9 slots a GPU, all slots are offered on up to 202 GPUs. Several windows
-/// divide this number by half of theirs.
-const EXCHANGE_SCAN: u32 = 1 << 14;
-/// The most slots of a GPU offered for exchange, as bits of a word.
-const EXCHANGE_SLOTS: u32 = 32;
-/// An iteration weighs at most this many exchanges of two slots for two.
-const PAIR_SCAN: u32 = 1 << 16;
-/// The most slots of a GPU offered for exchange in pairs.
-const MOST_PAIR_SLOTS: u32 = 16;
-/// For transfers an iteration looks at most at this many (experts that may lose a replica) x (slots of a node) x
-/// windows.
-const LOSER_SCAN: u32 = 1 << 16;
-/// For transfers an iteration looks at most at this many (slots of the proposing GPU whose expert may gain a replica) x
-/// (slots of a node) x windows.
-const GAINER_SCAN: u32 = 1 << 14;
-
-/// With three slots a GPU the bound is out of reach, and a trajectory goes on to gain for longer: the patience is
-/// multiplied by this.
-const THREE_SLOTS_PATIENCE: u32 = 2;
-/// With four to six slots a GPU, three GPUs find what a long patience would, and sooner: there the first start has this
-/// patience. (A thorough plan of V3 on 72 GPUs: .0176 % in 877 us a layer on one thread, with the patience of 800 .0165 % in
-/// 2,876. gemma4 on 32 GPUs: .0090 % in 933, .0092 % in 1,513. A default plan of gpt-oss on 8 GPUs: .021 % in 300 us, by the
-/// trajectory alone with the patience of 32 .0321 % in 474.)
-const THREE_GPUS_PATIENCE: u32 = 8;
-/// And further starts have this patience at most.
-const THREE_GPUS_LATER_PATIENCE: u32 = 200;
-/// They follow only where the first one ends above this: three GPUs take care of less. A larger gap is one of the counts,
-/// as where loads are steep, which they leave as they are. (Zipf loads of exponent 1.2, 128 experts, 160 replicas in 4 nodes
-/// of 8 GPUs: a mean gap of 14.4 % with one start, 1.46 % with sixteen, 1.47 % by the default. At 2,000 three of 108 families
-/// and shapes end more than .025 % above the default, at 1,000 none.)
-const THREE_GPUS_START_GAP_PPM: u32 = 1000;
-/// Three GPUs of at least this many slots share their replicas anew: with two, the search of counts has left nothing to them.
-const LEAST_THREE_SLOTS: u32 = 3;
-/// And of at most this many: with seven there are 66 million ways.
-pub const MOST_THREE_SLOTS: u32 = 6;
-/// With more slots, a node that gets further starts has counts that are hard to find: their patience is multiplied by
-/// this. (On eight layers of V3's shape in 4 nodes, with Zipf loads of exponent 1.2, the mean gap is 3.0 % without, 0.2 %
-/// with it; with a few hot experts 1.1 and 0.02 %.)
-const LATER_PATIENCE: u32 = 4;
-/// With few slots further starts bring little: there are this many times fewer. With two the first one ends near the
-/// optimum.
-const FEW_SLOTS_STARTS: [u32; 4] = [16, 16, 16, 8];
-
-/// A node gets no more starts after this many without a new best: each strength of [`COUNT_NOISE`] was tried. (Half of
-/// them already lose on Zipf loads of exponent 1.2, V3's shape in 4 nodes: a mean gap of .46 % for .25 %.)
-const START_PATIENCE: u32 = COUNT_NOISE.len() as u32;
-
 /// Assignments whose nodes get all their starts, in the order of bounds; those after them are compared by the first start
 /// of their nodes, and the nodes of the best get the others. (All 128 in full take 2 to 3 times as long where the bound is
 /// out of reach, and were never better than 16 in a family.)
@@ -122,20 +69,11 @@ pub const PACKING_NOISE_SHIFT: u32 = 3;
 /// Strength of the noise on replica counts by start, in 1/256: 0, .05, .2, .1, .3, .2, .05, .4.
 pub const COUNT_NOISE: [i32; 8] = [0, 13, 51, 26, 77, 51, 13, 102];
 
-/// Balanced group assignments are enumerated up to this many a layer, and sampled beyond.
-pub const MAX_ENUMERATED: usize = 8192;
-
 /// Group assignments built by LPT and swaps where they cannot be enumerated; the first is without noise.
 pub const SAMPLED_ASSIGNMENTS: u32 = 32;
 
 /// Assignments whose exact score may be computed while choosing the best ones, at least.
 pub const ASSIGNMENT_WALK: u32 = 16;
-
-/// Assignments tried a layer where they can be enumerated, and where they are sampled: as many as could win, of those
-/// whose nodes are few enough to solve each of them.
-const ENUMERATED_TRIED: u32 = 128;
-/// See [`ENUMERATED_TRIED`].
-const SAMPLED_TRIED: u32 = 4;
 
 /// Swaps between sampled assignments' nodes are tried while (groups a node) x groups is at most this.
 pub const GROUP_SWAP_PAIRS: u32 = 4096;
@@ -143,21 +81,10 @@ pub const GROUP_SWAP_PAIRS: u32 = 4096;
 /// Rounds of group swaps a sampled assignment gets.
 pub const GROUP_SWAP_STEPS: u32 = 64;
 
-/// On a device a lane keeps the GPUs of a node to itself while it packs, where they are at most this many.
-pub const REGISTER_GPUS: u32 = 64;
-
-/// On a device one lane does this many experts of a node.
-pub const EXPERT_BLOCK: u32 = 16;
-/// This many where they have several replicas: a longer kernel, which compilers take long over.
-pub const REPLICATED_BLOCK: u32 = 8;
-
 /// How many of a word's values a fraction of parts per million is: `x * fraction / 2^32`.
 fn fraction_of_ppm(ppm: u32) -> u32 {
     (u64::from(ppm.min(999_999)) * (1 << 32) / 1_000_000) as u32
 }
-
-/// On a device one lane copies this many slots of a plan.
-pub const COPY_BLOCK: u32 = 8;
 
 /// `n` in blocks of [`BLOCK`], rounded up.
 pub const fn blocks(n: u32) -> u32 {
@@ -169,7 +96,7 @@ pub const fn pairs(n: u32) -> u32 {
     n * n.saturating_sub(1) / 2
 }
 
-/// Sizes and rules of one call: the planner's whole view of loads, cluster and options.
+/// Sizes and rules of one call: all that the stages see of loads, cluster and options.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Params {
     /// Layers in the call.
@@ -204,7 +131,7 @@ pub struct Params {
     pub fixed_counts: bool,
     /// Whether plans are to hang their GPUs together: see [`PlanOptions::connected`].
     pub connected: bool,
-    /// What loads count on GPUs of unequal speed. On the host alone.
+    /// The factors of GPUs of unequal speed. On the host alone.
     pub factors: Factors,
     /// Low and high word of the seed.
     pub seed: [u32; 2],
@@ -224,9 +151,9 @@ pub struct Params {
     pub group_rule: GroupRule,
     /// Whether the last assignment tried is a repair of the best so far.
     pub repair: bool,
-    /// Whether starts after the first perturb the loads behind the counts.
+    /// Whether starts after the first add noise to the loads by which counts are chosen.
     pub count_noise: bool,
-    /// Whether starts after the first perturb the packing.
+    /// Whether starts after the first add noise to the packing.
     pub packing_noise: bool,
     /// Whether stage 5 is the trajectory.
     pub trajectory: bool,
@@ -277,33 +204,15 @@ impl Params {
     /// The numbers for `loads` on `cluster` with `options`, or the rule they break together.
     pub fn new(loads: &Loads, cluster: &Cluster, options: &PlanOptions) -> Result<Self, Error> {
         cluster.check_experts(loads.experts())?;
-        let bounded = [
-            ("starts", options.starts, 1, MAX_STARTS),
-            ("iterations", options.iterations, 0, MAX_ITERATIONS),
-            ("assignments", options.assignments.unwrap_or(1), 1, MAX_ASSIGNMENTS),
-            ("three_gpus", options.three_gpus, 0, MAX_THREE_GPUS),
-        ];
-        for (field, value, least, most) in bounded {
-            if !(least..=most).contains(&value) {
-                return Err(Error::invalid(field, value, format!("is not between {least} and {most}")));
-            }
-        }
+        check_numbers(options)?;
         let (groups, nodes) = (cluster.planned_groups() as u32, cluster.planned_nodes() as u32);
         let experts = loads.experts() as u32;
         let node_experts = experts / nodes;
         let node_replicas = cluster.num_replicas() as u32 / nodes;
         let node_gpus = cluster.num_gpus() as u32 / nodes;
         let slots_per_gpu = cluster.slots_per_gpu() as u32;
-        let cap = options.max_replicas_per_expert.unwrap_or(node_replicas).min(node_replicas);
-        if u64::from(node_experts) * u64::from(cap) < u64::from(node_replicas) {
-            let least = node_replicas.div_ceil(node_experts);
-            let rule = format!("is too few: {node_replicas} replicas of {node_experts} experts need {least}");
-            return Err(Error::invalid("max_replicas_per_expert", cap, rule));
-        }
-        // Where every expert has at most one replica a GPU, a placement without duplicates always exists
-        // (deal the replicas out in turn); where that many replicas do not fit, nothing can avoid them.
-        let avoidable = u64::from(node_experts) * u64::from(node_gpus.min(cap)) >= u64::from(node_replicas);
-        let avoid_duplicates = options.duplicates == Duplicates::Avoid && avoidable;
+        let Copies { max_count, avoid_duplicates } =
+            Copies::new(options, (node_experts, node_replicas), node_gpus)?;
         let none = Descent { steps: 0, ..Descent::SWAPS };
         let (trajectory, descent) = match &options.search {
             Search::None => (false, none),
@@ -311,21 +220,17 @@ impl Params {
             Search::Descent(descent) => (false, descent.clone()),
         };
         let factors = Factors::checked(cluster, options)?;
-        let hierarchical = groups > 1;
         let windows = loads.windows().len() as u32;
         let one_window = windows == 1;
         if !one_window && !trajectory {
             let rule = "are planned by the trajectory alone: give one window, or another preset";
             return Err(Error::invalid("windows", windows, rule));
         }
-        let node_slots = node_gpus * slots_per_gpu;
         let has_speeds = !factors.gpus.is_empty();
-        let is_for_three = trajectory && one_window && !has_speeds && node_gpus > 2;
-        let is_for_three = is_for_three && (LEAST_THREE_SLOTS..=MOST_THREE_SLOTS).contains(&slots_per_gpu);
-        let three_gpus = if is_for_three { options.three_gpus } else { 0 };
-        let budgets = Budgets::new(options, (trajectory, has_speeds, three_gpus > 0), slots_per_gpu);
-        let Budgets { starts, patience, later_patience, start_gap_ppm } = budgets;
-        let (exchange_slots, pair_slots) = offered(windows, node_gpus, slots_per_gpu);
+        let kind = budgets::Kind { trajectory, one_window, has_speeds, node_gpus, slots_per_gpu };
+        let budgets = Budgets::new(options, kind);
+        let scan = Scan::new(windows, node_gpus, slots_per_gpu);
+        let chooses_assignment = groups > 1 && one_window;
         Ok(Self {
             layers: loads.layers() as u32,
             experts,
@@ -337,48 +242,40 @@ impl Params {
             node_replicas,
             node_gpus,
             slots_per_gpu,
-            node_slots,
+            node_slots: node_gpus * slots_per_gpu,
             windows,
-            max_count: if avoid_duplicates { node_gpus.min(cap) } else { cap },
+            max_count,
             avoid_duplicates,
             fixed_counts: false,
             connected: options.connected && node_gpus > 1 && node_replicas - node_experts >= node_gpus - 1,
             factors,
             seed: [options.seed as u32, (options.seed >> 32) as u32],
-            starts,
-            // The lineage's programs make all of theirs.
-            start_patience: if trajectory { START_PATIENCE } else { starts },
+            starts: budgets.starts,
+            start_patience: budgets.start_patience,
             iterations: options.iterations,
-            patience,
-            later_patience,
-            assignments: if hierarchical && one_window {
-                assignments_tried(options, groups, nodes)
-            } else {
-                1
-            },
+            patience: budgets.patience,
+            later_patience: budgets.later_patience,
+            assignments: if chooses_assignment { assignments::tried(options, groups, nodes) } else { 1 },
             group_rule: options.groups,
-            repair: options.repair
-                && hierarchical
-                && one_window
-                && groups / nodes * groups <= GROUP_SWAP_PAIRS,
+            repair: options.repair && chooses_assignment && groups / nodes * groups <= GROUP_SWAP_PAIRS,
             count_noise: options.count_noise,
             packing_noise: options.packing_noise,
             trajectory,
             descent,
             stop_fraction: fraction_of_ppm(options.stop_gap_ppm),
-            start_fraction: fraction_of_ppm(start_gap_ppm.max(options.stop_gap_ppm)),
-            three_gpus,
-            exchange_slots,
-            pair_slots,
-            losers: (LOSER_SCAN / windows / node_slots).max(1),
-            gainers: slots_per_gpu.min((GAINER_SCAN / windows / node_slots).max(1)),
+            start_fraction: fraction_of_ppm(budgets.start_gap_ppm.max(options.stop_gap_ppm)),
+            three_gpus: budgets.three_gpus,
+            exchange_slots: scan.exchange_slots,
+            pair_slots: scan.pair_slots,
+            losers: scan.losers,
+            gainers: scan.gainers,
         })
     }
 
     /// The numbers of a node of this many GPUs, with as many slots each, that holds given replicas of one window's loads:
     /// of some experts, some replicas in all.
     pub fn of_given(&self, gpus: u32, (experts, replicas): (u32, u32), avoid_duplicates: bool) -> Self {
-        let (exchange_slots, pair_slots) = offered(1, gpus, self.slots_per_gpu);
+        let Scan { exchange_slots, pair_slots, .. } = Scan::new(1, gpus, self.slots_per_gpu);
         Self {
             layers: 1,
             experts,
@@ -425,63 +322,42 @@ impl Params {
     }
 }
 
-/// The slots of a GPU that an iteration offers for exchange, and those for exchange in pairs.
-fn offered(windows: u32, node_gpus: u32, slots_per_gpu: u32) -> (u32, u32) {
-    let exchanges = EXCHANGE_SCAN / windows.div_ceil(2);
-    let exchange_slots =
-        slots_per_gpu.min(EXCHANGE_SLOTS).min((exchanges / (node_gpus * slots_per_gpu)).max(1));
-    let most_pairs = |n: &u32| u64::from(pairs(*n)).pow(2) * u64::from(node_gpus) <= u64::from(PAIR_SCAN);
-    let pair_slots = (0..=exchange_slots.min(MOST_PAIR_SLOTS)).rev().find(most_pairs).unwrap_or(0);
-    (exchange_slots, pair_slots)
-}
-
-/// When the search of a node ends.
-struct Budgets {
-    /// Starts at most.
-    starts: u32,
-    /// Patience of the first start.
-    patience: u32,
-    /// Patience of the others.
-    later_patience: u32,
-    /// They follow where the best start is further above the bound than this.
-    start_gap_ppm: u32,
-}
-
-impl Budgets {
-    fn new(
-        options: &PlanOptions,
-        (trajectory, has_speeds, three_gpus): (bool, bool, bool),
-        slots_per_gpu: u32,
-    ) -> Self {
-        let &PlanOptions { mut starts, mut patience, mut start_gap_ppm, .. } = options;
-        let mut later_patience = patience.saturating_mul(LATER_PATIENCE);
-        // With unequal speeds no search of counts takes their place: on V3 on 144 GPUs, 36 of them at half, they raise
-        // balancedness from .953 to .960. (`planner::apart` has one where most GPUs are equal.)
-        if trajectory && slots_per_gpu <= 3 && !has_speeds {
-            starts = (starts / FEW_SLOTS_STARTS[slots_per_gpu as usize]).max(1);
+/// Refuses numbers outside their range.
+fn check_numbers(options: &PlanOptions) -> Result<(), Error> {
+    let bounded = [
+        ("starts", options.starts, 1, MAX_STARTS),
+        ("iterations", options.iterations, 0, MAX_ITERATIONS),
+        ("assignments", options.assignments.unwrap_or(1), 1, MAX_ASSIGNMENTS),
+        ("three_gpus", options.three_gpus, 0, MAX_THREE_GPUS),
+    ];
+    for (field, value, least, most) in bounded {
+        if !(least..=most).contains(&value) {
+            return Err(Error::invalid(field, value, format!("is not between {least} and {most}")));
         }
-        if slots_per_gpu == 3 {
-            patience = patience.saturating_mul(THREE_SLOTS_PATIENCE);
-            later_patience = patience;
-        } else if slots_per_gpu > 3 && three_gpus {
-            later_patience = later_patience.min(THREE_GPUS_LATER_PATIENCE);
-            patience = patience.min(THREE_GPUS_PATIENCE);
-            start_gap_ppm = start_gap_ppm.max(THREE_GPUS_START_GAP_PPM);
-        }
-        Self { starts, patience, later_patience, start_gap_ppm }
     }
+    Ok(())
 }
 
-/// Group assignments tried a layer under the hierarchical policy.
-fn assignments_tried(options: &PlanOptions, groups: u32, nodes: u32) -> u32 {
-    let all = count_assignments(groups, nodes);
-    let few = all <= MAX_ENUMERATED as u64;
-    match (options.groups, options.assignments) {
-        (GroupRule::BestFirst, Some(tried)) if few => tried.min(all as u32).max(1),
-        (GroupRule::BestFirst, Some(tried)) => tried.min(SAMPLED_ASSIGNMENTS),
-        (GroupRule::BestFirst, None) if few => ENUMERATED_TRIED.min(all as u32).max(1),
-        (GroupRule::BestFirst, None) => SAMPLED_TRIED,
-        (GroupRule::Lpt | GroupRule::LptVariance, _) => 1,
+/// How many replicas an expert may have: the numbers of [`Params`] of the same names.
+struct Copies {
+    max_count: u32,
+    avoid_duplicates: bool,
+}
+
+impl Copies {
+    /// For a node of these experts, replicas and GPUs.
+    fn new(options: &PlanOptions, (experts, replicas): (u32, u32), gpus: u32) -> Result<Self, Error> {
+        let cap = options.max_replicas_per_expert.unwrap_or(replicas).min(replicas);
+        if u64::from(experts) * u64::from(cap) < u64::from(replicas) {
+            let least = replicas.div_ceil(experts);
+            let rule = format!("is too few: {replicas} replicas of {experts} experts need {least}");
+            return Err(Error::invalid("max_replicas_per_expert", cap, rule));
+        }
+        // Where every expert has at most one replica a GPU, a placement without duplicates always exists
+        // (deal the replicas out in turn); where that many replicas do not fit, nothing can avoid them.
+        let avoidable = u64::from(experts) * u64::from(gpus.min(cap)) >= u64::from(replicas);
+        let avoid_duplicates = options.duplicates == Duplicates::Avoid && avoidable;
+        Ok(Self { max_count: if avoid_duplicates { gpus.min(cap) } else { cap }, avoid_duplicates })
     }
 }
 

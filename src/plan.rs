@@ -178,7 +178,7 @@ impl Plan {
         self.elapsed
     }
 
-    /// What the caller should know, such as a lost device whose work the CPU backend finished.
+    /// Notes for the caller, such as one on a lost device whose work the CPU backend finished.
     #[must_use]
     pub fn warnings(&self) -> &[String] {
         &self.warnings

@@ -1,4 +1,4 @@
-//! The planner: its device, its threads, and what it tells of its calls.
+//! The planner: its device, its threads, and the progress that it tells.
 
 mod apart;
 mod backend;
@@ -9,6 +9,7 @@ pub(crate) mod cpu;
 pub(crate) mod gpu;
 pub(crate) mod host;
 mod plan;
+pub(crate) mod planned;
 mod replan;
 mod within;
 mod without_load;
@@ -48,7 +49,7 @@ pub struct Planner {
     watch: Watch,
 }
 
-/// What a planner does where its device fails: is lost, hangs, lacks memory, or refuses the work.
+/// The rule for a device that fails: that is lost, hangs, lacks memory, or refuses the work.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fallback {
@@ -62,15 +63,15 @@ pub enum Fallback {
 /// The most threads of [`Planner::with_threads`].
 const MAX_THREADS: usize = 1 << 10;
 
-/// What all clones of a planner share.
+/// Shared by all clones of a planner.
 struct Inner {
     backend: Backend,
     info: DeviceInfo,
 }
 
 impl Planner {
-    /// Opens the device of a choice. Where `Auto` means a device that its driver refuses to open, that is a
-    /// fault of the device in every plan: see [`Fallback`].
+    /// Opens the device of a choice. Where the driver refuses the device that `Auto` chooses, every plan meets a fault of the
+    /// device: see [`Fallback`].
     ///
     /// # Errors
     /// [`Error::NoDevice`] where no adapter fits the choice (with those found), [`Error::Device`] where the
@@ -87,14 +88,14 @@ impl Planner {
         backend::open(choice).await.map(Self::on_backend)
     }
 
-    /// [`Planner::new`] with a say in how.
+    /// [`Planner::new`] with all that opening a device may be told.
     #[cfg(all(any(test, feature = "test-support"), feature = "gpu"))]
     pub(crate) async fn open(opening: crate::engine::device::Opening) -> Result<Self, Error> {
         let auto = opening.choice == DeviceChoice::Auto;
         Self::on(crate::engine::keeper::Keeper::open(opening, gpu::shaders()).await, auto)
     }
 
-    /// The planner on what opening a device has come to.
+    /// The planner on a device that was opened, or on the fault of opening it.
     #[cfg(all(any(test, feature = "test-support"), feature = "gpu"))]
     pub(crate) fn on(
         opened: Result<Option<crate::engine::keeper::Keeper>, Error>,
@@ -156,9 +157,9 @@ impl Planner {
     }
 
     /// The same planner, on the same device, which tells of every call how far it is: on the CPU backend after each
-    /// layer, on a device whenever it is done with some layers. Threads of the call do so, one at a time; what takes
-    /// long there takes the call as long. It begins anew where the CPU backend takes over from a device that failed, and where
-    /// duplicates are allowed and a plan without them is tried too.
+    /// layer, on a device whenever it is done with some layers. The listener runs on threads of the call, one at a time: a
+    /// slow listener slows the call. The layers are counted from 0 again where the CPU backend takes over from a device that
+    /// failed, and where duplicates are allowed and a plan without them is tried too.
     ///
     /// ```
     /// use eplb_wgpu::{Cluster, DeviceChoice, Loads, PlanOptions, Planner};
@@ -171,6 +172,13 @@ impl Planner {
     pub fn with_progress(mut self, listener: impl Fn(Progress) + Send + Sync + 'static) -> Self {
         self.watch.progress = Some(Arc::new(listener));
         self
+    }
+
+    /// A planner on the CPU backend, on the same threads: the same handle stops its calls, and nobody is told how far they are.
+    fn on_cpu(&self) -> Self {
+        let watch = Watch { cancel: self.watch.cancel.clone(), progress: None };
+        let threads = self.threads.clone();
+        Self { watch, threads, ..Self::on_backend((Backend::Cpu, DeviceInfo::cpu())) }
     }
 
     /// Runs work on the planner's own threads.

@@ -123,7 +123,7 @@ impl Preset {
         self.0.name
     }
 
-    /// What it does, in a line.
+    /// Its use, in a line.
     #[must_use]
     pub fn summary(self) -> &'static str {
         self.0.summary

@@ -15,6 +15,7 @@ use crate::engine::recording::Recording;
 use crate::error::Error;
 use crate::layout::Layout;
 use crate::loads::Loads;
+use crate::mirror::bound::node_loads;
 use crate::mirror::s6_select::NodeBest;
 use crate::mirror::{Starts, s1_group_loads, s2_groups_to_nodes};
 use crate::options::PlanOptions;
@@ -102,7 +103,7 @@ impl Laps {
 /// use eplb_wgpu::{Cluster, Loads, PlanOptions, profile::Batch};
 /// let loads = Loads::from_counts(1, 8, &[600, 560, 120, 120, 20, 10, 10, 10])?;
 /// let batch = Batch::new(&loads, &Cluster::new(16, 1, 1, 8)?, &PlanOptions::default())?;
-/// assert_eq!(batch.on_cpu().len(), 6);
+/// assert_eq!(batch.on_cpu().len(), 7);
 /// # Ok::<(), eplb_wgpu::Error>(())
 /// ```
 pub struct Batch {
@@ -148,10 +149,10 @@ impl Batch {
             let Some(assignment) = chosen.first() else { continue };
             let stop = (&[0][..], params.stop_load(assignment.bound));
             for groups in assignment.groups.chunks_exact(params.node_groups as usize) {
-                s2_groups_to_nodes::node_loads(params, groups, loads, &mut starts.combined);
+                node_loads(params, groups, loads, &mut starts.combined);
                 starts.loads.clone_from(&starts.combined);
                 let mut best = NodeBest::none();
-                laps.end("s2_groups_to_nodes");
+                laps.end("gather");
                 for start in 0..params.starts {
                     let outcome = starts.run(params, (groups[0], start), stop, &mut |stem| laps.end(stem));
                     best.offer(outcome, &starts.candidate.snapshot);
@@ -182,7 +183,7 @@ impl Batch {
         let mut recording = Recording::default();
         stages::s1_group_loads::record(&mut recording, base);
         stages::s2_groups_to_nodes::record(&mut recording, base);
-        stages::s2_groups_to_nodes::record_gather(&mut recording, base, 0);
+        stages::gather::record(&mut recording, base, 0);
         stages::record_candidates(&mut recording, &self.params, base, &batch);
         let problem = self.layout.problem(&self.loads, &[], &self.table);
         let part = Part::Results { begin: 0, words: 1 };

@@ -26,7 +26,7 @@ use crate::threads;
 use crate::watch::Attempt;
 use weigh::Weigher;
 
-/// What it may cost to keep tokens in their node: millionths of the heaviest GPU.
+/// The most that keeping tokens in their node may cost: millionths of the heaviest GPU.
 const COST_PPM: u64 = 100;
 
 /// A layer stays as it is where experts times nodes are more than this: what is done is in proportion to them.
@@ -77,7 +77,7 @@ fn applies(params: &Params, nodes: u32) -> bool {
         && u64::from(params.experts) * u64::from(nodes) <= MOST_PLACES
 }
 
-/// What a thread reuses from layer to layer.
+/// Memory that a thread reuses from layer to layer.
 #[derive(Default)]
 struct Scratch {
     placer: Placer,

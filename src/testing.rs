@@ -1,4 +1,4 @@
-//! What the project's own tests need to see of its inside. No part of the API: anything here may change.
+//! The inside of the project, as far as its own tests need to see it. No part of the API: anything here may change.
 
 use crate::engine::device::Opening;
 use crate::engine::recording::{
@@ -6,7 +6,7 @@ use crate::engine::recording::{
 };
 use crate::layout::{GpuParams, Layout, window_quads, words::layer};
 use crate::params::{Params, enumerate_assignments};
-use crate::planner::cpu::Planned;
+use crate::planner::planned::Planned;
 use crate::planner::{gpu, host};
 use crate::stages::{STAGES, Stage, queue};
 use crate::{Cluster, DeviceChoice, Error, Loads, PlanOptions, Planner, Preset, Stop};
@@ -29,7 +29,7 @@ pub struct Binding {
 pub struct ShaderUnit {
     /// The stage, as its files are called: `s4_pack`.
     pub stem: &'static str,
-    /// What tells this pipeline from the others of the stage; empty where there is one.
+    /// The constants that tell this pipeline from the others of the stage; empty where there is one.
     pub variant: String,
     /// The WGSL text as it is given to wgpu, shared parts included.
     pub source: String,
@@ -140,7 +140,7 @@ fn unit(stage: &Stage, entry_point: &'static str, values: &OverrideValues) -> Sh
 pub struct Replay {
     /// In order.
     pub dispatches: Vec<ReplayDispatch>,
-    /// What the problem buffer holds.
+    /// The problem buffer.
     pub problem: Vec<u32>,
     /// Words of the groups buffer, the results buffer, the arena and the queue.
     pub words: [u64; 4],

@@ -1,4 +1,4 @@
-//! What a caller may see of a call while it runs, and how to stop it.
+//! The progress of a call while it runs, and how to stop it.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -71,7 +71,7 @@ pub struct Progress {
     pub mean_gap_ppm: Option<u32>,
 }
 
-/// What is told of a call's progress.
+/// It is told of a call's progress.
 type Listener = Arc<dyn Fn(Progress) + Send + Sync>;
 
 /// A planner's handles.
@@ -105,7 +105,7 @@ pub struct Attempt<'a> {
 /// shorter call nobody sees it. Tests do not wait.
 const GAP_AFTER: Duration = Duration::from_millis(if cfg!(test) { 0 } else { 500 });
 
-/// What an attempt has come to.
+/// The progress of an attempt.
 #[derive(Debug, Default)]
 struct Done {
     layers: usize,
@@ -228,7 +228,7 @@ mod tests {
         }
     }
 
-    /// What a listener of a planner heard.
+    /// The calls that a listener of a planner heard.
     fn heard(planner: &Planner, call: impl FnOnce(&Planner)) -> Vec<(usize, usize)> {
         let heard = Arc::new(Mutex::new(Vec::new()));
         let log = heard.clone();

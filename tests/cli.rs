@@ -316,7 +316,8 @@ fn the_cpu_backend_has_the_fingerprints_that_are_committed() {
     let output = eplb(&["check", "--fingerprints", "--device", "cpu", "--json"]);
     let report: serde_json::Value = serde_json::from_str(&stdout(&output)).unwrap();
     assert_eq!((output.status.code(), &report["equal"]), (Some(0), &true.into()), "{report}");
-    let committed = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fingerprints.json"));
+    let committed =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/src/suite/fingerprints.json"));
     let committed: serde_json::Value = serde_json::from_str(&committed.unwrap()).unwrap();
     assert_eq!(report["plan_version"], committed["plan_version"]);
     assert_eq!(report["fingerprints"], committed["fingerprints"]);

@@ -16,6 +16,7 @@ mod instances;
 
 use std::collections::BTreeMap;
 
+use approx::relative_eq;
 use brute_force::best_capped_load;
 use call::{Call, From};
 use eplb_wgpu::bound::{BoundOptions, lower_bounds_with};
@@ -111,7 +112,8 @@ fn assert_plan(case: usize, planner: &Planner, call: &Call, plan: &Plan) {
         let traffic = plan.traffic(dispatch);
         let sent: f64 = traffic.gpu_loads.iter().sum();
         let given: f64 = loads.values().iter().sum();
-        assert!((sent - given).abs() <= 1e-6 * given.max(1.0), "case {case}: {sent} of {given}");
+        let is_all = relative_eq!(sent, given, epsilon = 1e-6, max_relative = 1e-6);
+        assert!(is_all, "case {case}: {sent} of {given}");
     }
     assert_eq!(made(planner, call).unwrap().fingerprint(), plan.fingerprint(), "case {case}");
     assert_shares(case, call, plan);

@@ -113,7 +113,7 @@ fn propose(rebalancer: &mut Rebalancer, cluster: &Cluster, limits: &MoveLimits, 
         }
     }
     assert!(limits.max_moves.is_none_or(|most| moved <= most.of(slots * plan.layers())), "{moved}");
-    // A replica a GPU suffices wherever so many fit.
+    // A replica a GPU suffices wherever this many fit.
     let gpus = cluster.num_gpus() / cluster.planned_nodes();
     if plan.options().duplicates == Duplicates::Avoid && plan.experts() * gpus >= cluster.num_replicas() {
         assert_eq!(plan.quality().same_gpu_duplicates(), 0);

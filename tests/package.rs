@@ -15,7 +15,7 @@ fn is_needed(path: &str) -> bool {
         "LICENSE-MIT",
         "README.md",
         "examples/loads.json",
-        "tests/fingerprints.json",
+        "src/suite/fingerprints.json",
     ];
     let is_source = |folder: &str, extension: &str| path.starts_with(folder) && path.ends_with(extension);
     ALONE.contains(&path)
@@ -53,7 +53,7 @@ fn the_package_holds_what_a_user_needs_and_no_more() {
             }
         }
     }
-    assert!(listed.contains(&"tests/fingerprints.json"));
+    assert!(listed.contains(&"src/suite/fingerprints.json"));
 }
 
 fn files_below(folder: &Path) -> Vec<std::path::PathBuf> {

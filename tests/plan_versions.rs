@@ -20,7 +20,7 @@ fn complaint(version: u32, hash: &str, list: &str) -> Option<String> {
         Some(&(last, _)) if last == version => {
             return Some(format!(
                 "the fingerprints changed, and PLAN_VERSION is still {version}: raise it in src/plan.rs and in \
-                 tests/fingerprints.json, and append `{} {hash}` to tests/plan_versions.txt. Where cases were only added \
+                 src/suite/fingerprints.json, and append `{} {hash}` to tests/plan_versions.txt. Where cases were only added \
                  or removed, replace the last line by `{version} {hash}`",
                 version + 1
             ));
@@ -38,7 +38,10 @@ fn fingerprints_change_with_the_version_alone() {
         std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
     };
     let committed: serde_json::Value = serde_json::from_str(&read("fingerprints.json")).unwrap();
-    assert_eq!(committed["plan_version"], PLAN_VERSION, "tests/fingerprints.json is of another plan version");
+    assert_eq!(
+        committed["plan_version"], PLAN_VERSION,
+        "src/suite/fingerprints.json is of another plan version"
+    );
     let mut fingerprints = committed["fingerprints"].clone();
     fingerprints.sort_all_objects();
     assert!(fingerprints.as_object().is_some_and(|all| all.len() > 50));

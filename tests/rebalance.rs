@@ -4,8 +4,8 @@ use approx::abs_diff_eq;
 use eplb_wgpu::rebalance::{RebalanceOptions, Rebalancer, ReplayOptions, Strategy, forecast, replay};
 use eplb_wgpu::trace::{Family, Generate, Window};
 use eplb_wgpu::{
-    Cluster, DeviceChoice, Duplicates, Loads, MaxMoves, MoveLimits, Moves, Placement, PlanOptions, Planner,
-    Preset, PreviousMap, check,
+    Cluster, DeviceChoice, Duplicates, Loads, MaxMoves, MoveLimits, Moves, Placement, Plan, PlanOptions,
+    Planner, Preset, PreviousMap, Replan, check,
 };
 use proptest::prelude::{Strategy as _, prop_oneof};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
@@ -179,48 +179,45 @@ fn small_clusters() -> [Cluster; 7] {
 }
 
 /// No drift, no limits and no start may make a plan worse than it was, or pass a limit.
-#[test]
-fn plans_from_a_previous_one_keep_their_promises() {
-    let mut runner = TestRunner::new_with_rng(
-        Config { cases: 100, ..Config::default() },
-        TestRng::deterministic_rng(RngAlgorithm::ChaCha),
+/// The number of a cluster, a seed, how much loads drift, the windows, and limits.
+fn replans() -> impl proptest::strategy::Strategy<Value = ((usize, u64, usize, usize), MoveLimits)> {
+    let max_moves =
+        prop_oneof![(0..60usize).prop_map(MaxMoves::Slots), (0..500_000u32).prop_map(MaxMoves::Ppm)];
+    let limits = (
+        proptest::option::of(max_moves),
+        proptest::option::of((0..20usize).prop_map(MaxMoves::Slots)),
+        0..200_000u32,
+        proptest::option::of(500_000..1_000_000u32),
     );
-    let clusters = small_clusters();
-    let cases = (
-        (0..7usize, 0..1000u64, 0..3usize, 1..6usize),
-        (
-            proptest::option::of(prop_oneof![
-                (0..60usize).prop_map(MaxMoves::Slots),
-                (0..500_000u32).prop_map(MaxMoves::Ppm)
-            ]),
-            proptest::option::of((0..20usize).prop_map(MaxMoves::Slots)),
-        ),
-        (0..200_000u32, proptest::option::of(500_000..1_000_000u32)),
-    );
-    let planner = planner();
-    let check = |((cluster, seed, drift, windows), (max_moves, per_layer), (gain, skip))| {
-        let cluster: &Cluster = &clusters[cluster];
-        let trace = drifting(windows + 1, 3, 32, [0.05, 0.4, 2.0][drift], seed);
-        let limits = MoveLimits {
+    let limits =
+        limits.prop_map(|(max_moves, max_moves_per_layer, min_gain_ppm, skip_if_balanced_ppm)| MoveLimits {
             max_moves,
-            max_moves_per_layer: per_layer,
-            min_gain_ppm: gain,
-            skip_if_balanced_ppm: skip,
+            max_moves_per_layer,
+            min_gain_ppm,
+            skip_if_balanced_ppm,
             ..MoveLimits::default()
-        };
-        let options = PlanOptions { starts: 2, iterations: 100, ..Preset::SCENARIOS.options() };
-        // Of odd seeds, from a plan that knows of no speeds.
-        let equal = cluster.clone().with_gpu_speeds(&vec![1.0; cluster.num_gpus()]).unwrap();
-        let first = if seed % 2 == 1 { &equal } else { cluster };
-        let before = planner.plan(&trace[0], first, &options).unwrap();
-        let loads = Loads::from_windows(&trace[1..], &vec![1.0; windows]).unwrap();
-        let replan = planner.replan(&loads, cluster, before.placement(), &options, &limits).unwrap();
-        let now = replan.plan();
-        let moves = Moves::between(cluster, before.placement(), now.placement()).unwrap();
-        assert_eq!(moves, *replan.moves());
+        });
+    ((0..7usize, 0..1000u64, 0..3usize, 1..6usize), limits)
+}
+
+/// A plan, and the one that was made from it.
+struct Replanned<'a> {
+    loads: &'a Loads,
+    cluster: &'a Cluster,
+    limits: &'a MoveLimits,
+    before: &'a Plan,
+    replan: &'a Replan,
+}
+
+impl Replanned<'_> {
+    fn moves_are_as_told_and_within_the_limits(&self) {
+        let (before, now) = (self.before.placement(), self.replan.plan().placement());
+        let moves = Moves::between(self.cluster, before, now).unwrap();
+        assert_eq!(moves, *self.replan.moves());
         // Only moved slots change, and those that become free.
-        let free = cluster.num_slots() > cluster.num_replicas();
+        let free = self.cluster.num_slots() > self.cluster.num_replicas();
         assert!(moves.changed_slots == moves.received || (free && moves.changed_slots > moves.received));
+        let max_moves = self.limits.max_moves;
         match max_moves {
             Some(MaxMoves::Slots(most)) => assert!(moves.received <= most, "{moves:?} passes {max_moves:?}"),
             Some(MaxMoves::Ppm(part)) => {
@@ -228,43 +225,71 @@ fn plans_from_a_previous_one_keep_their_promises() {
             }
             _ => assert_eq!(max_moves, None),
         }
-        let slots = cluster.num_slots();
+        let slots = self.cluster.num_slots();
         let rows = before.physical_to_logical().chunks(slots).zip(now.physical_to_logical().chunks(slots));
-        let peaks = objective(&loads, cluster, before.physical_to_logical());
-        let peaks_now = objective(&loads, cluster, now.physical_to_logical());
-        // Small layers of one window are judged by the heaviest GPU alone.
-        let judged = |map: &[i32]| match windows == 1 && cluster.num_gpus() <= 8 {
-            true => objective(&loads, cluster, map),
-            false => over_time(&loads, cluster, map),
-        };
-        let (was, is) = (judged(before.physical_to_logical()), judged(now.physical_to_logical()));
-        for (layer, (old, new)) in rows.enumerate() {
+        for ((old, new), layer) in rows.zip(self.replan.layers()) {
             let one = |map: &[i32]| Placement::new(32, slots, map.to_vec()).unwrap();
-            let moved = Moves::between(cluster, &one(old), &one(new)).unwrap().received;
-            assert_eq!(moved, replan.layers()[layer].received);
-            assert!(per_layer.is_none_or(|most: MaxMoves| moved <= most.of(slots)));
-            assert!(
-                is[layer] <= was[layer] * (1.0 + 1e-4),
-                "layer {layer}: {} after {}",
-                is[layer],
-                was[layer]
-            );
+            let moved = Moves::between(self.cluster, &one(old), &one(new)).unwrap().received;
+            assert_eq!(moved, layer.received);
+            assert!(self.limits.max_moves_per_layer.is_none_or(|most| moved <= most.of(slots)));
+        }
+    }
+
+    fn no_layer_becomes_worse_and_balanced_ones_stay(&self) {
+        let Self { loads, cluster, .. } = *self;
+        let (before, now) = (self.before.physical_to_logical(), self.replan.plan().physical_to_logical());
+        let (peaks, peaks_now) = (objective(loads, cluster, before), objective(loads, cluster, now));
+        // Small layers of one window are judged by the heaviest GPU alone.
+        let judged = |map: &[i32]| match loads.windows().len() == 1 && cluster.num_gpus() <= 8 {
+            true => objective(loads, cluster, map),
+            false => over_time(loads, cluster, map),
+        };
+        let (was, is) = (judged(before), judged(now));
+        for (layer, moves) in self.replan.layers().iter().enumerate() {
+            let (was, is) = (was[layer], is[layer]);
+            assert!(is <= was * (1.0 + 1e-4), "layer {layer}: {is} after {was}");
             assert!(peaks_now[layer] <= peaks[layer] * (1.0 + 1e-4), "layer {layer} becomes heavier");
             let balanced = 1.0 / (cluster.num_gpus() as f64 * peaks[layer]);
-            if skip.is_some_and(|ppm| balanced >= f64::from(ppm) / 1e6 + 1e-6) {
-                assert_eq!(moved, 0, "layer {layer} is balanced: {balanced}");
+            if self.limits.skip_if_balanced_ppm.is_some_and(|ppm| balanced >= f64::from(ppm) / 1e6 + 1e-6) {
+                assert_eq!(moves.received, 0, "layer {layer} is balanced: {balanced}");
             }
-            let gain = 1.0 - is[layer] / was[layer];
-            let told = replan.layers()[layer].gain;
+            let (gain, told) = (1.0 - is / was, moves.gain);
             assert!(abs_diff_eq!(gain, told, epsilon = 2e-3), "layer {layer}: {gain}, told {told}");
         }
-        let order = replan.layers_to_move();
-        let worth = |&l: &usize| replan.layers()[l].gain / replan.layers()[l].received as f64;
+    }
+
+    fn layers_move_by_falling_worth(&self) {
+        let (order, layers) = (self.replan.layers_to_move(), self.replan.layers());
+        let worth = |&layer: &usize| layers[layer].gain / layers[layer].received as f64;
         assert!(order.is_sorted_by(|a, b| worth(a) >= worth(b)));
-        assert_eq!(order.len(), replan.layers().iter().filter(|layer| layer.received > 0).count());
+        assert_eq!(order.len(), layers.iter().filter(|layer| layer.received > 0).count());
+    }
+}
+
+#[test]
+fn plans_from_a_previous_one_keep_their_promises() {
+    let mut runner = TestRunner::new_with_rng(
+        Config { cases: 100, ..Config::default() },
+        TestRng::deterministic_rng(RngAlgorithm::ChaCha),
+    );
+    let (clusters, planner) = (small_clusters(), planner());
+    let check = |((cluster, seed, drift, windows), limits): ((usize, u64, usize, usize), MoveLimits)| {
+        let cluster: &Cluster = &clusters[cluster];
+        let trace = drifting(windows + 1, 3, 32, [0.05, 0.4, 2.0][drift], seed);
+        let options = PlanOptions { starts: 2, iterations: 100, ..Preset::SCENARIOS.options() };
+        // Of odd seeds, from a plan that knows of no speeds.
+        let equal = cluster.clone().with_gpu_speeds(&vec![1.0; cluster.num_gpus()]).unwrap();
+        let first = if seed % 2 == 1 { &equal } else { cluster };
+        let before = &planner.plan(&trace[0], first, &options).unwrap();
+        let loads = &Loads::from_windows(&trace[1..], &vec![1.0; windows]).unwrap();
+        let replan = &planner.replan(loads, cluster, before.placement(), &options, &limits).unwrap();
+        let replanned = Replanned { loads, cluster, limits: &limits, before, replan };
+        replanned.moves_are_as_told_and_within_the_limits();
+        replanned.no_layer_becomes_worse_and_balanced_ones_stay();
+        replanned.layers_move_by_falling_worth();
         Ok(())
     };
-    runner.run(&cases, check).unwrap();
+    runner.run(&replans(), check).unwrap();
 }
 
 #[test]

@@ -31,17 +31,17 @@ def test_a_plan_tells_what_it_is() -> None:
         plan.physical_to_logical[0, 0] = 1
 
 
-def test_replicas_live_abroad_where_they_may() -> None:
+def test_replicas_are_foreign_where_they_may_be() -> None:
     weight, cluster = loads(3, 64), Cluster(80, 8, 2, 8)
     planner = Planner(threads=2)
-    home, abroad = planner.plan(weight, cluster), planner.plan(weight, cluster, max_foreign=4)
-    assert home.quality.foreign_replicas == 0 < abroad.quality.foreign_replicas <= 12
-    assert abroad.balancedness > home.balancedness
-    assert planner.check(weight, cluster, abroad, max_foreign=4).balancedness == abroad.balancedness
+    home, foreign = planner.plan(weight, cluster), planner.plan(weight, cluster, max_foreign=4)
+    assert home.quality.foreign_replicas == 0 < foreign.quality.foreign_replicas <= 12
+    assert foreign.balancedness > home.balancedness
+    assert planner.check(weight, cluster, foreign, max_foreign=4).balancedness == foreign.balancedness
     few = planner.plan(weight, cluster, max_foreign=4, foreign_target=1.1)
-    assert few.quality.foreign_replicas <= abroad.quality.foreign_replicas
+    assert few.quality.foreign_replicas <= foreign.quality.foreign_replicas
     with pytest.raises(InvalidError, match="which is in node"):
-        planner.check(weight, cluster, abroad)
+        planner.check(weight, cluster, foreign)
     with pytest.raises(InvalidError, match="max_foreign 8 is not less than the 8 experts of a group"):
         planner.plan(weight, cluster, max_foreign=8)
     with pytest.raises(InvalidError, match="foreign_target 0.9 is not a number from 1 to 4000"):

@@ -18,7 +18,7 @@ var<workgroup> rest_second: array<i32, MOST_WINDOWS>;
 // The best exchange that this lane found, then of all lanes: its rank by the objective after it, and its code.
 var<private> mine: vec2<u32>;
 var<private> exchange_found: vec2<u32>;
-// What an exchange leaves of the objective, and the loads of the proposing GPU.
+// The part of the objective that no exchange changes, and the loads of the proposing GPU.
 var<private> left: i32;
 var<private> heavy_loads: Quads;
 
@@ -59,7 +59,7 @@ fn lay_rest() {
     workgroupBarrier();
 }
 
-// What a GPU leaves the heaviest of the others at.
+// The heaviest GPU of a window besides a GPU and the proposing one.
 fn rest_without(gpu: u32) -> Quads {
     var quads = Quads();
     quads.a = rest_four(gpu, 0u);
@@ -129,7 +129,7 @@ fn weigh_exchanges(slot: u32, node_gpu: u32, count: u32) {
     let left_free = arena[word_at(params.at_marks, 2u * (heavy - low) + 1u)];
     let base = left - squares_of(gpu) + cost(expert, heavy) - cost(expert, gpu);
     let taken = quads_at(load_at(slot, gpu));
-    // What both GPUs have without what they exchange.
+    // The loads of both GPUs without the slots that they exchange.
     let here = plus(heavy_loads, taken);
     let there = minus(quads_at(gpu_at(gpu)), taken);
     let rest = rest_without(gpu);

@@ -60,7 +60,7 @@ fn scale_of(first: u32) -> Scale {
     return Scale(mean, task_four(at + row), shift, 14u - min(shift, vec4<u32>(14u)));
 }
 
-// What the heaviest GPU of a window cannot go below.
+// The load that the heaviest GPU of a window cannot go below.
 fn floor_of(window: u32) -> i32 {
     return i32(task_word(params.at_squares_of + 12u * QUADS + window));
 }
@@ -122,7 +122,7 @@ fn add_to(part: u32, expert: u32, gpu: u32) {
     }
 }
 
-// What a slot that an expert comes to costs.
+// The price of a slot that receives an expert.
 fn cost(expert: u32, gpu: u32) -> i32 {
     return select(price, 0, expert == FREE || has(params.at_home, expert, gpu));
 }

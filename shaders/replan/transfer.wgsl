@@ -1,7 +1,7 @@
 // The best transfer: a slot of the node becomes a further replica of the heaviest expert on the proposing GPU. Ties go to
 // the exchange, then to the lower slot, then to the lower GPU.
 
-// What a new replica carries, window by window.
+// The load of a new replica, window by window.
 var<workgroup> share_of: array<i32, MOST_WINDOWS>;
 
 // The best transfer of all lanes, as `exchange_found`; no rank where the exchange is as good.

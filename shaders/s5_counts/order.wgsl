@@ -10,7 +10,7 @@ fn goes_before(share_a: u32, a: u32, share_b: u32, b: u32) -> bool {
     return share_a > share_b || (share_a == share_b && a < b);
 }
 
-// Sorts the order: bitonic, the lower place always to hold what goes first, so that there may be nothing behind the end.
+// Sorts the order: bitonic, the lower place always to hold what goes first, so that there may be nothing after the end.
 fn sort_order() {
     let experts = params.node_experts;
     let pairs = (1u << (32u - countLeadingZeros(experts - 1u))) / 2u;

@@ -27,7 +27,7 @@ fn place_events() {
     storageBarrier();
 }
 
-// What a row adds to the columns: its length, times the surplus and what is added, where that is positive.
+// The numbers that a row adds to the columns: its length times the surplus with the column's number, where that is positive.
 fn added(sums: array<vec4<u32>, 4>, length: u32, surplus: u32) -> array<vec4<u32>, 4> {
     var after = sums;
     for (var i = 0u; i < 4u; i += 1u) {
@@ -78,7 +78,7 @@ fn length_of(row: u32) -> u32 {
     return arena[position_at(row)] - arena[position_at(min(row + 1u, params.node_experts + 1u))];
 }
 
-// What becomes of an expert's event with another number of replicas.
+// The change of an expert's event with another number of replicas.
 fn change_of(expert: u32, count: u32) -> Change {
     let old = count_of(expert);
     let was_heavy = weight(expert) / max(old, 1u) > half_goal;
@@ -118,7 +118,7 @@ fn excess_after(change: Change) -> u32 {
 }
 
 fn excess_after_both(a: Change, b: Change) -> u32 {
-    // What is above each event: of equals those of `a` come first.
+    // The events above each event: of equals those of `a` come first.
     let high_a = select(0, b.high.step, b.high.at > a.high.at) + select(0, b.low.step, b.low.at > a.high.at);
     let low_a = select(0, b.high.step, b.high.at > a.low.at) + select(0, b.low.step, b.low.at > a.low.at);
     let high_b = select(0, a.high.step, a.high.at >= b.high.at) + select(0, a.low.step, a.low.at >= b.high.at);

@@ -22,7 +22,7 @@ fn split_slot(item: u32) -> u32 {
     return select(light * k + item - k, heavy * k + item, item < k);
 }
 
-// Some splits; behind the last, the best is made.
+// Some splits; after the last, the best is made.
 fn weigh_splits() {
     let items = 2u * params.slots_per_gpu;
     let end = 1u << (items - 1u);

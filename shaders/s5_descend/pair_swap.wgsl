@@ -1,7 +1,7 @@
 // 2-for-2 swaps of the heaviest GPU with any other: as 1-1 swaps, with sums of two of the first PAIR_SLOTS slots. A
 // free slot is a replica of load 0, so 2-for-1 is among them.
 
-// One pair of slots of another GPU with all of the heaviest; behind the last, the best swap is made. The cursor goes
+// One pair of slots of another GPU with all of the heaviest; after the last, the best swap is made. The cursor goes
 // over the GPUs, and on each over all (slot, slot), of which those in rising order are pairs.
 fn weigh_pair_swaps() {
     let k = params.slots_per_gpu;

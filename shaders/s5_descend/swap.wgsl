@@ -39,7 +39,7 @@ fn propose() {
     begin_scan(PHASE_SWAP);
 }
 
-// What lowering the larger of two loads by m is worth.
+// The worth of lowering the larger of two loads by m.
 fn worth(m: u32, distance: u32) -> Wide {
     if variance == 1u {
         return mul_wide(m, distance - m);
@@ -47,7 +47,7 @@ fn worth(m: u32, distance: u32) -> Wide {
     return Wide(m, 0u);
 }
 
-// One slot of another GPU with all of the heavy one; behind the last, the best swap is made.
+// One slot of another GPU with all of the heavy one; after the last, the best swap is made.
 fn weigh_swaps() {
     if cursor == params.node_slots {
         make_best_swap();

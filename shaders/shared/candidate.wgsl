@@ -6,7 +6,7 @@ var<private> my_node: u32;
 var<private> my_start: u32;
 var<private> my_loads: u32;       // where the loads of its node begin in `results`
 var<private> my_words: u32;       // where its words begin
-var<private> my_order: u32;       // where those begin of the candidate that has its order of packing
+var<private> my_order: u32;       // where the words begin of the candidate that has its order of packing
 
 // Sets the private variables for a candidate of this dispatch.
 fn take_candidate(candidate: u32) {
@@ -47,7 +47,7 @@ fn weight(expert: u32) -> u32 {
     return results[my_loads + expert];
 }
 
-// Its place in the order of packing if each expert had one replica.
+// The place of an expert in the order of packing if each expert had one replica.
 fn rank_of(expert: u32) -> u32 {
     return results[params.at_rank + my_loads + expert];
 }

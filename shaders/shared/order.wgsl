@@ -39,14 +39,14 @@ struct Several {
     taken: u32,    // of the expert's replicas
     copies: u32,   // that come from this place, one after the other
     expert: u32,
-    load: u32,     // of one, plus 1; 0 behind the end
+    load: u32,     // of one, plus 1; 0 after the end
 }
 
-// What may come next: an expert with one replica, the first replica of one with several (all, where they stay together),
+// The three places where the next item may come from: an expert with one replica, the first replica of one with several (all, where they stay together),
 // and further ones.
 var<private> single_rank: u32;
 var<private> single_expert: u32;
-var<private> single_load: u32;     // plus 1, or 0 behind the end
+var<private> single_load: u32;     // plus 1, or 0 after the end
 var<private> first: Several;
 var<private> further: Several;
 
@@ -116,7 +116,7 @@ fn taken_from(place: Several, is_taken: bool) -> Several {
     );
 }
 
-// What there is at the three places. All lanes look at all of them, whatever they have taken: drivers that look up memory
+// Looks at the three places. All lanes look at all of them, whatever they have taken: drivers that look up memory
 // lane by lane guess wrong which do not.
 fn see(together: bool) {
     // Ranks to pass over lie side by side, or there are items between them.

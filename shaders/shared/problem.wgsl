@@ -1,4 +1,4 @@
-// What every stage sees: the parameters of one dispatch and the buffers.
+// Shared by all stages: the parameters of one dispatch and the buffers.
 
 const FREE: u32 = 0xffffffffu;   // a slot that holds no replica
 const NONE: u32 = 0xffffffffu;   // no index
@@ -8,16 +8,16 @@ const LANES: u32 = 64u;          // invocations a workgroup
 // the records in buffers, `NODE_…`, `LAYER_…`, `C_…`, `BUILD_…`, `WALK_…`, and codes (`words.rs`).
 
 @group(0) @binding(0) var<uniform> dispatched: Params;
-// A lane's own, which an entry point takes before all else: where some lanes may be at rest, drivers on the processor read
-// the block lane by lane, eight times at each place.
+// A lane's own copy, which an entry point takes first: where some lanes may be at rest, software drivers read the block lane
+// by lane, eight times at each place.
 var<private> params: Params;
 // loads [layers][experts], the noise tables, all balanced assignments [enumerated][groups]; of several windows
 // the loads [layers][experts][4 * quads]
 @group(0) @binding(1) var<storage, read> problem: array<u32>;
-// stages 1 and 2: group loads, ranks, assignments; of several windows the group loads [layers][groups][4 * quads]
+// group loads, their ranks, assignments; of several windows the group loads [layers][groups][4 * quads]
 @group(0) @binding(2) var<storage, read_write> groups: array<u32>;
-// what is kept of each node and layer: node loads, their ranks and order, the logical experts, node state and slots, layer state, the plan;
-// of several windows the node loads [layers][experts][4 * quads] and floors [layers][4 * quads]
+// of each node its loads, their ranks and order, the logical experts, state and slots; of each layer state and plan; of several
+// windows the node loads [layers][experts][4 * quads] and floors [layers][4 * quads]
 @group(0) @binding(3) var<storage, read_write> results: array<u32>;
 // candidates, see `candidate.wgsl`
 @group(0) @binding(4) var<storage, read_write> arena: array<u32>;
@@ -37,6 +37,12 @@ fn chosen_at(layer: u32, assignment: u32) -> u32 {
 fn assignment_at(layer: u32) -> u32 {
     let chosen = results[layer_state_at(layer) + LAYER_CHOSEN];
     return chosen_at(layer, select(params.assignment, chosen, params.assignment == CHOSEN));
+}
+
+// Loads of a group in four windows.
+fn group_quad(layer: u32, group: u32, q: u32) -> vec4<u32> {
+    let at = params.at_window_groups + ((layer * params.groups + group) * params.quads + q) * 4u;
+    return vec4<u32>(groups[at], groups[at + 1u], groups[at + 2u], groups[at + 3u]);
 }
 
 fn node_state_at(layer: u32, node: u32) -> u32 {

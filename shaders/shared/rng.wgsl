@@ -28,8 +28,8 @@ fn below(word: u32, n: u32) -> u32 {
     return mul_high(word, n);
 }
 
-// Noise on a load before an argmin, of something that carries `load`: `word`, a draw, plus a step for each place, cut to
-// less than the largest power of two in a share of `load`.
+// Noise for the choice of a place for something that carries `load`: it is added to the load of a place before the least is
+// taken. It is `word`, a draw, plus a step for each place, cut to less than the largest power of two in an eighth of `load`.
 fn place_noise(word: u32, place: u32, load: u32) -> u32 {
     return (word + place * PLACE_STEP) >> noise_shift(load);
 }

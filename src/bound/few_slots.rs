@@ -26,7 +26,7 @@
 //! matter for the proof. Nor does rounding: a load compared wrongly by a relative 1e-15 moves `T` by as much,
 //! which the slack of [`super::lower_bounds`] outweighs.
 //!
-//! What remains between the result and the optimum is the gap between whole counts and the linear relaxation.
+//! The gap that remains between the result and the optimum is that between whole counts and the linear relaxation.
 
 mod target;
 

@@ -1,25 +1,25 @@
-//! The hierarchical policy where up to `F` replicas of a layer live abroad: in another node than their group's home.
+//! The hierarchical policy where up to `F` replicas of a layer are foreign: in another node than their group's home.
 //!
 //! Fix an assignment of groups to homes, with `L_n` the load of the experts at home in node `n`, and a plan of it whose
 //! GPUs all carry at most `t`; a node has `D` GPUs, and `X` replicas more than experts at home. An expert of load `w`
-//! has `j` replicas abroad and at least one at home.
+//! has `j` foreign replicas and at least one at home.
 //!
 //! **What leaves a node.** No replica is heavier than `t`, so an expert has at least `C = ceil(w / t)` of them, and
-//! `c >= max(j + 1, C)`. Its part served abroad is `w j / c <= v(j) = w j / max(j + 1, C)`. The steps `v(j) - v(j - 1)`
-//! never grow with `j`: they are `w / C` while `j < C`, then `w / (j (j + 1))`. So `f` replicas abroad take away at most the
+//! `c >= max(j + 1, C)`. The part that foreign replicas serve is `w j / c <= v(j) = w j / max(j + 1, C)`. The steps `v(j) - v(j - 1)`
+//! never grow with `j`: they are `w / C` while `j < C`, then `w / (j (j + 1))`. So `f` foreign replicas take away at most the
 //! sum of the `f` largest steps of all experts of a node, whichever they are of, and
 //! ```text
 //! (1)  f_n >= the least f whose largest steps sum to at least L_n - t D
 //! ```
 //! **Room in a node.** The experts of a node need `sum of C` replicas. At most `experts + X` of these fit into the node, and
-//! the others live abroad:
+//! the others are foreign:
 //! ```text
 //! (2)  f_n >= sum over its experts of (C - 1) - X
 //! (3)  sum over nodes of f_n <= F
 //! ```
 //! **Room in the other nodes.** Let `Q` be any `k` nodes. Load leaves `Q` by replicas in the `N - k` other nodes. Each other
-//! node keeps a replica of each of its own experts, so it has room for at most `X` replicas from `Q`. These are replicas
-//! abroad, so the argument of (1) holds for `Q` as a whole:
+//! node keeps a replica of each of its own experts, so it has room for at most `X` replicas from `Q`. These are foreign replicas
+//! , so the argument of (1) holds for `Q` as a whole:
 //! ```text
 //! (4)  L(Q) - k t D <= the min(F, X (N - k)) largest steps of the experts at home in Q
 //! ```
@@ -42,7 +42,7 @@ use crate::cluster::Cluster;
 /// Steps of a bisection, which end where nothing is between the two ends.
 const HALVINGS: usize = 48;
 
-/// The bound of one layer with at most `foreign` replicas abroad, up to rounding.
+/// The bound of one layer with at most `foreign` foreign replicas, up to rounding.
 pub(super) fn bound(row: &[f64], cluster: &Cluster, most: usize, foreign: usize, pace: &Pace) -> f64 {
     let floor = node_bound(row, Room::of_cluster(cluster, most), pace);
     let layer = Layer::new(row, cluster, most, foreign);
@@ -55,7 +55,7 @@ pub(super) fn bound(row: &[f64], cluster: &Cluster, most: usize, foreign: usize,
         let needs: Vec<usize> =
             sets.iter().zip(&fewest).map(|(&set, steps)| layer.fewest(set, steps, t)).collect();
         let fits = |nodes: &Vec<usize>| layer.fits(nodes, &sets, &fewest, &needs, t);
-        // What does not fit here fits no lower target.
+        // A set that does not fit here fits no lower target.
         let fitting: Vec<Vec<usize>> = left.iter().filter(|nodes| fits(nodes)).cloned().collect();
         let any = !fitting.is_empty();
         if any {
@@ -65,7 +65,7 @@ pub(super) fn bound(row: &[f64], cluster: &Cluster, most: usize, foreign: usize,
     })
 }
 
-/// What any plan with this heaviest GPU serves outside the homes: the least over assignments of what the nodes have too much.
+/// The least that any plan with this heaviest GPU serves outside the homes: over assignments, the least of the load that nodes have too much.
 pub(super) fn least_away(row: &[f64], cluster: &Cluster, heaviest: f64) -> f64 {
     if assignments(cluster.num_groups(), cluster.num_nodes()) > MAX_ASSIGNMENTS {
         return 0.0;
@@ -89,8 +89,8 @@ struct Layer {
     /// Replicas of a node beyond one for each expert at home.
     spare: usize,
     foreign: usize,
-    /// The most replicas abroad of one expert.
-    most_abroad: usize,
+    /// The most foreign replicas of one expert.
+    most_of_expert: usize,
 }
 
 impl Layer {
@@ -100,10 +100,10 @@ impl Layer {
             row.chunks_exact(row.len() / cluster.num_groups()).map(<[f64]>::to_vec).collect();
         groups.iter_mut().for_each(|group| group.sort_by(|a, b| b.total_cmp(a)));
         let spare = (cluster.num_replicas() - row.len()) / nodes;
-        let most_abroad = foreign.min(spare.saturating_mul(nodes - 1)).min(most - 1);
+        let most_of_expert = foreign.min(spare.saturating_mul(nodes - 1)).min(most - 1);
         let loads = groups.iter().map(|group| group.iter().sum()).collect();
         let gpus = (cluster.num_gpus() / nodes) as f64;
-        Self { groups, loads, nodes, gpus, spare, foreign, most_abroad }
+        Self { groups, loads, nodes, gpus, spare, foreign, most_of_expert }
     }
 
     /// The least target above `floor` that is not known not to fit, from below.
@@ -151,7 +151,7 @@ impl Layer {
         self.members(set).map(|group| self.loads[group]).sum()
     }
 
-    /// The largest steps of the experts of a set, at most as many as replicas abroad, largest first.
+    /// The largest steps of the experts of a set, at most as many as foreign replicas, largest first.
     fn steps(&self, set: u64, t: f64) -> Vec<f64> {
         let mut steps = Vec::new();
         for group in self.members(set) {
@@ -171,16 +171,16 @@ impl Layer {
         for (rank, &load) in experts.iter().enumerate() {
             let least = (load / t).ceil().max(1.0);
             // An expert with one replica at least, and those before it, all have larger steps of the same number.
-            let most = if least > 1.0 { self.most_abroad } else { self.foreign / (rank + 1) };
+            let most = if least > 1.0 { self.most_of_expert } else { self.foreign / (rank + 1) };
             if most == 0 {
                 break;
             }
             let away = |j: usize| load * j as f64 / (j as f64 + 1.0).max(least);
-            steps.extend((1..=most.min(self.most_abroad)).map(|j| away(j) - away(j - 1)));
+            steps.extend((1..=most.min(self.most_of_expert)).map(|j| away(j) - away(j - 1)));
         }
     }
 
-    /// The least number of replicas abroad of a set, by (1) and (2); more than there are where that is too few.
+    /// The least number of foreign replicas of a set, by (1) and (2); more than there are where that is too few.
     fn fewest(&self, set: u64, steps: &[f64], t: f64) -> usize {
         let needed = |load: f64| (load / t).ceil().max(1.0) - 1.0;
         let experts = self.members(set).flat_map(|group| &self.groups[group]);

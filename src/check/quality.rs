@@ -14,7 +14,7 @@ pub struct LayerQuality {
     pub max_replica_load: f64,
     /// Mean load of a replica.
     pub mean_replica_load: f64,
-    /// What no valid plan can go below; 0 until [`Quality::with_bounds`].
+    /// The load that no valid plan can go below; 0 until [`Quality::with_bounds`].
     pub lower_bound: f64,
     /// Slots that repeat an expert already on their GPU.
     pub same_gpu_duplicates: usize,
@@ -22,7 +22,7 @@ pub struct LayerQuality {
     pub foreign_replicas: usize,
     /// The load that they serve.
     pub foreign_load: f64,
-    /// What any plan with as light a heaviest GPU serves outside the homes; 0 until [`Quality::with_least_foreign`].
+    /// The least load that a plan with as light a heaviest GPU serves outside the homes; 0 until [`Quality::with_least_foreign`].
     pub least_foreign_load: f64,
 }
 
@@ -62,7 +62,7 @@ impl Quality {
         self
     }
 
-    /// The same quality with the least load served abroad a layer, as [`crate::bound::least_foreign_loads`] gives it.
+    /// The same quality with the least load that foreign replicas serve, layer by layer, as [`crate::bound::least_foreign_loads`] gives it.
     #[must_use]
     pub fn with_least_foreign(mut self, loads: &[f64]) -> Self {
         for (layer, &load) in self.layers.iter_mut().zip(loads) {

@@ -96,7 +96,7 @@ impl<'a> Rules<'a> {
         let (groups, nodes) = (cluster.num_groups(), cluster.num_nodes());
         let node_slots = cluster.num_slots() / nodes;
         let homes = self.homes(row)?;
-        let mut abroad = 0u32;
+        let mut foreign = 0u32;
         let mut replicas_of_node = Vec::with_capacity(nodes);
         for (node, slots) in row.chunks_exact(node_slots).enumerate() {
             let mut replicas = 0;
@@ -104,8 +104,8 @@ impl<'a> Rules<'a> {
                 replicas += 1;
                 let group = self.group_of[expert];
                 let home = homes[group];
-                abroad += u32::from(home != node);
-                if abroad > self.max_foreign {
+                foreign += u32::from(home != node);
+                if foreign > self.max_foreign {
                     let slot = node * node_slots + index;
                     let most = match self.max_foreign {
                         0 => String::new(),
@@ -135,17 +135,22 @@ impl<'a> Rules<'a> {
 
     /// How many replicas of a row that [`Rules::check_layer`] has passed are outside the home of their group, and what they
     /// carry: `served` by slot and expert.
-    pub fn abroad(&self, row: &[i32], homes: &[usize], served: impl Fn(usize, usize) -> f64) -> (usize, f64) {
+    pub fn foreign(
+        &self,
+        row: &[i32],
+        homes: &[usize],
+        served: impl Fn(usize, usize) -> f64,
+    ) -> (usize, f64) {
         if homes.is_empty() {
             return (0, 0.0);
         }
         let node_slots = self.cluster.num_slots() / self.cluster.num_nodes();
-        let abroad = filled(row).filter(|&(slot, expert)| homes[self.group_of[expert]] != slot / node_slots);
-        abroad.fold((0, 0.0), |(replicas, load), (slot, expert)| (replicas + 1, load + served(slot, expert)))
+        let foreign = filled(row).filter(|&(slot, expert)| homes[self.group_of[expert]] != slot / node_slots);
+        foreign.fold((0, 0.0), |(replicas, load), (slot, expert)| (replicas + 1, load + served(slot, expert)))
     }
 
     /// The home of each group: the node that holds it whole. There is only one, since a second would hold as many
-    /// replicas abroad as the group has experts, and fewer are allowed. Without replicas abroad it is the first node that
+    /// foreign replicas as the group has experts, and fewer are allowed. Without foreign replicas it is the first node that
     /// holds any of it.
     fn homes(&self, row: &[i32]) -> Result<Vec<usize>, String> {
         let cluster = self.cluster;

@@ -9,7 +9,7 @@ use crate::cluster::Cluster;
 use crate::error::Error;
 use crate::loads::Loads;
 
-/// What the parts of an expert's slots sum to.
+/// The sum of the parts of an expert's slots.
 const WHOLE: u32 = 256;
 
 /// [`super::score`] of a plan whose slots serve these parts of their experts' loads in 256, `[layers][slots]`: a table of
@@ -55,7 +55,7 @@ pub fn score_shares_with(
         let loads = loads.layer(layer);
         let served = |slot: usize, expert: usize| loads[expert] * f64::from(parts[slot]) / f64::from(WHOLE);
         let mut quality = score_layer(loads, cluster, row, served);
-        (quality.foreign_replicas, quality.foreign_load) = rules.abroad(row, &homes, served);
+        (quality.foreign_replicas, quality.foreign_load) = rules.foreign(row, &homes, served);
         Ok(quality)
     });
     Ok(Quality { layers: layers.collect::<Result<_, _>>()? })
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn replicas_abroad_are_weighed_by_their_parts() {
+    fn foreign_replicas_are_weighed_by_their_parts() {
         let loads = Loads::from_counts(1, 4, &[64, 8, 20, 10]).unwrap();
         let cluster = Cluster::new(6, 2, 2, 2).unwrap();
         // Expert 0 is at home in the first node and has a replica in the second.

@@ -282,7 +282,7 @@ impl Held {
     }
 }
 
-/// What is sent in a layer.
+/// The tokens that are sent in a layer.
 struct Flow {
     gpus: Vec<f64>,
     on_gpu: f64,

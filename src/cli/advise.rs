@@ -167,7 +167,7 @@ impl Advise {
     }
 }
 
-/// What comes out of the rows.
+/// The advice that follows from the rows.
 struct Advice<'a> {
     ask: &'a Advise,
     /// The time of the trivial placement.

@@ -83,7 +83,7 @@ pub struct Check {
 }
 
 impl Check {
-    /// The most replicas of a layer that may be abroad.
+    /// The most foreign replicas of a layer.
     fn most_foreign(&self, map: &MapFile) -> u32 {
         self.max_foreign.unwrap_or(map.max_foreign())
     }
@@ -93,17 +93,18 @@ impl Check {
         CheckOptions { max_foreign: self.most_foreign(map), ..map.rules() }
     }
 
-    /// How the plan would be valid, where only replicas abroad make it invalid.
+    /// How the plan would be valid, where only foreign replicas make it invalid.
     fn hint(&self, map: &MapFile, loads: &Loads, cluster: &Cluster) -> String {
         let most = (loads.experts() / cluster.planned_groups()).saturating_sub(1) as u32;
         if self.most_foreign(map) > 0 || most == 0 {
             return String::new();
         }
-        let abroad = map
+        let foreign = map
             .score_with(loads, cluster, &CheckOptions { max_foreign: most, ..self.rules(map) })
             .map(|quality| quality.layers.iter().map(|layer| layer.foreign_replicas).max().unwrap_or(0));
-        abroad
-            .map_or(String::new(), |most| format!("; with replicas abroad it is valid: --max-foreign {most}"))
+        foreign.map_or(String::new(), |most| {
+            format!("; with foreign replicas it is valid: --max-foreign {most}")
+        })
     }
 
     pub fn run(self) -> Result<ExitCode, Error> {
@@ -167,7 +168,7 @@ impl Check {
         Ok(if faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 
-    /// What each GPU sends.
+    /// The tokens that each GPU sends.
     fn sent(&self, path: &Path, loads: &Loads) -> Result<Vec<Loads>, Error> {
         let history = self.part.history(path)?;
         if (history.layers(), history.experts()) != (loads.layers(), loads.experts()) {
@@ -178,7 +179,7 @@ impl Check {
         (0..history.windows()).map(|gpu| history.loads(Window::Index(gpu))).collect()
     }
 
-    /// The part of the load that replicas abroad serve, and the least that any plan as good does.
+    /// The part of the load that foreign replicas serve, and the least that any plan as good does.
     fn foreign_shares(&self, quality: &Quality, served: &Served<'_>) -> (f64, f64) {
         let heaviest: Vec<f64> = quality.layers.iter().map(|layer| layer.max_gpu_load).collect();
         let least = bound::least_foreign_loads(served.loads, served.cluster, &heaviest);
@@ -245,7 +246,7 @@ impl Check {
         ];
         if most_foreign > 0 {
             let (replicas, shares) = (quality.foreign_replicas(), self.foreign_shares(quality, served));
-            rows.push(("replicas abroad", foreign_text(replicas, most_foreign, shares)));
+            rows.push(("foreign replicas", foreign_text(replicas, most_foreign, shares)));
         }
         rows.extend(speeds::row(served.cluster));
         rows.splice(2..2, served.rows()?);
@@ -264,7 +265,7 @@ impl Check {
     }
 }
 
-/// The row about replicas abroad: how many there are, the most that a layer may have, the part of the load that they serve,
+/// The row about foreign replicas: how many there are, the most that a layer may have, the part of the load that they serve,
 /// and the least part that they must serve.
 pub(super) fn foreign_text(replicas: usize, most: u32, (share, least): (f64, f64)) -> String {
     let (share, least) = (percent(share), percent(least));
@@ -279,7 +280,7 @@ fn score_shares(
     cluster: &Cluster,
     rules: &CheckOptions,
 ) -> Result<(Quality, Option<Shares>), Error> {
-    // What is wrong with the map alone is told first.
+    // A fault of the map alone is told first.
     map.score_with(loads, cluster, rules)?;
     let rows = map.physical_to_logical();
     let placement = Placement::new(loads.experts(), map.slots(), rows.to_vec())?;
@@ -299,7 +300,7 @@ fn gpu_loads_of_shares(served: &Served<'_>, shares: &Shares) -> Vec<f64> {
     gpus
 }
 
-/// What `--strict` has against a valid plan: the first duplicate of each layer that has any, and each gap too wide.
+/// The complaints of `--strict` about a valid plan: the first duplicate of each layer that has any, and each gap too wide.
 fn faults(map: &MapFile, cluster: &Cluster, loads: &Loads, quality: &Quality, max_gap: f64) -> Vec<String> {
     let mut faults = Vec::new();
     let rows = map.physical_to_logical().chunks_exact(map.slots());

@@ -21,7 +21,7 @@ impl Scored {
         Ok(Self { mean: plan.quality().clone(), alone })
     }
 
-    /// What DeepSeek's rule gives on the mean of the workloads, under the same most replicas of an expert, by the CPU backend.
+    /// The plan of DeepSeek's rule on the mean of the workloads, under the same most replicas of an expert, by the CPU backend.
     /// Without a bound of its own, which nothing here tells.
     pub fn of_greedy(plan: &Plan, max_replicas_per_expert: Option<u32>) -> Result<Self, Error> {
         let options = PlanOptions { max_replicas_per_expert, ..Preset::GREEDY.options() };
@@ -40,7 +40,7 @@ impl Scored {
         Ok(Self { mean: score(&mean_of(plan)?)?, alone: windows.map(score).collect::<Result<_, _>>()? })
     }
 
-    /// What is read first: the balancedness of each workload alone, where there are several.
+    /// The first numbers of a report: the balancedness of each workload alone, where there are several.
     fn read_first(&self) -> Vec<f64> {
         match self.alone.as_slice() {
             [] => vec![self.mean.balancedness()],
@@ -48,7 +48,7 @@ impl Scored {
         }
     }
 
-    /// What is read first, for people.
+    /// The same for people.
     pub fn text(&self, weights: &[f64]) -> String {
         mean_and_worst_text(&self.read_first(), weights)
     }

@@ -1,4 +1,4 @@
-//! What the command reads and writes: files, standard input and output as `-`, and the terminal.
+//! Input and output of the command: files, standard input and output as `-`, and the terminal.
 
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use crate::trace::{self, LoadFormat, LoadHistory};
 /// Standard input or output, in the place of a file's name.
 const STANDARD: &str = "-";
 
-/// What went wrong where standard output was written to: told once the command is done.
+/// The fault of writing to standard output: told once the command is done.
 static FAILED: OnceLock<std::io::Error> = OnceLock::new();
 
 /// Whether a name stands for standard input or output.
@@ -155,7 +155,7 @@ pub fn complain(text: &str) {
     let _ = writeln!(std::io::stderr(), "eplb: {}", plain(text));
 }
 
-/// What could not be written to standard output. A closed pipe is no failure: its reader has what it wants.
+/// The fault of writing to standard output, if any. A closed pipe is none: its reader has read all it wants.
 pub fn failure() -> Option<&'static std::io::Error> {
     FAILED.get().filter(|error| error.kind() != std::io::ErrorKind::BrokenPipe)
 }

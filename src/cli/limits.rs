@@ -1,4 +1,4 @@
-//! What bounds the moves from one plan to the next, and which windows a plan is made on.
+//! Options that bound the moves from one plan to the next, and options of the windows that a plan is made on.
 
 use clap::Args;
 
@@ -18,7 +18,7 @@ pub(super) struct Limits {
     /// The most rounds that the moves of a layer may take. In a round each GPU exchanges experts with at most one other GPU
     #[arg(long)]
     max_rounds_per_layer: Option<usize>,
-    /// What moving all slots of a layer must bring, as a part of the mean GPU: 0.1 is 10 % [default: 0.1]
+    /// The least gain of moving all slots of a layer, as a part of the mean GPU: 0.1 is 10 % [default: 0.1]
     #[arg(long, value_parser = parse_part)]
     min_gain: Option<u32>,
     /// Leave layers alone whose balancedness is at least this
@@ -38,7 +38,7 @@ impl Limits {
         ]
     }
 
-    /// What the flags change of some limits.
+    /// Some limits, as the flags change them.
     pub(super) fn limits(&self, default: &MoveLimits) -> MoveLimits {
         MoveLimits {
             max_moves: self.max_moves.or(default.max_moves),
@@ -56,7 +56,7 @@ pub(super) struct Outlook {
     /// Windows that `scenarios` plans on, 1 to 16 [default: 16]
     #[arg(long)]
     windows: Option<usize>,
-    /// What a window weighs of the one after it, under `scenarios`: above 0, at most 1 [default: 0.9]
+    /// The weight of a window over that of the one after it, under `scenarios`: above 0, at most 1 [default: 0.9]
     #[arg(long)]
     decay: Option<f64>,
 }

@@ -14,7 +14,6 @@ mod joined;
 mod limits;
 mod pages;
 mod plan;
-mod plan_shown;
 mod pool;
 mod presets;
 mod progress;
@@ -43,7 +42,7 @@ use crate::{Cluster, Error, PLAN_VERSION};
 use io::{complain, print};
 use limits::{Limits, Outlook};
 
-/// What `eplb --version` tells: ranks compare the version of plans during a rolling upgrade.
+/// The text of `eplb --version`: ranks compare the version of plans during a rolling upgrade.
 static VERSION: LazyLock<String> =
     LazyLock::new(|| format!("{} (plan version {PLAN_VERSION})", env!("CARGO_PKG_VERSION")));
 
@@ -110,7 +109,7 @@ struct Part {
     form: Form,
 }
 
-/// What a load file does not tell itself.
+/// Facts that a load file does not tell itself.
 #[derive(Args)]
 struct Form {
     /// Format of the load files, where their content could be two
@@ -170,7 +169,7 @@ fn format_of(format: Option<PlanFormat>, out: &Path) -> Result<PlanFormat, Error
     if io::is_standard(out) { Ok(format.unwrap_or_default()) } else { PlanFormat::to_write(out, format) }
 }
 
-/// What a map does not tell itself.
+/// Facts that a map does not tell itself.
 #[derive(Args)]
 struct MapForm {
     /// Format of the plan or map, where its content could be two
@@ -249,7 +248,7 @@ impl Verb {
         }
     }
 
-    /// What a verb is at that has no steps to count.
+    /// The work of a verb that has no steps to count.
     fn doing(&self) -> Option<&'static str> {
         match self {
             Verb::Split(_) => Some("dealing out"),

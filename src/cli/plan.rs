@@ -1,4 +1,7 @@
-//! `eplb plan`
+//! `eplb plan`: its options, and what it does with them.
+
+mod made;
+mod shown;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -7,7 +10,6 @@ use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
 use super::compared::Scored;
-use super::joined::join;
 use super::presets::{is_lineage, parse_preset, presets};
 use super::progress::Progress;
 use super::speeds::Gone;
@@ -16,12 +18,8 @@ use super::{
     Limits, Outlook, Part, bound_effort, complain, format_of, io, parse_format, print, speeds, words,
 };
 use crate::maps::{MapFile, PlanFormat, bytes_of_plan};
-use crate::rebalance::{Proposal, RebalanceOptions, Rebalancer, Strategy};
-use crate::trace::Window;
-use crate::{
-    Cluster, DeviceChoice, Dispatch, Duplicates, Error, Fallback, MoveLimits, PlanOptions, Planner, Policy,
-    Preset, PreviousMap, Replan,
-};
+use crate::rebalance::Strategy;
+use crate::{Cluster, DeviceChoice, Dispatch, Error, Fallback, Policy, Preset, PreviousMap};
 
 #[derive(Args)]
 #[command(after_help = "Examples:
@@ -36,7 +34,7 @@ TensorRT-LLM's statistics or of Megatron's traces, or - for standard input.
 Exit codes: 0 planned, 2 bad input or a file that could not be read or written.")]
 pub struct Plan {
     /// Load files (needed); one plan for all of them where there are several; - is standard input
-    pub(super) loads: Vec<PathBuf>,
+    loads: Vec<PathBuf>,
     /// Weights of several load files, in their order: 1,2,1
     #[arg(long, value_delimiter = ',')]
     weights: Option<Vec<f64>>,
@@ -47,12 +45,12 @@ pub struct Plan {
     outlook: Outlook,
     /// The plan or map that runs, in any format of `eplb convert`: the new one starts from it
     #[arg(long)]
-    pub(super) previous: Option<PathBuf>,
+    previous: Option<PathBuf>,
     #[command(flatten)]
     limits: Limits,
     /// Bytes of an expert's weights, as 44040192 or 42MiB, to tell what must be transferred
     #[arg(long, default_value_t = 0, value_parser = words::parse_bytes)]
-    pub(super) expert_bytes: u64,
+    expert_bytes: u64,
     #[command(flatten)]
     part: Part,
     /// Replicas of a layer, all GPUs together (needed) [default with --previous: the slots of the GPUs that remain]
@@ -84,7 +82,7 @@ pub struct Plan {
     /// Where the device fails: cpu has the CPU backend make the same plan, with a warning; never fails
     #[arg(long, default_value = "cpu", value_parser = parse_fallback())]
     fallback: Fallback,
-    /// What is searched, and for how long; help tells of each [default: default for one window, scenarios for several]
+    /// The search, and how long it goes on; help tells of each [default: default for one window, scenarios for several]
     #[arg(long, value_parser = parse_preset(), hide_possible_values = true)]
     preset: Option<String>,
     /// Starts of a node at most, 1 to 65536 [default: the preset's]
@@ -126,7 +124,7 @@ pub struct Plan {
     /// (own GPU, else whole GPUs to replicas in turn). Plans are judged by it where --nodes are known and --groups no
     /// multiple of them [default: equal]
     #[arg(long, value_parser = parse_dispatch())]
-    pub(super) dispatch: Option<Dispatch>,
+    dispatch: Option<Dispatch>,
     /// A closer bound of 2 and 3 slots a GPU, for some fifty times the work
     #[arg(long)]
     tight_bound: bool,
@@ -141,24 +139,16 @@ pub struct Plan {
     json: bool,
     /// The map in that object too, as physical_to_logical: [layers][slots], -1 where a slot is free
     #[arg(long, requires = "json")]
-    pub(super) with_map: bool,
+    with_map: bool,
     /// The load of each GPU in that object too, in the unit of the loads, as gpu_loads: [layers][gpus], and of each of several
     /// loads alone in windows
     #[arg(long, requires = "json")]
-    pub(super) with_gpu_loads: bool,
-    // What others call two of the options above.
+    with_gpu_loads: bool,
+    // The names of two of the options above in other programs.
     #[arg(long, hide = true)]
     restarts: Option<String>,
     #[arg(long, hide = true)]
     kicks: Option<String>,
-}
-
-/// A plan, and how it came about.
-pub(super) struct Made {
-    pub(super) replan: Replan,
-    pub(super) strategy: Option<Strategy>,
-    /// The scores of the map that runs, on the same loads; where it fits the cluster.
-    pub(super) before: Option<Scored>,
 }
 
 impl Plan {
@@ -174,7 +164,7 @@ impl Plan {
         told.map_or(given, |cluster| (cluster.num_groups(), cluster.num_nodes()))
     }
 
-    /// What is wanted; of a plan file that runs, where the GPUs that remain divide among its nodes.
+    /// The groups and nodes that are wanted; those of a plan file that runs only where the GPUs that remain divide among its nodes.
     fn groups_and_nodes(
         &self,
         wanted: (usize, usize),
@@ -317,85 +307,6 @@ impl Plan {
             return Err(Error::invalid("--json", "", rule));
         }
         Ok(())
-    }
-
-    /// The plan, from the previous one if there is one.
-    fn make(
-        &self,
-        cluster: &Cluster,
-        previous: Option<&PreviousMap>,
-        progress: &Progress,
-    ) -> Result<Made, Error> {
-        let planner = Planner::new(self.device.clone())?.with_fallback(self.fallback);
-        let planner = progress.watch(planner);
-        if planner.device().backend != "cpu" {
-            words::check_effect(&[(self.threads.is_some(), "--threads")], "the CPU backend: --device cpu")?;
-        }
-        let check_previous = |ids: &[u32]| {
-            previous.map_or(Ok(()), |map| words::check_layers((map.layers(), map.layer_ids()), ids))
-        };
-        if let Some(strategy) = self.strategy {
-            let [file] = self.loads.as_slice() else {
-                let rule = "is for the windows of one load file";
-                return Err(Error::invalid("strategy", strategy, rule));
-            };
-            let limits = self.limits.limits(&MoveLimits::each_window());
-            let options = RebalanceOptions { strategy, ..self.outlook.options(limits) };
-            let options = RebalanceOptions {
-                plan: self.options(options.plan.clone())?,
-                scenario_plan: self.options(options.scenario_plan.clone())?,
-                ..options
-            };
-            let history = self.part.history(file)?;
-            check_previous(history.layer_ids())?;
-            progress.expect(history.layers());
-            let mut rebalancer = Rebalancer::new(planner, cluster.clone(), options)?;
-            for window in 0..history.windows() {
-                rebalancer.observe(history.loads(Window::Index(window))?)?;
-            }
-            if let Some(previous) = previous {
-                rebalancer.apply(previous.clone())?;
-            }
-            let Proposal { replan, strategy, .. } = rebalancer.propose()?;
-            return Ok(Made { replan, strategy: Some(strategy), before: None });
-        }
-        let windows = self.loads.iter().map(|file| self.part.read(file)).collect::<Result<Vec<_>, _>>()?;
-        let loads = join(&self.loads, &windows, self.weights.as_deref())?;
-        check_previous(loads.layer_ids())?;
-        words::check_experts(cluster, loads.experts(), self.slots_per_gpu)?;
-        let preset = if windows.len() > 1 { Preset::SCENARIOS.options() } else { PlanOptions::default() };
-        progress.expect(loads.layers());
-        let options = self.options(preset)?;
-        let replan = match (previous, self.time_limit) {
-            (None, Some(limit)) => planner.plan_within(&loads, cluster, &options, limit)?.into(),
-            (Some(previous), _) => {
-                let limits = self.limits.limits(&MoveLimits::default());
-                planner.replan(&loads, cluster, previous.clone(), &options, &limits)?
-            }
-            (None, None) => Replan::from(planner.plan(&loads, cluster, &options)?),
-        };
-        Ok(Made { replan, strategy: None, before: None })
-    }
-
-    /// The preset's options, or these where none is given, with what the flags change.
-    fn options(&self, default: PlanOptions) -> Result<PlanOptions, Error> {
-        let mut options = match &self.preset {
-            Some(name) => name.parse::<Preset>()?.options(),
-            None => default,
-        };
-        options.seed = self.seed;
-        options.starts = self.starts.unwrap_or(options.starts);
-        options.iterations = self.iterations.unwrap_or(options.iterations);
-        options.assignments = self.assignments.or(options.assignments);
-        options.max_replicas_per_expert = self.max_replicas_per_expert.or(options.max_replicas_per_expert);
-        options.connected |= self.connected;
-        options.max_foreign = self.max_foreign.unwrap_or(options.max_foreign);
-        options.foreign_target_ppm = self.target.unwrap_or(options.foreign_target_ppm);
-        if self.allow_duplicates {
-            options.duplicates = Duplicates::Allow;
-        }
-        options.dispatch = self.dispatch.unwrap_or(options.dispatch);
-        Ok(options)
     }
 }
 

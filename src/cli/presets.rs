@@ -4,7 +4,7 @@ use clap::builder::{PossibleValue, PossibleValuesParser};
 
 use crate::Preset;
 
-/// What `--preset help` prints: what a user wants, and apart from it the programs that this planner is measured against.
+/// The text of `--preset help`: first the presets for users, then the programs that this planner is measured against.
 pub fn presets() -> String {
     let (lineage, own): (Vec<Preset>, Vec<Preset>) = Preset::all().partition(is_lineage);
     let line = |preset: &Preset| format!("  {:9} {}", preset.name(), preset.summary());

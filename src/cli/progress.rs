@@ -1,4 +1,4 @@
-//! What a command shows while it works, and how Ctrl-C ends it.
+//! The progress of a command while it works, and how Ctrl-C ends it.
 //!
 //! A process runs one command, so there is one bar and one list of files that are kept.
 

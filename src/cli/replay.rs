@@ -173,18 +173,12 @@ impl ReplayTrace {
             ),
         ];
         for row in rows {
-            let (gpus, replicas) = (&row.balancedness, &row.replica_balancedness);
+            let [mean, worst, p5, of_replicas @ .., moved, ms] = columns(row);
+            let [replica_mean, replica_worst, replica_p5] = of_replicas;
             lines.push(format!(
-                "{:<19} {:>8.4} {:>8.4} {:>8.4} {:>9.4} {:>8.4} {:>8.4} {:>6.1} % {:>9.1}",
+                "{:<19} {mean:>8.4} {worst:>8.4} {p5:>8.4} {replica_mean:>9.4} {replica_worst:>8.4} {replica_p5:>8.4} {:>6.1} % {ms:>9.1}",
                 row.name,
-                gpus.mean(),
-                gpus.worst(),
-                gpus.quantile(0.05),
-                replicas.mean(),
-                replicas.worst(),
-                replicas.quantile(0.05),
-                row.moved.mean() * 100.0,
-                row.milliseconds.mean(),
+                moved * 100.0,
             ));
         }
         lines.push(
@@ -233,19 +227,23 @@ fn csv(rows: &[ReplayRow]) -> String {
             .to_string(),
     ];
     for row in rows {
-        let (gpus, replicas) = (&row.balancedness, &row.replica_balancedness);
-        lines.push(format!(
-            "{},{},{},{},{},{},{},{},{}",
-            row.name,
-            gpus.mean(),
-            gpus.worst(),
-            gpus.quantile(0.05),
-            replicas.mean(),
-            replicas.worst(),
-            replicas.quantile(0.05),
-            row.moved.mean(),
-            row.milliseconds.mean(),
-        ));
+        let numbers = columns(row).map(|number| number.to_string());
+        lines.push(format!("{},{}", row.name, numbers.join(",")));
     }
     lines.join("\n")
+}
+
+/// The means of a row, in the order of the columns: mean, worst and p5 of GPUs, then of replicas, moves, milliseconds.
+fn columns(row: &ReplayRow) -> [f64; 8] {
+    let (gpus, replicas) = (&row.balancedness, &row.replica_balancedness);
+    [
+        gpus.mean(),
+        gpus.worst(),
+        gpus.quantile(0.05),
+        replicas.mean(),
+        replicas.worst(),
+        replicas.quantile(0.05),
+        row.moved.mean(),
+        row.milliseconds.mean(),
+    ]
 }

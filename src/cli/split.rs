@@ -50,7 +50,7 @@ pub struct Split {
     json: bool,
 }
 
-/// What a table is scored on.
+/// The loads that a table is scored on.
 struct Scored {
     what: &'static str,
     loads: Loads,

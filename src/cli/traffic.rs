@@ -18,7 +18,7 @@ pub struct Served<'a> {
     pub cluster: &'a Cluster,
     /// `[layers][slots]`.
     pub map: &'a [i32],
-    /// What each GPU sends, where that is known.
+    /// The tokens that each GPU sends, where they are known.
     pub sources: Option<&'a [Loads]>,
     /// The dispatch, where the user names one.
     pub dispatch: Option<Dispatch>,

@@ -1,9 +1,10 @@
-//! What every dispatch of whole plans costs, at worst, for the largest shapes: loop trips by a model of its own,
+//! The cost of every dispatch of whole plans, at worst, for the largest shapes: loop trips by a model of its own,
 //! read off the shaders and sharing nothing with what cuts the dispatches.
 
 use std::collections::{BTreeMap, HashMap};
 
 use crate::engine::recording::{Dispatch, Kernel, Recording};
+use crate::layout::words::MOVE_BIPARTITION;
 use crate::layout::{GpuParams, Layout};
 use crate::params::{Params, enumerate_assignments};
 use crate::planner::gpu;
@@ -157,7 +158,7 @@ fn rounds(items: u64) -> u64 {
 const REPORTS: u64 = VECTOR + 1;
 
 /// A dispatch of the trajectory: the start, which only the first of them makes, the iterations, and a look and a result
-/// behind them.
+/// after them.
 fn search(p: &GpuParams, s: &Sizes) -> u64 {
     let windows = u64::from(p.windows);
     let weigh_gpus = shared(s.gpus * windows) + rounds(s.gpus * windows) * of(s.k);
@@ -241,7 +242,7 @@ fn begin_counts(s: &Sizes) -> u64 {
     shared(s.experts) + shared(s.gpus) + REPORTS + of(depth) + sort + fold(s)
 }
 
-/// What the lanes sum up over the order, what the fold comes to, and to remember it.
+/// The sums of the lanes over the order, and the fold, weighed and remembered.
 fn fold(s: &Sizes) -> u64 {
     let sums = 2 * of(rounds(s.experts)) + REPORTS;
     let value = lookup(s) + shared(s.experts + 1) + rounds(s.experts + 1) * lookup(s) + REPORTS;
@@ -301,7 +302,7 @@ fn descent_pieces(p: &GpuParams, s: &Sizes) -> Vec<Piece> {
     let pairs = n * n.saturating_sub(1) / 2;
     let mut pieces = vec![turn, none, piece(2 + of(k), 4 + k) + noted];
     pieces.push(piece(1 + of(n) + n + pairs, 4 + 2 * n + pairs) + noted);
-    if p.moves & 4 != 0 && (2..=10).contains(&k) {
+    if p.moves & MOVE_BIPARTITION != 0 && (2..=10).contains(&k) {
         let splits = piece(1 + of(20) + of(32) + 2 * 32 + 2, 168);
         let apart = if s.avoids { piece(of(k) + k * of(k), k * (2 + k)) } else { Piece::default() };
         pieces.extend([splits, splits + 32 * apart + piece(4 * k, 4 * k)]);

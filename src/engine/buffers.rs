@@ -5,14 +5,14 @@ use std::num::NonZeroU64;
 use super::recording::Recording;
 use crate::layout::{GpuParams, Layout};
 
-/// What a device is to do in a call.
+/// The work of a device in a call.
 #[derive(Clone, Copy)]
 pub struct Work<'a> {
     /// The dispatches.
     pub recording: &'a Recording,
     /// Where everything lies in the buffers.
     pub layout: &'a Layout,
-    /// What the problem buffer holds at the start.
+    /// The problem buffer at the start.
     pub problem: &'a [u32],
     /// Words of the arena.
     pub arena_words: u64,

@@ -19,7 +19,7 @@ use crate::error::Error;
 /// wgpu's own variable: a part of the name of the adapter to take, in any case.
 const ADAPTER_NAME: &str = "WGPU_ADAPTER_NAME";
 
-/// What every shader may count on (the static tests hold the shaders to it): WebGPU's default limits, which an
+/// Limits that every shader may count on (the static tests hold the shaders to them): WebGPU's default ones, which an
 /// adapter of the GL backend can fall short of.
 const NEEDED: [(&str, u64); 4] = [
     ("max_dynamic_uniform_buffers_per_pipeline_layout", 1),
@@ -28,7 +28,7 @@ const NEEDED: [(&str, u64); 4] = [
     ("max_compute_invocations_per_workgroup", 256),
 ];
 
-/// What software drivers are called, in lower case: a driver that stands before one of them (ANGLE, Zink, a virtual
+/// The names of software drivers, in lower case: a driver that stands before one of them (ANGLE, Zink, a virtual
 /// machine's) has it in its own words.
 const SOFTWARE_DRIVERS: [&str; 5] =
     ["llvmpipe", "lavapipe", "softpipe", "swiftshader", "basic render driver"];
@@ -36,7 +36,7 @@ const SOFTWARE_DRIVERS: [&str; 5] =
 /// NVIDIA's number on the PCI bus, and the lanes that the vectors of all its GPUs have.
 const NVIDIA: (u32, u32) = (0x10de, 32);
 
-/// What kind of device an adapter is: what it says, unless it names a software driver, or is an NVIDIA card with vectors that
+/// The kind of device that an adapter is: the one it says, unless it names a software driver, or is an NVIDIA card with vectors that
 /// no such card has (the processor's).
 fn kind_of(info: &wgpu::AdapterInfo) -> wgpu::DeviceType {
     let told = format!("{} {} {}", info.name, info.driver, info.driver_info).to_lowercase();
@@ -46,7 +46,7 @@ fn kind_of(info: &wgpu::AdapterInfo) -> wgpu::DeviceType {
     if names_software || is_no_nvidia { wgpu::DeviceType::Cpu } else { info.device_type }
 }
 
-/// What an adapter is.
+/// The description of an adapter.
 fn described(adapter: &wgpu::Adapter) -> DeviceInfo {
     let info = adapter.get_info();
     let kind = kind_of(&info);
@@ -93,14 +93,14 @@ pub(crate) struct OpenDevice {
     pub device: wgpu::Device,
     /// Takes the work.
     pub queue: wgpu::Queue,
-    /// What it is.
+    /// Its description.
     pub info: DeviceInfo,
     /// Whether the adapter says of itself that it is software. One that says it is a GPU, rightly or not, gets the shaders
     /// of a GPU: its driver is made for them.
     pub says_software: bool,
     /// How the work is shaped, where not as [`Tuning::of`] says.
     pub tuning: Option<Tuning>,
-    /// What went wrong outside an error scope. What a call computes while it is set cannot be trusted.
+    /// A fault outside an error scope. While it is set the result of a call cannot be trusted.
     pub fault: Fault,
     /// How long to wait for one submission. (A browser waits as long as it likes, and then takes the device away.)
     #[cfg_attr(target_family = "wasm", allow(dead_code))]
@@ -312,7 +312,7 @@ fn compute_limits(limits: &wgpu::Limits, info: &wgpu::AdapterInfo) -> Vec<(&'sta
     ]
 }
 
-/// What an adapter of an old API cannot do at all, as a reason.
+/// The reason why an adapter of an old API cannot be used at all.
 fn lacks(flags: wgpu::DownlevelFlags) -> Option<String> {
     let needed = [
         (wgpu::DownlevelFlags::COMPUTE_SHADERS, "compute shaders"),

@@ -27,7 +27,7 @@ fn workstation() -> Vec<DeviceInfo> {
     ]
 }
 
-/// What a server without a GPU has: an adapter that cannot be used, and a software driver.
+/// A server without a GPU: an adapter that cannot be used, and a software driver.
 fn server() -> Vec<DeviceInfo> {
     vec![unusable(device("Old GL", "gl", "integrated")), device("Soft Pipe", "vulkan", "software")]
 }

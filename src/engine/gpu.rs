@@ -43,7 +43,7 @@ pub struct Gpu {
     cache: Turns<Cache>,
 }
 
-/// What one call makes and the next one uses again. Where a call fails all of it is dropped, so that nothing half-made stays.
+/// Objects that one call makes and the next one uses again. Where a call fails all of them are dropped, so that nothing half-made stays.
 #[derive(Default)]
 struct Cache {
     pipelines: Pipelines,
@@ -108,7 +108,7 @@ impl Gpu {
         &self.open.device
     }
 
-    /// What went wrong on it, to be added to.
+    /// The faults of the device, to be added to.
     #[cfg(test)]
     pub fn fault(&self) -> &super::device::Fault {
         &self.open.fault
@@ -138,7 +138,7 @@ impl Gpu {
         let mut turn = self.cache.turn().await;
         self.open.fault.forgive();
         self.check_fault()?;
-        // What is dropped in mid-work leaves nothing.
+        // A call that is dropped in the middle leaves nothing.
         let mut cache = std::mem::take(&mut *turn);
         let result = self.guarded(self.run_with(&mut cache, go_on, work)).await;
         match &result {

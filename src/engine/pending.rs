@@ -13,7 +13,7 @@ pub type Variant = (Kernel, OverrideValues);
 /// Pending pipelines in the order of their use. Each is made once, by whichever thread comes to it first.
 pub struct Pending<T>(Arc<Vec<(Variant, Made<T>)>>);
 
-/// What comes of a pipeline, once it is made.
+/// A pipeline that is being made.
 type Made<T> = OnceLock<Result<T, Error>>;
 
 /// A thread that makes pipelines; it ends with this.

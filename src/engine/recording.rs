@@ -1,4 +1,4 @@
-//! What a plan asks of the device, as data: kernels, and dispatches of them in order.
+//! A plan's work for the device, as data: kernels, and dispatches of them in order.
 
 use crate::layout::GpuParams;
 
@@ -127,7 +127,7 @@ pub enum Grid {
 /// One dispatch: a kernel over a grid, with its uniform block.
 #[derive(Debug, Clone)]
 pub struct Dispatch {
-    /// What runs.
+    /// The kernel that runs.
     pub kernel: Kernel,
     /// Over what.
     pub grid: Grid,

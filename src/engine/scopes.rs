@@ -1,4 +1,4 @@
-//! What a device refuses, caught where it is asked for: a browser tells of it later, by events.
+//! Refusals of a device, caught where the device is asked: a browser tells of them later, by events.
 
 use super::device::{Fault, one_line};
 

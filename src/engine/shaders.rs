@@ -79,7 +79,7 @@ impl Shaders {
         Self { modules, tuning, bindings, grid_bindings }
     }
 
-    /// What a recording needs of pipelines that are not there, in the order of their first use.
+    /// The pipelines that a recording needs and that are not there, in the order of their first use.
     pub fn missing(&self, pipelines: &Pipelines, recording: &Recording) -> Vec<Variant> {
         let mut met = HashSet::new();
         let variants = recording.dispatches.iter().map(|dispatch| self.variant(dispatch));

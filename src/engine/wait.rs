@@ -12,7 +12,7 @@ pub use native::{Submission, ended, keep_up, look, mapped, submit};
 #[cfg(target_family = "wasm")]
 pub use web::{Submission, ended, keep_up, look, mapped, submit};
 
-/// What a callback of the device is to bring; clones share it.
+/// The value that a callback of the device is to bring; clones share it.
 pub struct Reply<T>(Arc<Mutex<Awaited<T>>>);
 
 struct Awaited<T> {
@@ -40,7 +40,7 @@ impl<T: Clone> Reply<T> {
         }
     }
 
-    /// What was brought, if anything was.
+    /// The value that was brought, if one was.
     #[cfg(not(target_family = "wasm"))]
     pub fn get(&self) -> Option<T> {
         self.awaited().value.clone()
@@ -105,7 +105,7 @@ mod native {
         }
     }
 
-    /// What came of mapping a buffer, once all that was submitted has ended; none where no word came of it.
+    /// The result of mapping a buffer, once all that was submitted has ended; none where no word came of it.
     pub async fn mapped<T: Clone>(_: &OpenDevice, reply: &Reply<T>) -> Option<T> {
         reply.get()
     }
@@ -144,7 +144,7 @@ mod web {
         submission.arrival().await;
     }
 
-    /// What comes of mapping a buffer.
+    /// The result of mapping a buffer.
     pub async fn mapped<T: Clone>(_: &OpenDevice, reply: &Reply<T>) -> Option<T> {
         Some(reply.arrival().await)
     }

@@ -5,7 +5,7 @@ use super::Item;
 /// The search: GPU by GPU, each opened by the heaviest replica left, so that no two ways differ in the order
 /// of GPUs alone.
 pub(super) struct Packing<'a> {
-    /// What is left to place, heaviest first.
+    /// The replicas that are left to place, heaviest first.
     pub items: &'a mut [Item],
     pub slots_per_gpu: u32,
     pub avoid_duplicates: bool,
@@ -23,7 +23,7 @@ pub(super) struct Packing<'a> {
 struct Place {
     /// GPUs not opened yet.
     gpus: u32,
-    /// What they will carry.
+    /// The load that they will carry.
     rest: u32,
     /// Load of the heaviest GPU closed.
     heaviest: u32,
@@ -85,7 +85,7 @@ impl Packing<'_> {
         }
         for item in (place.first..end).rev() {
             let Item { load, count, .. } = self.items[item];
-            // What is put here from now on is as heavy or heavier. The best may have become better meanwhile.
+            // A replica that is put here from now on is as heavy or heavier. The best may have become better meanwhile.
             let lightest = place.room.saturating_mul(load).saturating_add(place.load);
             if place.heaviest.max(lightest) >= *self.best || *self.best <= self.enough {
                 return;

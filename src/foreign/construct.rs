@@ -1,4 +1,4 @@
-//! Replicas for a target, by node totals: a heavy node's experts get replicas abroad until what is left fits.
+//! Replicas for a target, by node totals: a heavy node's experts get foreign replicas until what is left fits.
 
 use super::nodes::{Copies, Nodes};
 
@@ -9,7 +9,7 @@ const CLOSER: usize = 2;
 pub fn construct(nodes: &Nodes, target: i64, copies: &mut Copies) -> bool {
     let all = nodes.experts.len();
     let wanted: Vec<u32> = (0..all).map(|expert| wanted(nodes, expert, target)).collect();
-    let abroad = choose(nodes, &wanted, target);
+    let foreign = choose(nodes, &wanted, target);
     copies.here.clear();
     copies.here.resize(all * nodes.nodes, 0);
     copies.foreign = 0;
@@ -17,7 +17,7 @@ pub fn construct(nodes: &Nodes, target: i64, copies: &mut Copies) -> bool {
     let mut totals = nodes.totals.clone();
     let mut leaving = Vec::new();
     for expert in 0..all {
-        let (home, away) = (nodes.homes[expert], abroad[expert]);
+        let (home, away) = (nodes.homes[expert], foreign[expert]);
         let count = if away > 0 { wanted[expert].max(away + 1) } else { wanted[expert] };
         let at_home = count - away;
         copies.here[expert * nodes.nodes + home] = at_home;
@@ -45,7 +45,7 @@ pub fn construct(nodes: &Nodes, target: i64, copies: &mut Copies) -> bool {
     }
     copies.counts.clear();
     copies.counts.extend(copies.here.chunks_exact(nodes.nodes).map(|row| row.iter().sum::<u32>()));
-    fill(nodes, &abroad, &free, copies) && finish(nodes, copies)
+    fill(nodes, &foreign, &free, copies) && finish(nodes, copies)
 }
 
 /// The fewest replicas with which an expert keeps to the target beside the lightest experts of its node.
@@ -55,13 +55,13 @@ fn wanted(nodes: &Nodes, expert: usize, target: i64) -> u32 {
     (((nodes.loads[expert] - 1).max(0) / room + 1).min(i64::from(most)) as u32).max(1)
 }
 
-/// How many replicas abroad each expert gets: node after node, each next one where it takes most away, until the node
+/// How many foreign replicas each expert gets: node after node, each next one where it takes most away, until the node
 /// needs no more.
 fn choose(nodes: &Nodes, wanted: &[u32], target: i64) -> Vec<u32> {
-    let mut abroad = vec![0; nodes.experts.len()];
+    let mut foreign = vec![0; nodes.experts.len()];
     let most = nodes.most_here.saturating_mul(nodes.nodes as u32 - 1).min(nodes.most - 1);
-    let taken = |expert: usize, abroad: u32| {
-        nodes.loads[expert] * i64::from(abroad) / i64::from((abroad + 1).max(wanted[expert]))
+    let taken = |expert: usize, foreign: u32| {
+        nodes.loads[expert] * i64::from(foreign) / i64::from((foreign + 1).max(wanted[expert]))
     };
     let mut left = nodes.most_foreign;
     for node in 0..nodes.nodes {
@@ -72,25 +72,25 @@ fn choose(nodes: &Nodes, wanted: &[u32], target: i64) -> Vec<u32> {
             let best = experts.clone().max_by_key(|&e| (steps[e - experts.start], usize::MAX - e));
             let Some(best) = best.filter(|&e| steps[e - experts.start] > 0) else { break };
             need -= steps[best - experts.start];
-            abroad[best] += 1;
+            foreign[best] += 1;
             left -= 1;
-            let next = abroad[best] + 1;
+            let next = foreign[best] + 1;
             steps[best - experts.start] =
                 if next > most { 0 } else { taken(best, next) - taken(best, next - 1) };
         }
         for _ in 0..CLOSER {
-            need += closer(experts.clone(), -need, &mut abroad, &|expert| taken(expert, 1));
+            need += closer(experts.clone(), -need, &mut foreign, &|expert| taken(expert, 1));
         }
     }
-    abroad
+    foreign
 }
 
-/// Exchanges an expert with one replica abroad for one without, by which as much as possible of what is taken too much
-/// stays; returns that.
+/// A node may send away more than it needs to. This exchanges an expert with one foreign replica for one without, so that as
+/// much as possible of that surplus stays; returns how much.
 fn closer(
     experts: std::ops::Range<usize>,
     too_much: i64,
-    abroad: &mut [u32],
+    foreign: &mut [u32],
     taken: &dyn Fn(usize) -> i64,
 ) -> i64 {
     let (mut best, mut pair) = (0, None);
@@ -98,8 +98,8 @@ fn closer(
         return 0;
     }
     let others: Vec<(usize, i64)> =
-        experts.clone().filter(|&e| abroad[e] == 0).map(|e| (e, taken(e))).collect();
-    for out in experts.filter(|&e| abroad[e] == 1) {
+        experts.clone().filter(|&e| foreign[e] == 0).map(|e| (e, taken(e))).collect();
+    for out in experts.filter(|&e| foreign[e] == 1) {
         let of_out = taken(out);
         for &(other, of_other) in &others {
             let stays = of_out - of_other;
@@ -109,14 +109,14 @@ fn closer(
         }
     }
     if let Some((out, other)) = pair {
-        (abroad[out], abroad[other]) = (0, 1);
+        (foreign[out], foreign[other]) = (0, 1);
     }
     best
 }
 
-/// Fills what is free in each node with further replicas of its own experts, the heaviest first; of those with replicas
-/// abroad none, if possible, since a copy at home calls load back.
-fn fill(nodes: &Nodes, abroad: &[u32], free: &[i64], copies: &mut Copies) -> bool {
+/// Fills what is free in each node with further replicas of its own experts, the heaviest first; of those with foreign replicas
+///  none, if possible, since a copy at home calls load back.
+fn fill(nodes: &Nodes, foreign: &[u32], free: &[i64], copies: &mut Copies) -> bool {
     for (node, &free) in free.iter().enumerate() {
         for _ in 0..free {
             let open = |&e: &usize| {
@@ -124,8 +124,8 @@ fn fill(nodes: &Nodes, abroad: &[u32], free: &[i64], copies: &mut Copies) -> boo
             };
             let heavier = |&a: &usize, &b: &usize| {
                 let of = |e: usize, count: u32| nodes.loads[e] * i64::from(count);
-                let by_abroad = (abroad[b] > 0).cmp(&(abroad[a] > 0));
-                by_abroad.then(of(a, copies.counts[b]).cmp(&of(b, copies.counts[a]))).then(b.cmp(&a))
+                let by_foreign = (foreign[b] > 0).cmp(&(foreign[a] > 0));
+                by_foreign.then(of(a, copies.counts[b]).cmp(&of(b, copies.counts[a]))).then(b.cmp(&a))
             };
             let Some(best) = (nodes.begins[node]..nodes.begins[node + 1]).filter(open).max_by(heavier) else {
                 return false;

@@ -25,10 +25,10 @@ const PLACE_PPM: i64 = 300;
 /// Iterations of a node's placement.
 const PLACE_ITERATIONS: u32 = 400;
 
-/// A plan must be better than the one without replicas abroad by this part of it, so that rounding is none.
+/// A plan must be better than the one without foreign replicas by this part of it, so that rounding is none.
 const WORTH: u32 = 15;
 
-/// What a thread reuses.
+/// Memory that a thread reuses.
 #[derive(Default)]
 pub struct Scratch {
     target: target::Scratch,
@@ -36,25 +36,25 @@ pub struct Scratch {
     placer: Placer,
 }
 
-/// A plan with replicas abroad.
+/// A plan with foreign replicas.
 pub struct Found {
     pub slots: Vec<u32>,
     /// Whether it is as good as any by node totals.
     pub reached: bool,
 }
 
-/// A layer whose plan without replicas abroad is not good enough.
+/// A layer whose plan without foreign replicas is not good enough.
 pub struct Layer<'a> {
     params: &'a Params,
     limits: Limits,
     loads: &'a [u32],
-    /// The heaviest GPU that is good enough, and that of the plan without replicas abroad.
+    /// The heaviest GPU that is good enough, and that of the plan without foreign replicas.
     floor: i64,
     before: i64,
 }
 
 impl<'a> Layer<'a> {
-    /// A layer and its plan without replicas abroad; `None` where that is good enough.
+    /// A layer and its plan without foreign replicas; `None` where that is good enough.
     pub fn new(params: &'a Params, limits: Limits, loads: &'a [u32], row: &[u32]) -> Option<Self> {
         let before = i64::from(replan::peaks(params, &[loads], row));
         let total: u64 = loads.iter().map(|&load| u64::from(load)).sum();
@@ -63,7 +63,7 @@ impl<'a> Layer<'a> {
         (before > floor.max(1)).then_some(Self { params, limits, loads, floor, before })
     }
 
-    /// The best plan found that is better than the one without replicas abroad.
+    /// The best plan found that is better than the one without foreign replicas.
     pub fn plan(&self, sets: &Sets, scratch: &mut Scratch) -> Option<Found> {
         let Self { params, limits, loads, floor, before } = *self;
         let target = scratch.target.find(params, limits, sets, loads, (floor, before))?;

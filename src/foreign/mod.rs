@@ -1,12 +1,12 @@
-//! Replicas abroad, under the hierarchical policy: a layer whose nodes cannot be even with whole groups alone gets some
+//! Foreign replicas, under the hierarchical policy: a layer whose nodes cannot be even with whole groups alone gets some
 //! replicas outside the home node of their group, [`PlanOptions::max_foreign`] at most. Every expert keeps a replica at
 //! home, and a node its number of replicas.
 //!
-//! It runs on the host for every backend, so that the bytes are equal: layer by layer, from the plan without replicas
-//! abroad, which a layer keeps where it is good enough or where nothing better is found.
-//! - `target`: the heaviest GPU that no plan with so many replicas abroad goes below, and the assignments of groups to homes
-//!   that could reach it, those first whose nodes have least too much.
-//! - `construct`: which experts of a heavy node have replicas abroad, and where, for a target: node totals alone.
+//! It runs on the host for every backend, so that the bytes are equal: layer by layer, from the plan without foreign replicas
+//! , which a layer keeps where it is good enough or where nothing better is found.
+//! - `target`: the load that the heaviest GPU of no plan with this many foreign replicas goes below, and the assignments of
+//!   groups to homes that could reach it, in the order of the surplus of their nodes.
+//! - `construct`: which experts of a heavy node have foreign replicas, and where, for a target: node totals alone.
 //! - `tabu`: replicas change from one expert to another, by node totals.
 //! - [`crate::given`]: each node's replicas on its GPUs.
 
@@ -18,6 +18,7 @@ mod target;
 
 use std::collections::BTreeSet;
 
+use crate::cluster::Cluster;
 use crate::error::Error;
 use crate::options::{PlanOptions, Search};
 use crate::params::{FREE, Params, enumerate_assignments};
@@ -30,10 +31,10 @@ use target::Sets;
 /// Even loads, in millionths.
 const EVEN: u32 = 1_000_000;
 
-/// What the options ask for.
+/// The limits of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// The most replicas abroad of a layer.
+    /// The most foreign replicas of a layer.
     pub foreign: u32,
     /// Heaviest GPU over the mean at which a layer gets none, in millionths.
     pub target_ppm: u32,
@@ -42,15 +43,11 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// The limits of the options; `None` where no replica may live abroad.
+    /// The limits of the options; `None` where there may be no foreign replica.
     ///
     /// # Errors
     /// [`Error::Invalid`] where options, loads and cluster break a rule together.
-    pub fn new(
-        params: &Params,
-        cluster: &crate::Cluster,
-        options: &PlanOptions,
-    ) -> Result<Option<Self>, Error> {
+    pub fn new(params: &Params, cluster: &Cluster, options: &PlanOptions) -> Result<Option<Self>, Error> {
         let (foreign, target_ppm) = (options.max_foreign, options.foreign_target_ppm);
         if target_ppm < EVEN {
             return Err(Error::invalid(
@@ -60,7 +57,7 @@ impl Limits {
             ));
         }
         if foreign == 0 {
-            let rule = "is for replicas abroad alone: give max_foreign too, or leave it at 1000000";
+            let rule = "is for foreign replicas alone: give max_foreign too, or leave it at 1000000";
             let idle = target_ppm == EVEN;
             return if idle { Ok(None) } else { Err(Error::invalid("foreign_target_ppm", target_ppm, rule)) };
         }
@@ -80,8 +77,8 @@ impl Limits {
     }
 }
 
-/// Gives layers replicas abroad where that makes their heaviest GPU lighter. `loads` is `[layers][experts]`, `planned` the
-/// slots of the plan without replicas abroad and why its layers ended.
+/// Gives layers foreign replicas where that makes their heaviest GPU lighter. `loads` is `[layers][experts]`, `planned` the
+/// slots of the plan without foreign replicas and why its layers ended.
 ///
 /// # Errors
 /// [`Error::Cancelled`] where the call was stopped.
@@ -114,7 +111,7 @@ pub fn improve(
     Ok(())
 }
 
-/// The groups of each node of a plan without replicas abroad, node after node.
+/// The groups of each node of a plan without foreign replicas, node after node.
 fn homes(params: &Params, row: &[u32]) -> Vec<u32> {
     let mut groups = Vec::with_capacity(params.groups as usize);
     for node in row.chunks_exact(params.node_slots as usize) {

@@ -17,7 +17,7 @@ pub struct Nodes {
     pub gpus: i64,
     /// Replicas of a node beyond one for each expert at home.
     pub spare: u32,
-    /// The most replicas abroad of the layer, and of one expert there.
+    /// The most foreign replicas of the layer, and of one expert there.
     pub most_foreign: u32,
     /// The most replicas of an expert in a node, and in all.
     pub most_here: u32,
@@ -31,7 +31,7 @@ pub struct Nodes {
     pub begins: Vec<usize>,
     /// Load of all experts at home in each node.
     pub totals: Vec<i64>,
-    /// What a replica shares a GPU of each node with at least, about: the lightest experts at home.
+    /// The least load that shares a GPU of each node with a replica, about: the lightest experts at home.
     pub beside: Vec<i64>,
 }
 
@@ -84,12 +84,12 @@ pub struct Copies {
     pub shares: Vec<i64>,
     /// Load of each node.
     pub totals: Vec<i64>,
-    /// Replicas abroad.
+    /// Foreign replicas.
     pub foreign: u32,
 }
 
 impl Copies {
-    /// What the heaviest GPU comes to at least, about: a node's load per GPU, or a replica with what is beside it.
+    /// The least that the heaviest GPU comes to, about: a node's load per GPU, or a replica and the load beside it.
     pub fn value(&self, nodes: &Nodes) -> i64 {
         let even = self.totals.iter().map(|total| (total + nodes.gpus - 1) / nodes.gpus).max().unwrap_or(0);
         let heavy = self.shares.iter().zip(&nodes.homes).map(|(share, &home)| share + nodes.beside[home]);
@@ -103,16 +103,16 @@ impl Copies {
         for (total, &here) in self.totals.iter_mut().zip(&self.here[row.clone()]) {
             *total -= share * i64::from(here);
         }
-        let abroad = u32::from(nodes.homes[expert] != node);
+        let is_foreign = u32::from(nodes.homes[expert] != node);
         let here = &mut self.here[row.start + node];
         if add {
             *here += 1;
             self.counts[expert] += 1;
-            self.foreign += abroad;
+            self.foreign += is_foreign;
         } else {
             *here -= 1;
             self.counts[expert] -= 1;
-            self.foreign -= abroad;
+            self.foreign -= is_foreign;
         }
         let share = nodes.loads[expert] / i64::from(self.counts[expert]);
         self.shares[expert] = share;

@@ -16,14 +16,14 @@ const GAINERS: usize = 8;
 const FIRST_SHIFT: u32 = 5;
 const LAST_SHIFT: u32 = 14;
 const HALVED_AFTER: u32 = 4;
-/// What took part in a change is left alone for 4 to 9 iterations.
+/// An expert that took part in a change is left alone for 4 to 9 iterations.
 const TENURE: u32 = 4;
 const TENURES: u32 = 6;
 
 /// More than any excess.
 const NONE: i64 = i64::MAX;
 
-/// What a thread reuses.
+/// Memory that a thread reuses.
 #[derive(Default)]
 pub struct Tabu {
     no_loss: Vec<u32>,
@@ -38,7 +38,7 @@ pub struct Tabu {
     best: Copies,
 }
 
-/// What another number of replicas of an expert changes.
+/// The effect of another number of replicas of an expert.
 #[derive(Clone, Copy, Default)]
 struct Changed {
     /// Load of a replica then, and by how much it is more than now.
@@ -133,8 +133,8 @@ impl Tabu {
             for &(_, loser) in &self.losers {
                 for &(_, gainer) in &self.gainers {
                     let back = u32::from(nodes.homes[loser] != node);
-                    let abroad = u32::from(nodes.homes[gainer] != node);
-                    if loser == gainer || copies.foreign + abroad - back > nodes.most_foreign {
+                    let away = u32::from(nodes.homes[gainer] != node);
+                    if loser == gainer || copies.foreign + away - back > nodes.most_foreign {
                         continue;
                     }
                     let left = now + self.both(nodes, copies, node, loser, gainer);
@@ -149,7 +149,7 @@ impl Tabu {
         best
     }
 
-    /// What nodes and heavy replicas exceed the target by.
+    /// The sum of the excess of nodes and heavy replicas over the target.
     fn now(&self, nodes: &Nodes, copies: &Copies, aim: i64) -> i64 {
         let heavy = (0..nodes.experts.len())
             .map(|e| heavy(nodes, e, copies.shares[e], copies.counts[e], aim))
@@ -201,14 +201,14 @@ impl Tabu {
                 keep(&mut self.losers, LOSERS, (left(&self.less[expert], -1), expert));
             }
             let may_gain = here < i64::from(nodes.most_here) && copies.counts[expert] < nodes.most;
-            // One that loses abroad makes room for one that gains there.
+            // An expert that loses a foreign replica makes room for one that gains one.
             if may_gain && (at_home || copies.foreign <= nodes.most_foreign) {
                 keep(&mut self.gainers, GAINERS, (left(&self.more[expert], 1), expert));
             }
         }
     }
 
-    /// What a change adds to the excess.
+    /// The excess that a change adds.
     fn both(&self, nodes: &Nodes, copies: &Copies, node: usize, loser: usize, gainer: usize) -> i64 {
         let (less, more) = (&self.less[loser], &self.more[gainer]);
         let (of_loser, of_gainer) = (loser * nodes.nodes, gainer * nodes.nodes);
@@ -223,7 +223,7 @@ impl Tabu {
     }
 }
 
-/// What the replicas of an expert exceed the target by, with what is beside them.
+/// The excess of an expert's replicas over the target, each with the load beside it.
 fn heavy(nodes: &Nodes, expert: usize, share: i64, count: u32, aim: i64) -> i64 {
     (share + nodes.beside[nodes.homes[expert]] - aim).max(0) * i64::from(count)
 }

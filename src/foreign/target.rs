@@ -1,4 +1,4 @@
-//! The heaviest GPU that no plan with some replicas abroad goes below, and the assignments that could reach it: the bound
+//! The load that the heaviest GPU of no plan with some foreign replicas goes below, and the assignments that could reach it: the bound
 //! that `bound/foreign.rs` proves, in fixed point and to 14 bits, for what the search aims at.
 
 use std::collections::BTreeMap;
@@ -37,7 +37,7 @@ impl Sets {
     }
 }
 
-/// What the search of a layer aims at.
+/// The aim of the search of a layer.
 pub struct Target {
     /// No plan goes below, but for rounding.
     pub load: i64,
@@ -51,7 +51,7 @@ pub struct Scratch {
     /// Experts of each group by falling load.
     sorted: Vec<i64>,
     totals: Vec<i64>,
-    /// The largest steps of each group, largest first, at most as many as replicas abroad.
+    /// The largest steps of each group, largest first, at most as many as foreign replicas.
     group_steps: Vec<Vec<i64>>,
     /// Whether they depend on the target.
     moving: Vec<bool>,
@@ -68,11 +68,11 @@ struct Shape<'a> {
     gpus: i64,
     spare: u32,
     foreign: u32,
-    most_abroad: u32,
+    most_of_expert: u32,
 }
 
 impl Scratch {
-    /// The target of a layer, at least `floor` and less than `above`, which a plan without replicas abroad reaches; `None`
+    /// The target of a layer, at least `floor` and less than `above`, which a plan without foreign replicas reaches; `None`
     /// where that is as good.
     pub fn find(
         &mut self,
@@ -90,9 +90,9 @@ impl Scratch {
             gpus: i64::from(params.node_gpus),
             spare,
             foreign: limits.foreign,
-            most_abroad: limits.foreign.min(spare.saturating_mul(params.nodes - 1)).min(limits.most - 1),
+            most_of_expert: limits.foreign.min(spare.saturating_mul(params.nodes - 1)).min(limits.most - 1),
         };
-        if shape.most_abroad == 0 {
+        if shape.most_of_expert == 0 {
             return None;
         }
         self.begin(&shape, loads);
@@ -141,7 +141,7 @@ impl Scratch {
         self.fewest.resize(shape.sets.groups.len(), 0);
     }
 
-    /// The largest steps of each set, and the fewest replicas abroad that it needs, for a target.
+    /// The largest steps of each set, and the fewest foreign replicas that it needs, for a target.
     fn weigh(&mut self, shape: &Shape<'_>, target: i64) {
         let Self { sorted, group_steps, moving, .. } = self;
         let mut changed = vec![false; group_steps.len()];
@@ -222,7 +222,8 @@ impl Shape<'_> {
     fn add_steps(&self, experts: &[i64], target: i64, steps: &mut Vec<i64>) {
         for (rank, &load) in (1..).zip(experts) {
             let least = ((load - 1).max(0) / target + 1).max(1);
-            let most = if least > 1 { self.most_abroad } else { self.most_abroad.min(self.foreign / rank) };
+            let most =
+                if least > 1 { self.most_of_expert } else { self.most_of_expert.min(self.foreign / rank) };
             if most == 0 {
                 break;
             }

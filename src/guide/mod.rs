@@ -15,9 +15,9 @@
 //! - [`coming_from`]: what to type, coming from another program;
 //! - [`browser`]: plans by WebGPU and wasm, and pages that make them.
 //!
-//! What the words mean and how the planner works inside is told on [the crate's front page](crate).
+//! [The crate's front page](crate) tells the meaning of the words and how the planner works inside.
 
-/// What to give the planner, and what it refuses.
+/// The planner's input, and what it refuses.
 pub mod problem {
     #![doc = include_str!("problem.md")]
 }
@@ -77,7 +77,7 @@ pub mod determinism {
     #![doc = include_str!("determinism.md")]
 }
 
-/// What to type, coming from DeepSeek's `eplb.py`, vLLM, SGLang, TensorRT-LLM, vLLM on Ascend or Megatron.
+/// Commands for whoever comes from DeepSeek's `eplb.py`, vLLM, SGLang, TensorRT-LLM, vLLM on Ascend or Megatron.
 pub mod coming_from {
     #![doc = include_str!("coming_from.md")]
 }

@@ -110,7 +110,7 @@ impl Layout {
         2 + 2 * (arena_words / self.candidate_words)
     }
 
-    /// What the problem buffer holds at the start; `windows` as [`window_quads`] lays them out.
+    /// The problem buffer at the start; `windows` as [`window_quads`] lays them out.
     pub fn problem(&self, loads: &[u32], windows: &[u32], table: &[Vec<u32>]) -> Vec<u32> {
         let mut words = Vec::with_capacity(self.problem_words as usize);
         words.extend_from_slice(loads);
@@ -124,7 +124,11 @@ impl Layout {
 /// The members of the uniform block that follow from the call alone.
 fn sizes_and_rules(params: &Params, enumerated: u32, samples: u32) -> GpuParams {
     let descent = &params.descent;
-    let moves = [descent.swaps, descent.pair_swaps, descent.bipartition];
+    let moves = [
+        (descent.swaps, words::MOVE_SWAP),
+        (descent.pair_swaps, words::MOVE_PAIR),
+        (descent.bipartition, words::MOVE_BIPARTITION),
+    ];
     GpuParams {
         layers: params.layers,
         experts: params.experts,
@@ -148,7 +152,7 @@ fn sizes_and_rules(params: &Params, enumerated: u32, samples: u32) -> GpuParams 
         objective: descent.objective as u32,
         heaviest: descent.heaviest,
         lightest: descent.lightest,
-        moves: words::MOVES.iter().zip(moves).map(|((_, bit), on)| u32::from(on) * bit).sum(),
+        moves: moves.iter().map(|&(on, bit)| u32::from(on) * bit).sum(),
         steps: descent.steps,
         iterations: params.iterations,
         patience: params.patience,

@@ -48,7 +48,7 @@ impl Layout {
         }
     }
 
-    /// What the problem buffer holds of a task.
+    /// The words of a task in the problem buffer.
     pub fn task(&self, task: &Task<'_>, words: &mut Vec<u32>) {
         let Task { params, objective, previous, start, patience } = *task;
         let base = &self.base;
@@ -109,7 +109,7 @@ fn offered(base: &GpuParams) -> u32 {
     exchange::offered(base.slots_per_gpu as usize, base.node_lanes as usize, base.windows as usize) as u32
 }
 
-/// What each window's heaviest GPU cannot go below: the busiest node's mean.
+/// The floor of each window's heaviest GPU: the busiest node's mean.
 fn floors(task: &Task<'_>, counts: &[u32]) -> Vec<u32> {
     let Task { params, objective, start, .. } = *task;
     let windows = objective.windows;

@@ -95,7 +95,7 @@ gpu_params! {
     samples,
     /// Starts without a new best after which a node gets no more.
     start_patience,
-    // What this dispatch does.
+    // The work of this dispatch.
     /// Lanes that have something to do.
     lanes,
     /// Loop trips that a descent may spend.

@@ -90,7 +90,7 @@ record! {
 pub const CONTROL_WORDS: u32 = control::SEARCH as u32 + 14;
 
 record! {
-    /// What building an assignment needs of a node, in `groups`.
+    /// A node while an assignment is built, in `groups`.
     build, "BUILD":
     /// Load of its groups so far.
     LOAD,
@@ -119,9 +119,9 @@ record! {
 }
 
 record! {
-    /// What a trajectory of plans over time is given, in `problem`: after these words its parts, see `layout/replan.rs`.
+    /// The task of a trajectory of plans over time, in `problem`: after these words its parts, see `layout/replan.rs`.
     task, "TASK":
-    /// What one moved slot costs.
+    /// The price of one moved slot.
     PRICE,
     /// By how much a state must be better than the best before it to be kept.
     GAP,
@@ -130,7 +130,7 @@ record! {
 }
 
 record! {
-    /// What a trajectory of plans over time has come to, in `results`: after these words its states and changes.
+    /// The result of a trajectory of plans over time, in `results`: after these words its states and changes.
     trail, "TRAIL":
     /// States that are kept.
     STATES,
@@ -156,8 +156,12 @@ record! {
 /// In the place of an assignment's number: the one that a layer's plan is for.
 pub const CHOSEN: u32 = u32::MAX;
 
-/// The kinds of moves of a descent, a bit each.
-pub const MOVES: [(&str, u32); 3] = [("MOVE_SWAP", 1), ("MOVE_PAIR", 2), ("MOVE_BIPARTITION", 4)];
+/// A kind of moves of a descent, as a bit.
+pub const MOVE_SWAP: u32 = 1;
+/// See [`MOVE_SWAP`].
+pub const MOVE_PAIR: u32 = 2;
+/// See [`MOVE_SWAP`].
+pub const MOVE_BIPARTITION: u32 = 4;
 
 /// All names and values, as shaders declare them.
 pub fn wgsl() -> String {
@@ -173,13 +177,11 @@ pub fn wgsl() -> String {
         ("RULE_LPT", GroupRule::Lpt as u32),
         ("RULE_LPT_VARIANCE", GroupRule::LptVariance as u32),
         ("RULE_BEST_FIRST", GroupRule::BestFirst as u32),
+        ("MOVE_SWAP", MOVE_SWAP),
+        ("MOVE_PAIR", MOVE_PAIR),
+        ("MOVE_BIPARTITION", MOVE_BIPARTITION),
     ];
     let records = [node::NAMES, layer::NAMES, control::NAMES, build::NAMES, walk::NAMES];
-    let all = records
-        .into_iter()
-        .chain([task::NAMES, trail::NAMES, state::NAMES])
-        .flatten()
-        .chain(&codes)
-        .chain(&MOVES);
+    let all = records.into_iter().chain([task::NAMES, trail::NAMES, state::NAMES]).flatten().chain(&codes);
     all.map(|(name, value)| format!("const {name}: u32 = {value}u;\n")).collect()
 }

@@ -7,7 +7,7 @@ use super::layer_ids::check_same_layers;
 use super::{Loads, MAX_WINDOWS, brief};
 use crate::error::Error;
 
-/// What loads of more than one window are made of.
+/// The windows that loads of several are made of.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Windows {
     pub loads: Vec<Loads>,

@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::{MapFile, PlanFormat, Rows};
+use super::rows::{Rows, list};
+use super::{MapFile, PlanFormat};
 use crate::error::ParseError;
 use crate::trace::brief;
 use crate::trace::strict;
@@ -200,7 +201,7 @@ pub fn write_vllm(rows: &[&[i32]]) -> String {
 
 /// One row a line.
 fn nested(rows: &[&[i32]]) -> String {
-    let rows: Vec<String> = rows.iter().map(|row| super::list(row)).collect();
+    let rows: Vec<String> = rows.iter().map(|row| list(row)).collect();
     format!("[\n{}\n]", rows.join(",\n"))
 }
 

@@ -12,6 +12,8 @@
 
 mod format;
 mod json;
+mod rows;
+mod write;
 mod yaml;
 
 use std::path::Path;
@@ -22,12 +24,11 @@ use crate::error::{Error, ParseError};
 use crate::loads::{self, Loads, MAX_LAYERS};
 use crate::plan::Plan;
 use crate::previous::PreviousMap;
-use crate::trace::{self, PlanFile, plan_bytes, read_file, strict};
+use crate::trace::{self, PlanFile, read_file, strict};
+use rows::Rows;
 
 pub use format::PlanFormat;
-
-/// Layers that a map may lack and SGLang's must have.
-const MOST_MISSING: usize = 256;
+pub use write::{bytes_of_plan, write_plan};
 
 /// A map as a file holds it: nothing in it is held against loads or a cluster yet. -1 stands for a slot that holds nothing;
 /// any other number may be there.
@@ -121,7 +122,7 @@ impl MapFile {
     /// Reads bytes of a format that may not be known.
     ///
     /// # Errors
-    /// What is wrong in them, by layer and slot; and where they could be two things.
+    /// The fault in them, by layer and slot; and where they could be two things.
     pub fn of_bytes(bytes: &[u8], format: Option<PlanFormat>) -> Result<Self, ParseError> {
         let bytes = trace::without_mark(bytes);
         let format = format.map_or_else(|| format_of(bytes), Ok)?;
@@ -131,7 +132,7 @@ impl MapFile {
     /// Reads the bytes of a file. It takes at most 128 times their memory, and 64 KiB.
     ///
     /// # Errors
-    /// What is wrong in them, by layer and slot. A plan file must have its checksum.
+    /// The fault in them, by layer and slot. A plan file must have its checksum.
     pub fn parse(format: PlanFormat, bytes: &[u8]) -> Result<Self, ParseError> {
         let bytes = trace::without_mark(bytes);
         match format {
@@ -273,115 +274,6 @@ impl MapFile {
         }
         check::score_with(loads, cluster, &self.rows, options)
     }
-
-    /// The bytes of a file of this map.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] where the format cannot hold the map, with the reason: a slot that is free, or what the format
-    /// tells and the map does not.
-    pub fn bytes(&self, format: PlanFormat) -> Result<Vec<u8>, Error> {
-        let refuse = |rule: &str| Err(Error::invalid("format", format, rule));
-        let rows = || self.rows.chunks_exact(self.slots);
-        let holds_free_slots = matches!(format, PlanFormat::Npy | PlanFormat::Ascend);
-        if let Some(at) = self.rows.iter().position(|&expert| expert < 0).filter(|_| !holds_free_slots) {
-            let (layer, slot, entry) = (self.id(at / self.slots), at % self.slots, self.rows[at]);
-            return refuse(&format!("cannot hold a free slot: layer {layer}, slot {slot} is {entry}"));
-        }
-        let with_ids = || -> Vec<(u32, &[i32])> { (0..).map(|layer| self.id(layer)).zip(rows()).collect() };
-        Ok(match format {
-            PlanFormat::Eplb => {
-                return refuse("is that of a plan made here: it needs loads and a cluster (eplb plan)");
-            }
-            PlanFormat::Sglang => {
-                json::write_sglang(&self.all_layers()?.iter().map(Vec::as_slice).collect::<Vec<_>>())
-            }
-            PlanFormat::Vllm => json::write_vllm(&rows().collect::<Vec<_>>()),
-            PlanFormat::TensorRtLlm => yaml::write(&with_ids(), self.slots),
-            PlanFormat::Ascend => match self.gpus {
-                Some(gpus) => json::write_ascend(&with_ids(), gpus),
-                None => {
-                    return refuse(
-                        "tells the experts of each GPU, and the map does not tell how many there are",
-                    );
-                }
-            },
-            PlanFormat::Npy => return trace::npy_of_rows(self.slots, &self.rows),
-        }
-        .into_bytes())
-    }
-
-    /// Writes a file of this map, whole or not at all, in the format of its ending where none is given.
-    ///
-    /// # Errors
-    /// [`Error::Write`] where the file cannot be written, or its ending says no format; and as for [`MapFile::bytes`].
-    pub fn write(&self, path: &Path, format: Option<PlanFormat>) -> Result<(), Error> {
-        trace::write_whole(path, &self.bytes(PlanFormat::to_write(path, format)?)?)
-    }
-
-    /// What a file of this format says otherwise than the map, in words.
-    #[must_use]
-    pub fn losses(&self, format: PlanFormat) -> Vec<String> {
-        let mut said = Vec::new();
-        let in_order = (0..self.layers()).all(|layer| self.id(layer) as usize == layer);
-        if !in_order && matches!(format, PlanFormat::Vllm | PlanFormat::Npy) {
-            said.push(format!("{format} has no layer numbers: row 0 is layer {}", self.id(0)));
-        }
-        let is_numbered = matches!(format, PlanFormat::Sglang | PlanFormat::TensorRtLlm | PlanFormat::Ascend);
-        if self.layer_ids.is_none() && is_numbered {
-            said.push(
-                "the map does not tell the numbers of its layers: row 0 is taken for layer 0".to_string(),
-            );
-        }
-        let missing = self.last() as usize + 1 - self.layers();
-        if !in_order && format == PlanFormat::Sglang && missing > 0 {
-            said.push(format!(
-                "sglang has a row for every layer from 0 on: the {missing} that the map lacks hold what SGLang starts with"
-            ));
-        }
-        if format != PlanFormat::Eplb
-            && let Some(cluster) = self.cluster.as_ref().filter(|cluster| !cluster.has_equal_speeds())
-        {
-            let gone: Vec<String> = cluster.gone_gpus().iter().map(usize::to_string).collect();
-            let gone = if gone.is_empty() { String::new() } else { format!(" (gone: {})", gone.join(",")) };
-            said.push(format!(
-                "{format} does not tell the speeds of GPUs{gone}: who reads it needs gpu_speeds"
-            ));
-        }
-        if format == PlanFormat::Ascend && self.rows.contains(&-1) {
-            said.push("vllm-ascend has no free slots: GPUs have lists of unequal length".to_string());
-        }
-        said
-    }
-
-    /// The number of a layer.
-    fn id(&self, layer: usize) -> u32 {
-        self.layer_ids.as_ref().and_then(|ids| ids.get(layer).copied()).unwrap_or(layer as u32)
-    }
-
-    /// The largest number of a layer.
-    fn last(&self) -> u32 {
-        (0..self.layers()).map(|layer| self.id(layer)).max().unwrap_or(0)
-    }
-
-    /// Rows from layer 0 on; those that are not there are as SGLang starts, expert after expert over and over.
-    fn all_layers(&self) -> Result<Vec<Vec<i32>>, Error> {
-        let last = self.last() as usize;
-        // What a map of a few layers asks for must not fill the memory.
-        let most = self.layers() + self.layers().max(MOST_MISSING);
-        if last >= most {
-            let rule =
-                format!("is too far: the map has {} layers, and SGLang's all from 0 on", self.layers());
-            return Err(Error::invalid("layer id", last, rule));
-        }
-        let largest = self.rows.iter().copied().max().unwrap_or(0).max(0);
-        let experts = largest.saturating_add(1);
-        let start: Vec<i32> = (0..self.slots as i32).map(|slot| slot % experts).collect();
-        let mut all = vec![start; last + 1];
-        for (layer, row) in self.rows.chunks_exact(self.slots).enumerate() {
-            all[self.id(layer) as usize] = row.to_vec();
-        }
-        Ok(all)
-    }
 }
 
 impl From<PlanFile> for MapFile {
@@ -422,69 +314,4 @@ fn format_of(bytes: &[u8]) -> Result<PlanFormat, ParseError> {
         Some(b'{' | b'[') => json::format_of(&strict::read(bytes, "a plan file or a map")?),
         _ => Ok(PlanFormat::TensorRtLlm),
     }
-}
-
-/// A plan as the bytes of a file of any format.
-///
-/// # Errors
-/// [`Error::Invalid`] where the format cannot hold the plan; `eplb-plan/1` holds every one.
-pub fn bytes_of_plan(plan: &Plan, format: PlanFormat) -> Result<Vec<u8>, Error> {
-    match format {
-        PlanFormat::Eplb => Ok(plan_bytes(plan)),
-        _ => MapFile::from(plan).bytes(format),
-    }
-}
-
-/// Writes a plan to a file of any format, whole or not at all: that of its ending where none is given.
-///
-/// # Errors
-/// [`Error::Write`] where the file cannot be written, or its ending says no format; and as for [`bytes_of_plan`].
-pub fn write_plan(plan: &Plan, path: &Path, format: Option<PlanFormat>) -> Result<(), Error> {
-    trace::write_whole(path, &bytes_of_plan(plan, PlanFormat::to_write(path, format)?)?)
-}
-
-/// Rows as they are read, with the numbers of their layers.
-#[derive(Default)]
-struct Rows {
-    rows: Vec<(u32, Vec<i32>)>,
-}
-
-impl Rows {
-    fn push(&mut self, layer: u32, row: Vec<i32>) {
-        self.rows.push((layer, row));
-    }
-
-    fn first(&self) -> Option<(u32, &[i32])> {
-        self.rows.first().map(|(layer, row)| (*layer, row.as_slice()))
-    }
-
-    /// The map of layers whose numbers the file tells.
-    fn numbered(mut self, format: PlanFormat) -> Result<MapFile, ParseError> {
-        self.rows.sort_by_key(|row| row.0);
-        let ids: Vec<u32> = self.rows.iter().map(|row| row.0).collect();
-        let file = self.by_place(format)?;
-        loads::check_layer_ids(ids.len(), &ids)?;
-        Ok(MapFile { layer_ids: Some(ids), ..file })
-    }
-
-    /// The map of layers that the file tells by their place alone.
-    fn by_place(self, format: PlanFormat) -> Result<MapFile, ParseError> {
-        // Of no layers, the number of slots is no fault.
-        let slots = self.rows.first().map_or(1, |row| row.1.len());
-        for (layer, row) in &self.rows {
-            if row.len() != slots {
-                let first = self.rows[0].0;
-                let reason = format!("layer {layer} has {} slots, layer {first} has {slots}", row.len());
-                return Err(ParseError::content(reason));
-            }
-        }
-        let rows = self.rows.into_iter().flat_map(|row| row.1).collect();
-        Ok(MapFile { format, ..MapFile::new(slots, rows)? })
-    }
-}
-
-/// `[1,2,3]`, which is JSON and YAML alike.
-fn list(row: &[i32]) -> String {
-    let entries: Vec<String> = row.iter().map(i32::to_string).collect();
-    format!("[{}]", entries.join(","))
 }

@@ -6,7 +6,8 @@
 
 use saphyr_parser::{Event, Parser};
 
-use super::{MapFile, PlanFormat, Rows, list};
+use super::rows::{Rows, list};
+use super::{MapFile, PlanFormat};
 use crate::error::ParseError;
 use crate::trace::brief;
 

@@ -8,15 +8,17 @@ use candidate::{Candidate, Outcome};
 
 use crate::params::{Params, SearchKind};
 
-pub use shared::{abreast, candidate, rng};
+pub use shared::{abreast, bound, candidate, rng};
 
-/// What several stages need.
+/// Shared by several stages.
 mod shared {
     pub mod abreast;
+    pub mod bound;
     pub mod candidate;
     pub mod rng;
 }
 
+pub mod gather;
 pub mod s1_group_loads;
 pub mod s2_groups_to_nodes;
 pub mod s3_replicate;
@@ -26,7 +28,7 @@ pub mod s5_descend;
 pub mod s5_search;
 pub mod s6_select;
 
-/// What the starts of a node share: its loads, and scratch that is reused.
+/// Shared by the starts of a node: its loads, and scratch that is reused.
 #[derive(Default)]
 pub struct Starts {
     /// The candidate; afterwards its snapshot is the result.

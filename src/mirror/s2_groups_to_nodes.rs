@@ -1,21 +1,20 @@
 //! Stage 2, the mirror of `shaders/s2_groups_to_nodes.wgsl`: which groups each node holds.
 
-mod gather;
+mod build;
 
 use std::borrow::Cow;
 
-use crate::mirror::rng;
+use crate::mirror::bound::{lightest_heaviest, node_loads};
 use crate::options::GroupRule;
-use crate::params::{ASSIGNMENT_WALK, GROUP_SWAP_PAIRS, GROUP_SWAP_STEPS, Params, SAMPLED_ASSIGNMENTS};
-
-pub use gather::{node_bound, node_loads};
+use crate::params::{ASSIGNMENT_WALK, Params, SAMPLED_ASSIGNMENTS};
+use build::{build, heaviest_node, swap_groups};
 
 /// A balanced assignment of groups to nodes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Assignment {
     /// Groups, node after node, `node_groups` each.
     pub groups: Vec<u32>,
-    /// What no plan of it can go below, in fixed point: the larger of a node's load per GPU and the heaviest
+    /// The load that no plan of it goes below, in fixed point: the larger of a node's load per GPU and the heaviest
     /// replica under the best counts.
     pub bound: u32,
 }
@@ -140,118 +139,6 @@ fn exact_bound(params: &Params, groups: &[u32], average: u32, loads: &[u32]) -> 
         };
     }
     bound
-}
-
-/// The least `t >= floor` such that counts exist under which no replica is heavier than `t`, by bisection:
-/// expert `e` needs `max(1, ceil(w_e / t))` of the node's replicas.
-fn lightest_heaviest(params: &Params, node: &[u32], floor: u32) -> u32 {
-    let fits = |t: u32| {
-        // Most need no division.
-        let needs = node.iter().map(|&w| if w <= t { 1 } else { w.div_ceil(t) });
-        needs.clone().all(|n| n <= params.max_count) && needs.sum::<u32>() <= params.node_replicas
-    };
-    let (mut low, mut high) = (floor.max(1), floor.max(1));
-    while !fits(high) {
-        low = high + 1;
-        high *= 2;
-    }
-    while low < high {
-        let middle = low + (high - low) / 2;
-        if fits(middle) { high = middle } else { low = middle + 1 }
-    }
-    if high == 1 { floor } else { high }
-}
-
-/// Assignment `sample` by LPT: largest group first (ties to the lower index) to the least loaded node with
-/// room (ties to the lower node). Sample 0 is DeepSeek's rule; the others add noise before the argmin. Under
-/// [`GroupRule::BestFirst`] group swaps follow.
-fn build(params: &Params, rule: GroupRule, group_loads: &[u32], sample: u32) -> Vec<u32> {
-    let (nodes, room) = (params.nodes as usize, params.node_groups as usize);
-    let key = rng::key(params, sample, rng::GROUPS);
-    let mut order: Vec<u32> = (0..params.groups).collect();
-    order.sort_unstable_by_key(|&g| (u32::MAX - group_loads[g as usize], g));
-    let mut groups = vec![0; params.groups as usize];
-    let mut node_load = vec![0u32; nodes];
-    let mut used = vec![0usize; nodes];
-    let mut largest = vec![0u32; nodes];
-    for (item, &group) in (0..).zip(&order) {
-        let load = group_loads[group as usize];
-        let word = rng::draw(key, item);
-        let mut best: Option<(u32, usize)> = None;
-        for node in (0..nodes).filter(|&n| used[n] < room) {
-            let mut choice = match params.has_speeds() {
-                true => params.node_mean(node_load[node] + load, node),
-                false => node_load[node],
-            };
-            if sample > 0 {
-                choice += rng::place_noise(word, node as u32, load);
-            }
-            if rule == GroupRule::LptVariance && used[node] > 0 {
-                // A quarter of the spread that the group would make inside the node.
-                choice += (largest[node] - load) >> 2;
-            }
-            if best.is_none_or(|b| (choice, node) < b) {
-                best = Some((choice, node));
-            }
-        }
-        let node = best.map_or(0, |(_, node)| node);
-        if used[node] == 0 {
-            largest[node] = load;
-        }
-        groups[node * room + used[node]] = group;
-        used[node] += 1;
-        node_load[node] += load;
-    }
-    let swaps = !params.has_speeds() && params.node_groups * params.groups <= GROUP_SWAP_PAIRS;
-    if rule == GroupRule::BestFirst && swaps {
-        for _ in 0..GROUP_SWAP_STEPS {
-            let heavy = heaviest_node(&node_load);
-            if !swap_groups(params, group_loads, &mut groups, &mut node_load, heavy, None) {
-                break;
-            }
-        }
-    }
-    groups
-}
-
-/// The heaviest node, ties to the lower index.
-fn heaviest_node(node_load: &[u32]) -> usize {
-    (0..node_load.len()).max_by_key(|&n| (node_load[n], usize::MAX - n)).unwrap_or(0)
-}
-
-/// Makes the best swap of a group of node `heavy` with one of another node (or of `partner` alone), by the
-/// larger of the two node loads; ties to the lower place. Whether there was one.
-fn swap_groups(
-    params: &Params,
-    group_loads: &[u32],
-    groups: &mut [u32],
-    node_load: &mut [u32],
-    heavy: usize,
-    partner: Option<usize>,
-) -> bool {
-    let room = params.node_groups as usize;
-    let mut best = 0;
-    let mut swap = None;
-    for to in 0..groups.len() {
-        let other = to / room;
-        let distance = node_load[heavy] as i32 - node_load[other] as i32;
-        if other == heavy || partner.is_some_and(|p| p != other) || distance / 2 <= best {
-            continue;
-        }
-        for from in heavy * room..(heavy + 1) * room {
-            let d = group_loads[groups[from] as usize] as i32 - group_loads[groups[to] as usize] as i32;
-            let gain = d.min(distance - d);
-            if gain > best {
-                best = gain;
-                swap = Some((from, to, d as u32));
-            }
-        }
-    }
-    let Some((from, to, moved)) = swap else { return false };
-    groups.swap(from, to);
-    node_load[heavy] -= moved;
-    node_load[to / room] += moved;
-    true
 }
 
 /// Post-hierarchical repair: the assignment after the best swap of a group of the node with the heaviest GPU

@@ -60,7 +60,7 @@ fn heaviest(loads: &[u32], further: usize) -> BinaryHeap<Share> {
     keys.into_iter().map(|key| Share { load: !((key >> 32) as u32), count: 1, expert: key as u32 }).collect()
 }
 
-/// What a replica of an expert carries: `load / count`, compared exactly; of equals the lower expert is greater.
+/// The load of a replica of an expert: `load / count`, compared exactly; of equals the lower expert is greater.
 #[derive(PartialEq, Eq)]
 struct Share {
     load: u32,

@@ -84,7 +84,7 @@ pub fn pack(params: &Params, key: u32, start: u32, loads: &[u32], candidate: &mu
     }
 }
 
-/// What a GPU lacks to the mean for each slot that is left, `left` of them, at its speed.
+/// The load that a GPU lacks to the mean for each slot that is left, `left` of them, at its speed.
 fn need(params: &Params, mean: u32, gpu: usize, load: u32, left: u32) -> i64 {
     params.at_speed(i64::from(mean) - i64::from(load), gpu) / i64::from(left.max(1))
 }
@@ -95,7 +95,7 @@ fn open_load(load: u32) -> i32 {
     load as i32 + i32::MIN
 }
 
-/// What a GPU without a free slot has in the place of [`open_load`].
+/// A GPU without a free slot has this in the place of [`open_load`].
 const CLOSED: i32 = 0;
 
 /// No expert's number, and not [`FREE`].

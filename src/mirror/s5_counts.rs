@@ -148,7 +148,7 @@ pub struct Tables {
     /// Rows whose position, less the highest and shifted, is below each number: see [`Tables::row_of`].
     before: Vec<u32>,
     before_shift: u32,
-    /// What becomes of each expert's event with one replica less, and with one more.
+    /// The change of each expert's event with one replica less, and with one more.
     changes: [Vec<Change>; 2],
 }
 

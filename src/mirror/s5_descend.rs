@@ -45,7 +45,7 @@ fn take_steps(params: &Params, stop_load: u32, candidate: &mut Candidate) -> Sto
     if candidate.max_load() <= stop_load { Stop::BoundReached } else { Stop::BudgetSpent }
 }
 
-/// What giving up a load of `mine` for one of `theirs` takes off the larger of two GPU loads that are `distance`
+/// By how much giving up a load of `mine` for one of `theirs` lowers the larger of two GPU loads that are `distance`
 /// apart: d of the difference D changes sides, so the larger load becomes smaller by min(d, D - d).
 fn moved(mine: u32, theirs: u32, distance: u32) -> u32 {
     let d = mine.saturating_sub(theirs);

@@ -58,13 +58,13 @@ pub struct Search {
     replicated: Vec<u32>,
     /// The heaviest GPU of each window, the first of three where there are several windows.
     tops: Vec<[Top; 3]>,
-    /// What each window's heaviest GPU cannot go below, whatever this node does.
+    /// The load that each window's heaviest GPU cannot go below, whatever this node does.
     floors: Vec<i32>,
     exchange: exchange::Scratch,
     transfer: transfer::Scratch,
 }
 
-/// What an iteration starts from.
+/// The state at the start of an iteration.
 struct Now<'a> {
     params: &'a Params,
     key: u32,
@@ -85,7 +85,7 @@ struct Move {
     kind: Kind,
 }
 
-/// What a move does, with slots as numbers on their GPU.
+/// The kinds of moves, with slots as numbers on their GPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     None,
@@ -182,7 +182,7 @@ impl Search {
         self.begin_transfers();
     }
 
-    /// Gives a slot the load of its expert's replicas, and its GPU what that changes.
+    /// Sets the load of a slot by its expert's count, and changes its GPU's by as much.
     #[inline(always)]
     fn weigh_slot(&mut self, slot: usize, gpu: usize) {
         let expert = self.expert[slot * self.lanes + gpu] as usize;
@@ -198,7 +198,7 @@ impl Search {
         }
     }
 
-    /// What a load counts on a GPU.
+    /// A load as it counts on a GPU.
     #[inline(always)]
     fn on_gpu(&self, load: i32, gpu: usize) -> i32 {
         match self.factors.is_empty() {

@@ -26,7 +26,7 @@ pub(crate) fn transfers<T: Copy + PartialEq + IsFree>(
             let cost =
                 |from: usize| (node(from) != node(gpu), !peers[gpu].contains(&from), peers[from].len());
             let holders = old.chunks(slots_per_gpu).enumerate().filter(holds);
-            // What nobody holds comes from disk.
+            // An expert that no GPU holds comes from disk.
             let Some((from, _)) = holders.min_by_key(|&(from, _)| cost(from)) else { continue };
             between_nodes += usize::from(node(from) != node(gpu));
             if !peers[gpu].contains(&from) {

@@ -1,13 +1,14 @@
-//! What the next window may look like: the last windows, moved so that their mean is the forecast.
+//! Scenarios for the next window: the last windows, moved so that their mean is the forecast.
 
+use super::breaks::of_last_kind;
 use super::forecast::{even, expected, shares_of_all};
-use super::turns::of_last_kind;
+
 use crate::error::Error;
 use crate::loads::Loads;
 
 /// Loads of the last `count` windows of `history`, oldest first, each weighing `decay` of the one after it, for one plan
 /// that suits the next window: the spread of the windows around what is expected. Windows of another kind than the last
-/// one ([`super::turns`]) are left out.
+/// one ([`super::breaks`]) are left out.
 ///
 /// Each expert's share in a window is moved by the same amount, the forecast ([`super::forecast()`], over all windows of that
 /// kind) less the weighted mean of the windows, cut at zero, and the window scaled to its sum again. In shares of

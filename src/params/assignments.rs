@@ -1,6 +1,30 @@
-//! All assignments of groups to nodes, where they are few.
+//! Assignments of groups to nodes: how many are tried, and all of them where they are few.
 
-use super::MAX_ENUMERATED;
+use super::SAMPLED_ASSIGNMENTS;
+use crate::options::{GroupRule, PlanOptions};
+
+/// Balanced group assignments are enumerated up to this many a layer, and sampled beyond.
+const MAX_ENUMERATED: usize = 8192;
+
+/// Assignments tried a layer where they can be enumerated: as many as could win, of those whose nodes are few enough to solve
+/// each of them.
+const ENUMERATED_TRIED: u32 = 128;
+
+/// Assignments tried a layer where they are sampled.
+const SAMPLED_TRIED: u32 = 4;
+
+/// Group assignments tried a layer under the hierarchical policy.
+pub fn tried(options: &PlanOptions, groups: u32, nodes: u32) -> u32 {
+    let all = count_assignments(groups, nodes);
+    let few = all <= MAX_ENUMERATED as u64;
+    match (options.groups, options.assignments) {
+        (GroupRule::BestFirst, Some(tried)) if few => tried.min(all as u32).max(1),
+        (GroupRule::BestFirst, Some(tried)) => tried.min(SAMPLED_ASSIGNMENTS),
+        (GroupRule::BestFirst, None) if few => ENUMERATED_TRIED.min(all as u32).max(1),
+        (GroupRule::BestFirst, None) => SAMPLED_TRIED,
+        (GroupRule::Lpt | GroupRule::LptVariance, _) => 1,
+    }
+}
 
 /// All ways to give `groups` groups to `nodes` equal nodes, nodes not told apart; empty where there are more
 /// than [`MAX_ENUMERATED`]. Each is the groups node after node, nodes by their first group.
@@ -41,7 +65,7 @@ pub fn enumerate_assignments(groups: u32, nodes: u32) -> Vec<Vec<u32>> {
 }
 
 /// How many there are, or more than [`MAX_ENUMERATED`]: node by node, the lowest group left takes any others.
-pub fn count_assignments(groups: u32, nodes: u32) -> u64 {
+fn count_assignments(groups: u32, nodes: u32) -> u64 {
     let room = u64::from(groups / nodes);
     let mut ways = 1;
     for left in (1..=u64::from(nodes)).map(|node| node * room) {

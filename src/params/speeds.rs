@@ -81,7 +81,7 @@ impl Params {
         !self.factors.gpus.is_empty()
     }
 
-    /// What a load counts on a GPU.
+    /// A load as it counts on a GPU.
     #[inline(always)]
     pub fn on_gpu(&self, load: u32, gpu: usize) -> u32 {
         self.factors.gpus.get(gpu).map_or(load, |&factor| over_speed(load, factor))
@@ -119,7 +119,7 @@ impl Params {
         self.factors.gpus.get(gpu).map_or(counts, |&factor| counts * ONE as i64 / i64::from(factor.max(1)))
     }
 
-    /// What a load counts on the fastest GPU of a node.
+    /// A load as it counts on the fastest GPU of a node.
     pub fn on_fastest(&self, load: u32, node: usize) -> u32 {
         let of_node = self.factors.gpus.chunks_exact(self.node_gpus as usize).nth(node);
         of_node.and_then(|gpus| gpus.iter().min()).map_or(load, |&factor| over_speed(load, factor))

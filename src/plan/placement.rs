@@ -22,7 +22,7 @@ pub struct Placement {
     replica_counts: Vec<u32>,
 }
 
-/// What the map says is all there is: the rest follows from it.
+/// The map is all there is: the rest follows from it.
 impl PartialEq for Placement {
     fn eq(&self, other: &Self) -> bool {
         (self.experts, self.slots, &self.physical_to_logical)

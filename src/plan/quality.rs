@@ -59,7 +59,7 @@ impl Plan {
         &self.measured().0
     }
 
-    /// What the bound in [`Plan::quality`] took, which is no part of [`Plan::elapsed`]. It is worked out first
+    /// The time that the bound in [`Plan::quality`] took, which is no part of [`Plan::elapsed`]. It is worked out first
     /// where it has not been.
     ///
     /// # Panics
@@ -88,7 +88,7 @@ impl Plan {
         self.quality = OnceLock::new();
     }
 
-    /// What its bounds hold for: plans under the same options.
+    /// The options of its bounds: they hold for plans under the same options.
     fn bound_options(&self) -> BoundOptions {
         BoundOptions {
             effort: self.effort,
@@ -102,7 +102,7 @@ impl Plan {
         check::score_with(loads, &self.cluster, self.physical_to_logical(), &self.options.rules())
     }
 
-    /// With what any plan as good serves abroad, where replicas may live there.
+    /// With the least load that foreign replicas of any plan as good serve, where there may be any.
     fn with_least_foreign(&self, loads: &Loads, score: Quality) -> Quality {
         if self.options.max_foreign == 0 {
             return score;

@@ -1,8 +1,9 @@
-//! GPUs of unequal speed with few slots: where most of a node's GPUs are equally fast, the others are filled apart.
+//! GPUs of unequal speed with few slots: where most of a node's GPUs are equally fast, the others are filled apart from them.
 //!
-//! They get whole experts, one replica each, that fit what they can carry. What is left is a node of equal GPUs, with the search
-//! that such a node has: with two slots that of counts, which the trajectory is far behind. A trajectory over all GPUs ends
-//! it. Fillings differ in which experts share a GPU, light ones and heavy ones or alike ones.
+//! Each of the others gets whole experts, one replica each, as many as it can carry. The equal GPUs are then a node of their
+//! own, with the search that such a node has: with two slots a GPU the search of counts, which finds much better plans than the
+//! trajectory. Last comes a trajectory over all GPUs. Several fillings are tried: in some a GPU gets a light expert beside a
+//! heavy one, in others two of about the same load.
 
 use crate::mirror::candidate::Outcome;
 use crate::mirror::s6_select::NodeBest;
@@ -23,7 +24,7 @@ const IDLE_FILLINGS: u32 = 3;
 /// Experts that are weighed as the lighter one of a pair.
 const TRIED: usize = 12;
 
-/// Starts of a trajectory over all GPUs that are of use after that. (V3 on 96 GPUs of three slots, 12 of them at half: a mean
+/// Starts of a trajectory over all GPUs after that; more are of no use. (V3 on 96 GPUs of three slots, 12 of them at half: a mean
 /// gap of .15 % with 2, .11 % with 16; on 144 of two slots they bring nothing.)
 pub fn starts(params: &Params) -> u32 {
     match params.slots_per_gpu {
@@ -32,7 +33,7 @@ pub fn starts(params: &Params) -> u32 {
     }
 }
 
-/// The GPUs of a node, and the numbers of the equal ones.
+/// The equal GPUs of a node and the others, and the sizes of the node that the equal ones make.
 pub struct Apart {
     most: Vec<usize>,
     others: Vec<usize>,
@@ -40,7 +41,7 @@ pub struct Apart {
 }
 
 impl Apart {
-    /// For the numbers of a node alone; `None` where they are not of use.
+    /// For the sizes of one node; `None` where its GPUs are not filled apart.
     pub fn new(params: &Params) -> Option<Self> {
         let factors = &params.factors.gpus;
         let is_for = params.has_speeds() && params.trajectory && params.windows == 1;
@@ -60,7 +61,7 @@ impl Apart {
     }
 }
 
-/// What a thread reuses from node to node.
+/// Memory that a thread reuses from node to node.
 #[derive(Default)]
 pub struct Scratch {
     starts: Starts,
@@ -68,8 +69,8 @@ pub struct Scratch {
 }
 
 impl Scratch {
-    /// Offers placements to a node, of which this is the first group, until one is good enough. `loads` are those of its
-    /// experts.
+    /// Offers placements to a node until one is good enough. `group` is the first group of the node, and `loads` are those of
+    /// its experts.
     pub fn run(
         &mut self,
         params: &Params,
@@ -83,14 +84,14 @@ impl Scratch {
             if node.max <= params.enough(bound) || node.idle >= IDLE_FILLINGS {
                 break;
             }
-            // What nothing comes to leaves room on the other GPUs.
+            // A target that no placement reaches would leave room on the other GPUs.
             let target = if filling % 2 == 0 || node.max == u32::MAX { bound } else { node.max };
             self.fill(params, apart, (group, filling), (loads, target), (bound, node));
         }
         if node.max < u32::MAX && node.max > params.stop_load(bound) {
             self.polish(params, group, loads, params.stop_load(bound), node);
         }
-        // These are no starts of the trajectory.
+        // These do not count as starts of the trajectory.
         (node.starts, node.idle) = (starts, 0);
     }
 
@@ -144,9 +145,9 @@ impl Scratch {
     }
 }
 
-/// Takes experts for a GPU that can carry this much out of `pool`, which is sorted: for all slots but two what leaves as much
-/// for each of the others, then the pair that fits best of some. The lighter one of it is looked for from the lightest
-/// on in the first filling, and near half of what is left in the last one.
+/// Takes experts for a GPU that can carry `most` out of `pool`, which is sorted by load. All slots but two get an expert of
+/// about an equal part of what the GPU can still carry; the last two get the pair, of some, that leaves least room. The first
+/// filling looks for the lighter one of the pair from the lightest expert on, the last filling near half of the room.
 fn whole_experts(pool: &mut Vec<(u32, u32)>, slots: usize, most: i64, filling: usize) -> Option<Vec<u32>> {
     let mut held = Vec::with_capacity(slots);
     let mut left = most;

@@ -1,11 +1,11 @@
-//! What makes the plans of a planner: the CPU backend, or a device that is kept open.
+//! A planner's backend: the CPU backend, or a device that is kept open.
 
 use crate::choice::{DeviceChoice, DeviceInfo};
 #[cfg(feature = "gpu")]
 use crate::engine::keeper::Keeper;
 use crate::error::Error;
 
-/// What makes the plans of a planner.
+/// It makes the plans of a planner.
 pub enum Backend {
     Cpu,
     #[cfg(feature = "gpu")]
@@ -15,7 +15,7 @@ pub enum Backend {
     Refused(Error),
 }
 
-/// What opening a device has come to.
+/// The backend of a device that was opened, or of the fault.
 #[cfg(feature = "gpu")]
 pub fn opened(opened: Result<Option<Keeper>, Error>, auto: bool) -> Result<(Backend, DeviceInfo), Error> {
     match opened {

@@ -1,48 +1,16 @@
 //! The pipeline on the CPU backend: the mirrors, layer by layer, over all cores.
 
 use super::apart::{self, Apart};
+use super::planned::Planned;
 use crate::error::Error;
+use crate::mirror::bound::node_loads;
 use crate::mirror::s2_groups_to_nodes::{self, Assignment};
 use crate::mirror::s6_select::{LayerBest, NodeBest};
-use crate::mirror::{Starts, s1_group_loads};
+use crate::mirror::{Starts, gather, s1_group_loads};
 use crate::options::GroupRule;
 use crate::params::{FULL_ASSIGNMENTS, Params, enumerate_assignments, to_map};
-use crate::plan::Stop;
 use crate::threads;
 use crate::watch::Attempt;
-
-/// Logical expert of each slot and the end of the search, layer after layer.
-pub struct Planned {
-    /// `[layers][slots]`, `FREE` for a free slot.
-    pub slots: Vec<u32>,
-    /// `[layers]`.
-    pub ends: Vec<Stop>,
-}
-
-impl Planned {
-    /// Whether a layer's search ended above the gap.
-    pub fn is_open(&self) -> bool {
-        self.ends.iter().any(|end| end.is_open())
-    }
-
-    /// Takes over rows that were worked on after the search.
-    pub fn take_rows(&mut self, slots: Vec<u32>, params: &Params) {
-        let each = (params.node_slots * params.nodes) as usize;
-        let pairs = slots.chunks_exact(each).zip(self.slots.chunks_exact(each));
-        for (end, (new, old)) in self.ends.iter_mut().zip(pairs) {
-            if new != old {
-                *end = Stop::NoMoveLeft;
-            }
-        }
-        self.slots = slots;
-    }
-
-    /// All layers' plans, in order.
-    pub fn of(layers: &[LayerBest]) -> Self {
-        let rows: Vec<&[u32]> = layers.iter().map(|layer| &layer.slots[..]).collect();
-        Self { slots: rows.concat(), ends: layers.iter().map(|layer| layer.end).collect() }
-    }
-}
 
 /// Plans all layers. `windows` is `[windows][layers][experts]`, and `combined` its sum.
 ///
@@ -71,8 +39,8 @@ pub fn plan(
         let windows = windows.chunks_exact(combined.len()).map(|window| &window[row.clone()]).collect();
         let combined = &combined[row];
         let (of_nodes, table) = ((&of_nodes[..], &apart[..]), &table[..]);
-        // Of even loads assignments and starts are alike; and few of them are within reach of the mean where slow GPUs have as
-        // many slots to fill.
+        // With even loads all assignments and starts are alike, and no plan comes near the mean where slow GPUs have as many
+        // slots as fast ones: more of them would take time for nothing.
         let is_even = params.has_speeds() && combined.iter().all(|load| *load == combined[0]);
         let params = if is_even { &few } else { params };
         let best =
@@ -80,10 +48,12 @@ pub fn plan(
         attempt.finish_as(layer, to_map(&best.slots));
         Ok(best)
     });
-    Ok(Planned::of(&layers.into_iter().collect::<Result<Vec<_>, Error>>()?))
+    let layers = layers.into_iter().collect::<Result<Vec<_>, Error>>()?;
+    let rows: Vec<&[u32]> = layers.iter().map(|layer| &layer.slots[..]).collect();
+    Ok(Planned { slots: rows.concat(), ends: layers.iter().map(|layer| layer.end).collect() })
 }
 
-/// What a thread reuses from layer to layer.
+/// Memory that a thread reuses from layer to layer.
 #[derive(Default)]
 struct Scratch {
     starts: Starts,
@@ -134,8 +104,8 @@ impl Layer<'_> {
         best
     }
 
-    /// Tries assignments. They come in order of their bounds: once one is good enough, or those left cannot win, that is
-    /// all. The first ones are planned in full, the others by the first start of their nodes.
+    /// Tries assignments, in the order of their bounds, until one is good enough or those left cannot win. The first ones are
+    /// planned in full, the others by the first start of their nodes.
     fn choose(&mut self, scratch: &mut Scratch, best: &mut LayerBest) {
         let params = self.params;
         let mut assignments =
@@ -170,7 +140,7 @@ impl Layer<'_> {
         let assignment =
             s2_groups_to_nodes::choose_windows(params, self.table, &scratch.group_loads, &windows);
         self.bound = assignment.bound;
-        let floors = floors(params, &assignment, &windows);
+        let floors = gather::floors(params, &assignment, &windows);
         let nodes = self.solve(&assignment.groups, 1, &floors, scratch);
         best.take(params, &assignment.groups, &nodes);
         floors
@@ -226,12 +196,12 @@ impl Layer<'_> {
         if node.starts >= starts {
             return;
         }
-        s2_groups_to_nodes::node_loads(params, groups, self.combined, &mut scratch.starts.combined);
+        node_loads(params, groups, self.combined, &mut scratch.starts.combined);
         let bound = match params.windows {
-            1 => self.bound.max(s2_groups_to_nodes::node_bound(params, &scratch.starts.combined)),
+            1 => self.bound.max(gather::node_bound(params, &scratch.starts.combined)),
             _ => self.bound,
         };
-        lay_windows(params, groups, &self.windows, &mut scratch.starts.loads);
+        gather::lay_windows(params, groups, &self.windows, &mut scratch.starts.loads);
         if let Some(apart) = apart.filter(|_| node.starts == 0) {
             scratch.apart.run(params, (apart, groups[0]), &scratch.starts.combined, bound, node);
         }
@@ -242,22 +212,4 @@ impl Layer<'_> {
             node.offer(outcome, &scratch.starts.candidate.snapshot);
         }
     }
-}
-
-/// The loads of a node's experts in all windows, `[experts][windows]`.
-pub fn lay_windows(params: &Params, groups: &[u32], windows: &[&[u32]], out: &mut Vec<u32>) {
-    out.clear();
-    out.resize(params.node_experts as usize * windows.len(), 0);
-    let mut loads = Vec::new();
-    for (window, row) in windows.iter().enumerate() {
-        s2_groups_to_nodes::node_loads(params, groups, row, &mut loads);
-        for (out, &load) in out.iter_mut().skip(window).step_by(windows.len()).zip(&loads) {
-            *out = load;
-        }
-    }
-}
-
-/// What the heaviest GPU of each window cannot go below: the busiest node's average.
-pub fn floors(params: &Params, assignment: &Assignment, windows: &[Vec<u32>]) -> Vec<u32> {
-    windows.iter().map(|loads| s2_groups_to_nodes::node_average(params, &assignment.groups, loads)).collect()
 }

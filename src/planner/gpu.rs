@@ -10,8 +10,10 @@ use crate::error::Error;
 use crate::layout::{CHOSEN, Layout, window_quads, words::layer};
 use crate::params::{FULL_ASSIGNMENTS, Params, SearchKind, enumerate_assignments, to_map};
 use crate::plan::Stop;
-use crate::planner::cpu::Planned;
-use crate::stages::{self, Batch, STAGES, queue, s1_group_loads, s2_groups_to_nodes, s5_search, s6_select};
+use crate::planner::planned::Planned;
+use crate::stages::{
+    self, Batch, STAGES, gather, queue, s1_group_loads, s2_groups_to_nodes, s5_search, s6_select,
+};
 use crate::watch::Attempt;
 
 /// The shaders a device must have.
@@ -95,7 +97,7 @@ async fn plan_layers(
     let part =
         Part::Results { begin: layout.result_begin, words: layout.results_words - layout.result_begin };
     // Most layers are done with the first assignment and few turns. A turn without work still takes a driver as long as some
-    // with work. So a plan is first made with a part of the turns, and made again with more of them where they did not do.
+    // with work. So a plan is first made with a part of the turns, and made again with more of them where those were too few.
     let mut share = Extent { assignments: params.assignments.min(1), work_divisor: WORK_DIVISORS[0] };
     loop {
         let (recording, arena_words) = record(params, &layout, arena, share);
@@ -140,7 +142,7 @@ pub fn record(params: &Params, layout: &Layout, most_arena: u64, share: Extent) 
     s1_group_loads::record(&mut recording, base);
     s2_groups_to_nodes::record(&mut recording, base);
     let mut search = |recording: &mut Recording, assignment: u32, rounds: &[(u32, u32)]| {
-        s2_groups_to_nodes::record_gather(recording, base, assignment);
+        gather::record(recording, base, assignment);
         for batch in batches(params, layout, most_arena, assignment, rounds) {
             let batch = Batch { work_divisor: share.work_divisor, ..batch };
             arena = arena.max(layout.arena_words(batch.params(base).candidates));

@@ -1,7 +1,7 @@
-//! What the host does around the stages, the same for every backend: small layers, the end of a plan by three GPUs, and the
+//! The host's work around the stages, the same for every backend: small layers, the end of a plan by three GPUs, and the
 //! trivial placement where it is as good.
 
-use super::cpu::Planned;
+use super::planned::Planned;
 use crate::error::Error;
 use crate::exact;
 use crate::options::PlanOptions;
@@ -12,7 +12,7 @@ use crate::threads;
 use crate::three_gpus::Improver;
 use crate::watch::Attempt;
 
-/// What to tell of [`PlanOptions::connected`] where too few further replicas leave it without effect.
+/// The warning where too few further replicas leave [`PlanOptions::connected`] without effect.
 pub fn idle_connection(params: &Params, options: &PlanOptions) -> Option<String> {
     let (further, needed) = (params.node_replicas - params.node_experts, params.node_gpus - 1);
     let node = if params.nodes > 1 { "a node has" } else { "there are" };
@@ -59,8 +59,8 @@ pub fn plan_small(
     Ok(Some(Planned { slots: layers.concat(), ends: vec![Stop::Optimal; layers.len()] }))
 }
 
-/// Takes the trivial placement (expert after expert, then the first ones again) in each layer in which no GPU is heavier
-/// then than the plan's heaviest: it needs no transfer.
+/// Takes the trivial placement (expert after expert, then the first ones again) in each layer where its heaviest GPU is no
+/// heavier than the plan's: it needs no transfer of weights.
 pub fn prefer_trivial(params: &Params, windows: &[u32], planned: &mut Planned) {
     let (slots, experts) = (params.node_slots * params.nodes, params.experts);
     let further = params.node_replicas * params.nodes - experts;
@@ -84,7 +84,7 @@ pub fn prefer_trivial(params: &Params, windows: &[u32], planned: &mut Planned) {
     }
 }
 
-/// Improves the layers whose search ended above the gap, where three GPUs can be told apart from two.
+/// Lets three GPUs at a time share their replicas anew, in the layers whose search ended above the gap.
 ///
 /// # Errors
 /// [`Error::Cancelled`] where the call was stopped.
@@ -130,7 +130,7 @@ fn replica_loads(slots: &[u32], loads: &[u32]) -> Vec<u32> {
     loads.iter().zip(counts).map(|(&load, count)| load / count.max(1)).collect()
 }
 
-/// What no exchange inside the nodes makes the heaviest GPU lighter than: a node's average, or a replica.
+/// A load that no exchange inside the nodes makes the heaviest GPU lighter than: a node's average, or a replica.
 fn least(params: &Params, slots: &[u32], each: &[u32]) -> u32 {
     let of_node = |node: &[u32]| {
         let loads = || node.iter().filter(|&&expert| expert != FREE).map(|&expert| each[expert as usize]);
@@ -139,8 +139,8 @@ fn least(params: &Params, slots: &[u32], each: &[u32]) -> u32 {
     slots.chunks_exact(params.node_slots as usize).map(of_node).max().unwrap_or(0)
 }
 
-/// Takes another plan of each layer in which its heaviest GPU is lighter; with `only_open` of those alone whose search ended
-/// above the gap.
+/// Takes the layers of `other` whose heaviest GPU is lighter than that of `planned`; with `only_open` only layers whose search
+/// ended above the gap.
 pub fn take_better(
     params: &Params,
     windows: &[u32],

@@ -7,9 +7,9 @@ use web_time::Instant;
 use super::backend::Backend;
 #[cfg(not(target_family = "wasm"))]
 use super::background;
-use super::cpu::Planned;
 #[cfg(feature = "gpu")]
 use super::gpu;
+use super::planned::Planned;
 use super::{Fallback, Planner, checked, cpu, host};
 use crate::bound::BoundEffort;
 use crate::choice::DeviceInfo;
@@ -41,7 +41,7 @@ impl Planner {
         edge::now(self.plan_here(loads, cluster, options))
     }
 
-    /// [`Planner::plan`] on the caller's thread. But in a browser it blocks: a program waits in the driver.
+    /// [`Planner::plan`] on the caller's thread. Outside a browser it blocks: a program waits in the driver.
     pub(crate) async fn plan_here(
         &self,
         loads: &Loads,
@@ -54,61 +54,30 @@ impl Planner {
             let plan = Box::pin(self.plan_here(loads, &cluster.of_remaining()?, options)).await?;
             return plan.with_gone_gpus(cluster, &gone);
         }
-        let params = Params::new(loads, cluster, options)?;
-        let abroad = foreign::Limits::new(&params, cluster, options)?;
+        let params = &Params::new(loads, cluster, options)?;
+        let foreign = foreign::Limits::new(params, cluster, options)?;
         if params.trajectory && loads.layers_without_load() > 0 {
             let plan = self.plan_loaded(loads, cluster, options).await?;
             return Ok(Plan { elapsed: start.elapsed(), ..plan });
         }
-        let mut warnings: Vec<String> = host::idle_connection(&params, options).into_iter().collect();
-        // Shaders know of no speeds.
-        let mut made_by = if params.has_speeds() { DeviceInfo::cpu() } else { self.inner.info.clone() };
-        let windows = loads.fixed_windows();
-        let combined = host::combine(&params, windows);
-        let attempt = || self.watch.attempt(loads, cluster, options);
-        let mut plan_by = async |params: &Params| {
-            if let Some(planned) = self.on_threads(|| host::plan_small(params, &combined, &attempt()))? {
-                return Ok(planned);
-            }
-            match self.plan_on_backend(params, &combined, windows, &attempt()).await {
-                Err(error @ Error::Device { .. }) if self.fallback == Fallback::Cpu => {
-                    warnings.push(format!("{error}; the CPU backend made the plan"));
-                    made_by = DeviceInfo::cpu();
-                    self.on_threads(|| cpu::plan(params, &combined, windows, &attempt()))
-                }
-                planned => planned,
-            }
-        };
-        let mut planned = plan_by(&params).await?;
-        // Where duplicates are allowed a plan without them is one too, and the search often finds a better one so.
         let without = PlanOptions { duplicates: Duplicates::Avoid, ..options.clone() };
-        let without = Params::new(loads, cluster, &without)?;
-        if params.trajectory && without.avoid_duplicates != params.avoid_duplicates && planned.is_open() {
-            host::take_better(&params, windows, &mut planned, &plan_by(&without).await?, true);
-        }
-        if params.has_speeds() && params.trajectory && params.windows == 1 {
-            // Its packing is not the start of the search here.
-            let greedy = Params::new(loads, cluster, &Preset::greedy_under(options))?;
-            host::take_better(&params, windows, &mut planned, &plan_by(&greedy).await?, false);
-        }
-        self.on_threads(|| host::share_among_three(&params, &combined, &mut planned, &attempt()))?;
-        attempt().go_on()?;
-        host::prefer_trivial(&params, windows, &mut planned);
-        let nodes = cluster.num_nodes() as u32;
-        self.on_threads(|| {
-            let planned = (&mut planned.slots[..], &mut planned.ends[..]);
-            spread::spread(&params, nodes, options.dispatch, windows, planned, &attempt())
-        })?;
-        if params.connected {
-            let connect = || replan::connect(&params, windows, &planned.slots, &attempt());
-            planned.take_rows(self.on_threads(connect)?, &params);
-        }
-        if let Some(limits) = abroad {
-            self.on_threads(|| {
-                let planned = (&mut planned.slots[..], &mut planned.ends[..]);
-                foreign::improve(&without, limits, &combined, planned, &attempt())
-            })?;
-        }
+        let without = &Params::new(loads, cluster, &without)?;
+        let windows = loads.fixed_windows();
+        let mut call = Call {
+            planner: self,
+            loads,
+            cluster,
+            options,
+            params,
+            without,
+            windows,
+            combined: host::combine(params, windows),
+            warnings: host::idle_connection(params, options).into_iter().collect(),
+            // Shaders know of no speeds.
+            made_by: if params.has_speeds() { DeviceInfo::cpu() } else { self.inner.info.clone() },
+        };
+        let mut planned = call.search().await?;
+        call.finish(&mut planned, foreign)?;
         let placement = checked(loads, cluster, options, to_map(&planned.slots).collect())?;
         Ok(Plan {
             placement,
@@ -116,10 +85,10 @@ impl Planner {
             cluster: cluster.clone(),
             options: options.clone(),
             stops: planned.ends,
-            device: made_by.name,
-            backend: made_by.backend,
+            device: call.made_by.name,
+            backend: call.made_by.backend,
             elapsed: start.elapsed(),
-            warnings,
+            warnings: call.warnings,
             effort: BoundEffort::default(),
             quality: OnceLock::new(),
             threads: self.threads.clone(),
@@ -179,5 +148,89 @@ impl Planner {
                 .await
                 .unwrap_or_else(|reason| Err(Error::Device { device: self.inner.info.label(), reason }))
         }
+    }
+}
+
+/// A call with all its GPUs, and with load in every layer that is searched.
+struct Call<'a> {
+    planner: &'a Planner,
+    loads: &'a Loads,
+    cluster: &'a Cluster,
+    options: &'a PlanOptions,
+    params: &'a Params,
+    /// The same without duplicates.
+    without: &'a Params,
+    /// `[windows][layers][experts]`, and their sum.
+    windows: &'a [u32],
+    combined: Vec<u32>,
+    warnings: Vec<String>,
+    made_by: DeviceInfo,
+}
+
+impl Call<'_> {
+    fn attempt(&self) -> Attempt<'_> {
+        self.planner.watch.attempt(self.loads, self.cluster, self.options)
+    }
+
+    /// The best of the plans that are searched for: usually there is one.
+    async fn search(&mut self) -> Result<Planned, Error> {
+        let (params, windows) = (self.params, self.windows);
+        let mut planned = self.search_by(params).await?;
+        // Where duplicates are allowed a plan without them is one too, and the search often finds a better one so.
+        if params.trajectory && self.without.avoid_duplicates != params.avoid_duplicates && planned.is_open()
+        {
+            let other = self.search_by(self.without).await?;
+            host::take_better(params, windows, &mut planned, &other, true);
+        }
+        if params.has_speeds() && params.trajectory && params.windows == 1 {
+            // The search does not start from the packing of the greedy rule here, so it may end above it.
+            let greedy = Params::new(self.loads, self.cluster, &Preset::greedy_under(self.options))?;
+            let other = self.search_by(&greedy).await?;
+            host::take_better(params, windows, &mut planned, &other, false);
+        }
+        Ok(planned)
+    }
+
+    /// One plan: exactly where layers are small, else by the stages, on the CPU backend where the device fails.
+    async fn search_by(&mut self, params: &Params) -> Result<Planned, Error> {
+        let (planner, windows) = (self.planner, self.windows);
+        if let Some(planned) =
+            planner.on_threads(|| host::plan_small(params, &self.combined, &self.attempt()))?
+        {
+            return Ok(planned);
+        }
+        match planner.plan_on_backend(params, &self.combined, windows, &self.attempt()).await {
+            Err(error @ Error::Device { .. }) if planner.fallback == Fallback::Cpu => {
+                self.warnings.push(format!("{error}; the CPU backend made the plan"));
+                self.made_by = DeviceInfo::cpu();
+                planner.on_threads(|| cpu::plan(params, &self.combined, windows, &self.attempt()))
+            }
+            planned => planned,
+        }
+    }
+
+    /// The host's work after the search, whatever the backend.
+    fn finish(&self, planned: &mut Planned, limits: Option<foreign::Limits>) -> Result<(), Error> {
+        let Self { planner, params, windows, .. } = *self;
+        planner.on_threads(|| host::share_among_three(params, &self.combined, planned, &self.attempt()))?;
+        self.attempt().go_on()?;
+        host::prefer_trivial(params, windows, planned);
+        let nodes = self.cluster.num_nodes() as u32;
+        planner.on_threads(|| {
+            let planned = (&mut planned.slots[..], &mut planned.ends[..]);
+            spread::spread(params, nodes, self.options.dispatch, windows, planned, &self.attempt())
+        })?;
+        if params.connected {
+            let connect = || replan::connect(params, windows, &planned.slots, &self.attempt());
+            let rows = planner.on_threads(connect)?;
+            planned.take_rows(rows, params);
+        }
+        if let Some(limits) = limits {
+            planner.on_threads(|| {
+                let planned = (&mut planned.slots[..], &mut planned.ends[..]);
+                foreign::improve(self.without, limits, &self.combined, planned, &self.attempt())
+            })?;
+        }
+        Ok(())
     }
 }

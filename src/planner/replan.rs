@@ -31,20 +31,21 @@ use crate::watch::Attempt;
 impl Planner {
     /// Plans from `previous`, the map that runs: the search starts there, and each moved slot must be worth its
     /// transfer. It minimises, for each window of `loads`, the heaviest GPU plus the sum of the squares of what GPUs
-    /// carry above the mean. No layer becomes worse than it was by that, nor by the heaviest GPUs alone, all windows
-    /// together, unless the plan is to be connected ([`PlanOptions::connected`]). "It was" is once it is valid.
+    /// carry above the mean. By this objective no layer becomes worse than in the map that runs, once that is made valid.
+    /// Nor does the sum over windows of its heaviest GPU, unless the plan is to be connected ([`PlanOptions::connected`]).
     ///
     /// With one window, a layer of up to eight GPUs is judged by its heaviest GPU alone. Where moves cost nothing
     /// ([`MoveLimits::min_gain_ppm`]), it is at least as good as the best single exchange or transfer makes it.
     ///
     /// `previous` may be any map of these layers and experts: of more or fewer slots or GPUs, with experts twice on a
-    /// GPU, without a replica, or with groups across nodes. What can stay stays. What must move to make it valid does,
-    /// whatever the limits say, and is counted apart ([`Moves::repairs`]); [`Replan::lost`] names what no GPU holds.
+    /// GPU, without a replica, or with groups across nodes. Replicas that can stay do. Those that must
+    /// move to make the map valid move whatever the limits say, and are counted apart ([`Moves::repairs`]). [`Replan::lost`]
+    /// names the experts that no GPU holds.
     ///
-    /// Where GPUs are of unequal speed ([`Cluster::with_gpu_speeds`]), all that they carry is over their speed. Those at speed 0
-    /// are gone: moves are counted on the GPUs that remain, and parts of all slots are of theirs.
+    /// Where GPUs are of unequal speed ([`Cluster::with_gpu_speeds`]), all loads are over the speed of their GPU. GPUs at speed 0
+    /// are gone: moves are counted on the GPUs that remain, and a limit that is a part of all slots counts theirs alone.
     ///
-    /// They depend on loads, cluster, previous map, options and limits alone. A device follows the search of each layer; the
+    /// The plan depends on loads, cluster, previous map, options and limits alone. A device follows the search of each layer; the
     /// CPU backend does in a browser, where GPUs are of unequal speed, where they are to be hung together
     /// ([`PlanOptions::connected`]), and on a software driver where a node has hundreds of GPUs.
     ///
@@ -186,7 +187,7 @@ impl Planner {
     }
 }
 
-/// What was made of trajectories, and on which device they were followed.
+/// The result of a call, and the device that followed its trajectories.
 struct Followed<T> {
     made: T,
     by: DeviceInfo,
@@ -194,7 +195,7 @@ struct Followed<T> {
 }
 
 impl Planner {
-    /// Does some work on the planner's threads, whose trajectories its device follows where it can; else the host does.
+    /// Does some work on the planner's threads. The device follows its trajectories where that can, else the host does.
     fn follow<'a, T: Send>(
         &'a self,
         params: &Params,
@@ -254,7 +255,7 @@ impl Planner {
     }
 }
 
-/// Moves between nodes take no replica abroad.
+/// Refuses foreign replicas: the search from a plan that runs knows of none.
 fn refuse_foreign(params: &Params, cluster: &Cluster, options: &PlanOptions) -> Result<(), Error> {
     if options.max_foreign == 0 {
         return foreign::Limits::new(params, cluster, options).map(|_| ());
@@ -263,7 +264,7 @@ fn refuse_foreign(params: &Params, cluster: &Cluster, options: &PlanOptions) -> 
     Err(Error::invalid("max_foreign", options.max_foreign, rule))
 }
 
-/// What is said of layers that become heavier than they were.
+/// The warning about layers that become heavier than they were.
 fn heavier_than_before(layers: &[usize], loads: &Loads) -> Option<String> {
     let first = loads.layer_ids()[*layers.first()?];
     let which = match layers.len() {
@@ -276,7 +277,7 @@ fn heavier_than_before(layers: &[usize], loads: &Loads) -> Option<String> {
     ))
 }
 
-/// What is said of a dispatch other than the equal one, where it would judge a plan made anew.
+/// The warning about a dispatch other than the equal one, where it would judge a plan made anew.
 fn dispatch_not_weighed(cluster: &Cluster, options: &PlanOptions) -> Option<String> {
     let name = options.dispatch.name();
     (cluster.weighs_dispatch() && options.dispatch != Dispatch::Equal).then(|| {
@@ -307,7 +308,7 @@ pub struct Replan {
     lost: Vec<(usize, usize)>,
 }
 
-/// What happens to one layer.
+/// The moves of one layer.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct LayerMoves {
@@ -315,8 +316,8 @@ pub struct LayerMoves {
     pub received: usize,
     /// Those of them that had to, since the previous map was not valid.
     pub repairs: usize,
-    /// Rounds in which all of them can be made where a GPU deals with one other a round, as in vLLM's batched migration:
-    /// of a greedy schedule.
+    /// The rounds of a greedy schedule of these moves, in which a GPU deals with one other a round, as in vLLM's batched
+    /// migration.
     pub rounds: usize,
     /// By which part the objective falls: 0.1 is a tenth less than with the previous map, repaired. It may be negative
     /// where a later state undoes a repair.
@@ -343,7 +344,7 @@ impl Replan {
         self.plan.set_bound(effort);
     }
 
-    /// What it moves, all layers together.
+    /// Its moves, all layers together.
     #[must_use]
     pub fn moves(&self) -> &Moves {
         &self.moves
@@ -361,7 +362,7 @@ impl Replan {
         &self.lost
     }
 
-    /// The layers that move, those to move first first: repairs, then by falling gain for a moved slot, ties to the
+    /// The layers that move, in the order to move them: repairs first, then by falling gain for a moved slot, ties to the
     /// lower.
     #[must_use]
     pub fn layers_to_move(&self) -> Vec<usize> {

@@ -1,4 +1,4 @@
-//! Plans within a time: what is planned by then, and the greedy rule for the rest.
+//! Plans within a time: layers that are not planned by then have the plan of the greedy rule.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -11,7 +11,6 @@ use web_time::Instant;
 use super::backend::Backend;
 use super::{Planner, checked};
 use crate::check;
-use crate::choice::DeviceChoice;
 use crate::cluster::Cluster;
 use crate::error::Error;
 use crate::foreign;
@@ -33,8 +32,8 @@ const AT_ONCE: usize = 8;
 const LOOK: Duration = Duration::from_millis(20);
 
 impl Planner {
-    /// [`Planner::plan`] that ends after `limit`, and the little that the greedy rule takes: layers that are planned by
-    /// then keep their plan, the others have that of DeepSeek's greedy rule ([`Preset::GREEDY`]).
+    /// [`Planner::plan`] that ends after `limit` and the short time of the greedy rule. Layers that are planned by then have
+    /// their plan, the others that of DeepSeek's greedy rule ([`Preset::GREEDY`]).
     ///
     /// The layers in which that rule is furthest from even are planned first. Where all were planned in time the plan is
     /// that of [`Planner::plan`]. Else it depends on how fast the machine was: [`Plan::warnings`] says so, and ranks that
@@ -115,12 +114,14 @@ impl Planner {
     /// The greedy rule's plan, by the CPU backend, under what the options forbid; where there are several windows, of their
     /// mean.
     fn greedy(&self, loads: &Loads, cluster: &Cluster, options: &PlanOptions) -> Result<Plan, Error> {
-        let planner = Planner { threads: self.threads.clone(), ..Planner::new(DeviceChoice::Cpu)? };
         let mean = match loads.windows().len() {
             1 => loads.clone(),
             _ => Loads::from_f64(loads.layers(), loads.experts(), loads.values())?,
         };
-        Ok(Plan { loads: loads.clone(), ..planner.plan(&mean, cluster, &Preset::greedy_under(options))? })
+        Ok(Plan {
+            loads: loads.clone(),
+            ..self.on_cpu().plan(&mean, cluster, &Preset::greedy_under(options))?
+        })
     }
 
     /// Plans parts of the layers on threads of their own until it is stopped, those first in which `greedy` is furthest from
@@ -146,7 +147,7 @@ impl Planner {
         let (send, receive) = mpsc::channel();
         for _ in 0..workers.min(parts.len()) {
             let watch = Watch { cancel: Some(cancel.clone()), progress: None };
-            // A thread of its own each: the caller's may be the only one of its pool.
+            // Each has a pool of its own: the caller may be on the only thread of its pool.
             let planner = Planner { watch, ..self.clone() }.with_threads(1)?;
             let (parts, next, send, cancel) = (parts.clone(), next.clone(), send.clone(), cancel.clone());
             let (loads, cluster, options) = (greedy.loads.clone(), greedy.cluster.clone(), options.clone());
@@ -158,14 +159,14 @@ impl Planner {
                     }
                 }
             };
-            // Where none starts the receiver hears of it.
+            // Where no thread starts, the receiver finds that there is no sender.
             let _ = std::thread::Builder::new().name("eplb-plan".into()).spawn(work);
         }
         Ok(receive)
     }
 }
 
-/// What a caller is told of a plan that time cut short.
+/// The warning about a plan that time cut short.
 fn cut_short(limit: Duration, done: usize, layers: usize) -> String {
     format!(
         "time limit of {} s: {done} of {layers} layers are planned, the others have the greedy plan; not reproducible: \
@@ -177,7 +178,7 @@ fn cut_short(limit: Duration, done: usize, layers: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Cancel, Duplicates};
+    use crate::{DeviceChoice, Duplicates};
 
     /// 5 layers too large for the exact search, and their cluster.
     fn call() -> (Loads, Cluster) {

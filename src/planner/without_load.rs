@@ -3,14 +3,12 @@
 //! They all get the plan that one layer of even loads has, so that no expert is favoured, by the first start of its search.
 
 use super::Planner;
-use crate::Dispatch;
-use crate::choice::DeviceChoice;
+use crate::check::Dispatch;
 use crate::cluster::Cluster;
 use crate::error::Error;
 use crate::loads::Loads;
 use crate::options::PlanOptions;
 use crate::plan::{Plan, Stop};
-use crate::watch::Watch;
 
 impl Planner {
     /// The plan of loads of which some layers have none: these have `of_even_loads`, the others are planned.
@@ -27,7 +25,7 @@ impl Planner {
         let mut stops = vec![Stop::Optimal; loads.layers()];
         (plan.device, plan.backend) = (self.inner.info.name.clone(), self.inner.info.backend.clone());
         if !loaded.is_empty() {
-            let planner = Planner { watch: self.watch.after(loads.layers() - loaded.len()), ..self.clone() };
+            let planner = Self { watch: self.watch.after(loads.layers() - loaded.len()), ..self.clone() };
             let made = Box::pin(planner.plan_here(&loads.select_layers(&loaded), cluster, options)).await?;
             let rows = made.physical_to_logical().chunks_exact(cluster.num_slots());
             for ((&layer, row), stop) in loaded.iter().zip(rows).zip(made.stops()) {
@@ -50,15 +48,12 @@ impl Planner {
         cluster: &Cluster,
         options: &PlanOptions,
     ) -> Result<Plan, Error> {
-        let watch = Watch { cancel: self.watch.cancel.clone(), progress: None };
-        let planner =
-            Planner { watch, threads: self.threads.clone(), ..Planner::new_async(DeviceChoice::Cpu).await? };
         let even = Loads::from_counts(1, loads.experts(), &vec![1; loads.experts()])?;
-        // What GPUs and dispatch would make of loads says nothing where there are none.
+        // Speeds and dispatch do not matter where there is no load.
         let cluster = cluster.clone().with_gpu_speeds(&vec![1.0; cluster.num_gpus()])?;
         let (assignments, dispatch) = (Some(1), Dispatch::Equal);
         let first = PlanOptions { starts: 1, assignments, three_gpus: 0, dispatch, ..options.clone() };
-        Box::pin(planner.plan_here(&even, &cluster, &first)).await
+        Box::pin(self.on_cpu().plan_here(&even, &cluster, &first)).await
     }
 }
 
@@ -67,7 +62,7 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     use super::*;
-    use crate::Progress;
+    use crate::{DeviceChoice, Progress};
 
     fn loads(layers: &[u64]) -> Loads {
         let counts: Vec<u64> =

@@ -23,12 +23,12 @@ pub use rebalancer::{Proposal, Rebalancer};
 pub use replay::{ReplayOptions, ReplayRow, Series, SharesFrom, replay, replay_one_by_one};
 pub use status::Status;
 
-/// What a plan for the next window is made from.
+/// How the next window is planned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Strategy {
-    /// The last windows at once, each GPU with one load a window, moved so that their mean is the forecast. Windows of before a
-    /// turn, where the load is of another kind, are left out, unless it has come back to them.
+    /// The last windows at once, each GPU with one load a window, moved so that their mean is the forecast. Windows before a
+    /// break, after which the load is of another kind, are left out, unless it has come back to their kind.
     Scenarios,
     /// An AR(1) forecast of each expert's share: see [`forecast`].
     Forecast,
@@ -69,21 +69,22 @@ impl FromStr for Strategy {
 /// `..RebalanceOptions::default()`, and later versions compile.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RebalanceOptions {
-    /// What the next window is planned from.
+    /// How the next window is planned. Default: [`Strategy::Scenarios`].
     pub strategy: Strategy,
-    /// Windows of [`Strategy::Scenarios`], at most [`MAX_WINDOWS`].
+    /// Windows of [`Strategy::Scenarios`], from 1 to [`MAX_WINDOWS`]. Default: 16.
     pub windows: usize,
-    /// Each window of [`Strategy::Scenarios`] weighs this much of the one after it, in (0, 1].
+    /// Each window of [`Strategy::Scenarios`] weighs this much of the one after it, above 0 and at most 1. Default: 0.9.
     pub decay: f64,
-    /// Windows that forecasts look at.
+    /// Windows that forecasts look at, from 1 to 1,024. Default: 32.
     pub forecast_windows: usize,
-    /// How a single window is planned where no plan runs.
+    /// How a single window is planned where no plan runs. Default: that of [`PlanOptions`] without noise on counts, up to 500
+    /// millionths above the bound.
     pub plan: PlanOptions,
-    /// How several windows are planned where no plan runs.
+    /// How several windows are planned where no plan runs. Default: [`Preset::SCENARIOS`].
     pub scenario_plan: PlanOptions,
-    /// How far a plan may move from the one that runs; [`MoveLimits::each_window`] by default.
+    /// How far a plan may move from the one that runs. Default: [`MoveLimits::each_window`].
     pub limits: MoveLimits,
-    /// Plan anew each time, whatever runs.
+    /// Whether to plan anew each time, whatever runs. Default: `false`.
     pub fresh: bool,
 }
 

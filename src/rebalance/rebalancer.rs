@@ -14,13 +14,13 @@ use crate::planner::{Planner, Replan};
 use crate::previous::PreviousMap;
 use crate::shares::Shares;
 
-/// What [`Rebalancer::propose`] proposes.
+/// A plan that [`Rebalancer::propose`] proposes.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Proposal {
     /// The plan, and what it moves where one runs already.
     pub replan: Replan,
-    /// What the plan was made from.
+    /// How the plan was made.
     pub strategy: Strategy,
 }
 
@@ -164,7 +164,7 @@ impl Rebalancer {
         Ok(())
     }
 
-    /// What one graphs of the loop.
+    /// The numbers of the loop, for graphs.
     ///
     /// ```
     /// use eplb_wgpu::rebalance::{RebalanceOptions, Rebalancer};
@@ -234,7 +234,7 @@ impl Rebalancer {
         self.planner.on_threads(|| Shares::of_windows(&self.cluster, &map, &windows))
     }
 
-    /// What stands for the next window.
+    /// The loads that stand for the next window.
     fn loads(&self) -> Result<Loads, Error> {
         let history: Vec<&Loads> = self.history.iter().collect();
         if history.is_empty() {

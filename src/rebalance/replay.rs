@@ -24,16 +24,17 @@ use crate::shares::HISTORY as SHARES_HISTORY;
 /// `..ReplayOptions::default()`, and later versions compile.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ReplayOptions {
-    /// The strategies to replay, one row each.
+    /// The strategies to replay, one row each. Default: all.
     pub strategies: Vec<Strategy>,
-    /// A new plan every this many windows.
+    /// A new plan every this many windows, at least 1. Default: 1.
     pub interval: usize,
     /// Tables of shares to deal the next window out by, besides evenly: a row each for every strategy. They are made anew
-    /// at every window.
+    /// at every window. Default: none.
     pub shares: Vec<SharesFrom>,
     /// Score on a batch of this many routings a layer, drawn from the next window, instead of on all of it.
+    /// Default: `None`.
     pub batch_routings: Option<u32>,
-    /// What the strategies have in common; its own strategy is not looked at.
+    /// The options that all strategies share; the strategy in it is not looked at.
     pub options: RebalanceOptions,
 }
 
@@ -81,7 +82,7 @@ impl Series {
     }
 }
 
-/// What a table of shares is made from.
+/// The loads that a table of shares is made from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum SharesFrom {
@@ -117,7 +118,7 @@ impl FromStr for SharesFrom {
     }
 }
 
-/// What one way of planning came to on a trace.
+/// The results of one way of planning on a trace.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct ReplayRow {
@@ -301,7 +302,7 @@ fn replay_strategy(
         replay.shares.iter().map(|from| ReplayRow::new(&format!("{name} + {}", from.name()))).collect();
     let mut rebalancer = Rebalancer::new(planner.clone(), cluster.clone(), options)?;
     let mut running: Option<Plan> = None;
-    // What tables of shares are made from.
+    // The loads that tables of shares are made from.
     let mut known: Vec<Loads> = Vec::new();
     for t in 0..windows.count - 1 {
         let window = (windows.window)(t)?;

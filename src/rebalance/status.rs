@@ -1,4 +1,4 @@
-//! What an operator graphs of a serving loop.
+//! The numbers of a serving loop, for an operator's graphs.
 
 use std::fmt::Write;
 use std::time::Duration;

@@ -4,7 +4,7 @@ use super::search::{State, Trail};
 use crate::moves::{self, MoveLimits};
 use crate::params::Params;
 
-/// What a layer may become.
+/// The states that a layer may come to.
 pub struct Path {
     /// Rows, and what was made of them. The first row is the one that runs, mended.
     pub trails: Vec<(Vec<u32>, Trail)>,
@@ -42,7 +42,7 @@ impl Path {
         self.from = keeps.iter().map(|&at| self.from[at]).collect();
     }
 
-    /// Slots that a state moves for balance, besides those that had to.
+    /// Slots that a state moves for balance, besides those that had to move.
     fn extra(&self, state: usize) -> usize {
         self.states[state].moved.saturating_sub(self.states[0].moved)
     }
@@ -110,7 +110,8 @@ pub fn most_of_layer(params: &Params, limits: &MoveLimits) -> usize {
     alone.min(together)
 }
 
-/// States that move `left` slots together at most, by falling gain for a slot over all layers.
+/// A state of each path, so that all together move at most `left` slots: step by step the way of greatest gain for a slot,
+/// over all layers.
 fn share_out(paths: &[Path], mut left: usize, most: usize) -> Vec<usize> {
     let mut at = vec![0; paths.len()];
     let mut ways: Vec<_> = paths.iter().map(|path| path.steepest(0, left, most)).collect();

@@ -1,5 +1,5 @@
-//! One best move after the other by the maximum alone, for a small layer of one window: every exchange and every transfer
-//! that relieves the heaviest GPU is weighed. The search weighs squares too, and lets only heavy experts gain replicas.
+//! A descent for small layers of one window: step by step the move that makes the heaviest GPU lightest, of all exchanges and
+//! transfers. The search of `search.rs` weighs squares too and lets only heavy experts gain replicas, so it may miss that move.
 
 use super::objective::Objective;
 use super::search::{State, Trail};
@@ -9,7 +9,7 @@ use crate::params::{FREE, Params};
 /// Layers of more GPUs are left to the search, which has many exchanges to choose from there.
 const MOST_GPUS: u32 = 8;
 
-/// And those where a step weighs more moves than this.
+/// So are layers where a step weighs more moves than this.
 const MOST_MOVES: u32 = 1 << 14;
 
 /// Steps at most: small layers take fewer than ten.
@@ -44,7 +44,7 @@ pub fn descend(
         }
         descent.weigh();
         let next = descent.state(trail.changes.len() + changes.len());
-        // With duplicates a slot that moves may count otherwise than was thought.
+        // With duplicates a move may come to more moved slots than was weighed.
         if next.priced >= now.priced || next.moved > most {
             break;
         }
@@ -84,7 +84,7 @@ impl Descent<'_> {
         self.loads = gpus.map(carried).collect();
     }
 
-    /// What a replica counts on a GPU where its expert has `more` of them.
+    /// The load of a replica as it counts on a GPU, where its expert has `more` of them.
     fn share(&self, expert: u32, more: i32, gpu: usize) -> i32 {
         if expert == FREE {
             return 0;
@@ -113,7 +113,7 @@ impl Descent<'_> {
         expert == FREE || !self.params.avoid_duplicates || !self.row[self.slots(gpu)].contains(&expert)
     }
 
-    /// Slots that move where an expert is on a GPU.
+    /// Moved slots that an expert on a GPU counts as, 0 or 1.
     fn moved(&self, expert: u32, gpu: usize) -> i32 {
         let is_home = expert == FREE || self.previous[self.slots(gpu)].contains(&expert);
         i32::from(!is_home)

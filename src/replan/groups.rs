@@ -4,13 +4,13 @@ use super::objective::Objective;
 use crate::mirror::s3_replicate::give_replicas;
 use crate::params::{FREE, PULL_BITS, Params};
 
-/// An exchange must lower what the nodes come to by this part of the mean, in thousandths: it moves whole groups.
+/// An exchange must lower the objective of the nodes by this many thousandths of the mean: it moves whole groups.
 const LEAST_GAIN: i64 = 2;
 
 /// With more groups than this, those of the busiest node alone are offered.
 const MOST_GROUPS: usize = 128;
 
-/// `row` after the exchange of two groups that lowers most what the nodes' mean GPUs come to, ties to the lower groups.
+/// `row` after the exchange of two groups that lowers the objective of the nodes' mean GPUs most, ties to the lower groups.
 /// `None` where none lowers it enough, or the groups do not fit into each other's slots.
 ///
 /// All other replicas keep their slots. Each group takes over the slots of the other, with the best counts for that many
@@ -35,7 +35,7 @@ pub fn exchange(params: &Params, objective: &Objective, row: &[u32]) -> Option<V
     Some(swapped)
 }
 
-/// What the nodes carry.
+/// The nodes, and the groups on them.
 struct Nodes<'a> {
     params: &'a Params,
     objective: &'a Objective,
@@ -85,7 +85,7 @@ impl<'a> Nodes<'a> {
         Self { params, objective, node_of, group_loads, loads, tops, pulls }
     }
 
-    /// The exchange that lowers most what all comes to, if it is enough.
+    /// The exchange that lowers the objective most, if that is enough.
     fn best_exchange(&self) -> Option<(usize, usize)> {
         let groups = self.node_of.len();
         let busiest = self.busiest();
@@ -117,7 +117,7 @@ impl<'a> Nodes<'a> {
         (0..self.params.nodes as usize).max_by_key(|&node| (load(node), usize::MAX - node)).unwrap_or(0)
     }
 
-    /// By how much what the nodes come to changes where two groups change places.
+    /// By how much the objective changes where two groups change places.
     fn change(&self, x: usize, y: usize) -> i64 {
         let windows = self.objective.windows;
         let (a, b) = (self.node_of[x], self.node_of[y]);

@@ -1,11 +1,11 @@
-//! Any row as one to start from. Slots come and go with GPUs, and the map that a server starts with has groups across
-//! nodes and experts twice on a GPU. What can stay stays.
+//! Any row, made valid, so that a search can start from it. Slots come and go with GPUs, and the map that a server starts with
+//! has groups across nodes and experts twice on a GPU. Replicas that can stay do.
 
 use std::cmp::Reverse;
 
 use crate::params::{FREE, Params};
 
-/// A valid row that keeps of `old` what can stay, in the slots it had. `loads` is `[experts]`.
+/// A valid row in which the replicas of `old` that can stay keep their slots. `loads` is `[experts]`.
 pub fn mend(params: &Params, loads: &[u32], old: &[u32]) -> Vec<u32> {
     let node_slots = params.node_slots as usize;
     let home = homes(params, old);
@@ -65,7 +65,7 @@ impl Node<'_> {
         slot / each * each..(slot / each + 1) * each
     }
 
-    /// Counts replicas. A second one on a GPU goes where it need not be there, and one above the most that an expert
+    /// Counts replicas. It takes away the second one on a GPU, where that is avoided, and those above the most that an expert
     /// may have.
     fn count(&mut self) {
         for slot in 0..self.slots.len() {
@@ -74,8 +74,8 @@ impl Node<'_> {
                 continue;
             }
             let first = self.gpu_of(slot).start;
-            let is_twin = self.avoid && self.slots[first..slot].contains(&e);
-            if is_twin || self.counts[e as usize] == self.params.max_count {
+            let is_duplicate = self.avoid && self.slots[first..slot].contains(&e);
+            if is_duplicate || self.counts[e as usize] == self.params.max_count {
                 self.slots[slot] = FREE;
             } else {
                 self.counts[e as usize] += 1;

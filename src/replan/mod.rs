@@ -1,6 +1,6 @@
-//! Plans over time: from a plan that runs, one path a layer of what it may become, the more moves the better balanced.
+//! Plans over time: from the plan that runs, for each layer a path of placements, from few moves to the best balance.
 //!
-//! A function of plans and loads alone: no cold plan is made, and the path of a layer does not depend on what other layers
+//! It knows plans and loads alone: no cold plan is made, and the path of a layer does not depend on what other layers
 //! hold.
 
 mod choose;
@@ -23,7 +23,7 @@ pub use objective::Objective;
 use offered::Offered;
 use search::{Search, Task, Trail};
 
-/// What follows the trajectories of tasks in the place of the host's threads: a device. One trail a task.
+/// Follows the trajectories of tasks in the place of the host's threads, on a device. One trail a task.
 pub type Follow<'a> = dyn Fn(&[Task<'_>]) -> Result<Vec<Trail>, Error> + Sync + 'a;
 
 /// Iterations without a new best after which a search ends: it goes on from there with the next window.
@@ -41,8 +41,8 @@ const LINK_PPM: u64 = 2000;
 const MILLION: u64 = 1_000_000;
 
 /// The paths of all layers from `previous`, `[layers][slots]`, which may break any rule. `windows` is
-/// `[windows][layers][experts]`. A node that experts move in has `node_gpus` GPUs. `follow` follows the trajectories, the same
-/// ones, or else the host does.
+/// `[windows][layers][experts]`. Rounds of moves are counted for nodes of `node_gpus` GPUs. Without `follow` the host follows the
+/// trajectories, which are the same.
 ///
 /// # Errors
 /// [`Error::Cancelled`] where the call was stopped, and those of `follow`.
@@ -56,16 +56,17 @@ pub fn paths(
 ) -> Result<Vec<Path>, Error> {
     let small = params.node_gpus * params.nodes <= SMALL_GPUS;
     let patience = if small { SMALL_PATIENCE } else { PATIENCE };
-    // What all layers may move together is shared out once all are searched.
+    // The moves that all layers may make together are shared out once all are searched.
     let most = most_of_layer(params, limits);
     let best = |path: &Path| path.row(path.best(most));
-    // Who asks for GPUs that hang together pays for it with the maximum.
+    // To hang GPUs together may make the heaviest GPU heavier.
     let rules = Rules { limits, patience, guarded: !params.connected, node_gpus };
     let call = Call { params, windows, previous, attempt };
     call.paths(rules, follow, &best)
 }
 
-/// `rows` of all layers, `[layers][slots]`, as the objective of plans over time has them best: moves cost nothing.
+/// The best rows of all layers, `[layers][slots]`, by the objective of plans over time, for a search from `rows` in which moves
+/// cost nothing.
 ///
 /// # Errors
 /// [`Error::Cancelled`] where the call was stopped, and those of `follow`.
@@ -115,7 +116,7 @@ pub fn connect(
     Ok(call.each_layer(work, Some(&Vec::clone))?.concat())
 }
 
-/// How many parts the GPUs of a layer fall into that no replicas of one expert link.
+/// The number of parts that the GPUs of a layer fall into: GPUs with replicas of one expert are in one part.
 fn parts(params: &Params, row: &[u32]) -> usize {
     let gpus = (params.node_gpus * params.nodes) as usize;
     let mut part: Vec<usize> = (0..gpus).collect();
@@ -142,11 +143,11 @@ struct Call<'a> {
     attempt: &'a Attempt<'a>,
 }
 
-/// A row that something has come to.
+/// Tells the row that a result stands for.
 type RowOf<'a, T> = &'a (dyn Fn(&T) -> Vec<u32> + Sync);
 
 impl Call<'_> {
-    /// The paths of all layers, told of as the `row` of each.
+    /// The paths of all layers. Whoever watches is told the `row` of each.
     fn paths(
         self,
         rules: Rules<'_>,
@@ -174,7 +175,7 @@ impl Call<'_> {
         Ok(searches.into_iter().zip(rows()).enumerate().map(&mut path).collect())
     }
 
-    /// What `work` makes of every layer, told of as the `row` of each.
+    /// The results of `work` for every layer. Whoever watches is told the `row` of each.
     fn each_layer<T: Send>(
         self,
         work: impl Fn(Layer<'_>, &mut Search) -> T + Sync,
@@ -206,7 +207,7 @@ impl Call<'_> {
     }
 }
 
-/// A window's loads of a layer, so scaled that all layers have the same sum: several windows are so already.
+/// A window's loads of a layer, scaled so that all layers have the same sum. Several windows have it already.
 fn even(row: &[u32], windows: u32) -> Vec<u32> {
     let total: u64 = row.iter().map(|&load| u64::from(load)).sum();
     if windows > 1 || total == 0 {
@@ -229,10 +230,10 @@ struct Rules<'a> {
     limits: &'a MoveLimits,
     /// Iterations without a new best after which a search ends.
     patience: u32,
-    /// No state has a heavier sum of maxima than the start, and those of one window in a small layer are judged by the maximum
-    /// alone.
+    /// Whether no state may have a heavier sum of the windows' heaviest GPUs than the start, and states of one window in a small
+    /// layer are judged by the heaviest GPU alone.
     guarded: bool,
-    /// GPUs of a node that experts move in.
+    /// GPUs of a node, for rounds of moves.
     node_gpus: usize,
 }
 
@@ -243,7 +244,7 @@ impl<'a> Rules<'a> {
     }
 }
 
-/// What is searched in a layer.
+/// The searches of a layer.
 struct Searches {
     objective: Objective,
     /// The mended row, and where two groups had better change places the row after that.
@@ -327,7 +328,7 @@ pub fn peaks(params: &Params, rows: &[&[u32]], slots: &[u32]) -> u32 {
     rows.iter().map(|row| peak(row).unwrap_or(0)).sum()
 }
 
-/// Layers that become heavier than they were, all windows together: their rows broke a rule, and may not be kept.
+/// Layers whose heaviest GPUs, all windows together, are heavier than they were: their rows broke a rule and could not be kept.
 pub fn heavier(params: &Params, windows: &[u32], previous: &[u32], chosen: &[Chosen]) -> Vec<usize> {
     let (experts, slots) = (params.experts as usize, (params.node_slots * params.nodes) as usize);
     let is_heavier = |&layer: &usize| {

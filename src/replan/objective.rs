@@ -1,8 +1,8 @@
-//! What a plan over time is judged by: for each window the heaviest GPU plus the squares of what GPUs carry above
+//! The objective of plans over time: for each window the heaviest GPU plus the squares of what GPUs carry above
 //! the mean, and a price for every slot that moves. All in whole numbers.
 //!
 //! Where GPUs are of unequal speed, what they carry is over their speed, the mean is what each would have were all even, and
-//! the square of a GPU counts as often as it is fast.
+//! the square of a GPU counts in proportion to its speed.
 
 use crate::loads::FIXED_TOTAL;
 use crate::params::{PULL_BITS, Params};
@@ -15,7 +15,7 @@ pub struct Objective {
     pub weight: Vec<i32>,
     /// The square of what is above the mean, window by window.
     pub squares: Vec<Square>,
-    /// What one moved slot costs.
+    /// The price of one moved slot.
     pub price: i32,
     /// By how much a state must be better than the best before it to be kept.
     pub gap: i32,
@@ -96,7 +96,7 @@ impl Square {
     }
 }
 
-/// A square as often as it counts, see [`Params::pulls`]. No sum of them is more than without speeds: a GPU that counts more
+/// A square times its weight, see [`Params::pulls`]. No sum of them is more than without speeds: a GPU that counts more
 /// than once carries less in the unit of the slowest.
 #[inline(always)]
 pub fn pulled(square: i32, pull: i32) -> i32 {

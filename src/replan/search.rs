@@ -1,6 +1,6 @@
 //! The trajectory from the plan that runs: one move after the other, the best one even where it makes things worse,
-//! and every state that is better than all before it is kept. So the moves are told apart: the first states move
-//! little, the last ones balance best.
+//! and every state that is better than all before it is kept. So there is a state for any limit on moves: the first states
+//! move little, the last ones balance best.
 //!
 //! Arrays are `[slot][window][lane]`; a lane is a GPU, and each node has whole vectors of them, so that loops over the
 //! GPUs of a node run abreast.
@@ -11,15 +11,19 @@
 pub mod exchange;
 mod links;
 mod make;
+mod place;
 mod shed;
 mod speeds;
+mod trail;
 mod transfer;
 
 use super::objective::Objective;
-use crate::mirror::abreast::{Top, refill, three_heaviest};
+use crate::mirror::abreast::{Top, three_heaviest};
 use crate::mirror::rng;
 use crate::moves;
 use crate::params::{FREE, Params};
+
+pub use trail::{State, Trail};
 
 /// GPUs that a loop takes abreast.
 pub const ABREAST: usize = 8;
@@ -27,7 +31,7 @@ pub const ABREAST: usize = 8;
 /// A search ends once it has weighed about this many loads: a tenth of a second of one core.
 pub const WORK_LIMIT: u32 = 1 << 26;
 
-/// A search has at most this many iterations: a device has memory for what so many change. (V3's layers on 32 GPUs take up to
+/// A search has at most this many iterations: a device has memory for the changes of this many. (V3's layers on 32 GPUs take up to
 /// 109, those included where nothing runs yet.)
 pub const MOST_ITERATIONS: u32 = 1 << 12;
 
@@ -44,7 +48,7 @@ pub struct Move {
     pub kind: Kind,
 }
 
-/// What a move does, with slots as numbers on their GPU, and GPUs as lanes.
+/// The kinds of moves, with slots as numbers on their GPU, and GPUs as lanes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     None,
@@ -59,49 +63,6 @@ pub enum Kind {
         slot: usize,
         expert: usize,
     },
-}
-
-/// A state on the way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct State {
-    /// Slots whose GPU receives an expert that it did not hold in the plan that runs.
-    pub moved: usize,
-    /// The sum over windows of the heaviest GPU.
-    pub peaks: i32,
-    /// The objective without the price of moves.
-    pub value: i32,
-    /// The objective with it.
-    pub priced: i32,
-    /// Changes up to here, of [`Trail::changes`].
-    pub changes: usize,
-}
-
-impl State {
-    /// A state whose objective is its peaks alone.
-    pub fn of_peaks(objective: &Objective, moved: usize, peaks: i32, changes: usize) -> Self {
-        let priced = peaks.saturating_add(objective.price.saturating_mul(moved as i32));
-        Self { moved, peaks, value: peaks, priced, changes }
-    }
-}
-
-/// The states of a search, each better than the one before by the priced objective.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Trail {
-    /// The first is the start.
-    pub states: Vec<State>,
-    /// A slot and what it holds from there on, up to the last state.
-    pub changes: Vec<(usize, u32)>,
-}
-
-impl Trail {
-    /// The row of a state, for a search that started with `start`.
-    pub fn row(&self, start: &[u32], state: usize) -> Vec<u32> {
-        let mut rows = start.to_vec();
-        for &(slot, expert) in &self.changes[..self.states[state].changes] {
-            rows[slot] = expert;
-        }
-        rows
-    }
 }
 
 /// The state of a search, and its scratch. Used again from layer to layer.
@@ -141,7 +102,7 @@ pub struct Search {
     pub home: Vec<u32>,
     /// The three heaviest GPUs of each window, the lower of equals first.
     pub tops: Vec<[Top; 3]>,
-    /// What each window's heaviest GPU cannot go below, whatever moves inside nodes.
+    /// The load that each window's heaviest GPU cannot go below, whatever moves inside nodes.
     pub floors: Vec<i32>,
     /// The plan that runs, GPU after GPU.
     previous: Vec<u32>,
@@ -161,7 +122,7 @@ pub struct Search {
 pub struct Task<'a> {
     pub params: &'a Params,
     pub objective: &'a Objective,
-    /// What runs: moves are counted from it. `FREE` for a slot that holds nothing.
+    /// The plan that runs: moves are counted from it. `FREE` for a slot that holds nothing.
     pub previous: &'a [u32],
     /// Where the search starts.
     pub start: &'a [u32],
@@ -196,59 +157,6 @@ impl pulp::NullaryFnOnce for Run<'_> {
 }
 
 impl Search {
-    /// Takes over a start.
-    #[inline(always)]
-    fn place(&mut self, params: &Params, objective: &Objective, previous: &[u32], start: &[u32]) {
-        let (gpus, slots, windows) =
-            (params.node_gpus as usize, params.slots_per_gpu as usize, objective.windows);
-        let (node_lanes, experts) = (gpus.next_multiple_of(ABREAST), params.experts as usize);
-        let lanes = node_lanes * params.nodes as usize;
-        (self.node_gpus, self.node_lanes, self.lanes) = (gpus, node_lanes, lanes);
-        (self.slots, self.windows, self.words) = (slots, windows, lanes.div_ceil(32));
-        (self.free, self.max_count) = (experts, params.max_count);
-        refill(&mut self.expert, slots * lanes, experts as u32);
-        refill(&mut self.load, slots * windows * lanes, 0);
-        refill(&mut self.gpu, windows * lanes, -1);
-        refill(&mut self.squares, lanes, 0);
-        refill(&mut self.tabu, slots * lanes, 0);
-        refill(&mut self.counts, experts + 1, 0);
-        refill(&mut self.no_gain, experts + 1, 0);
-        refill(&mut self.no_loss, experts + 1, 0);
-        refill(&mut self.held, (experts + 1) * self.words, 0);
-        refill(&mut self.home, (experts + 1) * self.words, 0);
-        refill(&mut self.received, lanes, 0);
-        self.place_speeds(params);
-        self.previous.clear();
-        self.previous.extend_from_slice(previous);
-        (self.all_squares, self.moved, self.work) = (0, 0, 0);
-        for &expert in start.iter().filter(|&&e| e != FREE) {
-            self.counts[expert as usize] += 1;
-        }
-        // A free slot costs nothing wherever it goes, and never is one of several.
-        self.counts[experts] = 1;
-        self.home[experts * self.words..].fill(u32::MAX);
-        for (at, &expert) in previous.iter().enumerate().filter(|(_, e)| **e != FREE) {
-            let lane = self.lane(at / slots);
-            self.home[expert as usize * self.words + lane / 32] |= 1 << (lane % 32);
-        }
-        for (at, &expert) in start.iter().enumerate() {
-            let (lane, slot) = (self.lane(at / slots), at % slots);
-            if expert != FREE {
-                self.expert[slot * lanes + lane] = expert;
-                self.held[expert as usize * self.words + lane / 32] |= 1 << (lane % 32);
-            }
-        }
-        for gpu in 0..gpus * params.nodes as usize {
-            let lane = self.lane(gpu);
-            (0..windows).for_each(|window| self.gpu[window * lanes + lane] = 0);
-            (0..slots).for_each(|slot| self.weigh_slot(objective, slot, lane));
-            self.settle(objective, lane);
-        }
-        self.set_floors();
-        self.links.price = if params.connected { objective.mean / links::PART } else { 0 };
-        self.count_parts();
-    }
-
     /// The lane of a GPU.
     #[inline(always)]
     fn lane(&self, gpu: usize) -> usize {
@@ -262,7 +170,7 @@ impl Search {
         gpu * self.slots + slot
     }
 
-    /// Gives a slot the load of its expert's replicas, and its GPU what that changes.
+    /// Sets the load of a slot by its expert's count, and changes its GPU's by as much.
     #[inline(always)]
     pub fn weigh_slot(&mut self, objective: &Objective, slot: usize, lane: usize) {
         let expert = self.expert[slot * self.lanes + lane] as usize;
@@ -278,7 +186,7 @@ impl Search {
         }
     }
 
-    /// Brings what is known of a GPU up to its loads.
+    /// Sets the squares of a GPU by its loads.
     #[inline(always)]
     fn settle(&mut self, objective: &Objective, lane: usize) {
         let squares = objective.squares.iter().enumerate();
@@ -290,7 +198,7 @@ impl Search {
         self.squares[lane] = squares;
     }
 
-    /// Counts what a GPU received.
+    /// Counts the slots of a GPU that received an expert.
     #[inline(always)]
     fn count_received(&mut self, lane: usize) {
         let first = self.row_slot(0, lane);
@@ -301,27 +209,11 @@ impl Search {
         self.received[lane] = received;
     }
 
-    /// What a slot holds, as rows have it.
+    /// The expert of a slot, as rows have it.
     #[inline(always)]
     fn row_expert(&self, slot: usize, lane: usize) -> u32 {
         let expert = self.expert[slot * self.lanes + lane];
         if expert as usize == self.free { FREE } else { expert }
-    }
-
-    /// The busiest node's mean GPU, window by window.
-    #[inline(always)]
-    fn set_floors(&mut self) {
-        self.floors.clear();
-        for loads in self.gpu.chunks_exact(self.lanes) {
-            let node = |low: usize| {
-                let lanes = low..low + self.node_gpus;
-                let pull = |lane: usize| self.speeds.pulls.get(lane).map_or(1, |&pull| i64::from(pull));
-                let all = lanes.clone().map(|lane| i64::from(loads[lane]) * pull(lane)).sum::<i64>();
-                all / lanes.map(pull).sum::<i64>()
-            };
-            let floor = (0..self.lanes).step_by(self.node_lanes).map(node).max().unwrap_or(0);
-            self.floors.push(floor as i32);
-        }
     }
 
     #[inline(always)]
@@ -367,7 +259,7 @@ impl Search {
                 since += 1;
             }
         }
-        // What was changed after the last state is of no use.
+        // Changes after the last state are of no use.
         trail.changes.truncate(trail.states[trail.states.len() - 1].changes);
         trail
     }
@@ -409,7 +301,7 @@ impl Search {
         self.peaks + self.all_squares + self.links.cost()
     }
 
-    /// What a slot that an expert comes to costs.
+    /// The price of a slot that receives an expert.
     #[inline(always)]
     pub fn cost(&self, objective: &Objective, expert: usize, lane: usize) -> i32 {
         if self.has(&self.home, expert, lane) { 0 } else { objective.price }

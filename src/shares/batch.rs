@@ -3,16 +3,16 @@
 use super::layer::{PARTS, Replicas};
 use super::speeds::Speeds;
 
-/// Sweeps that move more than the difference asks for: what comes from afar arrives sooner.
+/// Sweeps that move more load than levels two GPUs, so that load from afar arrives sooner.
 const SWEEPS: u32 = 20;
 
-/// What a thread reuses from layer to layer.
+/// Memory that a thread reuses from layer to layer.
 #[derive(Default)]
 pub struct Scratch {
     pub replicas: Replicas,
-    /// What each replica carries.
+    /// The load of each replica.
     have: Vec<i32>,
-    /// What each GPU carries.
+    /// The load of each GPU.
     load: Vec<i32>,
     even: Vec<u16>,
 }

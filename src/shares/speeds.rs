@@ -1,8 +1,8 @@
-//! GPUs of unequal speed: what they carry counts over it.
+//! GPUs of unequal speed: their loads count over their speed.
 
 use crate::cluster::Cluster;
 
-/// What a load counts on each GPU, relative to the slowest one that works, where it counts as it is.
+/// The factors by which loads count on each GPU, relative to the slowest one that works, where they count as they are.
 #[derive(Debug)]
 pub struct Speeds {
     /// In parts of [`WHOLE`], `[gpus]`; empty where all are equally fast.
@@ -27,7 +27,7 @@ impl Speeds {
         self.factors.is_empty()
     }
 
-    /// What a load counts on a GPU.
+    /// A load as it counts on a GPU.
     #[inline(always)]
     pub fn on(&self, load: i32, gpu: usize) -> i32 {
         ((i64::from(load) * i64::from(self.factors[gpu])) >> WHOLE_BITS) as i32

@@ -178,7 +178,7 @@ fn of_windows(
     }))
 }
 
-/// What a table is made for.
+/// The plan that a table is made for.
 struct Subject<'a> {
     experts: usize,
     slots: usize,

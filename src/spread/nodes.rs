@@ -20,7 +20,7 @@ pub struct Nodes {
     experts: Vec<Expert>,
     /// Whether a node holds one of the rest, `[experts][nodes]`.
     rest: Vec<bool>,
-    /// What each node carries.
+    /// The load of each node.
     loads: Vec<u32>,
     /// Slots of each node that are left.
     room: Vec<u32>,
@@ -30,11 +30,11 @@ pub struct Nodes {
 struct Expert {
     /// Replicas in each node.
     each: u32,
-    /// What these carry together.
+    /// The load of these together.
     each_load: u32,
     /// Replicas beside them, fewer than nodes.
     rest: usize,
-    /// What one of the rest carries.
+    /// The load of one of the rest.
     rest_load: u32,
 }
 
@@ -75,7 +75,7 @@ impl Nodes {
         Some(spread)
     }
 
-    /// What a node holds.
+    /// The replicas of a node.
     pub fn held(&self, node: u32) -> Vec<Held> {
         let of = |(at, expert): (usize, &Expert)| {
             let rest = self.rest[at * self.nodes + node as usize];

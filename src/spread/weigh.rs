@@ -1,4 +1,4 @@
-//! What a placement weighs under a dispatch, in whole numbers.
+//! The weight of a placement under a dispatch, in whole numbers.
 
 use super::filled;
 use crate::check::Dispatch;

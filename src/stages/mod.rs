@@ -1,6 +1,7 @@
 //! The host side of the shaders, one file a stage: what a shader is made of, and one `record` that adds its
 //! dispatches, cut to the budget, to a recording.
 
+pub mod gather;
 pub mod queue;
 pub mod replan;
 pub mod s1_group_loads;
@@ -35,12 +36,13 @@ pub struct Stage {
     pub teams: bool,
 }
 
-/// The queue, then all stages in the order they run; of stage 5 the search, then what takes its place with two slots a GPU, and for the lineage.
-/// At the end the search of plans over time.
-pub const STAGES: [Stage; 10] = [
+/// The queue, then all stages in the order they run, `gather` after stage 2. Stage 5 is the trajectory here: the search of counts
+/// and the descent, which take its place in some calls, come after stage 6. The search of plans over time is the last.
+pub const STAGES: [Stage; 11] = [
     queue::STAGE,
     s1_group_loads::STAGE,
     s2_groups_to_nodes::STAGE,
+    gather::STAGE,
     s3_replicate::STAGE,
     s4_pack::STAGE,
     s5_search::STAGE,
@@ -50,23 +52,30 @@ pub const STAGES: [Stage; 10] = [
     replan::STAGE,
 ];
 
+/// One lane does this many experts of a node.
+const EXPERT_BLOCK: u32 = 16;
+
+/// One lane copies this many slots of a plan.
+const COPY_BLOCK: u32 = 8;
+
 const PROBLEM: &str = include_str!("../../shaders/shared/problem.wgsl");
 const WIDE_U64: &str = include_str!("../../shaders/shared/wide_u64.wgsl");
 const RNG: &str = include_str!("../../shaders/shared/rng.wgsl");
 const CANDIDATE: &str = include_str!("../../shaders/shared/candidate.wgsl");
 const TEAM: &str = include_str!("../../shaders/shared/team.wgsl");
+const BOUND: &str = include_str!("../../shaders/shared/bound.wgsl");
 const ORDER: &str = include_str!("../../shaders/shared/order.wgsl");
 
 impl Stage {
-    /// The whole shader: its sources, then the constants of `params.rs` that shaders share.
+    /// The whole shader: its sources, then what it shares with Rust.
     pub fn wgsl(&self) -> String {
         let constants = [
             ("PACKING_NOISE_SHIFT", params::PACKING_NOISE_SHIFT),
-            ("COPY_BLOCK", params::COPY_BLOCK),
-            ("REGISTER_GPUS", params::REGISTER_GPUS),
-            ("EXPERT_BLOCK", params::EXPERT_BLOCK),
-            ("REPLICATED_BLOCK", params::REPLICATED_BLOCK),
-            ("DESCENT_WALK", params::DESCENT_WALK),
+            ("COPY_BLOCK", COPY_BLOCK),
+            ("REGISTER_GPUS", s4_pack::REGISTER_GPUS),
+            ("EXPERT_BLOCK", EXPERT_BLOCK),
+            ("REPLICATED_BLOCK", s4_pack::REPLICATED_BLOCK),
+            ("DESCENT_WALK", s5_descend::DESCENT_WALK),
             ("PAIR_SLOTS", params::PAIR_SLOTS),
             ("FULL_ASSIGNMENTS", params::FULL_ASSIGNMENTS),
             ("FIXED_TOTAL", FIXED_TOTAL),
@@ -86,14 +95,14 @@ impl Stage {
             ("TRAJECTORY_SLOT_TENURE", trajectory::SLOT_TENURE),
             ("TRAJECTORY_EXPERT_TENURE", trajectory::EXPERT_TENURE),
             ("BIPARTITION_SLOTS", params::BIPARTITION_SLOTS),
-            ("BIPARTITION_CHUNK", params::BIPARTITION_CHUNK),
+            ("BIPARTITION_CHUNK", s5_descend::BIPARTITION_CHUNK),
             ("SPLIT_ITEMS", 2 * params::BIPARTITION_SLOTS),
         ];
         let mut wgsl = self.sources.concat();
         wgsl.push_str("\n// Of src/layout.\n");
         wgsl.push_str(&GpuParams::wgsl());
         wgsl.push_str(&words::wgsl());
-        wgsl.push_str("\n// Constants of src/params.rs.\n");
+        wgsl.push_str("\n// Constants of Rust.\n");
         for (name, value) in constants {
             wgsl.push_str(&format!("const {name}: u32 = {value}u;\n"));
         }

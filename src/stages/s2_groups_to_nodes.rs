@@ -1,40 +1,28 @@
 //! Stage 2: which groups each node holds.
 
-use super::{CANDIDATE, PROBLEM, RNG, Stage, WIDE_U64};
+use super::{BOUND, CANDIDATE, PROBLEM, RNG, Stage, WIDE_U64};
 use crate::engine::budget;
 use crate::engine::recording::{Grid, Kernel, Recording};
 use crate::layout::GpuParams;
-use crate::params::{ASSIGNMENT_WALK, COPY_BLOCK, EXPERT_BLOCK, GROUP_SWAP_PAIRS, GROUP_SWAP_STEPS, blocks};
+use crate::options::GroupRule;
+use crate::params::{ASSIGNMENT_WALK, GROUP_SWAP_PAIRS, GROUP_SWAP_STEPS, blocks};
 
 /// The shader.
 pub const STAGE: Stage = Stage {
     stem: "s2_groups_to_nodes",
     sources: &[
         include_str!("../../shaders/s2_groups_to_nodes.wgsl"),
-        include_str!("../../shaders/s2_groups_to_nodes/gather.wgsl"),
+        include_str!("../../shaders/s2_groups_to_nodes/build.wgsl"),
+        BOUND,
         PROBLEM,
         WIDE_U64,
         RNG,
         CANDIDATE,
     ],
-    entries: &[
-        "build",
-        "swap_groups",
-        "average",
-        "add_average",
-        "walk",
-        "choose",
-        "repair",
-        "gather",
-        "bound_nodes",
-        "rank_experts",
-        "floors",
-    ],
+    entries: &["build", "swap_groups", "average", "add_average", "walk", "choose", "repair"],
     overrides: &[],
     teams: false,
 };
-
-const BEST_FIRST: u32 = 2;
 
 fn kernel(entry: &'static str) -> Kernel {
     Kernel { stem: STAGE.stem, entry }
@@ -48,7 +36,7 @@ pub fn record(recording: &mut Recording, base: &GpuParams) {
         recording.dispatch(kernel("build"), Grid::Lanes(built), GpuParams { begin, end, ..*base });
     }
     let swaps = base.samples > 0
-        && base.group_rule == BEST_FIRST
+        && base.group_rule == GroupRule::BestFirst as u32
         && base.node_groups * base.groups <= GROUP_SWAP_PAIRS;
     for _ in 0..if swaps { GROUP_SWAP_STEPS } else { 0 } {
         recording.dispatch(kernel("swap_groups"), Grid::Lanes(built), *base);
@@ -80,22 +68,6 @@ fn weighing_trips(base: &GpuParams) -> u64 {
     let bisection = looks * (wide(blocks(base.node_experts)) + 2) + 4;
     let share = wide(base.groups) + wide(base.quads) * wide(base.groups + 1);
     share + wide(base.enumerated + base.samples) + wide(base.nodes) * bisection + wide(base.assignments) + 4
-}
-
-/// Starts an assignment of all layers: the loads of its nodes, their ranks, and clean states.
-pub fn record_gather(recording: &mut Recording, base: &GpuParams, assignment: u32) {
-    let params = GpuParams { assignment, ..*base };
-    recording.dispatch(
-        kernel("gather"),
-        Grid::Lanes(base.layers * base.experts.div_ceil(COPY_BLOCK)),
-        params,
-    );
-    recording.dispatch(kernel("bound_nodes"), Grid::Lanes(base.layers * base.nodes), params);
-    let blocks = base.node_experts.div_ceil(EXPERT_BLOCK);
-    recording.dispatch(kernel("rank_experts"), Grid::Lanes(base.layers * base.nodes * blocks), params);
-    if base.windows > 1 {
-        recording.dispatch(kernel("floors"), Grid::Lanes(base.layers * base.quads), params);
-    }
 }
 
 /// The repaired assignment of all layers.

@@ -1,10 +1,10 @@
 //! Stage 3: how many replicas each expert of a node gets.
 
-use super::{Batch, CANDIDATE, PROBLEM, RNG, Stage, WIDE_U64, queue};
+use super::{Batch, CANDIDATE, EXPERT_BLOCK, PROBLEM, RNG, Stage, WIDE_U64, queue};
 use crate::engine::budget;
 use crate::engine::recording::{Grid, Kernel, Recording};
 use crate::layout::GpuParams;
-use crate::params::{EXPERT_BLOCK, blocks};
+use crate::params::blocks;
 
 /// The shader.
 pub const STAGE: Stage = Stage {

@@ -4,7 +4,14 @@ use super::{Batch, CANDIDATE, ORDER, PROBLEM, RNG, Stage, WIDE_U64};
 use crate::engine::budget;
 use crate::engine::recording::{Grid, Kernel, Override, Recording};
 use crate::layout::GpuParams;
-use crate::params::{REGISTER_GPUS, REPLICATED_BLOCK, blocks};
+use crate::params::blocks;
+
+/// A lane keeps the GPUs of a node to itself while it packs, where they are at most this many.
+pub const REGISTER_GPUS: u32 = 64;
+
+/// One lane does this many experts of several replicas: fewer than [`super::EXPERT_BLOCK`], since compilers take long over
+/// this kernel.
+pub const REPLICATED_BLOCK: u32 = 8;
 
 /// The shader.
 pub const STAGE: Stage = Stage {

@@ -4,7 +4,18 @@ use super::{Batch, CANDIDATE, PROBLEM, Stage, WIDE_U64, queue};
 use crate::engine::budget;
 use crate::engine::recording::{Grid, Kernel, Recording};
 use crate::layout::GpuParams;
-use crate::params::{BIPARTITION_CHUNK, BIPARTITION_SLOTS, DESCENT_TURNS, DESCENT_WALK, PAIR_SLOTS, pairs};
+use crate::layout::words::{MOVE_BIPARTITION, MOVE_PAIR, MOVE_SWAP};
+use crate::params::{BIPARTITION_SLOTS, PAIR_SLOTS, pairs};
+
+/// Loops that a turn may pass without doing anything in them, at most: a driver that runs all branches, masked, passes every
+/// loop of the shader in every turn. There are 24.
+pub const DESCENT_WALK: u32 = 32;
+
+/// Each batch gets at most this many dispatches.
+const DESCENT_TURNS: u64 = 1 << 12;
+
+/// Bipartition tries this many splits between two looks at the budget of a dispatch.
+pub const BIPARTITION_CHUNK: u32 = 32;
 
 const KERNEL: Kernel = Kernel { stem: "s5_descend", entry: "descend" };
 
@@ -69,18 +80,18 @@ impl Costs {
             costs.largest_piece = costs.largest_piece.max(piece + others);
             costs.longest_step += pieces * piece + others;
         };
-        if has(1) {
+        if has(MOVE_SWAP) {
             let proposers = if heaviest == 0 { gpus } else { heaviest.min(gpus) };
             add(begin, 0, proposers + 1 + lightest.min(gpus));
             add(4 + k, k, proposers * gpus * (k + 1));
         }
-        if has(2) {
+        if has(MOVE_PAIR) {
             let n = k.min(u64::from(PAIR_SLOTS));
             let pairs = u64::from(pairs(n as u32));
             add(4, k, gpus * n * n);
             add(4 + 2 * n + pairs, k, gpus * (pairs + 1));
         }
-        if has(4) && (2..=BIPARTITION_SLOTS).contains(&base.slots_per_gpu) {
+        if has(MOVE_BIPARTITION) && (2..=BIPARTITION_SLOTS).contains(&base.slots_per_gpu) {
             let splits = (1..k).fold(1, |ways, i| ways * (k + i) / i);
             let chunk = u64::from(BIPARTITION_CHUNK);
             let duplicates = if base.avoid_duplicates == 1 { chunk * k * (2 + k) } else { 0 };

@@ -1,9 +1,8 @@
 //! Stage 6: keep the best start of each node, and the best assignment of each layer.
 
-use super::{Batch, CANDIDATE, PROBLEM, RNG, Stage, WIDE_U64};
+use super::{Batch, CANDIDATE, COPY_BLOCK, PROBLEM, RNG, Stage, WIDE_U64};
 use crate::engine::recording::{Grid, Kernel, Recording};
 use crate::layout::GpuParams;
-use crate::params::COPY_BLOCK;
 
 /// The shader.
 pub const STAGE: Stage = Stage {

@@ -44,13 +44,13 @@ struct Fixed {
     stages: StageTimes,
 }
 
-/// What is told while the suite runs, before each plan too: the first one may take a device long.
+/// The progress of the suite, told before each plan too: the first one may take a device long.
 pub struct Told<'a> {
     /// Steps that are done.
     pub done: usize,
     /// Of how many.
     pub all: usize,
-    /// What runs now.
+    /// The step that runs now.
     pub now: &'a str,
     /// The device so far.
     pub device: &'a Device,
@@ -67,7 +67,7 @@ struct Steps<'a> {
 }
 
 impl Steps<'_> {
-    /// What runs now, after `done` more steps.
+    /// The step that runs now, after `done` more steps.
     fn tell(&mut self, done: usize, now: &str, device: &Device) {
         self.done += done;
         (self.tell)(Told { done: self.done, all: self.all, now, device });
@@ -175,7 +175,7 @@ async fn measure(
     Ok(device)
 }
 
-/// What a device's clock and its memory have to say.
+/// A device's own measurements: its clock and its memory.
 async fn time_stages(
     device: &mut Device,
     profiler: &Profiler,
@@ -248,7 +248,7 @@ fn by_stage(stages: &StageTimes) -> BTreeMap<String, f64> {
     stages.iter().map(|(stem, time)| (stem.to_string(), rounded(time.as_secs_f64() * 1e3))).collect()
 }
 
-/// What a device is, before anything ran on it.
+/// The description of a device, before anything ran on it.
 fn described(info: &DeviceInfo) -> Device {
     Device {
         name: info.name.clone(),

@@ -1,9 +1,9 @@
 //! `eplb check --fingerprints` and its page: a fixed list of calls, planned on any device, against the fingerprints that are
-//! committed in `tests/fingerprints.json`. They are the same on every machine.
+//! committed in `src/suite/fingerprints.json`. They are the same on every machine.
 //!
 //! A change of the planner that is meant to change plans remakes the file, on the CPU:
 //! `cargo run --release -- check --fingerprints --device cpu --json | jq '{plan_version, fingerprints}' >
-//! tests/fingerprints.json`, and raises [`PLAN_VERSION`]: `tests/plan_versions.txt` holds it to that.
+//! src/suite/fingerprints.json`, and raises [`PLAN_VERSION`]: `tests/plan_versions.txt` holds it to that.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ pub type Fingerprints = BTreeMap<String, String>;
 /// The entry that is a hash of the generated loads, so that a generator that differs is not taken for a planner.
 const LOADS: &str = "loads";
 
-/// What is committed.
+/// The committed list.
 #[derive(serde::Deserialize)]
 struct Committed {
     /// Of the library that made them.
@@ -34,7 +34,7 @@ struct Case {
     options: PlanOptions,
 }
 
-/// What came out.
+/// The result of a run.
 pub struct Outcome {
     /// The plan version that the committed fingerprints are of.
     pub committed_for: u32,
@@ -76,8 +76,8 @@ impl Outcome {
 /// Where a part of `only` is in the name of no case, and those of the planner.
 pub async fn run(planner: &Planner, only: &[String]) -> Result<Outcome, Error> {
     let Committed { plan_version, fingerprints: mut committed } =
-        serde_json::from_str(include_str!("../../tests/fingerprints.json"))
-            .map_err(|error| Error::invalid("tests/fingerprints.json", "", error.to_string()))?;
+        serde_json::from_str(include_str!("fingerprints.json"))
+            .map_err(|error| Error::invalid("src/suite/fingerprints.json", "", error.to_string()))?;
     let mut cases = cases()?;
     let all = cases.len();
     // The loads of all cases, whichever are planned: it is one hash.

@@ -1,4 +1,4 @@
-//! What `eplb` and the pages in `web/` both run: the benchmark suite with its record, and the calls whose fingerprints
+//! Runs that `eplb` and the pages in `web/` share: the benchmark suite with its record, and the calls whose fingerprints
 //! are committed. No part of the API.
 // The page takes no part of records but the writing.
 #![cfg_attr(not(feature = "cli"), allow(dead_code))]

@@ -1,4 +1,4 @@
-//! What one run of the suite found, as a record file holds it: `eplb-bench/1`.
+//! The results of one run of the suite, as a record file holds them: `eplb-bench/1`.
 
 use std::collections::BTreeMap;
 use std::path::Path;

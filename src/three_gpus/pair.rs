@@ -1,7 +1,7 @@
 //! The heaviest GPU and two others share their replicas: of all ways, the one whose heaviest GPU is lightest, the first of
 //! equal ones, or the first one that is light enough. Counts stay as they are.
 //!
-//! What the first GPU holds is a set of the replicas of the heaviest GPU and one of the others, and a set of the third
+//! The first GPU holds a set of the replicas of the heaviest GPU and one of the others, and a set of the third
 //! GPU's. The loads of the former are worked out once for each other GPU, those of one size side by side, so that a vector
 //! of them is held against the window at a time.
 
@@ -120,7 +120,7 @@ pub struct Pair<'a> {
     pub three: &'a mut Three,
     /// The load of the heaviest GPU.
     pub top: u32,
-    /// What the three GPUs carry.
+    /// The load of the three GPUs.
     pub total: u32,
     /// A heaviest GPU of this load is light enough: no better way is looked for.
     pub stop: u32,

@@ -9,7 +9,7 @@ use crate::loads::{MAX_EXPERTS, MAX_LAYERS};
 /// The columns of rows, in order.
 const ROWS: [&str; 3] = ["layer_id", "expert_id", "count"];
 
-/// What a column of a table is headed by, before the number of the expert.
+/// The head of a column of a table, before the number of the expert.
 const EXPERT: &str = "expert_";
 
 /// Said where a first line is neither numbers nor a header.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::{LoadFormat, LoadHistory, megatron, packed, read_file, tensors};
 use crate::error::{Error, ParseError};
 
-/// What TensorRT-LLM tells of its statistics.
+/// TensorRT-LLM's description of its statistics.
 pub const META: &str = "meta_info.json";
 
 /// The most files of a folder: ranks of a large cluster.

@@ -39,7 +39,7 @@ impl std::str::FromStr for Family {
     }
 }
 
-/// What to generate.
+/// The loads to generate.
 ///
 /// A minor version may add fields, each with a default that changes nothing: construct it with
 /// `..Generate::default()`, and later versions compile.
@@ -52,21 +52,21 @@ impl std::str::FromStr for Family {
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Generate {
-    /// Distribution of the experts' popularity.
+    /// Distribution of the experts' popularity. Default: `Lognormal(1.0)`.
     pub family: Family,
-    /// Windows.
+    /// Windows. Default: 1.
     pub windows: usize,
-    /// Layers.
+    /// Layers. Default: 58.
     pub layers: usize,
-    /// Experts.
+    /// Experts. Default: 256.
     pub experts: usize,
-    /// The first layers that have no load, as a model's dense layers.
+    /// This many first layers have no load, as a model's dense layers. Default: 0.
     pub dense_layers: usize,
-    /// Routed tokens of a layer in a window, about.
+    /// Routed tokens of a layer in a window, about. Default: 262,144.
     pub tokens: u64,
-    /// Standard deviation of the step of an expert's log popularity from window to window.
+    /// Standard deviation of the step of an expert's log popularity from window to window. Default: 0.
     pub drift: f64,
-    /// Seed.
+    /// Seed. Default: 0.
     pub seed: u64,
 }
 
@@ -95,7 +95,7 @@ impl Generate {
         if size > 1 << 26 {
             return Err(Error::invalid("windows x layers x experts", size, "is more than 2^26"));
         }
-        super::check_shape(self.windows, self.layers, self.experts, size)?;
+        super::history::check_shape(self.windows, self.layers, self.experts, size)?;
         if self.dense_layers > self.layers {
             let rule = format!("is more than layers {}", self.layers);
             return Err(Error::invalid("dense_layers", self.dense_layers, rule));

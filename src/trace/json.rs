@@ -270,7 +270,7 @@ pub fn write(history: &LoadHistory) -> Vec<u8> {
         [one] => one.clone(),
         many => many.iter().map(|w| format!("[{w}]")).collect::<Vec<_>>().join(",\n"),
     };
-    let ids = match history.layer_ids == super::numbered(history.layers) {
+    let ids = match history.layer_ids == super::history::numbered(history.layers) {
         true => String::new(),
         false => format!("\"layer_ids\": {:?}, ", history.layer_ids),
     };

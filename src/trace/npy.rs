@@ -5,8 +5,10 @@ use std::path::Path;
 
 use npyz::{DType, NpyFile, Order, TypeChar, WriterBuilder};
 
+use super::LoadHistory;
+use super::files::MAX_FILE;
+use super::history::{MAX_VALUES, check_shape};
 use super::numbers::Numbers;
-use super::{LoadHistory, MAX_FILE, MAX_VALUES, check_shape};
 use crate::error::{Error, ParseError};
 
 /// The most bytes a header may have: that of a plain array has some hundred, and the parser needs many times

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use crate::error::ParseError;
 
-/// What some editors and spreadsheets put before a text.
+/// The mark that some editors and spreadsheets put before a text.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Unpacked bytes for each packed one.

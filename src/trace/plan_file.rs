@@ -66,7 +66,7 @@ struct Written<'a> {
     layer_ids: &'a [u32],
     layers: Value,
     logical_to_physical: Lists<'a>,
-    /// Where replicas may live abroad.
+    /// Where replicas may be foreign.
     #[serde(skip_serializing_if = "Option::is_none")]
     max_foreign: Option<u32>,
     /// Where it was asked for.
@@ -223,7 +223,7 @@ pub struct PlanFile {
 }
 
 impl PlanFile {
-    /// What the plan may do beyond the rules of its cluster, and what it may not.
+    /// The rules of the plan beyond those of its cluster.
     #[must_use]
     pub fn rules(&self) -> CheckOptions {
         CheckOptions { max_foreign: self.max_foreign, max_replicas_per_expert: self.max_replicas_per_expert }
@@ -240,7 +240,7 @@ impl PlanFile {
     /// Reads the bytes of a plan file. It takes at most 128 times their memory, and 64 KiB.
     ///
     /// # Errors
-    /// What is missing, damaged or inconsistent.
+    /// The part that is missing, damaged or inconsistent.
     pub fn parse(bytes: &[u8]) -> Result<Self, ParseError> {
         let root = checksummed(bytes, "a plan file", FORMAT)?;
         let number = |field: &str| {

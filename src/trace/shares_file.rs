@@ -65,7 +65,7 @@ impl SharesFile {
     /// Reads the bytes of a file of a table.
     ///
     /// # Errors
-    /// What is missing or damaged.
+    /// The part that is missing or damaged.
     pub fn parse(bytes: &[u8]) -> Result<Self, ParseError> {
         let root = checksummed(bytes, "a file of shares", FORMAT)?;
         if root.get("parts").and_then(Value::as_u64) != Some(u64::from(PARTS)) {

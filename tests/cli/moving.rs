@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use approx::assert_abs_diff_eq;
+
 use super::{SMALL, assert_refused, eplb, json, plan_args, stdout, write};
 
 /// A generated trace of six windows.
@@ -33,7 +35,7 @@ fn several_files_are_planned_at_once() {
     let alone = &report["windows_alone"];
     for field in ["balancedness", "greedy_balancedness"] {
         let each: Vec<f64> = windows.iter().map(|w| number(&w[field])).collect();
-        assert!((number(&alone[field]["mean"]) - each.iter().sum::<f64>() / 2.0).abs() < 1e-9, "{report}");
+        assert_abs_diff_eq!(number(&alone[field]["mean"]), each.iter().sum::<f64>() / 2.0, epsilon = 1e-9);
         assert_eq!(number(&alone[field]["worst"]), each.iter().copied().fold(1.0, f64::min));
     }
     assert!(number(&alone["balancedness"]["mean"]) > number(&alone["greedy_balancedness"]["mean"]) + 0.05);
@@ -115,28 +117,29 @@ fn loads_of_gpus_are_told_layer_by_layer() {
     let gpus = rows(&made);
     assert_eq!(gpus.iter().map(Vec::len).collect::<Vec<_>>(), [4, 4]);
     for (row, sum) in gpus.iter().zip([160.0, 36.0]) {
-        assert!((row.iter().sum::<f64>() - sum).abs() < 1e-9, "{row:?}");
+        assert_abs_diff_eq!(row.iter().sum::<f64>(), sum, epsilon = 1e-9);
     }
     let heaviest: f64 = gpus.iter().map(|row| row.iter().copied().fold(0.0, f64::max)).sum();
     let balancedness = made["balancedness"].as_f64().unwrap();
-    assert!((balancedness - (160.0 + 36.0) / 4.0 / heaviest).abs() < 1e-9, "{made}");
+    assert_abs_diff_eq!(balancedness, (160.0 + 36.0) / 4.0 / heaviest, epsilon = 1e-9);
     let check = ["check", &day, &plan, "--with-gpu-loads"];
     assert_eq!(rows(&json(&check)), gpus);
     assert!(json(&check[..3]).get("gpu_loads").is_none());
     // Of several loads each has its own; of a table of shares each slot its part.
     let both = json(&[&["plan", &day, &night, "--with-gpu-loads"], &SMALL[..]].concat());
     let sum = |row: &[f64]| row.iter().sum::<f64>();
-    assert!((sum(&rows(&both["windows"][1])[0]) - 16.0).abs() < 1e-9, "{both}");
+    assert_abs_diff_eq!(sum(&rows(&both["windows"][1])[0]), 16.0, epsilon = 1e-9);
     let split = json(&["split", &day, &plan, "--batch", "--out", &shares]);
     let dealt = rows(&json(&[&check[..], &["--shares", &shares]].concat()));
     for (row, layer) in dealt.iter().zip(split["layers"].as_array().unwrap()) {
         let most = row.iter().copied().fold(0.0, f64::max);
-        assert!((most - layer["max_shares"].as_f64().unwrap()).abs() < 1e-9, "{row:?} {layer}");
+        assert_abs_diff_eq!(most, layer["max_shares"].as_f64().unwrap(), epsilon = 1e-9);
     }
     // A GPU that is gone carries nothing, and keeps its place.
     let gone = ["plan", &day, "--previous", &plan, "--without-gpus", "1", "--with-gpu-loads"];
     let gone = rows(&json(&gone));
-    assert!(gone[0].len() == 4 && gone[0][1] == 0.0 && (sum(&gone[0]) - 160.0).abs() < 1e-9, "{gone:?}");
+    assert!(gone[0].len() == 4 && gone[0][1] == 0.0, "{gone:?}");
+    assert_abs_diff_eq!(sum(&gone[0]), 160.0, epsilon = 1e-9);
     assert_refused(&["check", &day, &plan, "--with-gpu-loads"], "--json");
 }
 

@@ -70,7 +70,7 @@ fn replays_deal_by_tables() {
 }
 
 #[test]
-fn tables_of_plans_with_replicas_abroad_are_made_and_checked() {
+fn tables_of_plans_with_foreign_replicas_are_made_and_checked() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_string();
     let (plan, shares) = (path("plan.json"), path("shares.json"));

@@ -117,13 +117,13 @@ impl Call {
         let is_even = (1..cluster.num_nodes()).all(|node| lost(node) == lost(0));
         let is_global = self.policy() == Policy::Global;
         refuse("num_nodes", !is_even && !is_global);
-        let abroad = options.max_foreign as usize;
+        let foreign = options.max_foreign as usize;
         let size = self.loads.experts() / if is_global { 1 } else { cluster.num_groups() };
         let no_foreign =
-            is_global || abroad >= size || !searches || windows > 1 || options.connected || is_warm;
-        refuse("max_foreign", abroad > 0 && no_foreign);
+            is_global || foreign >= size || !searches || windows > 1 || options.connected || is_warm;
+        refuse("max_foreign", foreign > 0 && no_foreign);
         let target = options.foreign_target_ppm;
-        refuse("foreign_target_ppm", target < 1_000_000 || abroad == 0 && target > 1_000_000);
+        refuse("foreign_target_ppm", target < 1_000_000 || foreign == 0 && target > 1_000_000);
         wrong
     }
 
@@ -207,12 +207,12 @@ fn options(rng: &mut Rng, size: usize) -> (&'static str, PlanOptions) {
     };
     let is_rare = |rng: &mut Rng| rng.below(8) == 0;
     let base = preset.options();
-    let abroad = size > 1 && rng.below(3) > 0 || is_rare(rng);
-    let target = if is_rare(rng) || abroad && rng.below(3) == 0 { 1 + rng.below(3) } else { 0 };
+    let foreign = size > 1 && rng.below(3) > 0 || is_rare(rng);
+    let target = if is_rare(rng) || foreign && rng.below(3) == 0 { 1 + rng.below(3) } else { 0 };
     let options = PlanOptions {
         seed: rng.below(3) as u64,
         connected: is_rare(rng),
-        max_foreign: if abroad { 1 + rng.below(size) as u32 } else { 0 },
+        max_foreign: if foreign { 1 + rng.below(size) as u32 } else { 0 },
         foreign_target_ppm: [1_000_000, 999_999, 1_050_000, 1_300_000][target],
         dispatch: if is_rare(rng) { Dispatch::ALL[rng.below(3)] } else { Dispatch::Equal },
         duplicates: if is_rare(rng) { Duplicates::Allow } else { Duplicates::Avoid },

@@ -23,14 +23,14 @@ use crate::engine::device::Opening;
 use crate::engine::gpu::Gpu;
 use crate::engine::recording::{Dispatch, Recording, Tuning};
 use crate::layout::{GpuParams, Layout, window_quads};
+
 use crate::mirror::candidate::Candidate;
 use crate::mirror::s2_groups_to_nodes::Assignment;
 use crate::mirror::{
-    rng, s1_group_loads as mirror_s1, s2_groups_to_nodes as mirror_s2, s3_replicate as mirror_s3,
-    s4_pack as mirror_s4,
+    bound as mirror_bound, gather as mirror_gather, rng, s1_group_loads as mirror_s1,
+    s2_groups_to_nodes as mirror_s2, s3_replicate as mirror_s3, s4_pack as mirror_s4,
 };
 use crate::params::{Params, enumerate_assignments};
-use crate::planner::cpu;
 use crate::planner::gpu::shaders;
 use crate::stages::{self, Batch};
 use crate::watch::Watch;
@@ -115,7 +115,7 @@ impl Bench {
         let mut recording = Recording::default();
         stages::s1_group_loads::record(&mut recording, &self.layout.base);
         stages::s2_groups_to_nodes::record(&mut recording, &self.layout.base);
-        stages::s2_groups_to_nodes::record_gather(&mut recording, &self.layout.base, 0);
+        stages::gather::record(&mut recording, &self.layout.base, 0);
         recording
     }
 
@@ -145,7 +145,7 @@ impl Bench {
         let each: Vec<Vec<u32>> = self.rows(layer).into_iter().map(group_loads).collect();
         let mean = group_loads(self.loads(layer));
         let assignment = mirror_s2::choose_windows(&self.params, &self.table, &mean, &each);
-        let floors = cpu::floors(&self.params, &assignment, &each);
+        let floors = mirror_gather::floors(&self.params, &assignment, &each);
         (assignment, floors)
     }
 
@@ -166,10 +166,10 @@ impl Bench {
             };
             let (mut combined, mut windows) = (Vec::new(), Vec::new());
             for groups in assignment.groups.chunks_exact(self.params.node_groups as usize) {
-                mirror_s2::node_loads(&self.params, groups, self.loads(layer), &mut combined);
-                cpu::lay_windows(&self.params, groups, &self.rows(layer), &mut windows);
+                mirror_bound::node_loads(&self.params, groups, self.loads(layer), &mut combined);
+                mirror_gather::lay_windows(&self.params, groups, &self.rows(layer), &mut windows);
                 let bound = match self.params.windows {
-                    1 => assignment.bound.max(mirror_s2::node_bound(&self.params, &combined)),
+                    1 => assignment.bound.max(mirror_gather::node_bound(&self.params, &combined)),
                     _ => assignment.bound,
                 };
                 for start in 0..self.params.starts {
@@ -203,7 +203,7 @@ pub struct Packed<'a> {
     pub stop_load: u32,
 }
 
-/// Cuts what packs into dispatches of so many items, as long recordings are.
+/// Cuts packing into dispatches of this many items, as long recordings are cut.
 pub fn cut_packing(recording: &mut Recording, items: u32) {
     let cut = |dispatch: &Dispatch| -> Vec<Dispatch> {
         let GpuParams { begin, end, .. } = dispatch.params;

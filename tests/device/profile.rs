@@ -22,6 +22,7 @@ fn every_stage_is_timed_within_the_time_of_the_whole() {
     let stages = [
         "s1_group_loads",
         "s2_groups_to_nodes",
+        "gather",
         "queue",
         "s3_replicate",
         "s4_pack",

@@ -40,8 +40,8 @@ fn chosen_assignments_and_node_loads_equal_the_mirror() {
             }
             for groups in assignments[0].groups.chunks_exact(base.node_groups as usize) {
                 let mut loads = Vec::new();
-                mirror_s2::node_loads(&bench.params, groups, bench.loads(layer), &mut loads);
-                let bound = assignments[0].bound.max(mirror_s2::node_bound(&bench.params, &loads));
+                mirror_bound::node_loads(&bench.params, groups, bench.loads(layer), &mut loads);
+                let bound = assignments[0].bound.max(mirror_gather::node_bound(&bench.params, &loads));
                 expected_bounds.push(bound);
                 expected_loads.extend(loads);
             }
@@ -77,7 +77,7 @@ fn assignments_floors_and_node_loads_of_several_windows_equal_the_mirror() {
             expected_floors.extend(floors.into_iter().chain(std::iter::repeat_n(0, padding)));
             for groups in assignment.groups.chunks_exact(base.node_groups as usize) {
                 let mut loads = Vec::new();
-                cpu::lay_windows(&bench.params, groups, &bench.rows(layer), &mut loads);
+                mirror_gather::lay_windows(&bench.params, groups, &bench.rows(layer), &mut loads);
                 for expert in loads.chunks_exact(base.windows as usize) {
                     expected_loads.extend_from_slice(expert);
                     expected_loads.extend(std::iter::repeat_n(0, each - expert.len()));

@@ -217,7 +217,7 @@ pub fn plan(bytes: &[u8]) {
         let zero = options.starts == 0 || options.assignments == Some(0);
         let refused = zero || cluster.check_experts(loads.experts()).is_err();
         let refused = refused || too_few(&options, &cluster, loads.experts());
-        assert!(refused || none_abroad(&options, &cluster, loads.experts()), "{cluster:?} {options:?}");
+        assert!(refused || none_foreign(&options, &cluster, loads.experts()), "{cluster:?} {options:?}");
         return;
     };
     assert!(start.elapsed() < LIMIT, "it took {:?}", start.elapsed());
@@ -238,8 +238,8 @@ fn too_few(options: &PlanOptions, cluster: &Cluster, experts: usize) -> bool {
     (experts / nodes).saturating_mul(most) < cluster.num_replicas() / nodes
 }
 
-/// Whether no replica may live abroad where some are asked for.
-fn none_abroad(options: &PlanOptions, cluster: &Cluster, experts: usize) -> bool {
+/// Whether there may be no foreign replica where some are asked for.
+fn none_foreign(options: &PlanOptions, cluster: &Cluster, experts: usize) -> bool {
     let at_home = cluster.policy() == Policy::Global || options.search != Search::Trajectory;
     let whole = options.max_foreign as usize >= experts / cluster.num_groups();
     options.max_foreign > 0 && (at_home || whole)

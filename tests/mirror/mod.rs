@@ -18,7 +18,7 @@ fn shuffled(random: &mut Random, experts: usize, replicas: usize, slots: usize) 
     placed
 }
 
-/// Whether a GPU of so many slots holds an expert twice.
+/// Whether a GPU of this many slots holds an expert twice.
 fn has_duplicates(expert: &[u32], slots: usize) -> bool {
     expert.chunks(slots).any(|gpu| gpu.iter().enumerate().any(|(i, e)| *e != FREE && gpu[..i].contains(e)))
 }

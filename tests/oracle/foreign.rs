@@ -1,4 +1,4 @@
-//! Replicas abroad: the bound and the planner against every plan of tiny instances, and the relaxed rules.
+//! Foreign replicas: the bound and the planner against every plan of tiny instances, and the relaxed rules.
 
 use approx::assert_relative_eq;
 use eplb_wgpu::bound::{BoundOptions, lower_bounds_with};
@@ -71,7 +71,7 @@ struct Oracle<'a> {
     best: u64,
 }
 
-/// The least max GPU load of all plans with at most `foreign` replicas abroad.
+/// The least max GPU load of all plans with at most `foreign` foreign replicas.
 fn optimum(instance: &Instance, foreign: u32, duplicates: bool) -> f64 {
     capped_optimum(instance, foreign, duplicates, u64::MAX)
 }
@@ -199,12 +199,12 @@ fn the_bound_is_never_above_the_best_plan() {
             loaded += 1.0;
         }
     }
-    println!("bound over optimum {:.4}, {gained} gained by replicas abroad, {lower} bounds", sum / loaded);
+    println!("bound over optimum {:.4}, {gained} gained by foreign replicas, {lower} bounds", sum / loaded);
     assert!(gained >= 100 && lower >= 100 && sum / loaded > 0.97, "{gained}, {lower}, {}", sum / loaded);
 }
 
 #[test]
-fn a_limit_of_replicas_holds_at_home_and_abroad() {
+fn a_limit_of_replicas_holds_at_home_and_elsewhere() {
     let mut rng = Rng::new(14);
     let planner = Planner::new(DeviceChoice::Cpu).unwrap();
     let (mut compared, mut raised, mut sum) = (0, 0, 0.0);
@@ -243,25 +243,25 @@ fn a_limit_of_replicas_holds_at_home_and_abroad() {
 
 #[test]
 fn many_copies_of_one_hot_expert_are_in_the_bound() {
-    // Expert 0 has nearly all load; six copies of it abroad leave a seventh of it at home.
+    // Expert 0 has nearly all load; six foreign copies of it leave a seventh of it at home.
     let mut row = vec![1; 16];
     row[0] = 7000;
     let cluster = Cluster::new(32, 2, 2, 2).unwrap();
     let instance = Instance { row, cluster, foreign: 6 };
     let bound = bound_of(&instance, 6);
-    // A copy at home and one abroad are even already.
+    // A copy at home and a foreign one are even already.
     assert_relative_eq!(bound, 7015.0 / 2.0, max_relative = 1e-9);
     let three = Instance { cluster: Cluster::new(24, 4, 4, 4).unwrap(), row: instance.row, foreign: 3 };
     assert_relative_eq!(bound_of(&three, 3), 7015.0 / 4.0, max_relative = 1e-9);
-    // With one abroad, half of it stays at home.
+    // With a foreign one, half of it stays at home.
     assert!(bound_of(&three, 1) > 3500.0, "{}", bound_of(&three, 1));
 }
 
 #[test]
-fn plans_with_replicas_abroad_are_near_the_best() {
+fn plans_with_foreign_replicas_are_near_the_best() {
     let mut rng = Rng::new(13);
     let planner = Planner::new(DeviceChoice::Cpu).unwrap();
-    let (mut sum, mut loaded, mut abroad) = (0.0, 0.0, 0);
+    let (mut sum, mut loaded, mut foreign) = (0.0, 0.0, 0);
     for case in 0..150 {
         let instance = Instance::random(&mut rng);
         let options = PlanOptions { max_foreign: instance.foreign, ..PlanOptions::default() };
@@ -275,14 +275,14 @@ fn plans_with_replicas_abroad_are_near_the_best() {
         let best = optimum(&instance, instance.foreign, before.same_gpu_duplicates > 0);
         assert!(layer.max_gpu_load >= best * (1.0 - 1e-9), "case {case}: {layer:?} below {best}");
         assert!(plan.quality().layers[0].lower_bound <= best * (1.0 + 1e-9));
-        abroad += layer.foreign_replicas;
+        foreign += layer.foreign_replicas;
         if best > 0.0 {
             sum += layer.max_gpu_load / best;
             loaded += 1.0;
         }
     }
-    println!("plan over optimum {:.4}, {abroad} replicas abroad", sum / loaded);
-    assert!(sum / loaded < 1.08 && abroad > 100, "{}, {abroad}", sum / loaded);
+    println!("plan over optimum {:.4}, {foreign} foreign replicas", sum / loaded);
+    assert!(sum / loaded < 1.08 && foreign > 100, "{}, {foreign}", sum / loaded);
 }
 
 #[test]
@@ -294,17 +294,17 @@ fn the_relaxed_rules_are_named_where_they_are_broken() {
         score_with(&loads, &cluster, map, &CheckOptions { max_foreign, ..CheckOptions::default() })
             .map_err(|error| error.to_string())
     };
-    let abroad = [0, 1, 2, 3, 4, 4, 4, 5, 6, 7, 0, 1];
+    let foreign = [0, 1, 2, 3, 4, 4, 4, 5, 6, 7, 0, 1];
     let slot = "plan is not valid: layer 0: slot 4 in node 0 holds expert 4 of group 1, which is in node";
-    assert_eq!(score(&loads, &cluster, &abroad).unwrap_err().to_string(), said(&abroad, 0).unwrap_err());
+    assert_eq!(score(&loads, &cluster, &foreign).unwrap_err().to_string(), said(&foreign, 0).unwrap_err());
     assert_eq!(
-        said(&abroad, 3).unwrap_err(),
+        said(&foreign, 3).unwrap_err(),
         "plan is not valid: layer 0: slot 11 in node 1 holds expert 1 of group 0, which is in node 0: more than \
          max_foreign 3 replicas outside the home of their group"
     );
     assert!(
-        said(&abroad, 1).unwrap_err().starts_with(slot)
-            || said(&abroad, 1).unwrap_err().contains("max_foreign 1")
+        said(&foreign, 1).unwrap_err().starts_with(slot)
+            || said(&foreign, 1).unwrap_err().contains("max_foreign 1")
     );
     let one = [0, 1, 2, 3, 0, 4, 4, 5, 6, 7, 4, 5];
     let layer = &said(&one, 1).unwrap().layers[0];

@@ -29,7 +29,7 @@ struct Kind {
     most: f64,
     /// The load from which on a replica is heavy.
     a: f64,
-    /// What a light replica counts, and the most that one carries.
+    /// The count of a light replica, and the most that one carries.
     light: f64,
     of_light: f64,
 }

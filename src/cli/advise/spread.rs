@@ -8,7 +8,7 @@ const MOST_STEPS: usize = 100_000_000;
 pub fn best(slots: &[usize], times: &[&[f64]], total: usize) -> Option<(Vec<usize>, f64)> {
     let layers = times.first()?.len();
     let (least, choices) = (*slots.first()?, slots.len());
-    // What is left once every layer has the least; none can use more than the most.
+    // The slots that are left once every layer has the least; none can use more than the most.
     let spare = total.checked_sub(least * layers)?.min((choices - 1) * layers);
     if layers * (spare + 1) * choices > MOST_STEPS {
         return None;

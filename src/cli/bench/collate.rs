@@ -69,7 +69,7 @@ impl Table {
         }
     }
 
-    /// What each device has for a row.
+    /// The number of each device in a row.
     fn cells<'a>(&'a self, row: &'a Row) -> impl Iterator<Item = Option<&'a Case>> {
         let find =
             |(source, device): &'a (Source, Device)| device.cases.iter().find(|case| row.is_of(source, case));

@@ -11,7 +11,7 @@ use crate::cli::print;
 use crate::trace::{LoadHistory, Window};
 use crate::{Cluster, DeviceChoice, Error, Loads, Planner, Preset, bound, check};
 
-/// What is compared on what.
+/// The presets that are compared, and the loads.
 pub struct Lineage {
     /// Load file.
     pub loads: PathBuf,
@@ -25,7 +25,7 @@ pub struct Lineage {
     pub json: bool,
 }
 
-/// What one preset came to: means over the windows planned on.
+/// The results of one preset: means over the windows planned on.
 #[derive(Default)]
 struct Row {
     balancedness: f64,

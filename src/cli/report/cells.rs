@@ -12,7 +12,7 @@ pub type Cell = (&'static str, String);
 pub struct Row {
     /// The text to the left of the row. It is left out where rows are too narrow for it.
     pub label: String,
-    /// What is said before its numbers: letters, digits, blanks and `()%.:`.
+    /// The text before its numbers: letters, digits, blanks and `()%.:`.
     pub name: String,
     pub cells: Vec<Cell>,
 }
@@ -27,7 +27,7 @@ pub struct Grid {
 }
 
 impl Grid {
-    /// What lies over the chart on a page. `group` is that of its radio buttons, `place` where it lies.
+    /// The layer over the chart on a page. `group` is that of its radio buttons, `place` where it lies.
     pub fn table(&self, group: &str, place: &str) -> String {
         let class = if self.of_gpus { "grid gpus" } else { "grid" };
         let mut text = format!("<table class=\"{class}\" style=\"--n:{};{place}\">", self.rows.len());
@@ -48,7 +48,7 @@ impl Grid {
         text + "</table>"
     }
 
-    /// What lies over the chart in a file of its own: cells that are not seen, and have titles.
+    /// The layer over the chart in a file of its own: cells that are not seen, and have titles.
     pub fn titles(&self) -> String {
         let [left, top, width, height] = self.area;
         let columns = self.rows.iter().map(|row| row.cells.len()).max().unwrap_or(0).max(1) as f64;

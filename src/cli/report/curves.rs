@@ -128,7 +128,7 @@ pub fn replay(path: &Path) -> Result<Section, Error> {
     Ok(Section { title: "Replay", text, key: vec![], charts: vec![chart.with_summary(means)] })
 }
 
-/// What each number of replicas brings and costs.
+/// The gain and the cost of each number of replicas.
 fn costs(rows: &[Value]) -> Table {
     let mut table = Table::new(&["replicas", "nodes", "heaviest / mean", "time", "memory a GPU"]);
     table.rows = rows

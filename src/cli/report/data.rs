@@ -1,16 +1,17 @@
-//! What a page is about: loads, plans, and what the plans are compared with.
+//! The data of a page: loads, plans, and the placements that the plans are compared with.
 
 use std::path::{Path, PathBuf};
 
 use super::page::Tile;
 use crate::check::{self, Quality};
 use crate::cli::{MapForm, Part, mean_and_most, percent, words};
+use crate::maps::MapFile;
 use crate::trace::{LoadHistory, PlanFile};
 use crate::{
     Cluster, DeviceChoice, Dispatch, Error, Loads, ParseError, Planner, Preset, PreviousMap, bound, moves,
 };
 
-/// What moves in one layer from one plan to the next.
+/// The moves of one layer from one plan to the next.
 pub struct Transfers {
     /// Slots whose GPU receives an expert that it does not hold.
     pub slots: usize,
@@ -42,6 +43,46 @@ fn said(cluster: &Cluster) -> String {
 
 fn listed(gpus: &[usize]) -> String {
     gpus.iter().map(usize::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// The sizes that a page tells first.
+fn size(loads: &Loads, cluster: &Cluster, gone: &[usize]) -> String {
+    format!(
+        "{} layers of {} experts; {} replicas on {} GPUs, {} slots each, in {} {}; {}.{}",
+        loads.layers(),
+        loads.experts(),
+        cluster.num_replicas(),
+        cluster.num_gpus(),
+        cluster.slots_per_gpu(),
+        cluster.num_nodes(),
+        if cluster.num_nodes() == 1 { "node" } else { "nodes" },
+        cluster.policy().name(),
+        match gone {
+            [] => String::new(),
+            [gpu] => format!(" GPU {gpu} is gone, and not shown."),
+            gpus => format!(" GPUs {} are gone, and not shown.", listed(gpus)),
+        }
+    )
+}
+
+/// The files of a page.
+fn sources(loads: &Path, plans: &[PathBuf], last: Option<&PlanFile>) -> String {
+    let plans: Vec<String> = plans.iter().map(|path| path.display().to_string()).collect();
+    let fingerprint = last.map_or(String::new(), |plan| {
+        format!(" Fingerprint of the last: {:016x}.", plan.placement.fingerprint())
+    });
+    format!("Loads: {}. Plans, in order of time: {}.{fingerprint}", loads.display(), plans.join(", "))
+}
+
+/// Refuses a plan that is not for these GPUs and loads.
+fn check_plan(path: &Path, file: &MapFile, cluster: &Cluster, loads: &Loads) -> Result<(), Error> {
+    if let Some(plan) = file.plan().filter(|plan| plan.cluster != *cluster) {
+        let reason = format!("its {} are not those of the last plan, {}", said(&plan.cluster), said(cluster));
+        return Err(Error::parse(path, ParseError::content(reason)));
+    }
+    let refuse = |error| Error::parse(path, ParseError::content(words::of_error(&error)));
+    words::check_layers((file.layers(), file.layer_ids()), loads.layer_ids()).map_err(refuse)?;
+    file.score(loads, cluster).map_err(refuse).map(|_| ())
 }
 
 /// One placement.
@@ -86,7 +127,7 @@ impl Facts {
         expert_bytes: u64,
     ) -> Result<Self, Error> {
         let history = part.history(loads)?;
-        let file = loads.display().to_string();
+        let path = loads;
         let loads = history.loads(part.window)?;
         let files = plans.iter().map(|path| form.read(path)).collect::<Result<Vec<_>, Error>>()?;
         let cluster = form.cluster(&files)?;
@@ -103,15 +144,7 @@ impl Facts {
             return Err(Error::invalid("PLAN", "(none)", "is needed"));
         };
         for (path, file) in plans.iter().zip(&files) {
-            let other = file.plan().filter(|plan| plan.cluster != all_gpus);
-            if let Some(PlanFile { cluster: other, .. }) = other {
-                let reason =
-                    format!("its {} are not those of the last plan, {}", said(other), said(&all_gpus));
-                return Err(Error::parse(path, ParseError::content(reason)));
-            }
-            let refuse = |error| Error::parse(path, ParseError::content(words::of_error(&error)));
-            words::check_layers((file.layers(), file.layer_ids()), loads.layer_ids()).map_err(refuse)?;
-            file.score(&loads, &all_gpus).map_err(refuse)?;
+            check_plan(path, file, &all_gpus, &loads)?;
         }
         let view = |name: String, class, map: Vec<i32>| {
             let gpus = check::gpu_loads(&loads, &cluster, &map)?;
@@ -138,32 +171,7 @@ impl Facts {
             let rows = old.map.chunks(slots).zip(new.map.chunks(slots));
             rows.map(|(old, new)| Transfers::of(&cluster, old, new)).collect()
         });
-        let shown: Vec<String> = plans.iter().map(|path| path.display().to_string()).collect();
-        let lead = vec![
-            format!(
-                "{} layers of {} experts; {} replicas on {} GPUs, {} slots each, in {} {}; {}.{}",
-                loads.layers(),
-                loads.experts(),
-                cluster.num_replicas(),
-                cluster.num_gpus(),
-                cluster.slots_per_gpu(),
-                cluster.num_nodes(),
-                if cluster.num_nodes() == 1 { "node" } else { "nodes" },
-                cluster.policy().name(),
-                match gone.as_slice() {
-                    [] => String::new(),
-                    [gpu] => format!(" GPU {gpu} is gone, and not shown."),
-                    gpus => format!(" GPUs {} are gone, and not shown.", listed(gpus)),
-                }
-            ),
-            format!(
-                "Loads: {file}. Plans, in order of time: {}.{}",
-                shown.join(", "),
-                last.plan().map_or(String::new(), |plan| {
-                    format!(" Fingerprint of the last: {:016x}.", plan.placement.fingerprint())
-                })
-            ),
-        ];
+        let lead = vec![size(&loads, &cluster, &gone), sources(path, plans, last.plan())];
         let gpu_ids = (0..all_gpus.num_gpus()).filter(|gpu| !gone.contains(gpu)).collect();
         Ok(Self { history, loads, cluster, gpu_ids, views, quality, transfers, expert_bytes, lead })
     }
@@ -242,7 +250,7 @@ impl Facts {
         here.map(|(slot, _)| slot / self.cluster.slots_per_gpu()).collect()
     }
 
-    /// What stays in its node, where there are several.
+    /// The tokens that stay in their node, where there are several.
     fn traffic(&self, view: &View) -> Option<Tile> {
         let told = |dispatch| check::traffic(&self.loads, &self.cluster, &view.map, dispatch).ok();
         let nearest = told(Dispatch::Nearest).filter(|_| self.cluster.num_nodes() > 1)?;

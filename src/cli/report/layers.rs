@@ -1,4 +1,4 @@
-//! What a page tells layer by layer: loads of GPUs, balancedness, hot experts, moves.
+//! The sections of a page that go layer by layer: loads of GPUs, balancedness, hot experts, moves.
 
 use super::cells::{Cell, Row};
 use super::data::{Facts, View, bytes_text};
@@ -295,7 +295,7 @@ fn homes(facts: &Facts, layer: usize) -> Chart {
         .with_table(table)
 }
 
-/// What moves from the plan before.
+/// The moves from the plan before.
 fn moves(facts: &Facts) -> Option<Section> {
     let layers = facts.transfers.as_ref()?;
     let bytes = |slots: usize| match facts.expert_bytes {

@@ -9,7 +9,7 @@ pub struct Section {
     pub title: &'static str,
     /// Sentences, as text.
     pub text: Vec<String>,
-    /// What colours mean: a class of the style, and its text.
+    /// The legend: a class of the style, and its text.
     pub key: Vec<(&'static str, String)>,
     pub charts: Vec<Chart>,
 }

@@ -10,13 +10,13 @@ pub struct Chart {
     /// Its name in file names.
     pub name: String,
     pub title: String,
-    /// What is seen, in a sentence.
+    /// The chart, in a sentence.
     pub note: String,
     /// Width and height of the view box.
     pub(super) size: (f64, f64),
     pub(super) body: String,
     pub table: Table,
-    /// What the keyboard goes through.
+    /// The stops of the keyboard.
     pub marks: Marks,
     /// The cells, where it is a heat map.
     pub(super) grid: Option<Grid>,
@@ -52,7 +52,7 @@ pub struct Line {
 /// Width of a chart that shares its row, in units of about a pixel: that of a phone.
 pub(super) const NARROW: f64 = 340.0;
 const WIDE: f64 = 720.0;
-/// What axes take.
+/// The room for axes.
 pub(super) const LEFT: f64 = 38.0;
 pub(super) const TOP: f64 = 22.0;
 pub(super) const BOTTOM: f64 = 32.0;
@@ -82,7 +82,7 @@ impl Chart {
         self
     }
 
-    /// What a page lays over the chart: a group of radio buttons, which browsers step through by the arrow keys without
+    /// The layer that a page has over the chart: a group of radio buttons, which browsers step through by the arrow keys without
     /// any script. They are seen while they have the focus alone, and let the pointer through to the marks below them.
     /// `group` is theirs alone.
     pub fn keys(&self, group: &str) -> String {
@@ -317,7 +317,7 @@ pub(super) fn x_labels(columns: &[String], width: f64, height: f64, middle: f64)
     spread(columns.len(), room).map(label).collect()
 }
 
-/// What the two axes are.
+/// The names of the two axes.
 pub(super) fn axis_names((x, y): (&str, &str), width: f64, height: f64) -> String {
     format!(
         "<text x=\"{:.1}\" y=\"{:.1}\" class=\"mid name\">{}</text><text x=\"8\" y=\"10\" class=\"name\">{}</text>",

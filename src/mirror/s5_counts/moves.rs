@@ -19,7 +19,7 @@ fn rank(excess: u32, word: u32, index: u32) -> u64 {
 /// The bits of [`rank`] that say what it is for: a node has at most 4,096 experts.
 pub const INDEX: u32 = 0xfff;
 
-/// What a [`rank`] is for.
+/// The index in a [`rank`].
 pub fn index_of(rank: u64) -> usize {
     (rank as u32 & INDEX) as usize
 }

@@ -3,12 +3,12 @@
 use super::Tables;
 use crate::loads::FIXED_TOTAL;
 
-/// What is added to the surplus: a row has a column for each number from -7 to 8. Others count as the nearest.
+/// Numbers that are added to the surplus: a row has a column for each from -7 to 8. Others count as the nearest.
 pub const COLUMNS: usize = 16;
 /// The column for 0.
 const ZERO: i32 = 7;
 
-/// What an event is: where it lies, the row it lies at or below, and what it adds to the surplus.
+/// An event: where it lies, the row it lies at or below, and the number that it adds to the surplus.
 #[derive(Clone, Copy, Default)]
 pub struct Event {
     at: u32,
@@ -66,7 +66,7 @@ impl Tables {
         self.index_rows();
     }
 
-    /// What [`Tables::row_of`] looks up.
+    /// The table that [`Tables::row_of`] looks up.
     fn index_rows(&mut self) {
         let experts = self.order.len();
         let places = (2 * experts).next_power_of_two().max(64);
@@ -104,7 +104,7 @@ impl Tables {
         Event { at, row: self.row_of(at), step: if is_heavy { count as i32 } else { -(count as i32) } }
     }
 
-    /// What becomes of an expert's event with other replicas than it has.
+    /// The change of an expert's event with other replicas than it has.
     pub fn change(&self, counts: &[u32], e: usize, share: u32, count: u32) -> Change {
         let row = self.row[e] as usize;
         let step = if self.share[e] > self.half { -(counts[e] as i32) } else { counts[e] as i32 };

@@ -80,7 +80,7 @@ fn best_swap(
     best
 }
 
-/// What lowering the larger of two loads by `m` is worth.
+/// The worth of lowering the larger of two loads by `m`.
 fn worth(by_variance: bool, m: u32, distance: u32) -> u64 {
     if by_variance { u64::from(m) * u64::from(distance - m) } else { u64::from(m) }
 }

@@ -3,7 +3,7 @@
 //! To exchange slots whose loads differ by `d` takes `d` from the first GPU and gives it to the other. A slot that
 //! must not move has a load that no exchange wants: far below zero on the giving side, far above on the other.
 //!
-//! Where GPUs are of unequal speed what moves counts otherwise on each of the two GPUs: there are two lists of it.
+//! Where GPUs are of unequal speed a load counts otherwise on each of the two GPUs: there are two lists of loads.
 
 use super::{ABREAST, Kind, Move, Now, Search};
 use crate::mirror::rng;

@@ -165,7 +165,7 @@ impl Small {
         self.search.best_exchange(&now(&self.params, self.value, self.a))
     }
 
-    /// What the search holds must be what its placement comes to.
+    /// The numbers of the search must be those that its placement comes to.
     fn assert_consistent(&self) {
         let Search { gpus, lanes, slots, windows, .. } = self.search;
         let at = |gpu: usize, slot: usize| self.search.expert[slot * lanes + gpu];
@@ -264,7 +264,7 @@ fn half_of_the_pairs_of_four_slots_are_all_of_them() {
     }
 }
 
-/// What a transfer of a slot from `x` to `y` comes to, where experts that lose are heavier then on all GPUs that hold
+/// The objective after a transfer of a slot from `x` to `y`, where experts that lose are heavier then on all GPUs that hold
 /// them, and those that gain are lighter on the proposing one.
 fn weigh(small: &Small, home: usize, x: u32, y: u32) -> i32 {
     let counts = small.counts(&small.placed);

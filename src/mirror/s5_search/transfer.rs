@@ -15,7 +15,7 @@ use crate::params::{BLOCKED, FREE, over_speed};
 pub struct Scratch {
     /// The iteration in which an expert may lose a replica.
     may_lose: Vec<u32>,
-    /// What the two heaviest holders of an expert would carry with a replica less of it, `[expert][window]`; of those
+    /// The two heaviest holders of an expert once it has a replica less, `[expert][window]`; of the experts
     /// that may lose one.
     peaks: Vec<[Top; 2]>,
     /// Their replicas, by GPU and slot.

@@ -1,4 +1,4 @@
-//! What the searches share that take the GPUs of a node abreast, some at a time, so that compilers use vectors.
+//! Shared by the searches that take the GPUs of a node abreast, some at a time, so that compilers use vectors.
 
 /// A GPU and its load in one window.
 #[derive(Clone, Copy, Debug)]

@@ -28,7 +28,7 @@ pub struct Candidate {
     pub scratch: Vec<u32>,
 }
 
-/// What stage 5 made of a candidate.
+/// The result of stage 5 for a candidate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Outcome {
     /// Load of the heaviest GPU; with several windows the sum over them.

@@ -62,8 +62,9 @@ pub fn perturbed(load: u32, strength: i32, word: u32) -> u32 {
     mul_high(load, (factor as u32) << 14)
 }
 
-/// Noise on a load before an argmin, of something that carries `load`: `word`, a draw, plus a step for each place, cut
-/// to less than the largest power of two in an eighth of `load`.
+/// Noise for the choice of a place for something that carries `load`: it is added to the load of a place before the least
+/// is taken. It is `word`, a draw, plus a step for each place, cut to less than the largest power of two in an eighth of
+/// `load`.
 pub fn place_noise(word: u32, place: u32, load: u32) -> u32 {
     word.wrapping_add(place.wrapping_mul(PLACE_STEP)) >> noise_shift(load)
 }

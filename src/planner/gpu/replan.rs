@@ -49,7 +49,7 @@ pub async fn follow(
                 trails.extend(found);
                 left = later;
             }
-            // One of them is longer.
+            // One of the trajectories was cut off.
             None => drop(extents.next()),
         }
     }

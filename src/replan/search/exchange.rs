@@ -17,14 +17,14 @@ pub fn offered(slots: usize, node_lanes: usize, windows: usize) -> usize {
     slots.min((SCAN / (slots * node_lanes * windows)).max(1))
 }
 
-/// What an exchange must not be: above all values.
+/// The value of an exchange that must not be made: above all others.
 const NEVER: i32 = i32::MAX;
 
 #[derive(Default)]
 pub struct Scratch {
     /// The heaviest of the GPUs that an exchange leaves alone, not below the floor: `[window][lane]`.
     rest: Vec<i32>,
-    /// What taking each slot costs, and [`NEVER`] where it must not be taken, 0 where it may: `[slot][lane]`.
+    /// The price of taking each slot; and [`NEVER`] where it must not be taken, 0 where it may: `[slot][lane]`.
     take: Vec<i32>,
     never: Vec<i32>,
     /// Whether any slot of a block of GPUs may be taken: `[slot][block]`.
@@ -34,6 +34,25 @@ pub struct Scratch {
     /// And what the slot that it gives counts on each of the others: `[window][lane]`.
     given: Vec<i32>,
 }
+
+/// A slot that a GPU offers, with what its exchanges have in common.
+struct Offer {
+    /// The GPU, the first lane of its node, the slot and its expert.
+    gpu: usize,
+    low: usize,
+    slot: usize,
+    expert: usize,
+    /// The load of the GPU without the slot, and that of the slot, window by window.
+    rest: [i32; MAX_WINDOWS],
+    load: [i32; MAX_WINDOWS],
+    /// The squares of all GPUs but this one, and the price of the moves as they are.
+    others: i32,
+    /// The price of the expert where it is.
+    leaves: i32,
+}
+
+/// The best exchange so far: its value, and its number, by which ties go.
+type Best = (i32, usize);
 
 impl Search {
     /// The best exchange of GPU `a`. Ties go to the lower slot of `a`, then of the other, then to the lower GPU.
@@ -53,7 +72,7 @@ impl Search {
         if SPEEDS {
             self.lay_taken(a, low, &mut scratch);
         }
-        let all = self.all_squares.wrapping_sub(self.squares[a]).wrapping_add(self.price_now(objective));
+        let others = self.all_squares.wrapping_sub(self.squares[a]).wrapping_add(self.price_now(objective));
         let offered = offered(slots, n, windows);
         let first = match offered == slots {
             true => 0,
@@ -61,94 +80,23 @@ impl Search {
         };
         self.work += (offered * slots * n * windows) as u32;
         let mut best = (NEVER, usize::MAX);
-        let (mut own, mut given) = ([0; MAX_WINDOWS], [0; MAX_WINDOWS]);
-        for i in (0..offered).map(|i| (first + i) % slots) {
-            let e = self.expert[i * self.lanes + a] as usize;
-            if self.tabu[i * self.lanes + a] > iteration {
+        for slot in (0..offered).map(|i| (first + i) % slots) {
+            if self.tabu[slot * self.lanes + a] > iteration {
                 continue;
             }
+            let expert = self.expert[slot * self.lanes + a] as usize;
+            let leaves = self.cost(objective, expert, a);
+            let (mut rest, mut load) = ([0; MAX_WINDOWS], [0; MAX_WINDOWS]);
             for window in 0..windows {
-                given[window] = self.load[(i * windows + window) * self.lanes + a];
-                own[window] = self.gpu[window * self.lanes + a] - given[window];
+                load[window] = self.load[(slot * windows + window) * self.lanes + a];
+                rest[window] = self.gpu[window * self.lanes + a] - load[window];
             }
             if SPEEDS {
-                self.lay_given(i, a, low, &mut scratch);
+                self.lay_given(slot, a, low, &mut scratch);
             }
-            let leaves = self.cost(objective, e, a);
+            let offer = Offer { gpu: a, low, slot, expert, rest, load, others, leaves };
             for block in (0..n).step_by(ABREAST) {
-                let (mut least, mut at) = ([NEVER; ABREAST], [0; ABREAST]);
-                let (mut base, mut never) = ([0; ABREAST], [0; ABREAST]);
-                for lane in 0..ABREAST {
-                    let g = low + block + lane;
-                    base[lane] = all - self.squares[g] + self.cost(objective, e, g) - leaves;
-                    never[lane] = if self.has(&self.held, e, g) { NEVER } else { 0 };
-                }
-                for j in 0..slots {
-                    if !scratch.open[j * (n / ABREAST) + block / ABREAST] {
-                        continue;
-                    }
-                    let here = j * n + block;
-                    let mut value = base;
-                    for window in 0..windows {
-                        let square = objective.squares[window];
-                        let at = low + block;
-                        let loads: &Abreast = lanes(&self.load, (j * windows + window) * self.lanes + at);
-                        let gpus: &Abreast = lanes(&self.gpu, window * self.lanes + at);
-                        let rest: &Abreast = lanes(&scratch.rest, window * n + block);
-                        if SPEEDS {
-                            let taken: &Abreast = lanes(&scratch.taken, (j * windows + window) * n + block);
-                            let given: &Abreast = lanes(&scratch.given, window * n + block);
-                            let pulls: &Abreast = lanes(&self.speeds.pulls, at);
-                            for lane in 0..ABREAST {
-                                let x = own[window].wrapping_add(taken[lane]);
-                                let y = gpus[lane].wrapping_add(given[lane]).wrapping_sub(loads[lane]);
-                                let most = x.max(y).max(rest[lane]);
-                                value[lane] = value[lane]
-                                    .wrapping_add(most)
-                                    .wrapping_add(pulled(square.of(x), self.speeds.pulls[a]))
-                                    .wrapping_add(pulled(square.of(y), pulls[lane]));
-                            }
-                            continue;
-                        }
-                        for lane in 0..ABREAST {
-                            let x = own[window].wrapping_add(loads[lane]);
-                            let y = gpus[lane].wrapping_add(given[window]).wrapping_sub(loads[lane]);
-                            let most = x.max(y).max(rest[lane]);
-                            value[lane] = value[lane]
-                                .wrapping_add(most)
-                                .wrapping_add(square.of(x))
-                                .wrapping_add(square.of(y));
-                        }
-                    }
-                    let (take, closed): (&Abreast, &Abreast) =
-                        (lanes(&scratch.take, here), lanes(&scratch.never, here));
-                    if self.links.price > 0 {
-                        let bar = best.0.saturating_add(self.links.hope(2));
-                        for lane in 0..ABREAST {
-                            let value = value[lane].wrapping_add(take[lane]);
-                            if never[lane].max(closed[lane]) == NEVER || value >= bar {
-                                continue;
-                            }
-                            let g = low + block + lane;
-                            let other = self.expert[j * self.lanes + g] as usize;
-                            let value = value.saturating_add(self.exchange_links((e, a), (other, g)));
-                            best = best.min((value, (i * slots + j) * n + block + lane));
-                        }
-                        continue;
-                    }
-                    for lane in 0..ABREAST {
-                        let value = value[lane].wrapping_add(take[lane]).max(never[lane]).max(closed[lane]);
-                        let is_less = value < least[lane];
-                        least[lane] = if is_less { value } else { least[lane] };
-                        at[lane] = if is_less { j as i32 } else { at[lane] };
-                    }
-                }
-                for lane in 0..ABREAST {
-                    let code = (i * slots + at[lane] as usize) * n + block + lane;
-                    if least[lane] < NEVER && (least[lane], code) < best {
-                        best = (least[lane], code);
-                    }
-                }
+                self.offer_to::<SPEEDS>(objective, &offer, block, &scratch, &mut best);
             }
         }
         self.exchange = scratch;
@@ -159,7 +107,107 @@ impl Search {
         Move { value: best.0, kind: Kind::Exchange { gpus: [a, g], slots: [pair / slots, pair % slots] } }
     }
 
-    /// What the slots of the node count on `a`, where speeds are unequal.
+    /// Weighs the exchanges of an offered slot with all slots of a block of GPUs.
+    #[inline(always)]
+    fn offer_to<const SPEEDS: bool>(
+        &mut self,
+        objective: &Objective,
+        offer: &Offer,
+        block: usize,
+        scratch: &Scratch,
+        best: &mut Best,
+    ) {
+        let (n, slots, e) = (self.node_lanes, self.slots, offer.expert);
+        let (mut least, mut at) = ([NEVER; ABREAST], [0; ABREAST]);
+        let (mut base, mut never) = ([0; ABREAST], [0; ABREAST]);
+        for lane in 0..ABREAST {
+            let g = offer.low + block + lane;
+            base[lane] = offer.others - self.squares[g] + self.cost(objective, e, g) - offer.leaves;
+            never[lane] = if self.has(&self.held, e, g) { NEVER } else { 0 };
+        }
+        for j in 0..slots {
+            if !scratch.open[j * (n / ABREAST) + block / ABREAST] {
+                continue;
+            }
+            let value = self.weigh_exchanges::<SPEEDS>(objective, offer, (j, block), base, scratch);
+            let here = j * n + block;
+            let (take, closed): (&Abreast, &Abreast) =
+                (lanes(&scratch.take, here), lanes(&scratch.never, here));
+            if self.links.price > 0 {
+                let bar = best.0.saturating_add(self.links.hope(2));
+                for lane in 0..ABREAST {
+                    let value = value[lane].wrapping_add(take[lane]);
+                    if never[lane].max(closed[lane]) == NEVER || value >= bar {
+                        continue;
+                    }
+                    let g = offer.low + block + lane;
+                    let other = self.expert[j * self.lanes + g] as usize;
+                    let value = value.saturating_add(self.exchange_links((e, offer.gpu), (other, g)));
+                    *best = (*best).min((value, (offer.slot * slots + j) * n + block + lane));
+                }
+                continue;
+            }
+            for lane in 0..ABREAST {
+                let value = value[lane].wrapping_add(take[lane]).max(never[lane]).max(closed[lane]);
+                let is_less = value < least[lane];
+                least[lane] = if is_less { value } else { least[lane] };
+                at[lane] = if is_less { j as i32 } else { at[lane] };
+            }
+        }
+        for lane in 0..ABREAST {
+            let number = (offer.slot * slots + at[lane] as usize) * n + block + lane;
+            if least[lane] < NEVER && (least[lane], number) < *best {
+                *best = (least[lane], number);
+            }
+        }
+    }
+
+    /// The values once an offered slot has changed places with slot `j` of each GPU of a block, but for what taking that one
+    /// costs. `base` is the part that does not depend on `j`.
+    #[inline(always)]
+    fn weigh_exchanges<const SPEEDS: bool>(
+        &self,
+        objective: &Objective,
+        offer: &Offer,
+        (j, block): (usize, usize),
+        base: Abreast,
+        scratch: &Scratch,
+    ) -> Abreast {
+        let (n, windows) = (self.node_lanes, self.windows);
+        let at = offer.low + block;
+        let mut value = base;
+        for window in 0..windows {
+            let square = objective.squares[window];
+            let loads: &Abreast = lanes(&self.load, (j * windows + window) * self.lanes + at);
+            let gpus: &Abreast = lanes(&self.gpu, window * self.lanes + at);
+            let rest: &Abreast = lanes(&scratch.rest, window * n + block);
+            if SPEEDS {
+                let taken: &Abreast = lanes(&scratch.taken, (j * windows + window) * n + block);
+                let given: &Abreast = lanes(&scratch.given, window * n + block);
+                let pulls: &Abreast = lanes(&self.speeds.pulls, at);
+                for lane in 0..ABREAST {
+                    let x = offer.rest[window].wrapping_add(taken[lane]);
+                    let y = gpus[lane].wrapping_add(given[lane]).wrapping_sub(loads[lane]);
+                    let most = x.max(y).max(rest[lane]);
+                    value[lane] = value[lane]
+                        .wrapping_add(most)
+                        .wrapping_add(pulled(square.of(x), self.speeds.pulls[offer.gpu]))
+                        .wrapping_add(pulled(square.of(y), pulls[lane]));
+                }
+                continue;
+            }
+            for lane in 0..ABREAST {
+                let x = offer.rest[window].wrapping_add(loads[lane]);
+                let y = gpus[lane].wrapping_add(offer.load[window]).wrapping_sub(loads[lane]);
+                let most = x.max(y).max(rest[lane]);
+                value[lane] =
+                    value[lane].wrapping_add(most).wrapping_add(square.of(x)).wrapping_add(square.of(y));
+            }
+        }
+        value
+    }
+
+    /// Lays out the loads of the node's slots as they count on `a`, where speeds are unequal.
     #[inline(always)]
     fn lay_taken(&self, a: usize, low: usize, scratch: &mut Scratch) {
         scratch.taken.clear();
@@ -171,7 +219,7 @@ impl Search {
         }
     }
 
-    /// What slot `i` of `a` counts on the GPUs of the node, where speeds are unequal.
+    /// Lays out the load of slot `i` of `a` as it counts on the GPUs of the node, where speeds are unequal.
     #[inline(always)]
     fn lay_given(&self, i: usize, a: usize, low: usize, scratch: &mut Scratch) {
         scratch.given.clear();
@@ -182,7 +230,7 @@ impl Search {
         }
     }
 
-    /// For each window, the heaviest GPU but `a` and each other one of the node, not below the floor.
+    /// Lays out, for each window and each other GPU of the node, the heaviest GPU but that one and `a`, not below the floor.
     #[inline(always)]
     fn lay_rest(&self, a: usize, low: usize, scratch: &mut Scratch) {
         let n = self.node_lanes;
@@ -199,7 +247,7 @@ impl Search {
         }
     }
 
-    /// What the slots of the node cost `a` to take, and which of them must not be taken.
+    /// Lays out the price of taking each slot of the node for `a`, and which of them must not be taken.
     #[inline(always)]
     fn lay_takes(&self, objective: &Objective, iteration: u32, a: usize, low: usize, scratch: &mut Scratch) {
         let n = self.node_lanes;

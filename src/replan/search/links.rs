@@ -9,7 +9,7 @@ pub const PART: i32 = 100;
 
 #[derive(Default)]
 pub struct Links {
-    /// What a part costs; 0 where links do not matter.
+    /// The price of a part; 0 where links do not matter.
     pub price: i32,
     /// Parts beyond one a node.
     parts: i32,
@@ -20,12 +20,12 @@ pub struct Links {
 }
 
 impl Links {
-    /// What the parts cost.
+    /// The price of the parts.
     pub fn cost(&self) -> i32 {
         self.price.saturating_mul(self.parts)
     }
 
-    /// The most that a move may bring that joins up to this many parts.
+    /// The most that a move can gain by joining up to this many parts.
     pub fn hope(&self, joins: i32) -> i32 {
         self.price.saturating_mul(self.parts.min(joins))
     }
@@ -83,13 +83,13 @@ impl Search {
         parts - nodes
     }
 
-    /// A GPU of a node that is of several parts, drawn: where nothing is gained by relieving the busiest, it proposes, so
-    /// that quiet nodes come together too.
+    /// Draws a GPU of a node that has several parts. It proposes where nothing is gained by relieving the busiest GPU, so that
+    /// quiet nodes come together too.
     pub(super) fn apart(&mut self, key: u32, iteration: u32) -> Option<usize> {
         if self.links.price == 0 || self.links.parts == 0 {
             return None;
         }
-        // The last look at links may have been at a move.
+        // The parts may have been counted last for a move that was only weighed.
         self.parts();
         let mut lanes = Vec::new();
         for low in (0..self.lanes).step_by(self.node_lanes) {

@@ -1,6 +1,6 @@
 //! Where GPUs are of unequal speed: the best transfer of a slot of one GPU from its expert to a light one. A slow GPU wants the
-//! lightest replicas, and where experts have several it may hold most of the experts already: no exchange makes it lighter
-//! then, nor does a further replica of what is heavy on it.
+//! lightest replicas, and where experts have several it may hold most experts already. Then no exchange makes it lighter, nor
+//! does a further replica of an expert that is heavy on it.
 
 use super::{Kind, Move, Search};
 use crate::replan::objective::{Objective, Square};
@@ -96,8 +96,8 @@ impl Search {
         squares + self.price_now(objective)
     }
 
-    /// The heaviest GPUs where that slot becomes a replica of `y`, the squares of `a`, and by how much those of others change.
-    /// The heaviest GPU is not looked for anew: where it holds `y`, what this says is too much.
+    /// The heaviest GPUs where that slot becomes a replica of `y`, plus the squares of `a` and the change of those of others.
+    /// The heaviest GPU is not looked for anew: where it holds `y`, the result is too large.
     fn gain(&self, objective: &Objective, y: usize, a: usize, scratch: &Scratch) -> i32 {
         let mut value = 0;
         for window in 0..self.windows {

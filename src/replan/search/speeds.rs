@@ -1,4 +1,4 @@
-//! GPUs of unequal speed: what loads and squares count on each.
+//! GPUs of unequal speed: loads and squares as they count on each.
 
 use super::Search;
 use crate::mirror::abreast::refill;
@@ -22,7 +22,7 @@ impl Speeds {
         self.factors.is_empty()
     }
 
-    /// What a load counts on a GPU.
+    /// A load as it counts on a GPU.
     #[inline(always)]
     pub fn on_gpu(&self, load: i32, lane: usize) -> i32 {
         match self.are_equal() {
@@ -31,7 +31,7 @@ impl Speeds {
         }
     }
 
-    /// What a square counts on a GPU.
+    /// A square as it counts on a GPU.
     #[inline(always)]
     pub fn pulled(&self, square: i32, lane: usize) -> i32 {
         match self.are_equal() {

@@ -11,9 +11,9 @@ pub struct Scratch {
     after: Vec<i32>,
     /// The heaviest of them but for each lane of the node, not below the floor: `[window][lane of the node]`.
     rest: Vec<i32>,
-    /// What a new replica carries, window by window.
+    /// The load of a new replica, window by window.
     share: Vec<i32>,
-    /// With unequal speeds, what it counts on each GPU of the node: `[window][lane of the node]`.
+    /// With unequal speeds, that load as it counts on each GPU of the node: `[window][lane of the node]`.
     counts: Vec<i32>,
 }
 

@@ -1,10 +1,10 @@
-//! Turns of a series: the load comes from elsewhere now, as when another workload takes over.
+//! Breaks of a series of windows: after one the load is of another kind, as when another workload takes over.
 
 /// A window is of another kind than the last one where it differs from it by more than this many times what a window
 /// usually differs from the one before it, in squares. (Three sources of log-normal(1) that take turns, each with steps of
-/// .1: planned anew at each window, balancedness rises by .012 to .020. Loads that drift without a turn, with steps of
+/// .1: planned anew at each window, balancedness rises by .012 to .020. Loads that drift without a break, with steps of
 /// .05 or .3 and a history of 32 windows, stay as they are; at 4 those with steps of .3 lose .007.)
-const TURN: u128 = 16;
+const BREAK: u128 = 16;
 
 /// How far two windows' shares lie apart, at 1 / 2^5 of their unit: so the squares of a layer are summed in a word.
 fn distance(a: &[i32], b: &[i32], experts: usize) -> u128 {
@@ -14,8 +14,8 @@ fn distance(a: &[i32], b: &[i32], experts: usize) -> u128 {
     a.chunks_exact(experts).zip(b.chunks_exact(experts)).map(|layer| u128::from(squares(layer))).sum()
 }
 
-/// Which windows say something of the next one: those of the last one's kind. What was before a turn says nothing, unless the
-/// load has come back to it. `shares` are those of all layers, `[windows][layers][experts]`, the oldest window first.
+/// Which windows say something of the next one: those of the last one's kind. Windows before a break say nothing, unless
+/// the load has come back to their kind. `shares` are those of all layers, `[windows][layers][experts]`, the oldest window first.
 pub fn of_last_kind(shares: &[Vec<i32>], experts: usize) -> Vec<usize> {
     let Some((last, before)) = shares.split_last() else { return Vec::new() };
     let steps = shares.windows(2).map(|pair| distance(&pair[0], &pair[1], experts));
@@ -23,7 +23,7 @@ pub fn of_last_kind(shares: &[Vec<i32>], experts: usize) -> Vec<usize> {
     let mut steps: Vec<u128> = steps.filter(|&step| step > 0).collect();
     steps.sort_unstable();
     let usual = steps.get(steps.len() / 2).copied().unwrap_or_default();
-    let is_alike = |at: &usize| distance(&before[*at], last, experts) <= TURN * usual;
+    let is_alike = |at: &usize| distance(&before[*at], last, experts) <= BREAK * usual;
     (0..before.len()).filter(is_alike).chain([before.len()]).collect()
 }
 
@@ -45,7 +45,7 @@ mod tests {
     }
 
     #[test]
-    fn noise_and_drift_are_no_turns() {
+    fn noise_and_drift_are_no_breaks() {
         for all in [&[70, 30, 65, 35, 50][..], &[10, 11, 12, 13], &[7, 7, 7, 7, 8], &[3], &[3, 5], &[]] {
             assert_eq!(kept(all), all);
         }

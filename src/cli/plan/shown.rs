@@ -1,17 +1,18 @@
-//! What `eplb plan` prints.
+//! The report of `eplb plan`.
 
 use serde_json::{Value, json};
 
-use super::check::foreign_text;
-use super::compared::Scored;
-use super::plan::{Made, Plan};
-use super::traffic::Served;
-use super::{MOST_BARS, bars, limit, mean_and_most, milliseconds, percent, speeds, table};
+use super::Plan;
+use super::made::Made;
 use crate::check::{self, Quality};
+use crate::cli::check::foreign_text;
+use crate::cli::compared::Scored;
+use crate::cli::traffic::Served;
+use crate::cli::{MOST_BARS, bars, limit, mean_and_most, milliseconds, percent, speeds, table};
 use crate::{Duplicates, Error, Loads, PLAN_VERSION, Policy};
 
 impl Plan {
-    /// What `--json` prints. `of_all_gpus` is the plan in the numbering of all GPUs, gone ones included.
+    /// The report as JSON. `of_all_gpus` is the plan in the numbering of all GPUs, gone ones included.
     pub(super) fn json_report(
         &self,
         made: &Made,
@@ -83,7 +84,7 @@ impl Plan {
         Served { loads, cluster, map, sources: None, dispatch: self.dispatch }
     }
 
-    /// What is printed for people; see [`Plan::json_report`].
+    /// The report for people; see [`Plan::json_report`].
     pub(super) fn report(
         &self,
         made: &Made,
@@ -93,7 +94,7 @@ impl Plan {
         let plan = made.replan.plan();
         let (scored, weights) = (Scored::of_plan(plan)?, plan.loads().window_weights());
         let several = !scored.alone.is_empty();
-        // What it is compared with: the greedy rule moves what it likes, and knows of one window.
+        // It is compared with a rule that moves all it likes, and knows of one window.
         let greedy_is = match (self.previous.is_some(), several) {
             (true, _) => "greedy, which may move all",
             (false, true) => "greedy on their mean",
@@ -120,7 +121,7 @@ impl Plan {
         // Of several loads the bound of their mean says nothing: no plan is made for it.
         if !several {
             rows.push(("mean gap to the bound", percent(plan.quality().mean_gap())));
-            rows.push(("worst gap", super::worst_gap(plan.quality(), plan.layer_ids())));
+            rows.push(("worst gap", crate::cli::worst_gap(plan.quality(), plan.layer_ids())));
             rows.extend(shape(plan));
         }
         rows.extend(foreign_row(plan));
@@ -168,7 +169,7 @@ impl Plan {
         }
     }
 
-    /// What moves from the previous plan, where there is one.
+    /// The moves from the previous plan, where there is one.
     fn moves_rows(&self, made: &Made) -> Vec<(&'static str, String)> {
         if self.previous.is_none() {
             return Vec::new();
@@ -273,7 +274,7 @@ fn title(plan: &crate::Plan) -> String {
     )
 }
 
-/// Replicas abroad, and the load they serve, where there may be any.
+/// Foreign replicas, and the load they serve, where there may be any.
 fn foreign(plan: &crate::Plan) -> Option<Value> {
     let (options, quality) = (plan.options(), plan.quality());
     let (share, least) = quality.foreign_shares(plan.cluster().num_gpus());
@@ -290,7 +291,7 @@ fn foreign(plan: &crate::Plan) -> Option<Value> {
 fn foreign_row(plan: &crate::Plan) -> Option<(&'static str, String)> {
     let (most, quality) = (plan.options().max_foreign, plan.quality());
     let shares = quality.foreign_shares(plan.cluster().num_gpus());
-    let text = || ("replicas abroad", foreign_text(quality.foreign_replicas(), most, shares));
+    let text = || ("foreign replicas", foreign_text(quality.foreign_replicas(), most, shares));
     (most > 0).then(text)
 }
 

@@ -1,4 +1,9 @@
-// Stage 2: what later stages need of the nodes of an assignment, in `results`.
+// From an assignment to the problem of each of its nodes. Reads `problem` and `groups`; writes `results`.
+//
+// gather       one lane a (layer, some experts): the loads of the nodes, expert after expert, and clean states
+// bound_nodes  one lane a (layer, node): the load that its heaviest GPU cannot go below
+// rank_experts one lane a (layer, node, some experts): their ranks by load, the order in which stage 4 packs
+// floors       one lane a (layer, quad): of several windows, the largest node load per GPU of an assignment
 
 @compute @workgroup_size(LANES)
 fn gather(invocation: Invocation) {
@@ -62,46 +67,32 @@ fn bound_nodes(invocation: Invocation) {
         for (var expert = 0u; expert < params.node_experts; expert += 1u) {
             sum += results[first + expert];
         }
-        bound = max(bound, lightest_heaviest_of(first, (sum + params.node_gpus - 1u) / params.node_gpus));
+        let average = (sum + params.node_gpus - 1u) / params.node_gpus;
+        bound = max(bound, lightest_heaviest(WeighedNode(first), average));
     }
     results[params.at_node_state + lane * NODE_WORDS + NODE_BOUND] = bound;
 }
 
-// As `lightest_heaviest`, of a node's gathered loads.
-fn lightest_heaviest_of(first: u32, floor: u32) -> u32 {
-    var low = max(floor, 1u);
-    var high = low;
-    var doubles = true;
-    while doubles || low < high {
-        let t = select(low + (high - low) / 2u, high, doubles);
-        if fits_gathered(first, t) {
-            high = t;
-            doubles = false;
-        } else {
-            low = t + 1u;
-            high = select(high, high * 2u, doubles);
-        }
-    }
-    return select(high, floor, high == 1u);
+// A node whose loads are gathered: where they begin.
+struct WeighedNode {
+    first: u32,
 }
 
-fn fits_gathered(first: u32, t: u32) -> bool {
+// Whether replicas of at most `t` are few enough.
+fn fits(node: WeighedNode, t: u32) -> bool {
     var needed = 0u;
     for (var i = 0u; i < params.node_experts && needed <= params.node_replicas; i += 4u) {
-        needed += gathered_need(first, i, t) + gathered_need(first, i + 1u, t)
-            + gathered_need(first, i + 2u, t) + gathered_need(first, i + 3u, t);
+        needed += gathered_need(node.first, i, t) + gathered_need(node.first, i + 1u, t)
+            + gathered_need(node.first, i + 2u, t) + gathered_need(node.first, i + 3u, t);
     }
     return needed <= params.node_replicas;
 }
 
-// Replicas that an expert needs to be no heavier than `t`; more than there are if it may not have them.
 fn gathered_need(first: u32, i: u32, t: u32) -> u32 {
     if i >= params.node_experts {
         return 0u;
     }
-    let load = results[first + i];
-    let need = select((load + t - 1u) / max(t, 1u), 1u, load <= t);
-    return select(need, params.node_replicas + 1u, need > params.max_count);
+    return replicas_needed(results[first + i], t);
 }
 
 @compute @workgroup_size(LANES)

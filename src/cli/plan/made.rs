@@ -1,0 +1,99 @@
+//! The plan that `eplb plan` tells of.
+
+use super::Plan;
+use crate::cli::compared::Scored;
+use crate::cli::joined::join;
+use crate::cli::progress::Progress;
+use crate::cli::words;
+use crate::rebalance::{Proposal, RebalanceOptions, Rebalancer, Strategy};
+use crate::trace::Window;
+use crate::{Cluster, Duplicates, Error, MoveLimits, PlanOptions, Planner, Preset, PreviousMap, Replan};
+
+/// A plan, and how it came about.
+pub struct Made {
+    pub replan: Replan,
+    pub strategy: Option<Strategy>,
+    /// The scores of the map that runs, on the same loads; where it fits the cluster.
+    pub before: Option<Scored>,
+}
+
+impl Plan {
+    /// The plan, from the previous one if there is one.
+    pub(super) fn make(
+        &self,
+        cluster: &Cluster,
+        previous: Option<&PreviousMap>,
+        progress: &Progress,
+    ) -> Result<Made, Error> {
+        let planner = Planner::new(self.device.clone())?.with_fallback(self.fallback);
+        let planner = progress.watch(planner);
+        if planner.device().backend != "cpu" {
+            words::check_effect(&[(self.threads.is_some(), "--threads")], "the CPU backend: --device cpu")?;
+        }
+        let check_previous = |ids: &[u32]| {
+            previous.map_or(Ok(()), |map| words::check_layers((map.layers(), map.layer_ids()), ids))
+        };
+        if let Some(strategy) = self.strategy {
+            let [file] = self.loads.as_slice() else {
+                let rule = "is for the windows of one load file";
+                return Err(Error::invalid("strategy", strategy, rule));
+            };
+            let limits = self.limits.limits(&MoveLimits::each_window());
+            let options = RebalanceOptions { strategy, ..self.outlook.options(limits) };
+            let options = RebalanceOptions {
+                plan: self.options(options.plan.clone())?,
+                scenario_plan: self.options(options.scenario_plan.clone())?,
+                ..options
+            };
+            let history = self.part.history(file)?;
+            check_previous(history.layer_ids())?;
+            progress.expect(history.layers());
+            let mut rebalancer = Rebalancer::new(planner, cluster.clone(), options)?;
+            for window in 0..history.windows() {
+                rebalancer.observe(history.loads(Window::Index(window))?)?;
+            }
+            if let Some(previous) = previous {
+                rebalancer.apply(previous.clone())?;
+            }
+            let Proposal { replan, strategy, .. } = rebalancer.propose()?;
+            return Ok(Made { replan, strategy: Some(strategy), before: None });
+        }
+        let windows = self.loads.iter().map(|file| self.part.read(file)).collect::<Result<Vec<_>, _>>()?;
+        let loads = join(&self.loads, &windows, self.weights.as_deref())?;
+        check_previous(loads.layer_ids())?;
+        words::check_experts(cluster, loads.experts(), self.slots_per_gpu)?;
+        let preset = if windows.len() > 1 { Preset::SCENARIOS.options() } else { PlanOptions::default() };
+        progress.expect(loads.layers());
+        let options = self.options(preset)?;
+        let replan = match (previous, self.time_limit) {
+            (None, Some(limit)) => planner.plan_within(&loads, cluster, &options, limit)?.into(),
+            (Some(previous), _) => {
+                let limits = self.limits.limits(&MoveLimits::default());
+                planner.replan(&loads, cluster, previous.clone(), &options, &limits)?
+            }
+            (None, None) => Replan::from(planner.plan(&loads, cluster, &options)?),
+        };
+        Ok(Made { replan, strategy: None, before: None })
+    }
+
+    /// The preset's options, or these where none is given, with what the flags change.
+    fn options(&self, default: PlanOptions) -> Result<PlanOptions, Error> {
+        let mut options = match &self.preset {
+            Some(name) => name.parse::<Preset>()?.options(),
+            None => default,
+        };
+        options.seed = self.seed;
+        options.starts = self.starts.unwrap_or(options.starts);
+        options.iterations = self.iterations.unwrap_or(options.iterations);
+        options.assignments = self.assignments.or(options.assignments);
+        options.max_replicas_per_expert = self.max_replicas_per_expert.or(options.max_replicas_per_expert);
+        options.connected |= self.connected;
+        options.max_foreign = self.max_foreign.unwrap_or(options.max_foreign);
+        options.foreign_target_ppm = self.target.unwrap_or(options.foreign_target_ppm);
+        if self.allow_duplicates {
+            options.duplicates = Duplicates::Allow;
+        }
+        options.dispatch = self.dispatch.unwrap_or(options.dispatch);
+        Ok(options)
+    }
+}
