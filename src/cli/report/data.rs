@@ -1,11 +1,13 @@
 //! What a page is about: loads, plans, and what the plans are compared with.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::page::Tile;
 use crate::check::{self, Quality};
 use crate::cli::{MapForm, Part, mean_and_most, percent, words};
-use crate::trace::{LoadHistory, PlanFile};
+use crate::maps::MapFile;
+use crate::trace::LoadHistory;
 use crate::{
     Cluster, DeviceChoice, Dispatch, Error, Loads, ParseError, Planner, Preset, PreviousMap, bound, moves,
 };
@@ -18,14 +20,79 @@ pub struct Transfers {
     pub between_nodes: usize,
     /// Rounds in which a GPU exchanges experts with at most one other.
     pub rounds: usize,
+    /// Experts that no GPU which is left holds.
+    pub lost: usize,
 }
 
 impl Transfers {
     fn of(cluster: &Cluster, old: &[i32], new: &[i32]) -> Self {
         let (slots, node_gpus) = (cluster.slots_per_gpu(), cluster.num_gpus() / cluster.num_nodes());
         let (rounds, between_nodes) = moves::transfers(slots, node_gpus, old, new);
-        Self { slots: moves::received(slots, old, new), between_nodes, rounds }
+        let lost: BTreeSet<i32> = new.iter().filter(|e| **e >= 0 && !old.contains(e)).copied().collect();
+        Self { slots: moves::received(slots, old, new), between_nodes, rounds, lost: lost.len() }
     }
+}
+
+/// GPUs that are not gone.
+#[derive(Clone, PartialEq)]
+pub struct Present {
+    pub cluster: Cluster,
+    gone: Vec<usize>,
+    /// Their numbers among all.
+    ids: Vec<usize>,
+}
+
+impl Present {
+    fn of(all: &Cluster) -> Result<Self, Error> {
+        let gone = all.gone_gpus();
+        let cluster = if gone.is_empty() { all.clone() } else { all.of_remaining()? };
+        let ids = (0..all.num_gpus()).filter(|gpu| !gone.contains(gpu)).collect();
+        Ok(Self { cluster, gone, ids })
+    }
+
+    /// The map of all GPUs on these.
+    fn part(&self, map: &[i32]) -> Result<Vec<i32>, Error> {
+        let slots = self.cluster.slots_per_gpu();
+        let all = PreviousMap::new((self.ids.len() + self.gone.len()) * slots, map.to_vec())?;
+        let rest = all.with_slots_per_gpu(slots)?.without_gpus(&self.gone)?;
+        Ok(rest.physical_to_logical().to_vec())
+    }
+
+    /// What they carry, and which are gone.
+    fn said(&self, loads: &Loads) -> String {
+        let (cluster, nodes) = (&self.cluster, self.cluster.num_nodes());
+        format!(
+            "{} layers of {} experts; {} replicas on {} GPUs, {} slots each, in {nodes} {}; {}.{}",
+            loads.layers(),
+            loads.experts(),
+            cluster.num_replicas(),
+            cluster.num_gpus(),
+            cluster.slots_per_gpu(),
+            if nodes == 1 { "node" } else { "nodes" },
+            cluster.policy().name(),
+            match self.gone.as_slice() {
+                [] => String::new(),
+                [gpu] => format!(" GPU {gpu} is gone, and not shown."),
+                gpus => format!(" GPUs {} are gone, and not shown.", listed(gpus)),
+            }
+        )
+    }
+
+    /// Whether they are not numbered from 0 on.
+    pub fn have_gaps(&self) -> bool {
+        self.ids.iter().enumerate().any(|(at, gpu)| at != *gpu)
+    }
+
+    /// The number that a GPU has among all.
+    pub fn name(&self, gpu: usize) -> String {
+        self.ids.get(gpu).unwrap_or(&gpu).to_string()
+    }
+}
+
+/// Whether two plans can be those of one cluster, of which GPUs may have gone in between, or come back.
+fn is_same(a: &Cluster, b: &Cluster) -> bool {
+    let alike = (a.num_gpus(), a.slots_per_gpu()) == (b.num_gpus(), b.slots_per_gpu());
+    a == b || (alike && a.gone_gpus() != b.gone_gpus())
 }
 
 /// The numbers of a cluster.
@@ -51,22 +118,58 @@ pub struct View {
     pub class: &'static str,
     /// Whether it ran before the previous plan: it has lines, and no maps.
     pub is_old: bool,
+    /// The GPUs that it has.
+    pub on: Present,
     /// `[layers][slots]`
     pub map: Vec<i32>,
     /// `[layers][gpus]`
     pub gpus: Vec<f64>,
 }
 
+impl View {
+    fn new(
+        loads: &Loads,
+        name: String,
+        class: &'static str,
+        on: &Present,
+        map: Vec<i32>,
+    ) -> Result<Self, Error> {
+        let gpus = check::gpu_loads(loads, &on.cluster, &map)?;
+        Ok(Self { name, class, is_old: class == OLD, on: on.clone(), gpus, map })
+    }
+}
+
 /// The class of plans before the previous one.
 const OLD: &str = "s4";
+
+/// The trivial placement and greedy's on these GPUs, and the plans in order of time, each on its own.
+fn views<'a>(
+    loads: &Loads,
+    on: &Present,
+    plans: impl ExactSizeIterator<Item = (&'a MapFile, &'a Present)>,
+) -> Result<Vec<View>, Error> {
+    let greedy = Planner::new(DeviceChoice::Cpu)?.plan(loads, &on.cluster, &Preset::GREEDY.options())?;
+    let mut views = vec![
+        View::new(loads, "trivial".into(), "s0", on, trivial(loads, &on.cluster))?,
+        View::new(loads, "greedy".into(), "s1", on, greedy.physical_to_logical().to_vec())?,
+    ];
+    let count = plans.len();
+    for (at, (plan, own)) in plans.enumerate() {
+        let (name, class) = match count - 1 - at {
+            0 => ("plan".to_string(), "s3"),
+            1 => ("previous plan".to_string(), "s2"),
+            n => (format!("{n} plans before"), OLD),
+        };
+        views.push(View::new(loads, name, class, own, own.part(plan.physical_to_logical())?)?);
+    }
+    Ok(views)
+}
 
 pub struct Facts {
     pub history: LoadHistory,
     pub loads: Loads,
-    /// Of the GPUs that are not gone.
+    /// Of the GPUs that the plan has.
     pub cluster: Cluster,
-    /// The numbers of these GPUs among all.
-    gpu_ids: Vec<usize>,
     /// The trivial placement, the greedy one, that of earlier plans, and last that of the plan.
     pub views: Vec<View>,
     /// Of the plan, with bounds.
@@ -90,92 +193,47 @@ impl Facts {
         let loads = history.loads(part.window)?;
         let files = plans.iter().map(|path| form.read(path)).collect::<Result<Vec<_>, Error>>()?;
         let cluster = form.cluster(&files)?;
-        cluster.check_equal_or_gone("a page", "eplb check tells of this plan")?;
-        let all_gpus = cluster;
-        let gone = all_gpus.gone_gpus();
-        let cluster = if gone.is_empty() { all_gpus.clone() } else { all_gpus.of_remaining()? };
-        let of_remaining = |map: &[i32]| -> Result<Vec<i32>, Error> {
-            let all = PreviousMap::new(all_gpus.num_slots(), map.to_vec())?;
-            let rest = all.with_slots_per_gpu(all_gpus.slots_per_gpu())?.without_gpus(&gone)?;
-            Ok(rest.physical_to_logical().to_vec())
-        };
         let Some(last) = files.last() else {
             return Err(Error::invalid("PLAN", "(none)", "is needed"));
         };
+        let on = Present::of(&cluster)?;
+        let mut earlier = Vec::new();
         for (path, file) in plans.iter().zip(&files) {
-            let other = file.plan().filter(|plan| plan.cluster != all_gpus);
-            if let Some(PlanFile { cluster: other, .. }) = other {
-                let reason =
-                    format!("its {} are not those of the last plan, {}", said(other), said(&all_gpus));
+            let own = file.plan().map_or(&cluster, |plan| &plan.cluster);
+            own.check_equal_or_gone("a page", "eplb check tells of this plan")?;
+            if !is_same(own, &cluster) {
+                let reason = format!("its {} are not those of the last plan, {}", said(own), said(&cluster));
                 return Err(Error::parse(path, ParseError::content(reason)));
             }
             let refuse = |error| Error::parse(path, ParseError::content(words::of_error(&error)));
             words::check_layers((file.layers(), file.layer_ids()), loads.layer_ids()).map_err(refuse)?;
-            file.score(&loads, &all_gpus).map_err(refuse)?;
+            file.score(&loads, own).map_err(refuse)?;
+            earlier.push(Present::of(own)?);
         }
-        let view = |name: String, class, map: Vec<i32>| {
-            let gpus = check::gpu_loads(&loads, &cluster, &map)?;
-            Ok::<_, Error>(View { name, class, is_old: class == OLD, gpus, map })
+        let views = views(&loads, &on, files.iter().zip(&earlier))?;
+        let quality = last.score(&loads, &cluster)?.with_bounds(&bound::lower_bounds(&loads, &on.cluster));
+        let transfers = match files.as_slice() {
+            [.., old, new] => {
+                let (old, new) = (on.part(old.physical_to_logical())?, on.part(new.physical_to_logical())?);
+                let slots = on.cluster.num_slots();
+                let rows = old.chunks(slots).zip(new.chunks(slots));
+                Some(rows.map(|(old, new)| Transfers::of(&on.cluster, old, new)).collect())
+            }
+            _ => None,
         };
-        let greedy = Planner::new(DeviceChoice::Cpu)?.plan(&loads, &cluster, &Preset::GREEDY.options())?;
-        let mut views = vec![
-            view("trivial".into(), "s0", trivial(&loads, &cluster))?,
-            view("greedy".into(), "s1", greedy.physical_to_logical().to_vec())?,
-        ];
-        let before = files.len() - 1;
-        for (at, plan) in files.iter().enumerate() {
-            let (name, class) = match before - at {
-                0 => ("plan".to_string(), "s3"),
-                1 => ("previous plan".to_string(), "s2"),
-                n => (format!("{n} plans before"), OLD),
-            };
-            views.push(view(name, class, of_remaining(plan.physical_to_logical())?)?);
-        }
-        let quality = last.score(&loads, &all_gpus)?.with_bounds(&bound::lower_bounds(&loads, &cluster));
-        let slots = cluster.num_slots();
-        let transfers = (before > 0).then(|| {
-            let [.., old, new] = views.as_slice() else { return Vec::new() };
-            let rows = old.map.chunks(slots).zip(new.map.chunks(slots));
-            rows.map(|(old, new)| Transfers::of(&cluster, old, new)).collect()
-        });
+        let others = earlier.iter().any(|own| own.ids != on.ids);
         let shown: Vec<String> = plans.iter().map(|path| path.display().to_string()).collect();
+        let fingerprint = last.plan().map(|plan| plan.placement.fingerprint());
         let lead = vec![
-            format!(
-                "{} layers of {} experts; {} replicas on {} GPUs, {} slots each, in {} {}; {}.{}",
-                loads.layers(),
-                loads.experts(),
-                cluster.num_replicas(),
-                cluster.num_gpus(),
-                cluster.slots_per_gpu(),
-                cluster.num_nodes(),
-                if cluster.num_nodes() == 1 { "node" } else { "nodes" },
-                cluster.policy().name(),
-                match gone.as_slice() {
-                    [] => String::new(),
-                    [gpu] => format!(" GPU {gpu} is gone, and not shown."),
-                    gpus => format!(" GPUs {} are gone, and not shown.", listed(gpus)),
-                }
-            ),
+            on.said(&loads) + if others { " Earlier plans are shown on the GPUs that they had." } else { "" },
             format!(
                 "Loads: {file}. Plans, in order of time: {}.{}",
                 shown.join(", "),
-                last.plan().map_or(String::new(), |plan| {
-                    format!(" Fingerprint of the last: {:016x}.", plan.placement.fingerprint())
-                })
+                fingerprint.map_or(String::new(), |print| format!(" Fingerprint of the last: {print:016x}."))
             ),
         ];
-        let gpu_ids = (0..all_gpus.num_gpus()).filter(|gpu| !gone.contains(gpu)).collect();
-        Ok(Self { history, loads, cluster, gpu_ids, views, quality, transfers, expert_bytes, lead })
-    }
-
-    /// Whether GPUs are gone, so that the others are not numbered from 0 on.
-    pub fn has_gone_gpus(&self) -> bool {
-        self.gpu_ids.iter().enumerate().any(|(at, gpu)| at != *gpu)
-    }
-
-    /// The number that a GPU has among all, those that are gone too.
-    pub fn gpu_name(&self, gpu: usize) -> String {
-        self.gpu_ids.get(gpu).unwrap_or(&gpu).to_string()
+        let cluster = on.cluster;
+        Ok(Self { history, loads, cluster, views, quality, transfers, expert_bytes, lead })
     }
 
     pub fn lead(&self) -> Vec<String> {
@@ -193,7 +251,7 @@ impl Facts {
 
     /// The GPUs of a layer.
     pub fn gpus<'a>(&self, view: &'a View, layer: usize) -> &'a [f64] {
-        let gpus = self.cluster.num_gpus();
+        let gpus = view.on.cluster.num_gpus();
         &view.gpus[layer * gpus..(layer + 1) * gpus]
     }
 
@@ -231,6 +289,11 @@ impl Facts {
         let row = self.loads.layer(layer);
         let sum: f64 = row.iter().sum();
         if sum > 0.0 { row[expert] / sum } else { 0.0 }
+    }
+
+    /// The number that a GPU of the plan has among all.
+    pub fn gpu_name(&self, gpu: usize) -> String {
+        self.views.last().map_or(gpu.to_string(), |plan| plan.on.name(gpu))
     }
 
     /// Where an expert of a layer lives in the plan, GPU by GPU, in order.
