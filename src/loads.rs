@@ -202,7 +202,7 @@ impl Loads {
 }
 
 /// A number as it is read: 1e300 has 301 digits without an exponent.
-fn brief(value: f64) -> String {
+pub(crate) fn brief(value: f64) -> String {
     if value.abs() < 1e16 { value.to_string() } else { format!("{value:?}") }
 }
 

@@ -283,8 +283,9 @@ impl<'a> Advice<'a> {
         let plain = file.chars().all(|c| c.is_ascii_alphanumeric() || "/._-".contains(c));
         let file = if plain { file } else { format!("'{}'", file.replace('\'', r"'\''")) };
         let cluster = &row.cluster;
+        let part = self.ask.part.typed();
         let mut command =
-            format!("eplb plan {file} --replicas {} --gpus {}", cluster.num_replicas(), self.ask.gpus);
+            format!("eplb plan {file}{part} --replicas {} --gpus {}", cluster.num_replicas(), self.ask.gpus);
         // Groups are for several nodes.
         if cluster.num_nodes() > 1 {
             command += &format!(" --nodes {}", cluster.num_nodes());

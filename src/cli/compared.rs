@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use crate::check::{self, Quality};
+use crate::check::{self, CheckOptions, Quality};
 use crate::{DeviceChoice, Error, Loads, Plan, PlanOptions, Planner, Preset, PreviousMap};
 
 /// The scores of a map.
@@ -26,16 +26,18 @@ impl Scored {
     pub fn of_greedy(plan: &Plan, max_replicas_per_expert: Option<u32>) -> Result<Self, Error> {
         let options = PlanOptions { max_replicas_per_expert, ..Preset::GREEDY.options() };
         let greedy = Planner::new(DeviceChoice::Cpu)?.plan(&mean_of(plan)?, plan.cluster(), &options)?;
-        Self::of_map(plan, greedy.physical_to_logical())
+        Self::of_map(plan, greedy.physical_to_logical(), &CheckOptions::default())
     }
 
-    /// Of the map that runs, where it fits the cluster.
-    pub fn of_previous(plan: &Plan, map: &PreviousMap) -> Option<Self> {
-        Self::of_map(plan, &map.map_on(plan.cluster())).ok()
+    /// Of the map that runs, where it fits the cluster, perhaps by the rules that it was made by alone.
+    pub fn of_previous(plan: &Plan, map: &PreviousMap, rules: &CheckOptions) -> Option<Self> {
+        let map = map.map_on(plan.cluster());
+        let plain = CheckOptions::default();
+        Self::of_map(plan, &map, &plain).or_else(|_| Self::of_map(plan, &map, rules)).ok()
     }
 
-    fn of_map(plan: &Plan, map: &[i32]) -> Result<Self, Error> {
-        let score = |loads: &Loads| check::score(loads, plan.cluster(), map);
+    fn of_map(plan: &Plan, map: &[i32], rules: &CheckOptions) -> Result<Self, Error> {
+        let score = |loads: &Loads| check::score_with(loads, plan.cluster(), map, rules);
         let windows = plan.loads().windows().filter(|_| is_several(plan));
         Ok(Self { mean: score(&mean_of(plan)?)?, alone: windows.map(score).collect::<Result<_, _>>()? })
     }
@@ -70,7 +72,10 @@ fn mean_and_worst(each: &[f64], weights: &[f64]) -> Option<(f64, f64)> {
 /// The balancedness of one workload, or of several the mean and the worst.
 pub fn mean_and_worst_text(each: &[f64], weights: &[f64]) -> String {
     match (mean_and_worst(each, weights), each) {
-        (Some((mean, worst)), _) => format!("{mean:.5} mean, {worst:.5} worst"),
+        (Some((mean, worst)), _) => {
+            let part = if weights.contains(&0.0) { " of weight above 0" } else { "" };
+            format!("{mean:.5} mean, {worst:.5} worst{part}")
+        }
         (None, each) => format!("{:.5}", each.first().copied().unwrap_or(1.0)),
     }
 }

@@ -55,7 +55,7 @@ impl GenerateLoads {
         let what = Generate { family, windows, layers, experts, dense_layers, tokens, drift, seed };
         io::Inputs::new([], None)?.check_writable(&self.out)?;
         let history = what.history()?;
-        progress::write(&self.out, || history.write(&self.out))?;
+        progress::write(&self.out, &history.bytes_for(&self.out)?)?;
         let out = self.out.display().to_string();
         print(&if self.json {
             json!({ "out": out, "windows": windows, "layers": layers, "experts": experts }).to_string()

@@ -97,7 +97,7 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
         to_standard_output(bytes);
         return Ok(());
     }
-    progress::write(path, || trace::write_whole(path, bytes))
+    progress::write(path, bytes)
 }
 
 /// Prints a line, or lines, to standard output; see [`failure`].

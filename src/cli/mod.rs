@@ -135,6 +135,22 @@ impl Part {
         self.history(loads)?.loads(self.window)
     }
 
+    /// The options that say which part it is, as they are typed, each with a blank before it.
+    fn typed(&self) -> String {
+        let window = match self.window {
+            Window::Sum => None,
+            Window::Last => Some("last".to_string()),
+            Window::Index(at) => Some(at.to_string()),
+        };
+        let options = [
+            ("window", window),
+            ("layers", self.layers.as_ref().map(|range| format!("{}..{}", range.start, range.end))),
+            ("load-format", self.form.load_format.map(|format| format.to_string())),
+            ("experts", self.form.experts.map(|experts| experts.to_string())),
+        ];
+        options.into_iter().filter_map(|(name, value)| Some(format!(" --{name} {}", value?))).collect()
+    }
+
     /// All windows of the file.
     fn history(&self, loads: &Path) -> Result<LoadHistory, Error> {
         read_layers(loads, self.layers.as_ref(), &self.form)
@@ -248,9 +264,10 @@ impl Verb {
         }
     }
 
-    /// The work of a verb that has no steps to count.
+    /// The work of a verb that has no steps to count, or until it counts them.
     fn doing(&self) -> Option<&'static str> {
         match self {
+            Verb::Plan(_) | Verb::Replay(_) | Verb::Advise(_) => Some("reading"),
             Verb::Split(_) => Some("dealing out"),
             Verb::Check(_) => Some("checking"),
             Verb::Report(_) => Some("drawing"),

@@ -3,7 +3,7 @@
 mod made;
 mod shown;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
@@ -178,6 +178,12 @@ impl Plan {
         found
     }
 
+    /// The experts of a layer, as far as they are known: for an error that offers what would do.
+    fn experts(&self) -> usize {
+        let loads = self.loads.first().and_then(|file| self.part.read(file).ok());
+        loads.map_or(1, |loads| loads.experts())
+    }
+
     pub fn run(self) -> Result<ExitCode, Error> {
         if self.preset.as_deref() == Some("help") {
             print(&presets());
@@ -187,6 +193,7 @@ impl Plan {
             return Err(words::needed("LOADS", "a load file, or - for standard input"));
         }
         let runs = self.previous.as_deref().map(|path| io::read_map(path, None)).transpose()?;
+        let rules = runs.as_ref().map(MapFile::rules).unwrap_or_default();
         let of_plan = runs.as_ref().and_then(MapFile::plan).map(|plan| &plan.cluster);
         let gpus = self.gpus.or(of_plan.map(Cluster::num_gpus));
         let gpus = gpus.ok_or_else(|| words::needed("--gpus", "GPUs, all nodes together"))?;
@@ -209,7 +216,8 @@ impl Plan {
         })?;
         let wanted = self.wanted(of_plan);
         let (groups, nodes) = self.groups_and_nodes(wanted, &gone, gpus)?;
-        let cluster = words::cluster(replicas, groups, nodes, remain, self.slots_per_gpu)?;
+        let cluster = words::cluster(replicas, groups, nodes, remain, self.slots_per_gpu, || self.experts())
+            .map_err(|error| gone.in_words(error, remain))?;
         let cluster = gone.with_speeds(cluster)?;
         self.check_options(&cluster)?;
         let inputs = self.loads.iter().chain(&self.previous);
@@ -224,16 +232,13 @@ impl Plan {
         let progress = Progress::new(0, "layers");
         let mut made = self.make(&cluster, previous.as_ref(), &progress)?;
         made.replan.set_bound(bound_effort(self.tight_bound));
-        made.before = previous.as_ref().and_then(|map| Scored::of_previous(made.replan.plan(), map));
+        made.before = previous.as_ref().and_then(|map| Scored::of_previous(made.replan.plan(), map, &rules));
         let plan = made.replan.plan();
         let greedy = Scored::of_greedy(plan, self.max_replicas_per_expert)?;
         let spread = if gone.gpus.is_empty() { None } else { Some(self.spread(plan, gpus, &gone)?) };
         let of_all_gpus = spread.as_ref().unwrap_or(plan);
         if let Some(out) = &self.out {
-            io::write(out, &bytes_of_plan(of_all_gpus, format)?)?;
-            for loss in MapFile::from(of_all_gpus).losses(format) {
-                complain(&format!("warning: {}", words::in_options(&loss)));
-            }
+            write(out, of_all_gpus, format)?;
         }
         drop(progress);
         let were_gone = of_plan.map(Cluster::gone_gpus).unwrap_or_default();
@@ -245,7 +250,7 @@ impl Plan {
         words::tell_idle_groups(self.groups.unwrap_or(1), self.nodes);
         words::tell_idle_dispatch(self.dispatch, &cluster);
         for warning in plan.warnings() {
-            complain(&format!("warning: {warning}"));
+            complain(&format!("warning: {}", words::in_options(warning)));
         }
         if self.out.as_deref().is_some_and(io::is_standard) {
             // It holds the map.
@@ -308,6 +313,15 @@ impl Plan {
         }
         Ok(())
     }
+}
+
+/// Writes a plan, and tells what its format does not.
+fn write(out: &Path, plan: &crate::Plan, format: PlanFormat) -> Result<(), Error> {
+    io::write(out, &bytes_of_plan(plan, format)?)?;
+    for loss in MapFile::from(plan).losses(format) {
+        complain(&format!("warning: {}", words::in_options(&loss)));
+    }
+    Ok(())
 }
 
 /// A heaviest GPU over the mean, in millionths.

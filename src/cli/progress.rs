@@ -3,12 +3,13 @@
 //! A process runs one command, so there is one bar and one list of files that are kept.
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
+use crate::trace::Draft;
 use crate::{Error, Planner};
 
 /// Work that ends sooner shows nothing.
@@ -22,28 +23,40 @@ const INTERRUPTED: i32 = 130;
 
 static BAR: Mutex<Option<ProgressBar>> = Mutex::new(None);
 
-/// The files that this command has written; locked while one is being written.
+/// The files that this command has written; locked while one is moved to its place.
 static KEPT: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+/// The file next to its place that is being written.
+static DRAFT: Mutex<Option<PathBuf>> = Mutex::new(None);
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Has Ctrl-C end the process. It waits for a file that is being written, which takes milliseconds and would else leave
-/// a half one next to its place, and for nothing else.
+/// Has Ctrl-C end the process. What is being written next to its place is removed: a large file can take seconds. For the
+/// moment in which a file is moved there it waits, and for nothing else.
 pub fn end_on_interrupt() {
     let end = || {
         let kept = lock(&KEPT);
         clear();
-        let text = match kept.as_slice() {
-            [] => "no file was written".to_string(),
-            files => format!("{} was written before, and is whole", files.join(", ")),
-        };
-        let _ = writeln!(std::io::stderr(), "eplb: stopped: {text}");
+        let _ = writeln!(std::io::stderr(), "eplb: stopped: {}", abandon(&kept));
         leave();
     };
     // Where the system has no such handler, Ctrl-C ends the process as it ends any other.
     let _ = ctrlc::set_handler(end);
+}
+
+/// Removes what is not whole, and tells what is.
+fn abandon(kept: &[String]) -> String {
+    if let Some(draft) = lock(&DRAFT).as_ref() {
+        // It is not there any more where it was moved.
+        let _ = std::fs::remove_file(draft);
+    }
+    match kept {
+        [] => "no file was written".to_string(),
+        [file] => format!("{file} was written before, and is whole"),
+        files => format!("{} were written before, and are whole", files.join(", ")),
+    }
 }
 
 /// Ends the process, whatever its threads are at. `exit` alone would wait for a driver that one of them loads, which takes half
@@ -60,11 +73,22 @@ fn leave() -> ! {
 }
 
 /// Writes a file, whole whatever is pressed meanwhile.
-pub fn write(path: &Path, write: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
+pub fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    let mut draft = begin(path, bytes)?;
+    draft.fill()?;
     let mut kept = lock(&KEPT);
-    write()?;
+    draft.keep()?;
     kept.push(path.display().to_string());
     Ok(())
+}
+
+/// A file that Ctrl-C removes.
+fn begin<'a>(path: &'a Path, bytes: &'a [u8]) -> Result<Draft<'a>, Error> {
+    // Locked before it is there, so that none is left that nobody knows.
+    let mut known = lock(&DRAFT);
+    let draft = Draft::new(path, bytes)?;
+    *known = Some(draft.path().to_path_buf());
+    Ok(draft)
 }
 
 /// The bar of some work, seen on a terminal once the work has taken half a second.
@@ -95,11 +119,17 @@ impl Progress {
             Ok(style) => bar.with_style(style.with_key("left", tell_time_left)),
             Err(_) => bar,
         };
-        *lock(&BAR) = Some(bar.clone());
+        let waited = {
+            let mut shown = lock(&BAR);
+            // That of what was done before in the same command.
+            let old = shown.take().inspect(ProgressBar::finish_and_clear);
+            *shown = Some(bar.clone());
+            old.map_or(Duration::ZERO, |old| old.elapsed())
+        };
         let later = bar.clone();
         // Without a thread there is no bar, and the work goes on.
         let _ = std::thread::Builder::new().spawn(move || {
-            std::thread::sleep(QUIET);
+            std::thread::sleep(QUIET.saturating_sub(waited));
             // Under the lock, so that a bar that is done with is not drawn again.
             let _shown = lock(&BAR);
             if !later.is_finished() {
@@ -188,5 +218,31 @@ fn tell_time_left(state: &ProgressState, text: &mut dyn std::fmt::Write) {
 impl Drop for Progress {
     fn drop(&mut self) {
         clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_being_written_is_removed_and_what_was_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let names = || std::fs::read_dir(folder.path()).unwrap().count();
+        let path = folder.path().join("a.json");
+        let mut draft = begin(&path, b"1").unwrap();
+        draft.fill().unwrap();
+        assert_eq!(names(), 1);
+        assert_eq!(abandon(&[]), "no file was written");
+        assert_eq!(names(), 0);
+        // Whoever still writes it comes too late.
+        assert!(draft.keep().is_err());
+        assert_eq!(names(), 0);
+        write(&path, b"1").unwrap();
+        let kept = lock(&KEPT).clone();
+        assert_eq!(abandon(&kept), format!("{} was written before, and is whole", path.display()));
+        assert_eq!(std::fs::read(&path).unwrap(), b"1");
+        let two = ["a", "b"].map(String::from);
+        assert_eq!(abandon(&two), "a, b were written before, and are whole");
     }
 }

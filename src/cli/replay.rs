@@ -110,7 +110,9 @@ impl ReplayTrace {
         }
         self.check_options(windows)?;
         let mut cluster =
-            words::cluster(self.replicas, self.groups, self.nodes, self.gpus, self.slots_per_gpu)?;
+            words::cluster(self.replicas, self.groups, self.nodes, self.gpus, self.slots_per_gpu, || {
+                history.experts()
+            })?;
         if let Some(given) = &self.gpu_speeds {
             cluster = cluster.with_gpu_speeds(&speeds::read(given)?)?;
         }

@@ -132,6 +132,17 @@ impl Gone {
         Ok((1, 1))
     }
 
+    /// An error about the GPUs that remain, which are no option.
+    pub fn in_words(&self, error: Error, remain: usize) -> Error {
+        match error {
+            Error::Invalid { field, value, rule, .. } if !self.gpus.is_empty() => {
+                let theirs = format!("the {remain} GPUs that remain");
+                Error::invalid(field, value, rule.replace(&format!("num_gpus {remain}"), &theirs))
+            }
+            _ => error,
+        }
+    }
+
     /// The speeds of all GPUs, 0 for those that are gone.
     pub fn speeds_of_all(&self, gpus: usize) -> Vec<f64> {
         let remains = |gpu| if self.gpus.contains(&gpu) { 0.0 } else { 1.0 };
@@ -154,8 +165,12 @@ pub(super) fn row(cluster: &Cluster) -> Option<(&'static str, String)> {
     let gone = speeds.iter().filter(|speed| **speed == 0.0).count();
     let slow = speeds.iter().filter(|speed| **speed < 1.0).count() - gone;
     let least = speeds.iter().copied().filter(|speed| *speed > 0.0).fold(1.0, f64::min);
-    let gone = if gone > 0 { format!(", {gone} gone") } else { String::new() };
-    let text =
-        format!("{slow} of {} GPUs slower, {least} at least{gone}; loads are over speed", speeds.len());
+    let text = match (slow, gone) {
+        (0, gone) => format!("{gone} of {} GPUs gone, the others equal", speeds.len()),
+        (slow, gone) => {
+            let gone = if gone > 0 { format!(", {gone} gone") } else { String::new() };
+            format!("{slow} of {} GPUs slower, {least} at least{gone}; loads are over speed", speeds.len())
+        }
+    };
     Some(("GPU speeds", text))
 }

@@ -6,7 +6,7 @@ use crate::cluster::{Cluster, MAX_SLOTS};
 use crate::error::Error;
 
 /// Fields of the library that are options, where a rule names them or they begin an error.
-const OPTIONS: [(&str, &str); 11] = [
+const OPTIONS: [(&str, &str); 12] = [
     ("num_replicas", "--replicas"),
     ("num_groups", "--groups"),
     ("num_nodes", "--nodes"),
@@ -16,6 +16,7 @@ const OPTIONS: [(&str, &str); 11] = [
     ("max_foreign", "--max-foreign"),
     ("foreign_target_ppm", "--target"),
     ("max_replicas_per_expert", "--max-replicas-per-expert"),
+    ("connected", "--connected"),
     ("max_moves", "--max-moves"),
     ("max_moves_per_layer", "--max-moves-per-layer"),
 ];
@@ -103,7 +104,10 @@ pub fn of_parser(error: &clap::Error) -> String {
         ("cannot parse float from empty string", "is not a number"),
     ];
     let line = rules.iter().fold(line, |line, (theirs, ours)| line.replace(theirs, ours));
-    format!("{}; --help tells more", in_words(&line))
+    let is_short = error.kind() == clap::error::ErrorKind::MissingRequiredArgument;
+    let usage = text.lines().find_map(|line| line.trim().strip_prefix("Usage: ")).filter(|_| is_short);
+    let usage = usage.map_or(String::new(), |usage| format!(": {usage}"));
+    format!("{}{usage}; --help tells more", in_words(&line))
 }
 
 /// The same text with a rule in the place of `-1 is not in 0..=9`.
@@ -220,13 +224,15 @@ pub fn tell_idle_dispatch(dispatch: Option<Dispatch>, cluster: &Cluster) {
     }
 }
 
-/// The cluster that the options say. Where a number will not do, the error offers those that would.
+/// The cluster that the options say. Where a number will not do, the error offers those that would, of replicas no fewer than
+/// the experts.
 pub fn cluster(
     replicas: usize,
     groups: usize,
     nodes: usize,
     gpus: usize,
     slots_per_gpu: Option<usize>,
+    experts: impl Fn() -> usize,
 ) -> Result<Cluster, Error> {
     let cluster = match slots_per_gpu {
         Some(slots) => Cluster::with_slots_per_gpu(replicas, groups, nodes, gpus, slots),
@@ -236,8 +242,8 @@ pub fn cluster(
         let Error::Invalid { field, value, rule, .. } = &error else { return error };
         let offer = match (field.as_str(), slots_per_gpu) {
             ("num_gpus", _) if rule.contains("multiple") => offer(gpus, nodes, 1),
-            ("num_replicas", None) if rule.contains("multiple") => offer(replicas, gpus, 1),
-            ("num_replicas", Some(_)) if rule.contains("multiple") => offer(replicas, nodes, 1),
+            ("num_replicas", None) if rule.contains("multiple") => offer(replicas, gpus, experts()),
+            ("num_replicas", Some(_)) if rule.contains("multiple") => offer(replicas, nodes, experts()),
             ("num_replicas", Some(_)) if rule.contains("more than") => {
                 format!("; --slots-per-gpu {} would do", replicas.div_ceil(gpus.max(1)))
             }
@@ -286,7 +292,7 @@ pub fn check_layers((layers, ids): (usize, Option<&[u32]>), of_loads: &[u32]) ->
 fn offer(number: usize, step: usize, least: usize) -> String {
     let step = step.max(1);
     let below = (number / step).checked_mul(step).filter(|&below| below >= least.max(1));
-    let above = number.div_ceil(step).checked_mul(step).filter(|&above| above <= MAX_SLOTS);
+    let above = number.max(least).div_ceil(step).checked_mul(step).filter(|&above| above <= MAX_SLOTS);
     either("", below, above)
 }
 
@@ -317,14 +323,16 @@ mod tests {
     #[test]
     fn errors_name_options_and_what_would_do() {
         let said = |replicas, groups, nodes, gpus, slots| {
-            let error = cluster(replicas, groups, nodes, gpus, slots).map(|_| ()).unwrap_err();
+            let error = cluster(replicas, groups, nodes, gpus, slots, || 256).map(|_| ()).unwrap_err();
             of_error(&error)
         };
         assert_eq!(
             said(289, 8, 4, 32, None),
             "--replicas 289 is not a multiple of --gpus 32; 288 or 320 would do"
         );
-        assert_eq!(said(3, 1, 1, 4, None), "--replicas 3 is not a multiple of --gpus 4; 4 would do");
+        // Not fewer than the experts.
+        assert_eq!(said(270, 1, 1, 31, None), "--replicas 270 is not a multiple of --gpus 31; 279 would do");
+        assert_eq!(said(3, 1, 1, 4, None), "--replicas 3 is not a multiple of --gpus 4; 256 would do");
         assert_eq!(said(9, 1, 3, 4, None), "--gpus 4 is not a multiple of --nodes 3; 3 or 6 would do");
         let many = "--replicas 13 is more than --gpus 4 x --slots-per-gpu 3 = 12; --slots-per-gpu 4 would do";
         assert_eq!(said(13, 1, 1, 4, Some(3)), many);

@@ -2,6 +2,7 @@
 
 use super::Cluster;
 use crate::error::Error;
+use crate::loads::brief;
 
 /// The fastest GPU, in the unit that speeds are kept in.
 pub(super) const FASTEST: u32 = 1_000_000;
@@ -134,7 +135,7 @@ pub(crate) fn lose_equally(gpus: usize, nodes: usize, gone: &[usize]) -> bool {
 /// # Errors
 /// [`Error::Invalid`] as for [`Cluster::with_gpu_speeds`], whatever the replicas are.
 pub(crate) fn parts_of(speeds: &[f64], num_gpus: usize) -> Result<Vec<u32>, Error> {
-    let refuse = |value: f64, rule: String| Err(Error::invalid("gpu_speeds", value, rule));
+    let refuse = |value: f64, rule: String| Err(Error::invalid("gpu_speeds", brief(value), rule));
     if speeds.len() != num_gpus {
         let rule = format!("for num_gpus {num_gpus}: one for each GPU is needed");
         return Err(Error::invalid("gpu_speeds", format!("names {} speeds", speeds.len()), rule));
@@ -152,7 +153,8 @@ pub(crate) fn parts_of(speeds: &[f64], num_gpus: usize) -> Result<Vec<u32>, Erro
     let too_slow = |(speed, part): (&f64, &u32)| *speed > 0.0 && *part < SLOWEST;
     if let Some(gpu) = speeds.iter().zip(&parts).position(too_slow) {
         let rule = format!(
-            "of GPU {gpu} is less than a hundredth of the fastest, {fastest}; 0 leaves the GPU empty"
+            "of GPU {gpu} is less than a hundredth of the fastest, {}; 0 leaves the GPU empty",
+            brief(fastest)
         );
         return refuse(speeds[gpu], rule);
     }

@@ -70,7 +70,7 @@ impl Limits {
             return refuse("is for one window: give one load file, or 0");
         }
         if options.connected {
-            return refuse("is not for plans whose GPUs hang together: give 0, or connected = false");
+            return refuse("is not for plans whose GPUs hang together: give 0, or leave out connected");
         }
         let most = options.max_replicas_per_expert.unwrap_or(u32::MAX);
         Ok(Some(Self { foreign, target_ppm, most }))

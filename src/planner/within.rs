@@ -168,11 +168,12 @@ impl Planner {
 
 /// The warning about a plan that time cut short.
 fn cut_short(limit: Duration, done: usize, layers: usize) -> String {
-    format!(
-        "time limit of {} s: {done} of {layers} layers are planned, the others have the greedy plan; not reproducible: \
-         another run may give another plan",
-        limit.as_secs_f64()
-    )
+    let came_to = match done {
+        0 => format!("none of the {layers} layers was planned by then, and all have the greedy plan"),
+        _ => format!("{done} of {layers} layers were planned by then, and the others have the greedy plan"),
+    };
+    let limit = limit.as_secs_f64();
+    format!("time limit of {limit} s: {came_to}; not reproducible: another run may give another plan")
 }
 
 #[cfg(test)]
@@ -206,7 +207,7 @@ mod tests {
             let mean = Loads::from_f64(5, 32, loads.values()).unwrap();
             let greedy = planner.plan(&mean, &cluster, &greedy).unwrap();
             assert_eq!(none.fingerprint(), greedy.fingerprint());
-            assert!(none.warnings()[0].contains("0 of 5 layers are planned"), "{:?}", none.warnings());
+            assert!(none.warnings()[0].contains("none of the 5 layers was planned"), "{:?}", none.warnings());
             assert!(none.warnings()[0].contains("not reproducible"), "{:?}", none.warnings());
         }
     }

@@ -37,6 +37,8 @@ pub(crate) use folder::reads as folder_reads;
 pub(crate) use npy::{of_rows as npy_of_rows, rows as npy_rows};
 pub(crate) use packed::{is_torch_name, without_mark};
 #[cfg(feature = "cli")]
+pub(crate) use write::Draft;
+#[cfg(feature = "cli")]
 pub(crate) use write::check_writable;
 pub(crate) use write::write_whole;
 
@@ -112,13 +114,17 @@ impl LoadHistory {
     /// # Errors
     /// [`Error::Write`] where it cannot be written.
     pub fn write(&self, path: &Path) -> Result<(), Error> {
+        write_whole(path, &self.bytes_for(path)?)
+    }
+
+    /// The bytes of a file of this name.
+    pub(crate) fn bytes_for(&self, path: &Path) -> Result<Vec<u8>, Error> {
         let format =
             LoadFormat::of_path(path).ok_or_else(|| Error::unwritable(path, LoadFormat::none_of(path)))?;
         if packed::is_gzip_name(path) {
             return Err(Error::unwritable(path, "packed files are read, not written"));
         }
-        let bytes = self.bytes(format).map_err(|error| Error::unwritable(path, error))?;
-        write_whole(path, &bytes)
+        self.bytes(format).map_err(|error| Error::unwritable(path, error))
     }
 
     /// The bytes of a file of this history.

@@ -82,6 +82,9 @@ struct Written<'a> {
     replica_counts: Vec<&'a [u32]>,
     slots_per_gpu: usize,
     summary: Value,
+    /// What whoever uses the plan has to know, such as that time cut it short, so that other ranks do not come to the same.
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    warnings: &'a [String],
 }
 
 /// The padded lists of slots, layer after layer: all at once they may take much more memory than the plan.
@@ -140,6 +143,7 @@ fn written(plan: &Plan) -> Written<'_> {
             "worst_gap": quality.worst_gap(), "same_gpu_duplicates": quality.same_gpu_duplicates(),
             "layers_without_load": quality.layers_without_load(),
         })),
+        warnings: plan.warnings(),
     };
     written.checksum = Some(format!("{:016x}", hash(&written)));
     written

@@ -43,20 +43,54 @@ pub(crate) fn check_writable(path: &Path) -> Result<(), Error> {
 /// # Errors
 /// [`Error::Write`] with what the operating system said.
 pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Error> {
-    check_writable(path)?;
-    let refuse = |error: std::io::Error| Error::write(path, error);
-    let place = place(path);
-    let old = place.metadata().ok();
-    let mut file = temporary(&place).map_err(refuse)?;
-    file.write_all(bytes).and_then(|()| file.as_file().sync_all()).map_err(refuse)?;
-    if old.as_ref().is_some_and(has_other_names) {
-        return std::fs::write(&place, bytes).map_err(refuse);
+    let mut draft = Draft::new(path, bytes)?;
+    draft.fill()?;
+    draft.keep()
+}
+
+/// A file next to its place, which [`Draft::keep`] moves there. Dropped before that it leaves nothing.
+pub(crate) struct Draft<'a> {
+    path: &'a Path,
+    bytes: &'a [u8],
+    place: PathBuf,
+    file: tempfile::NamedTempFile,
+}
+
+impl<'a> Draft<'a> {
+    /// An empty one.
+    pub fn new(path: &'a Path, bytes: &'a [u8]) -> Result<Self, Error> {
+        check_writable(path)?;
+        let place = place(path);
+        let file = temporary(&place).map_err(|error| Error::write(path, error))?;
+        Ok(Self { path, bytes, place, file })
     }
-    if let Some(old) = old {
-        file.as_file().set_permissions(old.permissions()).map_err(refuse)?;
+
+    /// Where it is.
+    #[cfg(feature = "cli")]
+    pub fn path(&self) -> &Path {
+        self.file.path()
     }
-    file.persist(&place).map_err(|error| refuse(error.error))?;
-    Ok(())
+
+    /// Writes all of it, which takes as long as the disk does.
+    pub fn fill(&mut self) -> Result<(), Error> {
+        let written = self.file.write_all(self.bytes).and_then(|()| self.file.as_file().sync_all());
+        written.map_err(|error| Error::write(self.path, error))
+    }
+
+    /// Moves it to its place.
+    pub fn keep(self) -> Result<(), Error> {
+        let Self { path, bytes, place, file } = self;
+        let refuse = |error: std::io::Error| Error::write(path, error);
+        let old = place.metadata().ok();
+        if old.as_ref().is_some_and(has_other_names) {
+            return std::fs::write(&place, bytes).map_err(refuse);
+        }
+        if let Some(old) = old {
+            file.as_file().set_permissions(old.permissions()).map_err(refuse)?;
+        }
+        file.persist(&place).map_err(|error| refuse(error.error))?;
+        Ok(())
+    }
 }
 
 #[cfg(unix)]

@@ -50,6 +50,10 @@ fn foreign_replicas_are_planned_told_and_checked() {
     let fewer = eplb(&["check", &loads, &plan, "--max-foreign", "1"]);
     assert!(stdout(&fewer).contains("more than --max-foreign 1 replicas"), "{}", stdout(&fewer));
 
+    // As the plan that runs it is scored by the rule that it was made by.
+    let next = json(&made(&base, &["--previous", &plan]));
+    assert_eq!(next["previous_balancedness"], abroad["balancedness"]);
+
     // A map in another format tells nothing of it.
     let map = path("map.npy");
     assert!(eplb(&["convert", &plan, &map]).status.success());

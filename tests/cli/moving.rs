@@ -57,6 +57,8 @@ fn several_files_are_planned_at_once() {
         weighted["windows_alone"]["balancedness"]["worst"],
         weighted["windows_alone"]["balancedness"]["mean"]
     );
+    let text = stdout(&eplb(&[&args, &["--weights", "1,0"][..]].concat()));
+    assert!(text.contains(" worst of weight above 0   (greedy"), "{text}");
     assert_refused(
         &[&args, &["--weights", "1"][..]].concat(),
         "--weights 1 are not as many as the 2 load files",

@@ -299,6 +299,10 @@ fn first_steps_are_answered_with_what_would_do() {
     assert_refused(&[&loads], "is a file, not a command: `eplb advise");
     assert_refused(&["plan", &loads, "--gpus", "2"], "eplb advise LOADS --gpus P tells how many pay");
     assert_refused(
+        &["check", &loads],
+        "were not provided: <PLAN>: eplb check <LOADS> <PLAN>; --help tells more",
+    );
+    assert_refused(
         &["advise", &loads, "--gpus", "2", "--expert-bytes", "44 apples"],
         "such as 44040192 or 42MiB",
     );

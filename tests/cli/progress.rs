@@ -35,8 +35,18 @@ fn a_time_limit_ends_a_plan_and_is_told() {
     assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
     let report: Value = serde_json::from_str(&stdout(&output)).unwrap();
     let warning = report["warnings"][0].as_str().unwrap();
-    assert!(warning.starts_with("time limit of 0.05 s: 0 of 12 layers are planned"), "{warning}");
+    assert!(
+        warning.starts_with("time limit of 0.05 s: none of the 12 layers was planned by then"),
+        "{warning}"
+    );
     assert!(warning.contains("not reproducible"), "{warning}");
+    // The file tells so too, and a reader sees it beside the fingerprint.
+    let file: Value = serde_json::from_slice(&std::fs::read(&out).unwrap()).unwrap();
+    assert_eq!(file["warnings"][0], warning);
+    let read = eplb(&["check", args[1], out.to_str().unwrap()]);
+    assert!(read.status.success(), "{}", String::from_utf8_lossy(&read.stderr));
+    let shown = [&args[..args.len() - 3], &["--layers", "0..2"]].concat();
+    assert!(stdout(&eplb(&shown)).contains("; cut short by time, not reproducible)"));
     let error = String::from_utf8(output.stderr).unwrap();
     assert_eq!(
         error,

@@ -250,6 +250,8 @@ fn advice_has_a_command_for_every_number_of_nodes() {
     let loads = folder.path().join("loads.npy").to_str().unwrap().to_string();
     run(&["generate", "--layers", "3", "--experts", "32", "--family", "lognormal:1", "--out", &loads]);
     let args = ["advise", &loads, "--gpus", "8", "--nodes", "1,2,4", "--groups", "8", "--device", "cpu"];
+    let part = ["--window", "0", "--layers", "1..3", "--load-format", "npy"];
+    let args = [&args[..], &part].concat();
     let advice: Value = serde_json::from_str(&run(&[&args[..], &["--json"]].concat())).unwrap();
     let text = run(&args);
     let others = advice["other_commands"].as_array().unwrap();
@@ -259,6 +261,8 @@ fn advice_has_a_command_for_every_number_of_nodes() {
         assert_eq!(commands.iter().filter(|command| command.contains(nodes)).count(), 1, "{commands:?}");
     }
     assert_eq!(commands.len(), 3);
+    // Of the same part of the file.
+    assert!(commands.iter().all(|command| command.contains(&part.join(" "))), "{commands:?}");
     assert!(commands.iter().all(|command| text.contains(&format!("\n{command}\n"))), "{text}");
     assert!(text.contains("<- take in ") && text.contains(" GPUs in ") && text.contains("\nIn "), "{text}");
 }
@@ -326,8 +330,24 @@ fn gpus_that_are_gone_are_left_out_and_the_others_keep_their_numbers() {
         .collect();
     assert!(homes.len() > 1 && homes.iter().any(|gpu| gpu == "3"), "{homes:?}");
     assert!(text.contains(&format!("<td>{}</td>", homes.join(", "))), "{homes:?}");
+    // From a plan of before it went, and back to one.
+    let pages = [[&plan, &left], [&left, &plan]].map(|[old, new]| {
+        run(&["report", &loads, old, new, "--out", &page]);
+        std::fs::read_to_string(&page).unwrap()
+    });
+    for text in &pages {
+        assert_self_contained(text);
+        assert!(text.contains("Earlier plans are shown on the GPUs that they had."));
+    }
+    let moved = format!("{} slots receive an expert", made["moves"]["received"]);
+    let lost = format!("come from disk: {}.", made["moves"]["lost"].as_array().unwrap().len());
+    assert!(pages[0].contains(&moved) && pages[0].contains(&lost), "{moved}, {lost}");
+    // Nothing is lost where a GPU comes back, and all that it has is received.
+    assert!(!pages[1].contains("come from disk") && pages[1].contains("on 4 GPUs"));
+    let other = path("other.json");
+    run(&["plan", &loads, "--replicas", "12", "--gpus", "6", "--device", "cpu", "--out", &other]);
     assert_refused(
-        &["report", &loads, &plan, &left, "--out", &page],
-        "its 12 replicas, 4 GPUs, 1 nodes, 1 groups are not those of the last plan, 9 replicas, 4 GPUs (gone: 1)",
+        &["report", &loads, &other, &left, "--out", &page],
+        "its 12 replicas, 6 GPUs, 1 nodes, 1 groups are not those of the last plan, 9 replicas, 4 GPUs (gone: 1)",
     );
 }

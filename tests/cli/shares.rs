@@ -94,7 +94,7 @@ fn what_cannot_hang_together_is_told() {
         let args = ["plan", &loads, "--replicas", replicas, "--gpus", "4", "--connected", "--device", "cpu"];
         String::from_utf8(eplb(&args).stderr).unwrap()
     };
-    let said = "warning: connected does nothing: there are 0 replicas beyond one an expert, and 4 GPUs need 3 to hang together";
+    let said = "warning: --connected does nothing: there are 0 replicas beyond one an expert, and 4 GPUs need 3 to hang together";
     assert!(told("8").contains(said), "{}", told("8"));
     assert_eq!(told("12"), "");
 }

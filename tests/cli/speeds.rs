@@ -108,9 +108,18 @@ fn gpus_at_speed_0_are_gone() {
     let gone = json(&[&from[..], &["--gpu-speeds", "1,1,1,0,1,1,1,1"]].concat());
     let without = json(&[&from[..], &["--without-gpus", "3"]].concat());
     assert_eq!((&gone["fingerprint"], &gone["moves"]), (&without["fingerprint"], &without["moves"]));
+    // The GPUs that remain are not what --gpus says.
+    assert_refused(
+        &[&from[..], &["--without-gpus", "3", "--replicas", "36"]].concat(),
+        "--replicas 36 is not a multiple of the 7 GPUs that remain; 35 or 42 would do",
+    );
+    let far = [&from[..], &["--gpu-speeds", "1e308,1,1,1,1,1,1,1"]].concat();
+    assert_refused(&far, "--gpu-speeds 1 of GPU 1 is less than a hundredth of the fastest, 1e308; 0 leaves");
     // Its file tells that the GPU is gone, and a plan from it that it gets experts again.
     let left = folder.path().join("left.json").to_str().unwrap().to_string();
     assert!(eplb(&[&from[..], &["--without-gpus", "3", "--out", &left]].concat()).status.success());
+    let text = stdout(&eplb(&[&from[..], &["--without-gpus", "3"]].concat()));
+    assert!(text.contains("1 of 8 GPUs gone, the others equal"), "{text}");
     let judged = json(&["check", &loads, &left]);
     assert_eq!((&judged["gpu_speeds"][3], &judged["balancedness"]), (&0.0.into(), &without["balancedness"]));
     let back = eplb(&["plan", &loads, "--previous", &left]);
@@ -160,7 +169,7 @@ fn plans_from_one_that_runs_are_over_speed() {
     assert!(
         rows["rows"].as_array().unwrap().iter().all(|row| row["balancedness"]["mean"].as_f64() > Some(0.3))
     );
-    assert_refused(&[&replay[..], &["--connected"]].concat(), "connected wants equal ones: leave it out");
+    assert_refused(&[&replay[..], &["--connected"]].concat(), "--connected wants equal ones: leave it out");
 }
 
 #[test]
@@ -177,14 +186,14 @@ fn what_knows_no_speeds_is_refused_by_name() {
     };
     let unequal = "--gpu-speeds 0.5 of GPU 6 is not that of the others, and ";
     for (more, what) in [
-        (&["--connected"][..], "connected wants equal ones: leave it out"),
+        (&["--connected"][..], "--connected wants equal ones: leave it out"),
         (
             &["--groups", "4", "--nodes", "2", "--max-foreign", "2"],
             "--max-foreign wants equal ones: give --max-foreign 0",
         ),
         (&["--dispatch", "nearest"], "a dispatch other than equal wants equal ones: take the dispatch equal"),
         (&["--preset", "gen01"], "a rule of earlier programs (preset) wants equal ones: take the preset"),
-        (&["--previous", &plan, "--connected"], "connected wants equal ones: leave it out"),
+        (&["--previous", &plan, "--connected"], "--connected wants equal ones: leave it out"),
     ] {
         with(more, SPEEDS, &format!("{unequal}{what}"));
     }

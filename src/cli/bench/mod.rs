@@ -15,7 +15,6 @@ use super::{print, progress, words};
 use crate::edge;
 use crate::suite::bench;
 use crate::suite::record::Record;
-use crate::trace::write_whole;
 use crate::{Cluster, DeviceChoice, Error};
 
 use collate::Table;
@@ -96,7 +95,7 @@ impl Bench {
         // Shown before it is written, so that a full disk does not cost the minutes it took.
         print(&if self.json { text.clone() } else { table.markdown() });
         if let Some(out) = &self.out {
-            progress::write(out, || write_whole(out, (text + "\n").as_bytes()))?;
+            progress::write(out, (text + "\n").as_bytes())?;
         }
         Ok(if failed { ExitCode::from(FAILED) } else { table.exit_code() })
     }

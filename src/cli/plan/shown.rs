@@ -7,6 +7,7 @@ use super::made::Made;
 use crate::check::{self, Quality};
 use crate::cli::check::foreign_text;
 use crate::cli::compared::Scored;
+use crate::cli::report::data::bytes_text;
 use crate::cli::traffic::Served;
 use crate::cli::{MOST_BARS, bars, limit, mean_and_most, milliseconds, percent, speeds, table};
 use crate::{Duplicates, Error, Loads, PLAN_VERSION, Policy};
@@ -130,7 +131,9 @@ impl Plan {
         rows.push(("duplicates on a GPU", format!("{}   ({greedy_is}: {})", duplicates.0, duplicates.1)));
         rows.push(("layers without load", plan.quality().layers_without_load().to_string()));
         let fingerprint = of_all_gpus.fingerprint();
-        rows.push(("fingerprint", format!("{fingerprint:016x}   (plan version {PLAN_VERSION})")));
+        let cut_short = plan.warnings().iter().any(|warning| warning.starts_with("time limit"));
+        let label = if cut_short { "; cut short by time, not reproducible" } else { "" };
+        rows.push(("fingerprint", format!("{fingerprint:016x}   (plan version {PLAN_VERSION}{label})")));
         if self.previous.is_none() {
             rows.extend(duplicates_win(plan, &greedy.mean));
         }
@@ -191,7 +194,8 @@ impl Plan {
         }
         rows.push(("slots that change", moves.changed_slots.to_string()));
         if self.expert_bytes > 0 {
-            rows.push(("bytes to transfer", moves.bytes(self.expert_bytes).to_string()));
+            let bytes = moves.bytes(self.expert_bytes);
+            rows.push(("bytes to transfer", format!("{bytes}, {}", bytes_text(bytes))));
         }
         rows.push(("layers to move first", if first.is_empty() { "none".into() } else { first.join(", ") }));
         rows

@@ -32,9 +32,9 @@ pub fn windows(facts: &Facts) -> Result<Option<Section>, Error> {
     for &window in &shown {
         let loads = facts.history.loads(Window::Index(window))?;
         for (line, view) in all.iter_mut().zip(&facts.views) {
-            let gpus = check::gpu_loads(&loads, &facts.cluster, &view.map)?;
+            let gpus = check::gpu_loads(&loads, &view.on.cluster, &view.map)?;
             let (mut means, mut most) = (0.0, 0.0);
-            for row in gpus.chunks(facts.cluster.num_gpus()) {
+            for row in gpus.chunks(view.on.cluster.num_gpus()) {
                 let (mean, heaviest) = mean_and_most(row);
                 (means, most) = (means + mean, most + heaviest);
             }
@@ -49,7 +49,7 @@ pub fn windows(facts: &Facts) -> Result<Option<Section>, Error> {
             "Nothing is planned anew in between.",
         )
         .with_table(table_of("window", &columns, &all));
-    Ok(Some(Section { title: "Over time", text: vec![], key: vec![], charts: vec![chart] }))
+    Ok(Some(Section { title: "Over time", text: vec![], commands: vec![], key: vec![], charts: vec![chart] }))
 }
 
 fn table_of(first: &str, columns: &[String], lines: &[Line]) -> Table {
@@ -125,7 +125,13 @@ pub fn replay(path: &Path) -> Result<Section, Error> {
          knows before. Oracle and greedy (DeepSeek's rule, on the last window) may move all. Moved: slots, at each new plan."
             .into(),
     ];
-    Ok(Section { title: "Replay", text, key: vec![], charts: vec![chart.with_summary(means)] })
+    Ok(Section {
+        title: "Replay",
+        text,
+        commands: vec![],
+        key: vec![],
+        charts: vec![chart.with_summary(means)],
+    })
 }
 
 /// The gain and the cost of each number of replicas.
@@ -186,7 +192,7 @@ pub fn advice(path: &Path) -> Result<Section, Error> {
     let lines_of = |field: &str| root[field].as_array().into_iter().flatten().filter_map(Value::as_str);
     let mut text: Vec<String> = lines_of("says").map(str::to_string).collect();
     let commands = root["command"].as_str().into_iter().chain(lines_of("other_commands"));
-    text.extend(commands.map(|command| format!("To type: {command}")));
+    let commands = commands.map(str::to_string).collect();
     text.push("Time in the table: of a step, as a part of that without balancing. Memory: beyond the fewest slots, all layers.".into());
-    Ok(Section { title: "How many replicas", text, key: vec![], charts: vec![chart] })
+    Ok(Section { title: "How many replicas", text, commands, key: vec![], charts: vec![chart] })
 }

@@ -1,5 +1,6 @@
 //! The data of a page: loads, plans, and the placements that the plans are compared with.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::page::Tile;
@@ -19,14 +20,79 @@ pub struct Transfers {
     pub between_nodes: usize,
     /// Rounds in which a GPU exchanges experts with at most one other.
     pub rounds: usize,
+    /// Experts that no GPU which is left holds.
+    pub lost: usize,
 }
 
 impl Transfers {
     fn of(cluster: &Cluster, old: &[i32], new: &[i32]) -> Self {
         let (slots, node_gpus) = (cluster.slots_per_gpu(), cluster.num_gpus() / cluster.num_nodes());
         let (rounds, between_nodes) = moves::transfers(slots, node_gpus, old, new);
-        Self { slots: moves::received(slots, old, new), between_nodes, rounds }
+        let lost: BTreeSet<i32> = new.iter().filter(|e| **e >= 0 && !old.contains(e)).copied().collect();
+        Self { slots: moves::received(slots, old, new), between_nodes, rounds, lost: lost.len() }
     }
+}
+
+/// GPUs that are not gone.
+#[derive(Clone, PartialEq)]
+pub struct Present {
+    pub cluster: Cluster,
+    gone: Vec<usize>,
+    /// Their numbers among all.
+    ids: Vec<usize>,
+}
+
+impl Present {
+    fn of(all: &Cluster) -> Result<Self, Error> {
+        let gone = all.gone_gpus();
+        let cluster = if gone.is_empty() { all.clone() } else { all.of_remaining()? };
+        let ids = (0..all.num_gpus()).filter(|gpu| !gone.contains(gpu)).collect();
+        Ok(Self { cluster, gone, ids })
+    }
+
+    /// The map of all GPUs on these.
+    fn part(&self, map: &[i32]) -> Result<Vec<i32>, Error> {
+        let slots = self.cluster.slots_per_gpu();
+        let all = PreviousMap::new((self.ids.len() + self.gone.len()) * slots, map.to_vec())?;
+        let rest = all.with_slots_per_gpu(slots)?.without_gpus(&self.gone)?;
+        Ok(rest.physical_to_logical().to_vec())
+    }
+
+    /// What they carry, and which are gone.
+    fn said(&self, loads: &Loads) -> String {
+        let (cluster, nodes) = (&self.cluster, self.cluster.num_nodes());
+        format!(
+            "{} layers of {} experts; {} replicas on {} GPUs, {} slots each, in {nodes} {}; {}.{}",
+            loads.layers(),
+            loads.experts(),
+            cluster.num_replicas(),
+            cluster.num_gpus(),
+            cluster.slots_per_gpu(),
+            if nodes == 1 { "node" } else { "nodes" },
+            cluster.policy().name(),
+            match self.gone.as_slice() {
+                [] => String::new(),
+                [gpu] => format!(" GPU {gpu} is gone, and not shown."),
+                gpus => format!(" GPUs {} are gone, and not shown.", listed(gpus)),
+            }
+        )
+    }
+
+    /// Whether they are not numbered from 0 on.
+    pub fn have_gaps(&self) -> bool {
+        self.ids.iter().enumerate().any(|(at, gpu)| at != *gpu)
+    }
+
+    /// The number that a GPU has among all.
+    pub fn name(&self, gpu: usize) -> String {
+        self.ids.get(gpu).unwrap_or(&gpu).to_string()
+    }
+}
+
+/// Whether two plans can be those of one cluster, of which GPUs may have gone in between, or come back.
+fn is_same(a: &Cluster, b: &Cluster) -> bool {
+    let alike = (a.num_gpus(), a.slots_per_gpu()) == (b.num_gpus(), b.slots_per_gpu());
+    a == b || (alike && a.gone_gpus() != b.gone_gpus())
 }
 
 /// The numbers of a cluster.
@@ -45,26 +111,6 @@ fn listed(gpus: &[usize]) -> String {
     gpus.iter().map(usize::to_string).collect::<Vec<_>>().join(", ")
 }
 
-/// The sizes that a page tells first.
-fn size(loads: &Loads, cluster: &Cluster, gone: &[usize]) -> String {
-    format!(
-        "{} layers of {} experts; {} replicas on {} GPUs, {} slots each, in {} {}; {}.{}",
-        loads.layers(),
-        loads.experts(),
-        cluster.num_replicas(),
-        cluster.num_gpus(),
-        cluster.slots_per_gpu(),
-        cluster.num_nodes(),
-        if cluster.num_nodes() == 1 { "node" } else { "nodes" },
-        cluster.policy().name(),
-        match gone {
-            [] => String::new(),
-            [gpu] => format!(" GPU {gpu} is gone, and not shown."),
-            gpus => format!(" GPUs {} are gone, and not shown.", listed(gpus)),
-        }
-    )
-}
-
 /// The files of a page.
 fn sources(loads: &Path, plans: &[PathBuf], last: Option<&PlanFile>) -> String {
     let plans: Vec<String> = plans.iter().map(|path| path.display().to_string()).collect();
@@ -74,15 +120,18 @@ fn sources(loads: &Path, plans: &[PathBuf], last: Option<&PlanFile>) -> String {
     format!("Loads: {}. Plans, in order of time: {}.{fingerprint}", loads.display(), plans.join(", "))
 }
 
-/// Refuses a plan that is not for these GPUs and loads.
-fn check_plan(path: &Path, file: &MapFile, cluster: &Cluster, loads: &Loads) -> Result<(), Error> {
-    if let Some(plan) = file.plan().filter(|plan| plan.cluster != *cluster) {
-        let reason = format!("its {} are not those of the last plan, {}", said(&plan.cluster), said(cluster));
+/// The GPUs of a plan, which have to be those of the last one but for GPUs that are gone, and its loads these.
+fn checked(path: &Path, file: &MapFile, last: &Cluster, loads: &Loads) -> Result<Present, Error> {
+    let own = file.plan().map_or(last, |plan| &plan.cluster);
+    own.check_equal_or_gone("a page", "eplb check tells of this plan")?;
+    if !is_same(own, last) {
+        let reason = format!("its {} are not those of the last plan, {}", said(own), said(last));
         return Err(Error::parse(path, ParseError::content(reason)));
     }
     let refuse = |error| Error::parse(path, ParseError::content(words::of_error(&error)));
     words::check_layers((file.layers(), file.layer_ids()), loads.layer_ids()).map_err(refuse)?;
-    file.score(loads, cluster).map_err(refuse).map(|_| ())
+    file.score(loads, own).map_err(refuse)?;
+    Present::of(own)
 }
 
 /// One placement.
@@ -92,22 +141,58 @@ pub struct View {
     pub class: &'static str,
     /// Whether it ran before the previous plan: it has lines, and no maps.
     pub is_old: bool,
+    /// The GPUs that it has.
+    pub on: Present,
     /// `[layers][slots]`
     pub map: Vec<i32>,
     /// `[layers][gpus]`
     pub gpus: Vec<f64>,
 }
 
+impl View {
+    fn new(
+        loads: &Loads,
+        name: String,
+        class: &'static str,
+        on: &Present,
+        map: Vec<i32>,
+    ) -> Result<Self, Error> {
+        let gpus = check::gpu_loads(loads, &on.cluster, &map)?;
+        Ok(Self { name, class, is_old: class == OLD, on: on.clone(), gpus, map })
+    }
+}
+
 /// The class of plans before the previous one.
 const OLD: &str = "s4";
+
+/// The trivial placement and greedy's on these GPUs, and the plans in order of time, each on its own.
+fn views<'a>(
+    loads: &Loads,
+    on: &Present,
+    plans: impl ExactSizeIterator<Item = (&'a MapFile, &'a Present)>,
+) -> Result<Vec<View>, Error> {
+    let greedy = Planner::new(DeviceChoice::Cpu)?.plan(loads, &on.cluster, &Preset::GREEDY.options())?;
+    let mut views = vec![
+        View::new(loads, "trivial".into(), "s0", on, trivial(loads, &on.cluster))?,
+        View::new(loads, "greedy".into(), "s1", on, greedy.physical_to_logical().to_vec())?,
+    ];
+    let count = plans.len();
+    for (at, (plan, own)) in plans.enumerate() {
+        let (name, class) = match count - 1 - at {
+            0 => ("plan".to_string(), "s3"),
+            1 => ("previous plan".to_string(), "s2"),
+            n => (format!("{n} plans before"), OLD),
+        };
+        views.push(View::new(loads, name, class, own, own.part(plan.physical_to_logical())?)?);
+    }
+    Ok(views)
+}
 
 pub struct Facts {
     pub history: LoadHistory,
     pub loads: Loads,
-    /// Of the GPUs that are not gone.
+    /// Of the GPUs that the plan has.
     pub cluster: Cluster,
-    /// The numbers of these GPUs among all.
-    gpu_ids: Vec<usize>,
     /// The trivial placement, the greedy one, that of earlier plans, and last that of the plan.
     pub views: Vec<View>,
     /// Of the plan, with bounds.
@@ -131,59 +216,33 @@ impl Facts {
         let loads = history.loads(part.window)?;
         let files = plans.iter().map(|path| form.read(path)).collect::<Result<Vec<_>, Error>>()?;
         let cluster = form.cluster(&files)?;
-        cluster.check_equal_or_gone("a page", "eplb check tells of this plan")?;
-        let all_gpus = cluster;
-        let gone = all_gpus.gone_gpus();
-        let cluster = if gone.is_empty() { all_gpus.clone() } else { all_gpus.of_remaining()? };
-        let of_remaining = |map: &[i32]| -> Result<Vec<i32>, Error> {
-            let all = PreviousMap::new(all_gpus.num_slots(), map.to_vec())?;
-            let rest = all.with_slots_per_gpu(all_gpus.slots_per_gpu())?.without_gpus(&gone)?;
-            Ok(rest.physical_to_logical().to_vec())
-        };
         let Some(last) = files.last() else {
             return Err(Error::invalid("PLAN", "(none)", "is needed"));
         };
-        for (path, file) in plans.iter().zip(&files) {
-            check_plan(path, file, &all_gpus, &loads)?;
-        }
-        let view = |name: String, class, map: Vec<i32>| {
-            let gpus = check::gpu_loads(&loads, &cluster, &map)?;
-            Ok::<_, Error>(View { name, class, is_old: class == OLD, gpus, map })
+        let on = Present::of(&cluster)?;
+        let earlier: Vec<Present> = plans
+            .iter()
+            .zip(&files)
+            .map(|(path, file)| checked(path, file, &cluster, &loads))
+            .collect::<Result<_, Error>>()?;
+        let views = views(&loads, &on, files.iter().zip(&earlier))?;
+        let quality = last.score(&loads, &cluster)?.with_bounds(&bound::lower_bounds(&loads, &on.cluster));
+        let transfers = match files.as_slice() {
+            [.., old, new] => {
+                let (old, new) = (on.part(old.physical_to_logical())?, on.part(new.physical_to_logical())?);
+                let slots = on.cluster.num_slots();
+                let rows = old.chunks(slots).zip(new.chunks(slots));
+                Some(rows.map(|(old, new)| Transfers::of(&on.cluster, old, new)).collect())
+            }
+            _ => None,
         };
-        let greedy = Planner::new(DeviceChoice::Cpu)?.plan(&loads, &cluster, &Preset::GREEDY.options())?;
-        let mut views = vec![
-            view("trivial".into(), "s0", trivial(&loads, &cluster))?,
-            view("greedy".into(), "s1", greedy.physical_to_logical().to_vec())?,
+        let others = earlier.iter().any(|own| own.ids != on.ids);
+        let lead = vec![
+            on.said(&loads) + if others { " Earlier plans are shown on the GPUs that they had." } else { "" },
+            sources(path, plans, last.plan()),
         ];
-        let before = files.len() - 1;
-        for (at, plan) in files.iter().enumerate() {
-            let (name, class) = match before - at {
-                0 => ("plan".to_string(), "s3"),
-                1 => ("previous plan".to_string(), "s2"),
-                n => (format!("{n} plans before"), OLD),
-            };
-            views.push(view(name, class, of_remaining(plan.physical_to_logical())?)?);
-        }
-        let quality = last.score(&loads, &all_gpus)?.with_bounds(&bound::lower_bounds(&loads, &cluster));
-        let slots = cluster.num_slots();
-        let transfers = (before > 0).then(|| {
-            let [.., old, new] = views.as_slice() else { return Vec::new() };
-            let rows = old.map.chunks(slots).zip(new.map.chunks(slots));
-            rows.map(|(old, new)| Transfers::of(&cluster, old, new)).collect()
-        });
-        let lead = vec![size(&loads, &cluster, &gone), sources(path, plans, last.plan())];
-        let gpu_ids = (0..all_gpus.num_gpus()).filter(|gpu| !gone.contains(gpu)).collect();
-        Ok(Self { history, loads, cluster, gpu_ids, views, quality, transfers, expert_bytes, lead })
-    }
-
-    /// Whether GPUs are gone, so that the others are not numbered from 0 on.
-    pub fn has_gone_gpus(&self) -> bool {
-        self.gpu_ids.iter().enumerate().any(|(at, gpu)| at != *gpu)
-    }
-
-    /// The number that a GPU has among all, those that are gone too.
-    pub fn gpu_name(&self, gpu: usize) -> String {
-        self.gpu_ids.get(gpu).unwrap_or(&gpu).to_string()
+        let cluster = on.cluster;
+        Ok(Self { history, loads, cluster, views, quality, transfers, expert_bytes, lead })
     }
 
     pub fn lead(&self) -> Vec<String> {
@@ -201,7 +260,7 @@ impl Facts {
 
     /// The GPUs of a layer.
     pub fn gpus<'a>(&self, view: &'a View, layer: usize) -> &'a [f64] {
-        let gpus = self.cluster.num_gpus();
+        let gpus = view.on.cluster.num_gpus();
         &view.gpus[layer * gpus..(layer + 1) * gpus]
     }
 
@@ -239,6 +298,11 @@ impl Facts {
         let row = self.loads.layer(layer);
         let sum: f64 = row.iter().sum();
         if sum > 0.0 { row[expert] / sum } else { 0.0 }
+    }
+
+    /// The number that a GPU of the plan has among all.
+    pub fn gpu_name(&self, gpu: usize) -> String {
+        self.views.last().map_or(gpu.to_string(), |plan| plan.on.name(gpu))
     }
 
     /// Where an expert of a layer lives in the plan, GPU by GPU, in order.

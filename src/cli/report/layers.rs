@@ -11,9 +11,8 @@ use crate::cli::mean_and_most;
 const MOST_CELLS: usize = 3200;
 /// The most rows of a chart, and of a table.
 const MOST_LAYERS: usize = 256;
-/// Hot experts of a layer that are shown, and those whose GPUs are told.
+/// Hot experts of a layer that are shown.
 const HOT: usize = 16;
-const TOLD: usize = 4;
 
 /// Loads over the mean up to which a cell has the class of its place.
 const STEPS: [f64; 8] = [0.5, 0.8, 0.95, 1.05, 1.15, 1.3, 1.6, 2.2];
@@ -61,6 +60,7 @@ fn gpus(facts: &Facts) -> Section {
                 .to_string()
                 + if facts.quality.layers_without_load() > 0 { " Layers without load are grey." } else { "" },
         ],
+        commands: vec![],
         key: HEAT.iter().enumerate().map(|(at, &class)| (class, text(at))).collect(),
         charts,
     }
@@ -68,10 +68,10 @@ fn gpus(facts: &Facts) -> Section {
 
 fn heat(facts: &Facts, view: &View) -> Chart {
     let layers = runs(facts.layers(), MOST_LAYERS / 2);
-    let columns = runs(facts.cluster.num_gpus(), (MOST_CELLS / layers.len().max(1)).max(16));
-    let gpu = |gpu: usize| facts.gpu_name(gpu);
+    let columns = runs(view.on.cluster.num_gpus(), (MOST_CELLS / layers.len().max(1)).max(16));
+    let gpu = |gpu: usize| view.on.name(gpu);
     // Else a page counts them itself.
-    let is_named = facts.has_gone_gpus() || layers.iter().chain(&columns).any(|run| run.len() > 1);
+    let is_named = view.on.have_gaps() || layers.iter().chain(&columns).any(|run| run.len() > 1);
     let rows: Vec<Row> = layers
         .iter()
         .map(|run| {
@@ -106,7 +106,7 @@ fn heat(facts: &Facts, view: &View) -> Chart {
                 facts.layer_name(layer),
                 format!("{least:.0}"),
                 format!("{most:.0}"),
-                facts.gpu_name(which),
+                gpu(which),
                 if mean > 0.0 { format!("{:.3}", most / mean) } else { "-".into() },
             ]
         })
@@ -117,7 +117,7 @@ fn heat(facts: &Facts, view: &View) -> Chart {
         }
         _ => String::new(),
     };
-    let columns: Vec<String> = columns.iter().map(|run| facts.gpu_name(run.start)).collect();
+    let columns: Vec<String> = columns.iter().map(|run| gpu(run.start)).collect();
     let note = format!("Balancedness {:.4}.{binned}", facts.balancedness(view));
     heat_map(rows, &columns, ("GPU", "layer"), Some(EVEN), !is_named)
         .with_name(&format!("load-{}", slug(view)), &capital(&view.name), &note)
@@ -126,7 +126,7 @@ fn heat(facts: &Facts, view: &View) -> Chart {
 
 /// The heaviest GPU over the mean, the second, and so on: means over the layers with load.
 fn profile(facts: &Facts, view: &View) -> Vec<f64> {
-    let mut sums = vec![0.0; facts.cluster.num_gpus()];
+    let mut sums = vec![0.0; view.on.cluster.num_gpus()];
     let mut layers = 0.0;
     for layer in 0..facts.layers() {
         let row = facts.gpus(view, layer);
@@ -208,7 +208,7 @@ fn balance(facts: &Facts) -> Section {
             "1 is even; no plan passes the dashed limit.",
         )
         .with_table(table);
-    Section { title: "Layer by layer", text: vec![], key: vec![], charts: vec![chart] }
+    Section { title: "Layer by layer", text: vec![], commands: vec![], key: vec![], charts: vec![chart] }
 }
 
 /// Replicas of the hottest experts, and where they live.
@@ -231,9 +231,9 @@ fn hot_experts(facts: &Facts) -> Section {
     let columns: Vec<String> = (1..=hot).map(|rank| rank.to_string()).collect();
     let mut table = Table::new(&["layer", "expert", "load", "replicas", "GPUs"]);
     for layer in 0..facts.layers().min(MOST_LAYERS) {
-        for expert in facts.hottest(layer).into_iter().take(TOLD.min(hot)) {
+        for expert in facts.hottest(layer).into_iter().take(hot) {
             let homes = facts.homes(layer, expert);
-            let told: Vec<String> = homes.iter().take(32).map(usize::to_string).collect();
+            let told: Vec<String> = homes.iter().take(32).map(|gpu| facts.gpu_name(*gpu)).collect();
             let rest = if homes.len() > 32 { ", …" } else { "" };
             table.rows.push(vec![
                 facts.layer_name(layer),
@@ -259,6 +259,7 @@ fn hot_experts(facts: &Facts) -> Section {
     Section {
         title: "Hot experts",
         text: vec!["An expert that is hotter than a GPU's share has to be in several places.".into()],
+        commands: vec![],
         key: (1..=6).map(|count| (shade(count), text(count))).collect(),
         charts: vec![counts, homes(facts, facts.hardest_layer())],
     }
@@ -340,6 +341,10 @@ fn moves(facts: &Facts) -> Option<Section> {
     of_rounds.rows =
         names.iter().zip(&sums).map(|(name, sum)| vec![name.clone(), sum.2.to_string()]).collect();
     let total: usize = layers.iter().map(|layer| layer.slots).sum();
+    let lost = match layers.iter().map(|layer| layer.lost).sum::<usize>() {
+        0 => String::new(),
+        lost => format!(" Experts that no GPU which is left holds, and that come from disk: {lost}."),
+    };
     let hint = if facts.expert_bytes == 0 { " --expert-bytes tells them in bytes." } else { "" };
     let (each, unit) = match facts.expert_bytes {
         0 => (1.0, "slots"),
@@ -350,10 +355,11 @@ fn moves(facts: &Facts) -> Option<Section> {
     Some(Section {
         title: "Moves from the previous plan",
         text: vec![format!(
-            "{total} slots receive an expert that their GPU does not hold{}.{hint} A round lets each GPU exchange experts \
+            "{total} slots receive an expert that their GPU does not hold{}.{lost}{hint} A round lets each GPU exchange experts \
              with one other; the number is that of a greedy schedule.",
             bytes(total)
         )],
+        commands: vec![],
         key: vec![],
         charts: vec![
             slots.with_name(

@@ -9,6 +9,8 @@ pub struct Section {
     pub title: &'static str,
     /// Sentences, as text.
     pub text: Vec<String>,
+    /// Lines to type.
+    pub commands: Vec<String>,
     /// The legend: a class of the style, and its text.
     pub key: Vec<(&'static str, String)>,
     pub charts: Vec<Chart>,
@@ -43,6 +45,8 @@ pub fn page(title: &str, lead: &[String], tiles: &[Tile], sections: &[Section]) 
 
 fn section(place: usize, section: &Section) -> String {
     let text: String = section.text.iter().map(|line| format!("<p>{}</p>", escaped(line))).collect();
+    let commands: String =
+        section.commands.iter().map(|line| format!("<pre>{}</pre>", escaped(line))).collect();
     let key = |(class, text): &(&str, String)| {
         let text = escaped(text);
         format!(
@@ -54,7 +58,7 @@ fn section(place: usize, section: &Section) -> String {
     let figures = section.charts.iter().enumerate();
     let charts: String = figures.map(|(at, chart)| figure(&format!("k{place}{at}"), chart)).collect();
     format!(
-        "\n<section><h2>{}</h2>{text}{key}<div class=\"charts\">{charts}</div></section>",
+        "\n<section><h2>{}</h2>{text}{commands}{key}<div class=\"charts\">{charts}</div></section>",
         escaped(section.title)
     )
 }

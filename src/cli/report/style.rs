@@ -83,6 +83,6 @@ th,td{padding:.1rem .6rem .1rem 0;text-align:right;border-bottom:1px solid var(-
 th:first-child,td:first-child{text-align:left}
 .key{display:flex;flex-wrap:wrap;gap:.2rem .9rem;padding:0;margin:.4rem 0;list-style:none;font-size:.85rem}
 .key svg{width:14px;height:14px;vertical-align:-2px;margin-right:.3rem}
-pre{background:var(--card);border:1px solid var(--rule);border-radius:8px;padding:.6rem;white-space:pre-wrap;overflow-wrap:anywhere}
-@media print{body{max-width:none;padding:0;font-size:11px}figure,.tiles div{border-color:#999}.keys{display:none}details:not([open])>summary{display:none}.table{max-height:none}*{print-color-adjust:exact;-webkit-print-color-adjust:exact}}
+pre{background:var(--card);border:1px solid var(--rule);border-radius:8px;margin:.4rem 0;padding:.6rem;overflow-x:auto}
+@media print{pre{white-space:pre-wrap}body{max-width:none;padding:0;font-size:11px}figure,.tiles div{border-color:#999}.keys{display:none}details:not([open])>summary{display:none}.table{max-height:none}*{print-color-adjust:exact;-webkit-print-color-adjust:exact}}
 "#;

@@ -151,7 +151,7 @@ pub fn bars(
     let most = values.iter().map(|(value, _)| *value).fold(top, f64::max);
     let step = width / values.len().max(1) as f64;
     let y = |value: f64| TOP + HEIGHT * (1.0 - if most > 0.0 { value / most } else { 0.0 });
-    let mut body = y_axis(0.0, most, width) + "<g class=\"bar\">";
+    let mut body = y_axis(0.0, most, width, mark.is_none()) + "<g class=\"bar\">";
     for (at, (value, says)) in values.iter().enumerate() {
         body += &format!(
             "<path d=\"M{:.1} {:.1}h{:.1}V{}h-{:.1}z\"><title>{}</title></path>",
@@ -181,12 +181,13 @@ pub fn lines(lines: &[Line], columns: &[String], axes: (&str, &str)) -> Chart {
     let all = || lines.iter().flat_map(|line| line.values.iter().flatten().copied());
     let (least, most) = (all().fold(f64::INFINITY, f64::min), all().fold(f64::NEG_INFINITY, f64::max));
     let (least, most) = if least <= most { (least, most) } else { (0.0, 1.0) };
-    let room = ((most - least) * 0.06).max(1e-4);
-    let least = least - room;
+    let room = (most - least) * 0.06;
+    // What differs by less is as good as equal, and its numbers have no room.
+    let least = (least - room).min(most - 0.004);
     let steps = columns.len().saturating_sub(1).max(1) as f64;
     let x = |at: usize| LEFT + width * if columns.len() > 1 { at as f64 / steps } else { 0.5 };
     let y = |value: f64| TOP + HEIGHT * (1.0 - (value - least) / (most - least));
-    let mut body = y_axis(least, most, width);
+    let mut body = y_axis(least, most, width, false);
     for line in lines {
         let mut path = String::new();
         let mut dots = String::new();
@@ -262,18 +263,16 @@ pub(super) fn outline(width: f64, height: f64) -> String {
     format!("<path class=\"axis\" d=\"M{LEFT} {TOP}v{height:.1}h{width:.1}\"/>")
 }
 
-/// Four lines across, and what they stand for.
-fn y_axis(least: f64, most: f64, width: f64) -> String {
-    let digits = match most - least {
-        span if span >= 20.0 || (least.fract() == 0.0 && (span / 4.0).fract() == 0.0) => 0,
-        span if span >= 2.0 => 1,
-        span if span >= 0.2 => 2,
-        _ => 3,
-    };
+/// Lines across at round numbers, and what they stand for; at whole ones where the values are counts.
+fn y_axis(least: f64, most: f64, width: f64, counts: bool) -> String {
+    let step = round_step((most - least) / 5.0).max(if counts { 1.0 } else { 0.0 });
+    // Far less than a pixel.
+    let slack = 1e-6;
+    let digits = (-(step.log10() + slack).floor()).max(0.0) as usize;
     let mut body = String::new();
-    for part in 0..=4 {
-        let y = TOP + HEIGHT * (1.0 - f64::from(part) / 4.0);
-        let value = least + (most - least) * f64::from(part) / 4.0;
+    let (first, last) = ((least / step - slack).ceil() as i64, (most / step + slack).floor() as i64);
+    for value in (first..=last).map(|at| at as f64 * step) {
+        let y = TOP + HEIGHT * (1.0 - (value - least) / (most - least));
         body += &format!(
             "<path class=\"across\" d=\"M{LEFT} {y:.1}h{width}\"/><text x=\"{}\" y=\"{:.1}\" class=\"end\">{}</text>",
             LEFT - 4.0,
@@ -282,6 +281,16 @@ fn y_axis(least: f64, most: f64, width: f64) -> String {
         );
     }
     body
+}
+
+/// The next of 1, 2, 5, 10, 20 and so on.
+fn round_step(least: f64) -> f64 {
+    let power = 10f64.powf(least.log10().floor());
+    [1.0, 2.0, 5.0]
+        .map(|factor| factor * power)
+        .into_iter()
+        .find(|step| *step >= least)
+        .unwrap_or(10.0 * power)
 }
 
 /// A number of few characters.
@@ -326,4 +335,27 @@ pub(super) fn axis_names((x, y): (&str, &str), width: f64, height: f64) -> Strin
         escaped(x),
         escaped(y)
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What stands beside the lines across.
+    fn beside(least: f64, most: f64, counts: bool) -> Vec<String> {
+        let body = y_axis(least, most, 100.0, counts);
+        body.split("class=\"end\">").skip(1).map(|rest| rest.split('<').next().unwrap().to_string()).collect()
+    }
+
+    #[test]
+    fn lines_across_are_at_round_numbers() {
+        assert_eq!(beside(0.7766, 1.0, false), ["0.80", "0.85", "0.90", "0.95", "1.00"]);
+        assert_eq!(beside(0.0, 7.1, false), ["0", "2", "4", "6"]);
+        assert_eq!(beside(0.0, 2.0, false), ["0.0", "0.5", "1.0", "1.5", "2.0"]);
+        assert_eq!(beside(0.996, 1.0, false), ["0.996", "0.997", "0.998", "0.999", "1.000"]);
+        assert_eq!(beside(0.0, 3.0, true), ["0", "1", "2", "3"]);
+        assert_eq!(beside(0.0, 31_000.0, true), ["0", "10k", "20k", "30k"]);
+        // At their place: a line that is drawn at 1 is on it.
+        assert!(y_axis(0.0, 2.0, 100.0, false).contains(&format!("M{LEFT} {:.1}h100", TOP + HEIGHT / 2.0)));
+    }
 }
