@@ -3,7 +3,8 @@
 use crate::loads::MAX_WINDOWS;
 use crate::params::Params;
 use crate::{
-    Cluster, Descent, Dispatch, Duplicates, GroupRule, Loads, MoveLimits, Objective, PlanOptions, PreviousMap, Search,
+    Cluster, Descent, Dispatch, Duplicates, GroupRule, Loads, MoveLimits, Objective, PlanOptions,
+    PreviousMap, Search,
 };
 
 /// A small generator (SplitMix64).
