@@ -198,4 +198,22 @@ mod tests {
             assert_eq!(quality.worst_layer(), None);
         }
     }
+
+    #[test]
+    fn what_is_served_abroad_is_a_part_of_all_load() {
+        let abroad = |replicas, load| LayerQuality {
+            foreign_replicas: replicas,
+            foreign_load: load,
+            ..layer(15.0, 10.0, 0.0)
+        };
+        let quality = Quality { layers: vec![abroad(2, 6.0), abroad(3, 2.0), layer(0.0, 0.0, 0.0)] };
+        let quality = quality.with_least_foreign(&[3.0, 1.0]);
+        assert_eq!(quality.foreign_replicas(), 5);
+        // 2 layers of 4 GPUs with 10 each.
+        let (served, least) = quality.foreign_shares(4);
+        assert_relative_eq!(served, 8.0 / 80.0);
+        assert_relative_eq!(least, 4.0 / 80.0);
+        let none = Quality { layers: vec![LayerQuality { foreign_load: 1.0, ..layer(0.0, 0.0, 0.0) }] };
+        assert_eq!(none.foreign_shares(4), (0.0, 0.0));
+    }
 }

@@ -100,6 +100,43 @@ fn copies_in_distinct_nodes_or_as_many_in_every_node_lose_nothing() {
 }
 
 #[test]
+fn every_layer_counts_and_slow_gpus_count_for_less() {
+    let mut state = 11;
+    let cluster = Cluster::with_slots_per_gpu(12, 1, 2, 4, 3).unwrap();
+    let cluster = cluster.with_gpu_speeds(&[1.0, 0.5, 1.0, 0.25]).unwrap();
+    let rows: Vec<Vec<u64>> = vec![vec![9, 2, 0, 5, 7], vec![0; 5], vec![1, 30, 4, 4, 4]];
+    let maps: Vec<Vec<i32>> = rows.iter().map(|_| random_map(&mut state, 5, 12)).collect();
+    let loads = Loads::from_counts(3, 5, &rows.concat()).unwrap();
+    for dispatch in Dispatch::ALL {
+        let found = traffic(&loads, &cluster, &maps.concat(), dispatch).unwrap();
+        let (mut mean, mut max, mut on_gpu, mut in_node) = (0.0, 0.0, 0.0, 0.0);
+        for (at, (row, map)) in rows.iter().zip(&maps).enumerate() {
+            let alone = traffic(&Loads::from_counts(1, 5, row).unwrap(), &cluster, map, dispatch).unwrap();
+            assert_eq!(found.layers[at], alone.layers[0]);
+            let gpus = &alone.gpu_loads;
+            assert_eq!(found.gpu_loads[at * 4..at * 4 + 4], gpus[..]);
+            let heaviest = gpus[0].max(gpus[1] * 2.0).max(gpus[2]).max(gpus[3] * 4.0);
+            assert_relative_eq!(alone.layers[0].max_gpu_load, heaviest);
+            assert_relative_eq!(alone.layers[0].mean_gpu_load, gpus.iter().sum::<f64>() / 2.75);
+            (mean, max) = (mean + alone.layers[0].mean_gpu_load, max + heaviest);
+            (on_gpu, in_node) = (on_gpu + alone.layers[0].on_gpu, in_node + alone.layers[0].in_node);
+        }
+        assert!(on_gpu > 0.0 && in_node > on_gpu);
+        assert_relative_eq!(found.balancedness(), mean / max);
+        assert_relative_eq!(found.on_gpu(), on_gpu / (mean * 2.75));
+        assert_relative_eq!(found.in_node(), in_node / (mean * 2.75));
+    }
+    // A GPU that is gone takes no part, and nothing is in balance.
+    let gone =
+        Cluster::with_slots_per_gpu(3, 1, 1, 4, 1).unwrap().with_gpu_speeds(&[1.0, 1.0, 1.0, 0.0]).unwrap();
+    let nothing =
+        traffic(&Loads::from_counts(1, 3, &[0; 3]).unwrap(), &gone, &[0, 1, 2, -1], Dispatch::Equal);
+    let nothing = nothing.unwrap();
+    assert_eq!((nothing.balancedness(), nothing.on_gpu(), nothing.in_node()), (1.0, 0.0, 0.0));
+    assert_eq!(nothing.layers[0].max_gpu_load, 0.0);
+}
+
+#[test]
 fn what_does_not_fit_is_refused_by_name() {
     let loads = Loads::from_counts(1, 2, &[3, 1]).unwrap();
     let cluster = Cluster::new(4, 1, 2, 2).unwrap();

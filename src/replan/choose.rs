@@ -126,17 +126,11 @@ fn share_out(paths: &[Path], mut left: usize, most: usize) -> Vec<usize> {
         }
         let Some((_, _, layer)) = best else { return at };
         if let Some((_, _, to)) = ways[layer] {
+            // No later state moves less: it would have been steeper than the one that was chosen before it.
             let cost = paths[layer].extra(to).saturating_sub(paths[layer].extra(at[layer]));
             if cost <= left {
-                // A state may move fewer slots than the one before it: those are free for others.
-                let before = left;
-                left = left + paths[layer].extra(at[layer]) - paths[layer].extra(to);
+                left -= cost;
                 at[layer] = to;
-                if left > before {
-                    for (other, way) in ways.iter_mut().enumerate() {
-                        *way = paths[other].steepest(at[other], left, most);
-                    }
-                }
             }
         }
         ways[layer] = paths[layer].steepest(at[layer], left, most);

@@ -4,6 +4,7 @@
 //! A change of the planner that is meant to change plans remakes the file, on the CPU:
 //! `cargo run --release -- check --fingerprints --device cpu --json | jq '{plan_version, fingerprints}' >
 //! src/suite/fingerprints.json`, and raises [`PLAN_VERSION`]: `tests/plan_versions.txt` holds it to that.
+//! `tests/mirror/pinned.rs` holds what random calls come to.
 
 use std::collections::BTreeMap;
 

@@ -1,90 +1,11 @@
 //! Trajectories of plans over time: states and changes of a device and of the host.
 
 use super::*;
-use crate::cases::Random;
-use crate::loads::MAX_WINDOWS;
+use crate::cases::{Call, Random, call};
 use crate::planner::gpu::replan::{follow, follows, run};
 use crate::replan::search::{MOST_ITERATIONS, Search as Trajectories, Task, Trail};
 use crate::stages::replan::record_turns;
-use crate::{Cluster, Duplicates, Error, Loads, MoveLimits, PreviousMap, replan};
-
-/// A call from a plan that runs.
-struct Call {
-    seed: u64,
-    loads: Loads,
-    cluster: Cluster,
-    options: PlanOptions,
-    previous: PreviousMap,
-    limits: MoveLimits,
-    /// Whether to go further, as where nothing runs yet.
-    cold: bool,
-}
-
-/// 1 to 3 nodes of GPUs with 1 to 9 slots, some of them free; up to 5 windows, or 16; any map, of any width; moves cost
-/// nothing, a little, or much.
-fn call(seed: u64) -> Call {
-    let mut random = Random(seed);
-    loop {
-        let wide = random.below(8) == 0;
-        let (nodes, gpus, slots) =
-            (1 + random.below(3), 1 + random.below(if wide { 40 } else { 5 }), 1 + random.below(9));
-        let experts = 1 + random.below(if wide { 200 } else { 30 });
-        let groups = [1, nodes, 2 * nodes][random.below(3)];
-        let free = if random.below(3) == 0 { random.below(gpus * slots) * nodes } else { 0 };
-        let all = gpus * nodes * slots;
-        let Ok(cluster) = Cluster::with_slots_per_gpu(all - free, groups, nodes, gpus * nodes, slots) else {
-            continue;
-        };
-        if cluster.check_experts(experts).is_err() {
-            continue;
-        }
-        let layers = 1 + random.below(3);
-        let windows = if random.below(6) == 0 { 1 + random.below(MAX_WINDOWS) } else { 1 + random.below(5) };
-        let windows: Vec<Loads> = (0..windows).map(|_| window(&mut random, layers, experts)).collect();
-        let options = PlanOptions {
-            duplicates: if random.below(3) == 0 { Duplicates::Allow } else { Duplicates::Avoid },
-            max_replicas_per_expert: [None, Some(2 + random.below(3) as u32)][random.below(2)],
-            seed: random.next(),
-            ..PlanOptions::default()
-        };
-        let limits =
-            MoveLimits { min_gain_ppm: [0, 10_000, 300_000][random.below(3)], ..MoveLimits::default() };
-        let loads =
-            Loads::from_windows(&windows, &vec![1.0; windows.len()]).expect("windows are alike in shape");
-        if Params::new(&loads, &cluster, &options).is_ok() {
-            let previous = map(&mut random, layers, experts, all);
-            return Call { seed, loads, cluster, options, previous, limits, cold: true };
-        }
-    }
-}
-
-/// Even, skewed, without load, with one hot expert.
-fn window(random: &mut Random, layers: usize, experts: usize) -> Loads {
-    let kind = random.below(6);
-    let load = |random: &mut Random| match kind {
-        0 => 100,
-        1 => 100_000 / (1 + random.below(50)) as u64,
-        2 => u64::from(random.below(experts) == 0) * 1_000_000,
-        3 => random.next() % 3,
-        _ => 50 + random.next() % 1000,
-    };
-    let counts: Vec<u64> = (0..layers * experts).map(|_| load(random)).collect();
-    Loads::from_counts(layers, experts, &counts).expect("the shape is valid")
-}
-
-/// Experts in turn, at random, some of them alone, or none.
-fn map(random: &mut Random, layers: usize, experts: usize, slots: usize) -> PreviousMap {
-    let slots = if random.below(4) == 0 { 1 + random.below(2 * slots) } else { slots };
-    let kind = random.below(5);
-    let entry = |random: &mut Random, at: usize| match kind {
-        0 | 1 => (at % slots % experts) as i32,
-        2 => random.below(experts + 1) as i32 - 1,
-        3 => random.below(1 + experts / 3) as i32,
-        _ => -1,
-    };
-    let entries = (0..layers * slots).map(|at| entry(random, at)).collect();
-    PreviousMap::new(slots, entries).expect("the entries are valid")
-}
+use crate::{Cluster, Error, Loads, MoveLimits, PreviousMap, replan};
 
 /// What the trails of some tests have come to.
 #[derive(Default)]

@@ -2,6 +2,7 @@
 
 mod counts;
 mod moves;
+mod pinned;
 mod plans;
 
 use crate::cases::Random;

@@ -74,8 +74,8 @@ impl Tables {
         self.before_shift = (u32::BITS - span.leading_zeros()).saturating_sub(places.ilog2());
         self.before.clear();
         let mut row = 0;
-        for place in 0..=places as u32 {
-            while row < experts && (self.position[1] - self.position[row + 1]) >> self.before_shift < place {
+        for place in 0..=span >> self.before_shift {
+            while (self.position[1] - self.position[row + 1]) >> self.before_shift < place {
                 row += 1;
             }
             self.before.push(row as u32);

@@ -156,8 +156,8 @@ impl Search {
         }
         for lane in 0..ABREAST {
             let number = (offer.slot * slots + at[lane] as usize) * n + block + lane;
-            if least[lane] < NEVER && (least[lane], number) < *best {
-                *best = (least[lane], number);
+            if least[lane] < NEVER {
+                *best = (*best).min((least[lane], number));
             }
         }
     }
@@ -279,4 +279,24 @@ impl Search {
 #[inline(always)]
 pub fn lanes(array: &[i32], at: usize) -> &Abreast {
     array[at..].first_chunk().unwrap_or(&[0; ABREAST])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_iteration_weighs_about_a_million_loads_and_offers_one_slot_at_least() {
+        for (slots, node_lanes, windows, expected) in [
+            (8, 64, 4, 8),
+            (64, 256, 1, 64),
+            (64, 256, 2, 32),
+            (64, 256, 16, 4),
+            (32, 512, 5, 12),
+            (1024, 1024, 1, 1),
+            (1024, 2048, 16, 1),
+        ] {
+            assert_eq!(offered(slots, node_lanes, windows), expected, "{slots} {node_lanes} {windows}");
+        }
+    }
 }

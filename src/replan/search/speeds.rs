@@ -204,4 +204,23 @@ mod tests {
         }
         assert!(longest >= 4, "{longest} states");
     }
+
+    /// Where a search ends in a very large layer, on a device and here.
+    #[test]
+    fn work_is_counted_as_the_shader_counts_it() {
+        let work = |speeds: &[f64]| -> u32 {
+            let work = |seed| {
+                let Case { params, objective, row } = Case::new(seed, speeds);
+                let task =
+                    Task { params: &params, objective: &objective, previous: &row, start: &row, patience: 8 };
+                let mut search = Search::default();
+                task.run(&mut search);
+                search.work
+            };
+            (0..10).map(work).sum()
+        };
+        // Equal GPUs, and unequal ones, which shed too.
+        let found = (work(&[1.0; 8]), work(&[0.5, 1.0, 1.0, 1.0, 1.0, 1.0, 0.3, 1.0]));
+        assert_eq!(found, (46_208, 48_528));
+    }
 }
