@@ -85,7 +85,7 @@ pub struct Plan {
     #[arg(long, default_value = "cpu", value_parser = parse_fallback())]
     fallback: Fallback,
     /// What is searched, and for how long; help tells of each [default: default for one window, scenarios for several]
-    #[arg(long, value_parser = parse_preset(), hide_possible_values = true)]
+    #[arg(long, value_parser = parse_preset())]
     preset: Option<String>,
     /// Starts of a node at most, 1 to 65536 [default: the preset's]
     #[arg(long)]
@@ -161,6 +161,13 @@ pub(super) struct Made {
     pub(super) before: Option<Scored>,
 }
 
+impl Made {
+    fn new(replan: Replan, strategy: Option<Strategy>, previous: Option<&PreviousMap>) -> Self {
+        let before = previous.and_then(|map| Scored::of_previous(replan.plan(), map));
+        Self { replan, strategy, before }
+    }
+}
+
 impl Plan {
     /// How many threads are asked for.
     pub fn threads(&self) -> Option<usize> {
@@ -200,14 +207,14 @@ impl Plan {
         let of_plan = runs.as_ref().and_then(MapFile::plan).map(|plan| &plan.cluster);
         let gpus = self.gpus.or(of_plan.map(Cluster::num_gpus));
         let gpus = gpus.ok_or_else(|| words::needed("--gpus", "GPUs, all nodes together"))?;
-        let previous = runs.as_ref().map(MapFile::previous_map).transpose()?;
         let speeds = match &self.gpu_speeds {
             Some(given) => Some(speeds::read(given)?),
             None => of_plan.map(|cluster| speeds::of_running(cluster, gpus)).transpose()?.flatten(),
         };
         let gone = Gone::new(&self.without_gpus, speeds, gpus)?;
         let remain = gpus.saturating_sub(gone.gpus.len());
-        let previous = previous.map(|map| gone.start(map, gpus)).transpose()?;
+        let start = |map: &MapFile| gone.start(map.previous_map()?, gpus);
+        let previous = runs.as_ref().map(start).transpose()?;
         // A map that does not tell its GPUs is of as many.
         let fits = |map: &PreviousMap| gpus > 0 && map.slots().is_multiple_of(gpus);
         let told = |map: &PreviousMap| map.slots_per_gpu().or(fits(map).then(|| map.slots() / gpus));
@@ -219,8 +226,8 @@ impl Plan {
         })?;
         let wanted = self.wanted(of_plan);
         let (groups, nodes) = self.groups_and_nodes(wanted, &gone, gpus)?;
-        let cluster = words::cluster(replicas, groups, nodes, remain, self.slots_per_gpu)?;
-        let cluster = gone.with_speeds(cluster)?;
+        let cluster =
+            gone.with_speeds(words::cluster(replicas, groups, nodes, remain, self.slots_per_gpu)?)?;
         self.check_options(&cluster)?;
         let inputs = self.loads.iter().chain(&self.previous);
         let inputs = io::Inputs::new(inputs, self.gpu_speeds.as_deref().and_then(speeds::file_of))?;
@@ -232,9 +239,9 @@ impl Plan {
             None => PlanFormat::default(),
         };
         let progress = Progress::new(0, "layers");
-        let mut made = self.make(&cluster, previous.as_ref(), &progress)?;
+        let previous = |ids: &[u32]| runs.as_ref().map(|map| start(&words::of_loads(map, ids)?)).transpose();
+        let mut made = self.make(&cluster, previous, &progress)?;
         made.replan.set_bound(bound_effort(self.tight_bound));
-        made.before = previous.as_ref().and_then(|map| Scored::of_previous(made.replan.plan(), map));
         let plan = made.replan.plan();
         let greedy = Scored::of_greedy(plan, self.max_replicas_per_expert)?;
         let spread = if gone.gpus.is_empty() { None } else { Some(self.spread(plan, gpus, &gone)?) };
@@ -319,11 +326,11 @@ impl Plan {
         Ok(())
     }
 
-    /// The plan, from the previous one if there is one.
+    /// The plan, from the previous one, which depends on the layers of the loads, if there is one.
     fn make(
         &self,
         cluster: &Cluster,
-        previous: Option<&PreviousMap>,
+        previous: impl Fn(&[u32]) -> Result<Option<PreviousMap>, Error>,
         progress: &Progress,
     ) -> Result<Made, Error> {
         let planner = Planner::new(self.device.clone())?.with_fallback(self.fallback);
@@ -331,9 +338,6 @@ impl Plan {
         if planner.device().backend != "cpu" {
             words::check_effect(&[(self.threads.is_some(), "--threads")], "the CPU backend: --device cpu")?;
         }
-        let check_previous = |ids: &[u32]| {
-            previous.map_or(Ok(()), |map| words::check_layers((map.layers(), map.layer_ids()), ids))
-        };
         if let Some(strategy) = self.strategy {
             let [file] = self.loads.as_slice() else {
                 let rule = "is for the windows of one load file";
@@ -347,26 +351,26 @@ impl Plan {
                 ..options
             };
             let history = self.part.history(file)?;
-            check_previous(history.layer_ids())?;
+            let previous = previous(history.layer_ids())?;
             progress.expect(history.layers());
             let mut rebalancer = Rebalancer::new(planner, cluster.clone(), options)?;
             for window in 0..history.windows() {
                 rebalancer.observe(history.loads(Window::Index(window))?)?;
             }
-            if let Some(previous) = previous {
+            if let Some(previous) = &previous {
                 rebalancer.apply(previous.clone())?;
             }
             let Proposal { replan, strategy, .. } = rebalancer.propose()?;
-            return Ok(Made { replan, strategy: Some(strategy), before: None });
+            return Ok(Made::new(replan, Some(strategy), previous.as_ref()));
         }
         let windows = self.loads.iter().map(|file| self.part.read(file)).collect::<Result<Vec<_>, _>>()?;
         let loads = join(&self.loads, &windows, self.weights.as_deref())?;
-        check_previous(loads.layer_ids())?;
+        let previous = previous(loads.layer_ids())?;
         words::check_experts(cluster, loads.experts(), self.slots_per_gpu)?;
         let preset = if windows.len() > 1 { Preset::SCENARIOS.options() } else { PlanOptions::default() };
         progress.expect(loads.layers());
         let options = self.options(preset)?;
-        let replan = match (previous, self.time_limit) {
+        let replan = match (&previous, self.time_limit) {
             (None, Some(limit)) => planner.plan_within(&loads, cluster, &options, limit)?.into(),
             (Some(previous), _) => {
                 let limits = self.limits.limits(&MoveLimits::default());
@@ -374,7 +378,7 @@ impl Plan {
             }
             (None, None) => Replan::from(planner.plan(&loads, cluster, &options)?),
         };
-        Ok(Made { replan, strategy: None, before: None })
+        Ok(Made::new(replan, None, previous.as_ref()))
     }
 
     /// The preset's options, or these where none is given, with what the flags change.

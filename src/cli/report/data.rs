@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use super::page::Tile;
 use crate::check::{self, Quality};
 use crate::cli::{MapForm, Part, mean_and_most, percent, words};
+use crate::maps::MapFile;
 use crate::trace::{LoadHistory, PlanFile};
 use crate::{
     Cluster, DeviceChoice, Dispatch, Error, Loads, ParseError, Planner, Preset, PreviousMap, bound, moves,
@@ -77,6 +78,16 @@ pub struct Facts {
     lead: Vec<String>,
 }
 
+/// An error about the map of a file.
+fn of_file(path: &Path, error: &Error) -> Error {
+    Error::parse(path, ParseError::content(words::of_error(error)))
+}
+
+/// The map of a file, of these layers.
+fn read_map(form: &MapForm, path: &Path, layers: &[u32]) -> Result<MapFile, Error> {
+    words::of_loads(&form.read(path)?, layers).map_err(|error| of_file(path, &error))
+}
+
 impl Facts {
     pub fn gather(
         loads: &Path,
@@ -88,7 +99,8 @@ impl Facts {
         let history = part.history(loads)?;
         let file = loads.display().to_string();
         let loads = history.loads(part.window)?;
-        let files = plans.iter().map(|path| form.read(path)).collect::<Result<Vec<_>, Error>>()?;
+        let read = |path: &PathBuf| read_map(form, path, loads.layer_ids());
+        let files = plans.iter().map(read).collect::<Result<Vec<_>, Error>>()?;
         let cluster = form.cluster(&files)?;
         cluster.check_equal_or_gone("a page", "eplb check tells of this plan")?;
         let all_gpus = cluster;
@@ -109,9 +121,7 @@ impl Facts {
                     format!("its {} are not those of the last plan, {}", said(other), said(&all_gpus));
                 return Err(Error::parse(path, ParseError::content(reason)));
             }
-            let refuse = |error| Error::parse(path, ParseError::content(words::of_error(&error)));
-            words::check_layers((file.layers(), file.layer_ids()), loads.layer_ids()).map_err(refuse)?;
-            file.score(&loads, &all_gpus).map_err(refuse)?;
+            file.score(&loads, &all_gpus).map_err(|error| of_file(path, &error))?;
         }
         let view = |name: String, class, map: Vec<i32>| {
             let gpus = check::gpu_loads(&loads, &cluster, &map)?;
