@@ -13,6 +13,8 @@ use windows::Windows;
 use crate::error::Error;
 
 pub(crate) use fixed::FIXED_TOTAL;
+#[cfg(feature = "files")]
+pub(crate) use layer_ids::places;
 pub(crate) use layer_ids::{check_layer_ids, check_same_layers};
 
 /// The most experts a layer may have.

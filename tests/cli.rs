@@ -296,6 +296,7 @@ proptest! {
     }
 }
 
+#[cfg(feature = "gpu")]
 #[test]
 fn the_lineage_is_compared_on_this_and_the_next_window() {
     let folder = tempfile::tempdir().unwrap();

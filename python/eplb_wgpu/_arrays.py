@@ -35,11 +35,17 @@ def to_numpy(field: str, value: ArrayLike) -> NDArray[Any]:
     if is_tensor(value):
         torch = sys.modules["torch"]
         tensor: Any = value
-        tensor = tensor.detach()
-        # numpy has neither bfloat16 nor the floats of 8 bits.
-        if tensor.is_floating_point():
-            tensor = tensor.to(device="cpu", dtype=torch.float64)
-        value = tensor.to("cpu").numpy()
+        try:
+            tensor = tensor.detach()
+            if tensor.layout != torch.strided:
+                tensor = tensor.to_dense()
+            # numpy has neither bfloat16 nor the floats of 8 bits.
+            if tensor.is_floating_point():
+                tensor = tensor.to(device="cpu", dtype=torch.float64)
+            value = tensor.to("cpu").resolve_neg().numpy()
+        except (NotImplementedError, RuntimeError, TypeError) as error:  # A tensor without data, quantized, of 4 bits.
+            rule = f"is not of numbers that can be read: {error}"
+            raise InvalidError(f"{field} of dtype", tensor.dtype, rule) from None
     try:
         array = np.asarray(value)
     except ValueError as error:

@@ -14,7 +14,7 @@ from ._arrays import floats, ints, map_of, to_numpy, whole
 from ._errors import InvalidError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from os import PathLike
 
     from numpy.typing import ArrayLike, NDArray
@@ -94,8 +94,8 @@ def read_map(path: str | PathLike[str], format: str | None = None) -> Map:
 
 
 def read_loads(path: str | PathLike[str], format: str | None = None) -> RecordedLoads:
-    """Reads recorded loads: SGLang's recorder (.json; .pt with torch), TensorRT-LLM's folder, Megatron's router trace,
-    .npy, .npz, .csv, and .gz of each.
+    """Reads recorded loads: SGLang's recorder (.json; .pt with torch, of its mode ``stat``, or of a rank and a window a pass),
+    TensorRT-LLM's folder, Megatron's router trace, .npy, .npz, .csv, and .gz of each.
 
     Args:
         path: A file, or the folder of TensorRT-LLM's statistics.
@@ -113,7 +113,7 @@ def read_loads(path: str | PathLike[str], format: str | None = None) -> Recorded
     ((1, 2, 2), [0, 1])
     """
     if is_torch_file(path):
-        array = to_numpy(f"logical_count of {os.fspath(path)}", torch_file(path, "logical_count"))
+        array = to_numpy(f"logical_count of {os.fspath(path)}", torch_file(path, "logical_count", counts_of_passes))
         if array.ndim == 2:
             array = array[None]
         if array.ndim != 3:
@@ -122,6 +122,11 @@ def read_loads(path: str | PathLike[str], format: str | None = None) -> Recorded
                 list(array.shape),
                 "is not [windows, layers, experts] or [layers, experts]",
             )
+        wrong = ~np.isfinite(array) | (array < 0)
+        if wrong.any():
+            window, layer, expert = np.argwhere(wrong)[0]
+            where = f"load of window {window}, layer {layer}, expert {expert} of {os.fspath(path)}"
+            raise InvalidError(where, array[window, layer, expert], "is not a finite number of at least 0")
         return RecordedLoads(array, list(range(array.shape[1])))
     windows, layers, experts, data, ids = _core.read_loads(os.fspath(path), format)
     loads: NDArray[Any] = floats(data, windows, layers, experts)
@@ -134,19 +139,44 @@ def is_torch_file(path: str | PathLike[str]) -> bool:
     return os.fspath(path).lower().endswith((".pt", ".pth"))
 
 
-def torch_file(path: str | PathLike[str], field: str) -> ArrayLike:
-    """What a torch file holds under this name, or the tensor that it is. Nothing in it is run."""
+def counts_of_passes(held: dict[str, Any]) -> NDArray[Any] | None:
+    """[passes, layers, experts] of what SGLang's recorder writes in its modes ``per_pass`` and ``per_token``: a record for
+    each forward pass of a rank, with the counts of its slots, and the map that ran. None of anything else."""
+    records, running = held.get("records"), held.get("last_physical_to_logical_map")
+    if not records or running is None:
+        return None
+    entries, layers, slots = map_of("last_physical_to_logical_map", running)
+    expert = ints(bytearray(entries), layers, slots)
+    passes = sorted({record["forward_pass_id"] for record in records})
+    counts = np.zeros((len(passes), layers, int(expert.max()) + 1), dtype=np.int64)
+    for record in records:
+        of_slots = to_numpy("global_physical_count", record["global_physical_count"])
+        if of_slots.shape != expert.shape:
+            rule = f"is not that of last_physical_to_logical_map, {list(expert.shape)}"
+            raise InvalidError("global_physical_count, of shape", list(of_slots.shape), rule)
+        at = counts[passes.index(record["forward_pass_id"])]
+        np.add.at(at, (np.arange(layers)[:, None], expert), of_slots)
+    return counts
+
+
+def torch_file(
+    path: str | PathLike[str], field: str, other: Callable[[dict[str, Any]], NDArray[Any] | None] | None = None
+) -> ArrayLike:
+    """What a torch file holds under this name, or the tensor that it is, or what ``other`` makes of it. Nothing in it is
+    run."""
     try:
         import torch  # type: ignore[import-not-found, unused-ignore]
     except ImportError:
         raise InvalidError("file", os.fspath(path), "is read by torch, which is not installed here") from None
-    try:
-        held: Any = torch.load(os.fspath(path), map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    except Exception as error:  # Whatever torch finds wrong in it.
-        raise InvalidError("file", os.fspath(path), f"cannot be read by torch: {error}") from None
+    with open(path, "rb") as file:
+        try:
+            held: Any = torch.load(file, map_location="cpu", weights_only=True)
+        except Exception as error:  # Whatever torch finds wrong in it; of a file that is cut off it says OSError.
+            raise InvalidError("file", os.fspath(path), f"cannot be read by torch: {error}") from None
     if isinstance(held, dict):
+        made = other(held) if other and field not in held else None
+        if made is not None:
+            return made
         if field not in held:
             raise InvalidError("file", os.fspath(path), f"holds {sorted(map(str, held))}, not {field}")
         held = held[field]

@@ -108,6 +108,8 @@ def test_recorded_loads(tmp_path: Path) -> None:
 def test_torch_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     counts = loads(3, 8)
     held = {"logical_count": np.stack([counts, counts]), "physical_to_logical_map": np.array([[0, 1, 1]])}
+    for name in ("a.pt", "a.PT"):
+        (tmp_path / name).touch()
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(InvalidError, match="is read by torch, which is not installed here"):
         read_loads(tmp_path / "a.pt")
@@ -120,8 +122,32 @@ def test_torch_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Nothing in the file may be run.
     assert all(options["weights_only"] is True for _, options in asked)  # type: ignore[misc, index]
     del held["logical_count"]
+    # What SGLang's recorder writes of each pass: counts of slots, and the map that ran.
+    running, slots = np.array([[0, 1, 1], [2, 0, 1]]), np.array([[5, 1, 2], [3, 4, 6]])
+    records = [{"forward_pass_id": 7 + at % 2, "rank": 0, "global_physical_count": slots} for at in range(3)]
+    dumped = {"records": records, "last_physical_to_logical_map": running}
+    torch.load = lambda *_, **__: dumped  # type: ignore[attr-defined]
+    counts = np.array([[5, 3, 0], [4, 6, 3]])
+    assert np.array_equal(read_loads(tmp_path / "a.pt").loads, [2 * counts, counts])
+    records[0]["global_physical_count"] = slots[:1]
+    with pytest.raises(InvalidError, match=r"of shape \[1, 3\] is not that of last_physical_to_logical_map"):
+        read_loads(tmp_path / "a.pt")
+    torch.load = lambda *_, **__: held  # type: ignore[attr-defined]
     with pytest.raises(InvalidError, match=r"holds \['physical_to_logical_map'\], not logical_count"):
         read_loads(tmp_path / "a.pt")
+    held["logical_count"] = np.array([[1.0, np.nan]])
+    with pytest.raises(InvalidError, match="load of window 0, layer 0, expert 1 of .* nan is not a finite"):
+        read_loads(tmp_path / "a.pt")
+
+    def damaged(*_: object, **__: object) -> None:
+        raise OSError(22, "Invalid argument")
+
+    torch.load = damaged  # type: ignore[attr-defined]
+    with pytest.raises(InvalidError, match="cannot be read by torch: .*Invalid argument"):
+        read_map(tmp_path / "a.pt")
+    with pytest.raises(FileNotFoundError):
+        read_map(tmp_path / "none.pt")
+    torch.load = lambda *_, **__: held  # type: ignore[attr-defined]
     held["logical_count"] = np.ones(3)
     with pytest.raises(InvalidError, match=r"of shape \[3\] is not"):
         read_loads(tmp_path / "a.pt")

@@ -82,6 +82,23 @@ def test_clusters_are_values() -> None:
     assert (plan.physical_to_logical == -1).sum() == 8
 
 
+def test_a_gpu_that_becomes_slow_or_goes_is_relieved_in_few_moves() -> None:
+    weight, planner = loads(3, 32), Planner()
+    running = planner.plan(weight, Cluster(40, 1, 1, 8))
+    slow = Cluster(40, 1, 1, 8, gpu_speeds=[1, 1, 1, 0.5, 1, 1, 1, 1])
+    before = planner.check(weight, slow, running).balancedness
+    new = planner.replan(weight, slow, running, max_moves=12, min_gain=0)
+    assert new.moves is not None and 0 < new.moves.received <= 12
+    assert new.balancedness == planner.check(weight, slow, new).balancedness > before * 1.05
+    # At speed 0 it is gone: it holds nothing, and what it alone held is elsewhere.
+    gone = Cluster(35, 1, 1, 8, 5, gpu_speeds=[1, 1, 1, 0, 1, 1, 1, 1])
+    rebalancer = Rebalancer(gone, planner=planner)
+    rebalancer.observe(weight)
+    for plan in [planner.replan(weight, gone, running, max_moves=0), rebalancer.propose().plan]:
+        assert (plan.physical_to_logical[:, 15:20] == -1).all() and (plan.gpu_loads[:, 3] == 0).all()
+        assert (plan.replica_counts >= 1).all()
+
+
 def test_one_plan_for_several_windows() -> None:
     windows = np.stack([loads(3, 32, seed) for seed in range(3)])
     cluster = Cluster(40, 1, 1, 8)

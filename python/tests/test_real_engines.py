@@ -1,12 +1,17 @@
 """The engines' own modules with this planner in the place of theirs.
 
 EPLB_ENGINES names a folder with the unpacked packages `vllm`, `sglang` and `vllm_ascend`, or some of them, of which
-only the parts about expert load balancing are executed: what else they import is a mock. Without it, or without torch,
+only the parts about expert load balancing are executed: what else they import is a mock. `EPLB_ENGINES=installed` takes
+the packages of this environment as they are, and vLLM's own tests from EPLB_ENGINES_TESTS. Without it, or without torch,
 nothing of this runs. Each engine has a process of its own, in which the entry points of the wheel are called.
+
+On a machine without a GPU vLLM 0.33.0 and SGLang 0.5.23 are installed by `pip install --no-deps vllm sglang`, beside torch and
+the plain packages that they import; vllm_ascend imports torch_npu, and is unpacked.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import pathlib
 import subprocess
@@ -18,19 +23,22 @@ import pytest
 pytest.importorskip("torch")
 
 ENGINES = pathlib.Path(os.environ.get("EPLB_ENGINES", "/nowhere"))
+INSTALLED = str(ENGINES) == "installed"
+TESTS = pathlib.Path(os.environ.get("EPLB_ENGINES_TESTS", ENGINES / "tests"))
 
 PRELUDE = """
 import importlib, importlib.abc, importlib.machinery, importlib.metadata, importlib.util, sys, types
 from unittest import mock
 import numpy as np, torch
-sys.path[:0] = [HERE, ENGINES]
+sys.path[:0] = [HERE] if INSTALLED else [HERE, ENGINES]
 
 class Mocks(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     '''Real modules for the names that start with one of `real`, packages without their contents for what these are
     in, and mocks for all else of the package.'''
     def __init__(self, package, *real):
         self.package, self.real = package, real
-        sys.meta_path.insert(0, self)
+        if not INSTALLED:
+            sys.meta_path.insert(0, self)
     def find_spec(self, name, path=None, target=None):
         if name.split('.')[0] != self.package or any((name + '.').startswith(r + '.') for r in self.real):
             return None
@@ -58,11 +66,12 @@ def drifting(layers, experts, times):
 
 def run(package: str, program: str) -> None:
     """Runs a program with the real parts of a package; skips where the package is not there."""
-    if not (ENGINES / package).is_dir():
+    if not (importlib.util.find_spec(package) if INSTALLED else (ENGINES / package).is_dir()):
         pytest.skip(f"EPLB_ENGINES has no {package}")
     here = pathlib.Path(__file__).parent
-    text = f"HERE, ENGINES = {str(here)!r}, {str(ENGINES)!r}\n{PRELUDE}\n{textwrap.dedent(program)}"
-    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, timeout=300)
+    names = f"HERE, ENGINES, TESTS, INSTALLED = {str(here)!r}, {str(ENGINES)!r}, {str(TESTS)!r}, {INSTALLED}"
+    text = f"{names}\n{PRELUDE}\n{textwrap.dedent(program)}"
+    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
 
 
@@ -112,7 +121,7 @@ def test_vllm() -> None:
 
 def test_vllm_s_own_tests() -> None:
     """`test_eplb_algo.py` of the source distribution, in the folder `tests`, on this planner."""
-    if not (ENGINES / "tests/test_eplb_algo.py").is_file():
+    if not (TESTS / "test_eplb_algo.py").is_file():
         pytest.skip("EPLB_ENGINES has no tests/test_eplb_algo.py")
     run(
         "vllm",
@@ -127,11 +136,12 @@ def test_vllm_s_own_tests() -> None:
         ours.preserve_intragpu_slots = default.DefaultEplbPolicy.preserve_intragpu_slots
         default.DefaultEplbPolicy = ours
         import vllm.platforms
-        vllm.platforms.current_platform = mock.MagicMock(is_xpu=lambda: False)
+        if not INSTALLED:
+            vllm.platforms.current_platform = mock.MagicMock(is_xpu=lambda: False)
         # Greedy's very plan; its assertion, where ours is a ValueError; more replicas than there are GPUs.
         others = ['test_basic_rebalance', 'test_parameter_validation', 'test_extreme_weight_imbalance']
         skipped = ' and '.join('not ' + name for name in others)
-        arguments = ['-q', '-p', 'no:cacheprovider', '--rootdir', ENGINES, ENGINES + '/tests/test_eplb_algo.py']
+        arguments = ['-q', '-p', 'no:cacheprovider', '--rootdir', TESTS, TESTS + '/test_eplb_algo.py']
         code = pytest.main(arguments + ['-k', skipped])
         sys.exit(int(code))
         """,

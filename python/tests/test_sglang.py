@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import importlib.metadata
+import sys
 import types
 
 import numpy as np
@@ -145,6 +146,10 @@ def test_it_replaces_what_the_manager_calls(monkeypatch: pytest.MonkeyPatch) -> 
     assert_maps_agree(*as_the_manager_calls("elasticity_aware"))
 
 
-def test_a_sglang_without_algorithms_is_left_alone(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_sglang_without_algorithms_is_left_alone(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Also where it is installed.
+    monkeypatch.setitem(sys.modules, "sglang", None)
     door.register()
     assert "has no algorithms" in caplog.text

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from conftest import loads, start_map
 
-from eplb_wgpu import rebalance_experts, sglang, vllm
+from eplb_wgpu import InvalidError, rebalance_experts, sglang, vllm
 from eplb_wgpu.ascend import Policy
 
 torch = pytest.importorskip("torch")
@@ -22,6 +22,15 @@ def test_tensors_of_any_kind_give_tensors() -> None:
         assert all(isinstance(m, torch.Tensor) and m.dtype == torch.int64 and m.device.type == "cpu" for m in maps)
         # 100 has 7 bits: every kind holds the counts, and so gives the same plan.
         assert (maps[0].numpy() == wanted).all(), kind
+    # Sparse, strided with gaps, and a view that is negated only when it is read.
+    wide = torch.zeros(4, 32)
+    wide[::2, ::2] = weight
+    negated = torch.complex(torch.zeros(2, 16), -weight.float()).conj().imag
+    for given in [weight.to_sparse(), wide[::2, ::2], negated]:
+        assert (rebalance_experts(given, 24, 1, 1, 4)[0].numpy() == wanted).all(), given.layout
+    for given in [torch.empty(2, 16, device="meta"), torch.ones(2, 16, dtype=torch.complex64)]:
+        with pytest.raises(InvalidError, match="weight of dtype"):
+            rebalance_experts(given, 24, 1, 1, 4)
     with_gradient = weight.float().requires_grad_()
     assert (rebalance_experts(with_gradient, 24, 1, 1, 4)[0].numpy() == wanted).all()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import logging
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -162,6 +163,10 @@ def test_it_takes_the_place_of_the_default(monkeypatch: pytest.MonkeyPatch) -> N
     assert policies["default"] is policy
 
 
-def test_a_vllm_without_policies_is_left_alone(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_vllm_without_policies_is_left_alone(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Also where it is installed.
+    monkeypatch.setitem(sys.modules, "vllm", None)
     door.register()
     assert "has no policies" in caplog.text

@@ -55,7 +55,7 @@ pub struct Advise {
     /// auto, cpu, gpu, an index or a part of a name (see `eplb devices`)
     #[arg(long, default_value = "auto")]
     device: DeviceChoice,
-    /// Preset of the plans (see `eplb plan --preset help`)
+    /// Preset of the plans: fast, default, thorough or scenarios (see `eplb plan --preset help`)
     #[arg(long, default_value = "fast")]
     preset: String,
     /// Print one JSON object

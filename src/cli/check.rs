@@ -28,7 +28,8 @@ use crate::{Cluster, DeviceChoice, Dispatch, Error, Loads, PARTS, Placement, Sha
   eplb check --fingerprints --device gpu
   eplb check --fingerprints --only fast --only steep     on a slow device: the cases of these names
 
-A plan file tells its cluster; of a map without one, --gpus, --groups and --nodes do.
+A plan file tells its cluster; of a map without one, --gpus, --groups and --nodes do. Judged are its map, cluster and rules:
+its summary, layers and options are its planner's own words, about the loads it was made from.
 Exit codes: 0 valid, 1 not valid or not strictly so, 2 bad input.")]
 pub struct Check {
     /// Load file (needed), as for `eplb plan`; - is standard input
@@ -120,7 +121,7 @@ impl Check {
         let loads = self.part.read(loads)?;
         let map = self.maps.read(plan)?;
         let cluster = self.maps.cluster(std::slice::from_ref(&map))?;
-        words::check_layers((map.layers(), map.layer_ids()), loads.layer_ids())?;
+        let map = words::of_loads(&map, loads.layer_ids())?;
         words::check_tight_bound(self.tight_bound, &cluster)?;
         let start = Instant::now();
         let score = match &self.shares {
@@ -186,6 +187,55 @@ impl Check {
         quality.clone().with_least_foreign(&least).foreign_shares(served.cluster.num_gpus())
     }
 
+    /// What `--json` prints.
+    fn json_report(
+        &self,
+        map: &MapFile,
+        served: &Served<'_>,
+        (quality, joined, gpu_loads): (&Quality, usize, Option<&[f64]>),
+        faults: &[String],
+        time: std::time::Duration,
+    ) -> Result<serde_json::Value, Error> {
+        let (loads, most_foreign) = (served.loads, self.most_foreign(map));
+        let plan = map.plan();
+        let mut report = json!({
+            "valid": true,
+            "balancedness": quality.balancedness(),
+            "max_over_mean": quality.max_over_mean(),
+            "mean_gap": quality.mean_gap(),
+            "worst_gap": quality.worst_gap(),
+            "replica_balancedness": quality.replica_balancedness(),
+            "same_gpu_duplicates": quality.same_gpu_duplicates(),
+            "layers_connected": joined,
+            "layers_without_load": quality.layers_without_load(),
+            "layers": quality.layers.len(),
+            "layer_ids": loads.layer_ids(),
+            "format": map.format().name(),
+            "fingerprint": plan.map(|plan| format!("{:016x}", plan.placement.fingerprint())),
+            "plan_version": plan.and_then(|plan| plan.plan_version),
+            "told_balancedness": plan.and_then(|plan| plan.told_balancedness),
+            "bound_ms": time.as_secs_f64() * 1e3,
+        });
+        if self.strict {
+            report["strict"] = json!({ "passed": faults.is_empty(), "faults": faults });
+        }
+        report["traffic"] = served.json()?;
+        if let Some(loads) = gpu_loads {
+            report["gpu_loads"] = json!(loads.chunks(served.cluster.num_gpus()).collect::<Vec<_>>());
+        }
+        if !served.cluster.has_equal_speeds() {
+            report["gpu_speeds"] = json!(served.cluster.gpu_speeds());
+        }
+        if most_foreign > 0 {
+            let (share, least) = self.foreign_shares(quality, served);
+            report["foreign"] = json!({
+                "max_foreign": most_foreign, "replicas": quality.foreign_replicas(),
+                "share": share, "least_share": least,
+            });
+        }
+        Ok(report)
+    }
+
     fn show(
         &self,
         map: &MapFile,
@@ -197,41 +247,9 @@ impl Check {
         let (loads, most_foreign) = (served.loads, self.most_foreign(map));
         let fingerprint = map.plan().map(|plan| format!("{:016x}", plan.placement.fingerprint()));
         let version = map.plan().and_then(|plan| plan.plan_version);
+        let told = map.plan().and_then(|plan| plan.told_balancedness);
         if self.json {
-            let mut report = json!({
-                "valid": true,
-                "balancedness": quality.balancedness(),
-                "max_over_mean": quality.max_over_mean(),
-                "mean_gap": quality.mean_gap(),
-                "worst_gap": quality.worst_gap(),
-                "replica_balancedness": quality.replica_balancedness(),
-                "same_gpu_duplicates": quality.same_gpu_duplicates(),
-                "layers_connected": joined,
-                "layers_without_load": quality.layers_without_load(),
-                "layers": quality.layers.len(),
-                "layer_ids": loads.layer_ids(),
-                "format": map.format().name(),
-                "fingerprint": fingerprint,
-                "plan_version": version,
-                "bound_ms": time.as_secs_f64() * 1e3,
-            });
-            if self.strict {
-                report["strict"] = json!({ "passed": faults.is_empty(), "faults": faults });
-            }
-            report["traffic"] = served.json()?;
-            if let Some(loads) = gpu_loads {
-                report["gpu_loads"] = json!(loads.chunks(served.cluster.num_gpus()).collect::<Vec<_>>());
-            }
-            if !served.cluster.has_equal_speeds() {
-                report["gpu_speeds"] = json!(served.cluster.gpu_speeds());
-            }
-            if most_foreign > 0 {
-                let (share, least) = self.foreign_shares(quality, served);
-                report["foreign"] = json!({
-                    "max_foreign": most_foreign, "replicas": quality.foreign_replicas(),
-                    "share": share, "least_share": least,
-                });
-            }
+            let report = self.json_report(map, served, (quality, joined, gpu_loads), faults, time)?;
             print(&report.to_string());
             return Ok(());
         }
@@ -256,6 +274,9 @@ impl Check {
             }
             (Some(print), None) => rows.push(("fingerprint", print)),
             (None, _) => rows.push(("format", map.format().to_string())),
+        }
+        if let Some(told) = told.filter(|told| (told - quality.balancedness()).abs() > 1e-9) {
+            rows.push(("in the plan file", format!("balancedness {told:.5}, of the loads it was made from")));
         }
         rows.push(("time", milliseconds(time)));
         rows.extend(faults.iter().map(|fault| ("not strictly valid", fault.clone())));

@@ -78,6 +78,12 @@ impl Convert {
             Some(gpus) => map.with_gpus(gpus)?,
             None => map,
         };
+        if format == PlanFormat::Ascend && map.num_gpus().is_none() {
+            return Err(words::needed(
+                "--gpus",
+                "vllm-ascend tells the experts of each GPU, and this map does not",
+            ));
+        }
         let map = self.numbered(map)?;
         let bytes = map.bytes(format)?;
         io::write(&self.out, &bytes)?;

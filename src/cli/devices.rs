@@ -9,6 +9,11 @@ use super::print;
 use crate::{Error, auto_device, devices};
 
 #[derive(Args)]
+#[command(after_help = "Examples:
+  eplb devices
+  eplb devices --json
+
+Exit codes: 0 listed, also where there is none; 2 bad input.")]
 pub struct Devices {
     /// Print one JSON object
     #[arg(long)]

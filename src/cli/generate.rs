@@ -17,10 +17,10 @@ use crate::trace::{Family, Generate};
 
 Exit codes: 0 written, 2 not written.")]
 pub struct GenerateLoads {
-    /// uniform, lognormal:S, zipf:S, hot-group or hot-experts
+    /// uniform, lognormal:S (S the deviation of logarithms), zipf:S (S the exponent), hot-group or hot-experts
     #[arg(long, default_value = "lognormal:1")]
     family: Family,
-    /// Windows
+    /// Windows, one after the other
     #[arg(long, default_value_t = 1)]
     windows: usize,
     /// Layers
@@ -38,7 +38,7 @@ pub struct GenerateLoads {
     /// How far log popularity moves from window to window, 0 to 4
     #[arg(long, default_value_t = 0.0)]
     drift: f64,
-    /// Seed
+    /// Seed of everything that is drawn
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// File to write (needed): .json, .npy or .csv

@@ -12,16 +12,18 @@ pub(super) struct Limits {
     /// `eplb replay` and with --strategy]
     #[arg(long, value_parser = parse_most)]
     max_moves: Option<MaxMoves>,
-    /// The most slots of a layer that may move: a number, or a part of its slots as in 15%
+    /// The most slots of a layer that may move: a number, or a part of its slots as in 15% [default: no
+    /// limit]
     #[arg(long, value_parser = parse_most)]
     max_moves_per_layer: Option<MaxMoves>,
     /// The most rounds that the moves of a layer may take. In a round each GPU exchanges experts with at most one other GPU
+    /// [default: no limit]
     #[arg(long)]
     max_rounds_per_layer: Option<usize>,
     /// The least gain of moving all slots of a layer, as a part of the mean GPU: 0.1 is 10 % [default: 0.1]
     #[arg(long, value_parser = parse_part)]
     min_gain: Option<u32>,
-    /// Leave layers alone whose balancedness is at least this
+    /// Leave layers alone whose balancedness is at least this, 0 to 1 [default: none]
     #[arg(long, value_parser = parse_part)]
     skip_if_balanced: Option<u32>,
 }

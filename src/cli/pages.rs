@@ -9,8 +9,10 @@ use super::{Command, io};
 use crate::Error;
 
 #[derive(Args)]
-#[command(after_help = "Example:
-  eplb completions bash > ~/.local/share/bash-completion/completions/eplb")]
+#[command(after_help = "Examples:
+  eplb completions bash > ~/.local/share/bash-completion/completions/eplb
+
+Exit codes: 0 printed, 2 bad input.")]
 pub struct Completions {
     /// The shell
     shell: Shell,
@@ -29,7 +31,9 @@ impl Completions {
 #[command(after_help = "Examples:
   eplb man > eplb.1
   eplb man plan > eplb-plan.1
-  eplb man plan | man -l -")]
+  eplb man plan | man -l -
+
+Exit codes: 0 printed, 2 bad input.")]
 pub struct Man {
     /// The verb that the page is about; the whole command where none is given
     verb: Option<String>,

@@ -83,7 +83,7 @@ pub struct Plan {
     #[arg(long, default_value = "cpu", value_parser = parse_fallback())]
     fallback: Fallback,
     /// The search, and how long it goes on; help tells of each [default: default for one window, scenarios for several]
-    #[arg(long, value_parser = parse_preset(), hide_possible_values = true)]
+    #[arg(long, value_parser = parse_preset())]
     preset: Option<String>,
     /// Starts of a node at most, 1 to 65536 [default: the preset's]
     #[arg(long)]
@@ -197,14 +197,14 @@ impl Plan {
         let of_plan = runs.as_ref().and_then(MapFile::plan).map(|plan| &plan.cluster);
         let gpus = self.gpus.or(of_plan.map(Cluster::num_gpus));
         let gpus = gpus.ok_or_else(|| words::needed("--gpus", "GPUs, all nodes together"))?;
-        let previous = runs.as_ref().map(MapFile::previous_map).transpose()?;
         let speeds = match &self.gpu_speeds {
             Some(given) => Some(speeds::read(given)?),
             None => of_plan.map(|cluster| speeds::of_running(cluster, gpus)).transpose()?.flatten(),
         };
         let gone = Gone::new(&self.without_gpus, speeds, gpus)?;
         let remain = gpus.saturating_sub(gone.gpus.len());
-        let previous = previous.map(|map| gone.start(map, gpus)).transpose()?;
+        let start = |map: &MapFile| gone.start(map.previous_map()?, gpus);
+        let previous = runs.as_ref().map(start).transpose()?;
         // A map that does not tell its GPUs is of as many.
         let fits = |map: &PreviousMap| gpus > 0 && map.slots().is_multiple_of(gpus);
         let told = |map: &PreviousMap| map.slots_per_gpu().or(fits(map).then(|| map.slots() / gpus));
@@ -230,9 +230,9 @@ impl Plan {
             None => PlanFormat::default(),
         };
         let progress = Progress::new(0, "layers");
-        let mut made = self.make(&cluster, previous.as_ref(), &progress)?;
+        let previous = |ids: &[u32]| runs.as_ref().map(|map| start(&words::of_loads(map, ids)?)).transpose();
+        let mut made = self.make(&cluster, (previous, &rules), &progress)?;
         made.replan.set_bound(bound_effort(self.tight_bound));
-        made.before = previous.as_ref().and_then(|map| Scored::of_previous(made.replan.plan(), map, &rules));
         let plan = made.replan.plan();
         let greedy = Scored::of_greedy(plan, self.max_replicas_per_expert)?;
         let spread = if gone.gpus.is_empty() { None } else { Some(self.spread(plan, gpus, &gone)?) };

@@ -43,7 +43,7 @@ pub struct ReplayTrace {
     /// Nodes
     #[arg(long, default_value_t = 1)]
     nodes: usize,
-    /// Slots on a GPU, where some may stay free
+    /// Slots on a GPU, where some may stay free [default: replicas / GPUs]
     #[arg(long)]
     slots_per_gpu: Option<usize>,
     /// Strategies to replay: scenarios, forecast

@@ -72,7 +72,7 @@ impl Split {
         let map = self.maps.read(&self.plan)?;
         let cluster = self.maps.cluster(std::slice::from_ref(&map))?;
         let history = read_layers(&self.loads, self.layers.as_ref(), &self.form)?;
-        words::check_layers((map.layers(), map.layer_ids()), history.layer_ids())?;
+        let map = words::of_loads(&map, history.layer_ids())?;
         let (shares, what, loads) = self.make(&map, &cluster, &history)?;
         // That the loads are of the plan's layers is checked there.
         let even = map.score(&loads, &cluster)?;

@@ -4,6 +4,7 @@ use super::complain;
 use crate::Dispatch;
 use crate::cluster::{Cluster, MAX_SLOTS};
 use crate::error::Error;
+use crate::maps::MapFile;
 
 /// Fields of the library that are options, where a rule names them or they begin an error.
 const OPTIONS: [(&str, &str); 12] = [
@@ -66,7 +67,10 @@ fn with_formats(text: &str) -> String {
         ("; a load format tells", "; --load-format tells"),
         (" or the format table or rows", " or --load-format table or rows"),
         ("; the format tensorrt-llm or megatron", "; --load-format tensorrt-llm or megatron"),
-        ("; name the format", "; name one by --format, or by --from of eplb convert"),
+        (
+            "; name the format",
+            "; name one by --from of eplb convert, or by --format of eplb check, report and split",
+        ),
         ("; a format says", "; --format says"),
     ];
     options.iter().fold(text.to_string(), |text, (theirs, ours)| text.replace(theirs, ours))
@@ -270,10 +274,12 @@ pub fn check_experts(cluster: &Cluster, experts: usize, slots_per_gpu: Option<us
     })
 }
 
-/// Checks that loads have as many layers as a map. Where they do not, the error tells how to choose those of the map.
-pub fn check_layers((layers, ids): (usize, Option<&[u32]>), of_loads: &[u32]) -> Result<(), Error> {
+/// The map of the layers of loads. Where it is of others, the error tells how to choose those of the map.
+pub fn of_loads(map: &MapFile, of_loads: &[u32]) -> Result<MapFile, Error> {
+    let map = map.clone().for_layers(of_loads);
+    let (layers, ids) = (map.layers(), map.layer_ids());
     if layers == of_loads.len() {
-        return Ok(());
+        return Ok(map);
     }
     let range = ids.and_then(|ids| Some(*ids.first()?..ids.last()?.checked_add(1)?));
     let is_whole = |range: &std::ops::Range<u32>| {

@@ -32,6 +32,15 @@ pub(crate) fn check_same_layers(field: &str, found: &[u32], wanted: &[u32]) -> R
     Err(Error::invalid(field, shown_layers(found), rule))
 }
 
+/// Where layers are among all of a model, which has more. None where one is not there, or where they are the first ones, whose
+/// numbers may be no more than places.
+#[cfg(feature = "files")]
+pub(crate) fn places(all: &[u32], layers: &[u32]) -> Option<Vec<usize>> {
+    let is_numbered = (0..).zip(layers).any(|(place, &id)| place != id);
+    let place = |id: &u32| all.iter().position(|other| other == id);
+    if is_numbered && layers.len() < all.len() { layers.iter().map(place).collect() } else { None }
+}
+
 /// `3, 4, 7`, or `0..58` where they follow each other.
 fn shown_layers(ids: &[u32]) -> String {
     const MOST: usize = 8;

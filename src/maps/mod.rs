@@ -106,6 +106,20 @@ impl MapFile {
         Ok(self)
     }
 
+    /// The rows of these layers alone, where the map is SGLang's: that has one for every layer of the model, and loads may
+    /// lack some, such as dense ones. All rows where the layers are the first ones: loads that do not tell their layers number
+    /// them so. Any other map as it is.
+    #[must_use]
+    pub fn for_layers(mut self, layer_ids: &[u32]) -> Self {
+        let all = self.layer_ids.as_deref().filter(|_| self.format == PlanFormat::Sglang);
+        if let Some(places) = all.and_then(|all| loads::places(all, layer_ids)) {
+            let row = |&at: &usize| &self.rows[at * self.slots..(at + 1) * self.slots];
+            self.rows = places.iter().flat_map(row).copied().collect();
+            self.layer_ids = Some(layer_ids.to_vec());
+        }
+        self
+    }
+
     /// Reads a file, by its content and its ending where no format is given.
     ///
     /// # Errors

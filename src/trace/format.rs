@@ -93,11 +93,19 @@ impl LoadFormat {
         match text.first() {
             _ if bytes.starts_with(b"\x93NUMPY") => Self::Npy,
             _ if bytes.starts_with(b"PK") => Self::Npz,
+            _ if is_safetensors(bytes) => Self::TensorRtLlm,
             Some(b'{') if traced => Self::Megatron,
             Some(b'{' | b'[') => Self::Json,
             _ => Self::Csv,
         }
     }
+}
+
+/// Whether bytes begin as safetensors do: the length of a JSON object, and that object.
+fn is_safetensors(bytes: &[u8]) -> bool {
+    bytes.split_first_chunk::<8>().is_some_and(|(length, rest)| {
+        rest.starts_with(b"{") && u64::from_le_bytes(*length) <= rest.len() as u64
+    })
 }
 
 fn ending(path: &Path) -> String {

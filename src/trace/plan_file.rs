@@ -207,7 +207,7 @@ pub(super) fn checksummed(bytes: &[u8], what: &str, wanted: &str) -> Result<Valu
 }
 
 /// A plan read from a file: its cluster and placement.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct PlanFile {
     /// The cluster it is for.
@@ -224,6 +224,9 @@ pub struct PlanFile {
     /// The most replicas of an expert that it was made with, see
     /// [`PlanOptions::max_replicas_per_expert`](crate::PlanOptions::max_replicas_per_expert); `None` in files that do not say.
     pub max_replicas_per_expert: Option<u32>,
+    /// The balancedness that the file tells, of the loads it was made from: its planner's word, held against nothing. `None`
+    /// in files that do not say.
+    pub told_balancedness: Option<f64>,
 }
 
 impl PlanFile {
@@ -297,7 +300,16 @@ impl PlanFile {
         };
         let max_foreign = most("max_foreign")?.unwrap_or(0);
         let max_replicas_per_expert = most("max_replicas_per_expert")?;
-        Ok(Self { cluster, placement, layer_ids, plan_version, max_foreign, max_replicas_per_expert })
+        let told_balancedness = root["summary"]["balancedness"].as_f64();
+        Ok(Self {
+            cluster,
+            placement,
+            layer_ids,
+            plan_version,
+            max_foreign,
+            max_replicas_per_expert,
+            told_balancedness,
+        })
     }
 
     /// The plan as the one that runs before another is made, for loads of the same layers: see

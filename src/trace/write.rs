@@ -5,9 +5,21 @@ use std::path::{Path, PathBuf};
 
 use crate::error::Error;
 
-/// Where a file of this name is: a symbolic link is followed, so that what it leads to is replaced, not the link.
+/// Where a file of this name is, or would be: symbolic links are followed, so that what they lead to is replaced, not the link.
 fn place(path: &Path) -> PathBuf {
-    path.canonicalize().unwrap_or_else(|_| path.to_path_buf())
+    // As many as Linux follows. Of a circle a link is left, which cannot be opened.
+    const MOST_LINKS: usize = 40;
+    let mut place = path.to_path_buf();
+    for _ in 0..MOST_LINKS {
+        if let Ok(found) = place.canonicalize() {
+            return found;
+        }
+        match place.read_link() {
+            Ok(next) => place = folder(&place).join(next),
+            Err(_) => break,
+        }
+    }
+    place
 }
 
 fn folder(path: &Path) -> &Path {
@@ -20,6 +32,9 @@ fn folder(path: &Path) -> &Path {
 /// [`Error::Write`] with the reason.
 pub(crate) fn check_writable(path: &Path) -> Result<(), Error> {
     let place = place(path);
+    if place.is_symlink() && !place.exists() {
+        return Err(Error::unwritable(path, "its symbolic links lead to no place"));
+    }
     if let Ok(old) = place.metadata() {
         if old.is_dir() {
             return Err(Error::unwritable(path, "it is a folder"));

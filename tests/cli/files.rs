@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use eplb_wgpu::trace::{LoadHistory, PlanFile};
 
-use super::{assert_refused, eplb, plan_args, write};
+use super::{assert_refused, eplb, json, plan_args, stdout, write};
 
 /// A small plan file and its loads.
 fn plan_file(folder: &Path) -> (String, String) {
@@ -45,6 +45,20 @@ fn a_plan_file_survives_reformatting_and_nothing_else() {
     for length in [0, 1, text.len() / 2, text.len() - 2] {
         refused(&text.as_bytes()[..length], "not a plan file");
     }
+}
+
+#[test]
+fn what_a_plan_file_tells_of_other_loads_is_told_as_its_own_word() {
+    let folder = tempfile::tempdir().unwrap();
+    let (loads, plan) = plan_file(folder.path());
+    let other = write(folder.path(), "other.json", b"[[9,2,3,4,5,6,7,8],[0,0,0,0,0,0,0,1]]");
+    let told = json(&["check", &loads, &plan])["balancedness"].as_f64().unwrap();
+    let report = json(&["check", &other, &plan]);
+    assert_eq!(report["told_balancedness"], told);
+    assert_ne!(report["balancedness"], told);
+    let row = format!("in the plan file       balancedness {told:.5}, of the loads it was made from");
+    assert!(stdout(&eplb(&["check", &other, &plan])).contains(&row));
+    assert!(!stdout(&eplb(&["check", &loads, &plan])).contains("in the plan file"));
 }
 
 #[test]
@@ -163,5 +177,6 @@ fn a_file_without_an_end_is_refused() {
         let args = ["report", option, path, "--out", page.to_str().unwrap()];
         assert_refused(&args, "the file has more than 4294967296 bytes");
     }
+    #[cfg(feature = "gpu")]
     assert_refused(&["bench", "--collate", path], "the file has more than 4294967296 bytes");
 }

@@ -165,8 +165,10 @@ fn standard_input_and_output_stand_for_files() {
     assert_eq!(same(&piped.stdout), same(&std::fs::read(&plan).unwrap()));
     let checked = eplb_with_input(&["check", &path, "-"], &piped.stdout);
     assert!(checked.status.success(), "{checked:?}");
-    let npz = eplb_with_input(&plan_args("-", &["--json"]), &std::fs::read(sample("loads.npz")).unwrap());
-    assert!(npz.status.success(), "{npz:?}");
+    for binary in ["loads.npz", "statistics/rank0.safetensors"] {
+        let piped = eplb_with_input(&plan_args("-", &["--json"]), &std::fs::read(sample(binary)).unwrap());
+        assert!(piped.status.success(), "{piped:?}");
+    }
     assert_refused(&["check", "-", "-"], "standard input - is named twice");
     assert_refused(&plan_args(&path, &["--out", "-", "--json"]), "--json --with-map has both");
 }

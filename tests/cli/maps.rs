@@ -103,9 +103,6 @@ fn a_plan_is_written_in_every_format_and_each_is_a_previous_map_and_passes_the_c
         let output = eplb(&["convert", &own, &converted, "--format", format.name()]);
         assert!(output.status.success(), "{output:?}");
         assert_eq!(std::fs::read(&converted).unwrap(), std::fs::read(&out).unwrap(), "{format}");
-        if format == PlanFormat::Sglang {
-            continue;
-        }
         let output = plan(&["--previous", &out, "--json"]);
         let report: serde_json::Value = serde_json::from_str(&stdout(&output)).unwrap();
         assert_eq!(report["moves"]["received"], 0, "{format}");
@@ -113,12 +110,23 @@ fn a_plan_is_written_in_every_format_and_each_is_a_previous_map_and_passes_the_c
         let output = eplb(&[&["check", &loads, &out], &told[..]].concat());
         assert!(output.status.success(), "{output:?}");
     }
-    // SGLang's has the layers 0 to 2 too.
-    assert_refused(
-        &["check", &loads, &path("sglang.map"), "--gpus", "4"],
-        "layers of the loads: 2 are not the 5 of the map",
-    );
+    // SGLang's has the layers 0 to 2 too, and those that loads do not number may be any of them.
+    let sglang = path("sglang.map");
+    let unnumbered = write(folder.path(), "unnumbered.json", b"[[9,2,3,4],[1,8,5,4]]");
+    let beyond = write(folder.path(), "beyond.csv", b"layer_id,expert_id,count\n4,0,1\n5,3,1\n");
+    for other in [&unnumbered, &beyond] {
+        let args = ["check", other, &sglang, "--gpus", "4"];
+        assert_refused(&args, "layers of the loads: 2 are not the 5 of the map");
+    }
+    let page = path("page.html");
+    let others: [&[&str]; 2] = [&["report", "-o", &page], &["split", "--batch"]];
+    for args in others {
+        let output = eplb(&[args, &[&loads, &sglang, "--gpus", "4"]].concat());
+        assert!(output.status.success(), "{output:?}");
+    }
     assert_refused(&["check", &loads, &path("npy.map")], "--gpus is needed");
+    let ascend = ["convert", &path("npy.map"), &path("x.json"), "--format", "vllm-ascend"];
+    assert_refused(&ascend, "--gpus is needed: vllm-ascend tells the experts of each GPU");
     let error = String::from_utf8(eplb(&["convert", &own, &path("x.npy")]).stderr).unwrap();
     assert!(error.contains("warning: npy has no layer numbers: row 0 is layer 3"), "{error}");
     assert_refused(&["convert", &own, &path("x.toml")], "; --format says what it is");

@@ -114,7 +114,7 @@ fn formats_are_told_by_the_option_that_names_them() {
     refused(folder.path().to_str().unwrap(), "; --load-format tensorrt-llm or megatron tells");
     let two = file("two.json", br#"{"physical_to_logical_map": [[0]], "layer_list": []}"#);
     let loads = file("loads.json", b"[[1,2,3,4,5,60,7,8]]");
-    assert_refused(&["check", &loads, &two], "; name one by --format, or by --from of eplb convert");
+    assert_refused(&["check", &loads, &two], "; name one by --from of eplb convert, or by --format of");
     assert_refused(&["check", &loads, &file("map.pt", b"PK")], "eplb_wgpu.read_map(PATH)");
     assert_refused(&plan_args(&loads, &["--out", "plan.txt"]), "; --format says what it is");
     // What editors put before a text is no part of it.
@@ -272,12 +272,24 @@ fn greedy_is_held_to_the_same_most_replicas() {
 
 #[test]
 fn help_completions_and_manual_are_whole() {
-    for verb in ["plan", "replay", "split", "check", "convert", "generate"] {
+    let all = stdout(&eplb(&["--help"]));
+    let (_, all) = all.split_once("Commands:\n").unwrap();
+    let verbs =
+        all.lines().take_while(|line| !line.is_empty()).filter_map(|line| line.split_whitespace().next());
+    let verbs: Vec<&str> = verbs.filter(|verb| *verb != "help").collect();
+    assert!(verbs.len() > 10, "{verbs:?}");
+    for verb in verbs {
         let help = stdout(&eplb(&[verb, "--help"]));
         assert!(help.contains("Exit codes: 0 ") && help.contains("Examples:"), "{verb}: {help}");
     }
     let help = stdout(&eplb(&["plan", "--help"]));
-    for part in ["(needed)", "[possible values: scenarios, forecast]", "tensorrt-llm", "[default: auto]"] {
+    for part in [
+        "(needed)",
+        "[possible values: scenarios, forecast]",
+        "tensorrt-llm",
+        "[default: auto]",
+        "thorough, scenarios, help]",
+    ] {
         assert!(help.contains(part), "{part}: {help}");
     }
     for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {

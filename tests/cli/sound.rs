@@ -52,6 +52,17 @@ fn a_file_keeps_its_mode_and_its_links() {
     assert!(plan("link.json").status.success());
     assert!(path("link.json").symlink_metadata().unwrap().is_symlink());
     assert!(std::fs::metadata(path("secret.json")).unwrap().len() > 3);
+    // A link to a file that is not there yet, by another; and a circle of two.
+    symlink("link2.json", path("link1.json")).unwrap();
+    symlink("later.json", path("link2.json")).unwrap();
+    assert!(plan("link1.json").status.success());
+    assert!(path("link1.json").is_symlink() && path("link2.json").is_symlink());
+    assert!(path("later.json").metadata().unwrap().is_file());
+    symlink("b.json", path("a.json")).unwrap();
+    symlink("a.json", path("b.json")).unwrap();
+    let circle = path("a.json");
+    assert_refused(&plan_args(&loads, &["--out", circle.to_str().unwrap()]), "lead to no place");
+    assert!(circle.is_symlink());
     write(folder.path(), "one.json", b"old");
     std::fs::hard_link(path("one.json"), path("other.json")).unwrap();
     assert!(plan("one.json").status.success());

@@ -20,6 +20,12 @@ use crate::{Cluster, DeviceChoice, Error};
 use collate::Table;
 
 #[derive(Args)]
+#[command(after_help = "Examples:
+  eplb bench --out record.json                           times and fingerprints of every device
+  eplb bench --collate here.json there.json              records of several machines in one table
+  eplb bench --lineage loads.json --replicas 288 --gpus 32
+
+Exit codes: 0 done, 1 fingerprints differ or a device failed, 2 bad input or a file that could not be read or written.")]
 pub struct Bench {
     /// With --lineage: load file, .json, .npy or .csv
     #[arg(requires = "lineage")]

@@ -1,6 +1,7 @@
 //! The plan that `eplb plan` tells of.
 
 use super::Plan;
+use crate::check::CheckOptions;
 use crate::cli::compared::Scored;
 use crate::cli::joined::join;
 use crate::cli::progress::Progress;
@@ -17,12 +18,24 @@ pub struct Made {
     pub before: Option<Scored>,
 }
 
+impl Made {
+    fn new(
+        replan: Replan,
+        strategy: Option<Strategy>,
+        previous: Option<&PreviousMap>,
+        rules: &CheckOptions,
+    ) -> Self {
+        let before = previous.and_then(|map| Scored::of_previous(replan.plan(), map, rules));
+        Self { replan, strategy, before }
+    }
+}
+
 impl Plan {
-    /// The plan, from the previous one if there is one.
+    /// The plan, from the previous one if there is one: that depends on the layers of the loads, and has rules of its own.
     pub(super) fn make(
         &self,
         cluster: &Cluster,
-        previous: Option<&PreviousMap>,
+        (previous, rules): (impl Fn(&[u32]) -> Result<Option<PreviousMap>, Error>, &CheckOptions),
         progress: &Progress,
     ) -> Result<Made, Error> {
         let planner = Planner::new(self.device.clone())?.with_fallback(self.fallback);
@@ -30,9 +43,6 @@ impl Plan {
         if planner.device().backend != "cpu" {
             words::check_effect(&[(self.threads.is_some(), "--threads")], "the CPU backend: --device cpu")?;
         }
-        let check_previous = |ids: &[u32]| {
-            previous.map_or(Ok(()), |map| words::check_layers((map.layers(), map.layer_ids()), ids))
-        };
         if let Some(strategy) = self.strategy {
             let [file] = self.loads.as_slice() else {
                 let rule = "is for the windows of one load file";
@@ -46,26 +56,26 @@ impl Plan {
                 ..options
             };
             let history = self.part.history(file)?;
-            check_previous(history.layer_ids())?;
+            let previous = previous(history.layer_ids())?;
             progress.expect(history.layers());
             let mut rebalancer = Rebalancer::new(planner, cluster.clone(), options)?;
             for window in 0..history.windows() {
                 rebalancer.observe(history.loads(Window::Index(window))?)?;
             }
-            if let Some(previous) = previous {
+            if let Some(previous) = &previous {
                 rebalancer.apply(previous.clone())?;
             }
             let Proposal { replan, strategy, .. } = rebalancer.propose()?;
-            return Ok(Made { replan, strategy: Some(strategy), before: None });
+            return Ok(Made::new(replan, Some(strategy), previous.as_ref(), rules));
         }
         let windows = self.loads.iter().map(|file| self.part.read(file)).collect::<Result<Vec<_>, _>>()?;
         let loads = join(&self.loads, &windows, self.weights.as_deref())?;
-        check_previous(loads.layer_ids())?;
+        let previous = previous(loads.layer_ids())?;
         words::check_experts(cluster, loads.experts(), self.slots_per_gpu)?;
         let preset = if windows.len() > 1 { Preset::SCENARIOS.options() } else { PlanOptions::default() };
         progress.expect(loads.layers());
         let options = self.options(preset)?;
-        let replan = match (previous, self.time_limit) {
+        let replan = match (&previous, self.time_limit) {
             (None, Some(limit)) => planner.plan_within(&loads, cluster, &options, limit)?.into(),
             (Some(previous), _) => {
                 let limits = self.limits.limits(&MoveLimits::default());
@@ -73,7 +83,7 @@ impl Plan {
             }
             (None, None) => Replan::from(planner.plan(&loads, cluster, &options)?),
         };
-        Ok(Made { replan, strategy: None, before: None })
+        Ok(Made::new(replan, None, previous.as_ref(), rules))
     }
 
     /// The preset's options, or these where none is given, with what the flags change.

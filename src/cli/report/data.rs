@@ -128,9 +128,7 @@ fn checked(path: &Path, file: &MapFile, last: &Cluster, loads: &Loads) -> Result
         let reason = format!("its {} are not those of the last plan, {}", said(own), said(last));
         return Err(Error::parse(path, ParseError::content(reason)));
     }
-    let refuse = |error| Error::parse(path, ParseError::content(words::of_error(&error)));
-    words::check_layers((file.layers(), file.layer_ids()), loads.layer_ids()).map_err(refuse)?;
-    file.score(loads, own).map_err(refuse)?;
+    file.score(loads, own).map_err(|error| of_file(path, &error))?;
     Present::of(own)
 }
 
@@ -203,6 +201,16 @@ pub struct Facts {
     lead: Vec<String>,
 }
 
+/// An error about the map of a file.
+fn of_file(path: &Path, error: &Error) -> Error {
+    Error::parse(path, ParseError::content(words::of_error(error)))
+}
+
+/// The map of a file, of these layers.
+fn read_map(form: &MapForm, path: &Path, layers: &[u32]) -> Result<MapFile, Error> {
+    words::of_loads(&form.read(path)?, layers).map_err(|error| of_file(path, &error))
+}
+
 impl Facts {
     pub fn gather(
         loads: &Path,
@@ -214,7 +222,8 @@ impl Facts {
         let history = part.history(loads)?;
         let path = loads;
         let loads = history.loads(part.window)?;
-        let files = plans.iter().map(|path| form.read(path)).collect::<Result<Vec<_>, Error>>()?;
+        let read = |path: &PathBuf| read_map(form, path, loads.layer_ids());
+        let files = plans.iter().map(read).collect::<Result<Vec<_>, Error>>()?;
         let cluster = form.cluster(&files)?;
         let Some(last) = files.last() else {
             return Err(Error::invalid("PLAN", "(none)", "is needed"));
