@@ -169,10 +169,7 @@ fn plans_from_one_that_runs_are_over_speed() {
     assert!(
         rows["rows"].as_array().unwrap().iter().all(|row| row["balancedness"]["mean"].as_f64() > Some(0.3))
     );
-    assert_refused(
-        &[&replay[..], &["--connected"]].concat(),
-        "--connected wants equal ones: leave it out",
-    );
+    assert_refused(&[&replay[..], &["--connected"]].concat(), "--connected wants equal ones: leave it out");
 }
 
 #[test]
