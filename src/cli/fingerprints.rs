@@ -1,5 +1,6 @@
 //! `eplb check --fingerprints`.
 
+use super::progress::Progress;
 use super::{print, table};
 use crate::suite::fingerprints::{self, Fingerprints};
 use crate::{DeviceChoice, Error, PLAN_VERSION, Planner, edge};
@@ -8,7 +9,9 @@ use crate::{DeviceChoice, Error, PLAN_VERSION, Planner, edge};
 /// where all of that is as committed, on this device.
 pub fn run(device: DeviceChoice, only: &[String], as_json: bool) -> Result<bool, Error> {
     let planner = Planner::new(device)?;
-    let outcome = edge::now(fingerprints::run(&planner, only))?;
+    let progress = Progress::new(0, "cases");
+    let outcome = edge::now(fingerprints::run(&planner, only, |done, all| progress.reach(done, all)))?;
+    drop(progress);
     let (equal, device) = (outcome.equal(), planner.device().label());
     print(&if as_json {
         outcome.json(&device).to_string()

@@ -119,24 +119,24 @@ impl Progress {
             Ok(style) => bar.with_style(style.with_key("left", tell_time_left)),
             Err(_) => bar,
         };
-        let waited = {
-            let mut shown = lock(&BAR);
-            // That of what was done before in the same command.
-            let old = shown.take().inspect(ProgressBar::finish_and_clear);
-            *shown = Some(bar.clone());
-            old.map_or(Duration::ZERO, |old| old.elapsed())
-        };
-        let later = bar.clone();
-        // Without a thread there is no bar, and the work goes on.
-        let _ = std::thread::Builder::new().spawn(move || {
-            std::thread::sleep(QUIET.saturating_sub(waited));
-            // Under the lock, so that a bar that is done with is not drawn again.
-            let _shown = lock(&BAR);
-            if !later.is_finished() {
-                later.set_draw_target(ProgressDrawTarget::stderr());
-                later.enable_steady_tick(TICK);
-            }
-        });
+        let mut shown = lock(&BAR);
+        // That of what was done before in the same command.
+        let old = shown.take().inspect(ProgressBar::finish_and_clear);
+        *shown = Some(bar.clone());
+        match old {
+            Some(old) if !old.is_hidden() => reveal(&bar),
+            // The thread of the old one reveals this one.
+            Some(_) => {}
+            // Without a thread there is no bar, and the work goes on.
+            None => drop(std::thread::Builder::new().spawn(|| {
+                std::thread::sleep(QUIET);
+                // Under the lock, so that a bar that is done with is not drawn again.
+                if let Some(bar) = lock(&BAR).as_ref() {
+                    reveal(bar);
+                }
+            })),
+        }
+        drop(shown);
         let progress = Self { bar, rows, steps, unit };
         progress.say_row("");
         progress
@@ -152,6 +152,12 @@ impl Progress {
     /// How many steps there are, where it was not known before.
     pub fn expect(&self, steps: usize) {
         self.bar.set_length(steps as u64);
+    }
+
+    /// So many of so many steps are done.
+    pub fn reach(&self, done: usize, steps: usize) {
+        self.expect(steps);
+        self.bar.set_position(done as u64);
     }
 
     /// Shows the layers that the planner plans, how far they are above the bound, and that there is work after them.
@@ -193,6 +199,12 @@ impl Progress {
             });
         }
     }
+}
+
+/// Has a bar be seen.
+fn reveal(bar: &ProgressBar) {
+    bar.set_draw_target(ProgressDrawTarget::stderr());
+    bar.enable_steady_tick(TICK);
 }
 
 fn gap_text(gap: f64) -> String {

@@ -71,11 +71,15 @@ impl Outcome {
     }
 }
 
-/// Plans the cases, those with one of `only` in their names if there is any.
+/// Plans the cases, those with one of `only` in their names if there is any. `tell` is told how many are done, and of how many.
 ///
 /// # Errors
 /// Where a part of `only` is in the name of no case, and those of the planner.
-pub async fn run(planner: &Planner, only: &[String]) -> Result<Outcome, Error> {
+pub async fn run(
+    planner: &Planner,
+    only: &[String],
+    mut tell: impl FnMut(usize, usize),
+) -> Result<Outcome, Error> {
     let Committed { plan_version, fingerprints: mut committed } =
         serde_json::from_str(include_str!("fingerprints.json"))
             .map_err(|error| Error::invalid("src/suite/fingerprints.json", "", error.to_string()))?;
@@ -91,7 +95,8 @@ pub async fn run(planner: &Planner, only: &[String]) -> Result<Outcome, Error> {
     cases.retain(|case| is_meant(&case.name, only));
     committed.retain(|name, _| name == LOADS || is_meant(name, only));
     let mut warnings = Vec::new();
-    for case in &cases {
+    for (done, case) in cases.iter().enumerate() {
+        tell(done, cases.len());
         let plan = planner.plan_here(&case.loads, &case.cluster, &case.options).await?;
         // A plan that another device finished says nothing about this one.
         warnings.extend(plan.warnings().iter().map(|warning| format!("{}: {warning}", case.name)));

@@ -14,7 +14,7 @@ use crate::{thrown, to_js};
 pub async fn fingerprints(choice: &str, only: Vec<String>) -> Result<JsValue, JsError> {
     let choice: DeviceChoice = choice.parse().map_err(thrown)?;
     let planner = Planner::new_async(choice).await.map_err(thrown)?;
-    let outcome = fingerprints::run(&planner, &only).await.map_err(thrown)?;
+    let outcome = fingerprints::run(&planner, &only, |_, _| ()).await.map_err(thrown)?;
     to_js(&outcome.json(&planner.device().label()))
 }
 
