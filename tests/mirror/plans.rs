@@ -3,8 +3,12 @@
 use approx::assert_relative_eq;
 
 use crate::bound::BoundOptions;
-use crate::cases::random_case;
+use crate::cases::{Call, call, random_case};
 use crate::loads::FIXED_TOTAL;
+use crate::params::Params;
+use crate::replan::search::{Search as Trajectories, Task};
+use crate::replan::{self, Follow};
+use crate::watch::Watch;
 use crate::{
     Cluster, DeviceChoice, Duplicates, GroupRule, Loads, PlanOptions, Planner, Preset, Search, bound, check,
 };
@@ -225,5 +229,29 @@ fn repair_and_variance_aware_groups_never_lose_to_their_start() {
         for (after, before) in max_loads(&case.loads, &case.cluster, &repaired).iter().zip(before) {
             assert!(*after <= before * (1.0 + 1e-6), "seed {seed}: {after} > {before}");
         }
+    }
+}
+
+/// As a device does, which is asked for the trajectories of all layers at once.
+#[test]
+fn who_follows_the_trajectories_changes_no_plan() {
+    for seed in 0..60 {
+        let Call { loads, cluster, options, previous, limits, .. } = call(56_000 + seed);
+        let params = Params::new(&loads, &cluster, &options).unwrap();
+        let (rows, windows) = (previous.rows(&cluster), loads.fixed_windows());
+        let limits = (&limits, cluster.num_gpus() / cluster.num_nodes());
+        let watch = Watch::default();
+        let attempt = watch.attempt(&loads, &cluster, &options);
+        let made = |follow: Option<&Follow<'_>>| {
+            let paths = replan::paths(&params, windows, &rows, limits, &attempt, follow).unwrap();
+            let chosen = replan::choose(&params, &paths, &rows, limits.0).into_iter();
+            let polished = replan::polish(&params, windows, &rows, &attempt, follow).unwrap();
+            (chosen.map(|layer| (layer.row, layer.moved, layer.repairs)).collect::<Vec<_>>(), polished)
+        };
+        let follow = |tasks: &[Task<'_>]| {
+            let mut search = Trajectories::default();
+            Ok(tasks.iter().map(|task| task.run(&mut search)).collect())
+        };
+        assert_eq!(made(Some(&follow)), made(None), "seed {seed}");
     }
 }

@@ -182,7 +182,8 @@ impl Search {
                 list::<PAIRS>(take_there, windows, lanes, block, n, takes_there);
             } else if PAIRS && self.slots == 4 {
                 // Of four slots, to exchange two or the other two makes the same two GPUs: those with the first will do.
-                gives.truncate(3 * windows);
+                // (Pairs are weighed with one window alone.)
+                gives.truncate(3);
             }
             let best = match (windows, has_speeds) {
                 (1, false) => self.weigh_one::<false>(block, a),
