@@ -200,13 +200,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_served_abroad_is_a_part_of_all_load() {
-        let abroad = |replicas, load| LayerQuality {
+    fn the_load_of_foreign_replicas_is_a_part_of_all() {
+        let foreign = |replicas, load| LayerQuality {
             foreign_replicas: replicas,
             foreign_load: load,
             ..layer(15.0, 10.0, 0.0)
         };
-        let quality = Quality { layers: vec![abroad(2, 6.0), abroad(3, 2.0), layer(0.0, 0.0, 0.0)] };
+        let quality = Quality { layers: vec![foreign(2, 6.0), foreign(3, 2.0), layer(0.0, 0.0, 0.0)] };
         let quality = quality.with_least_foreign(&[3.0, 1.0]);
         assert_eq!(quality.foreign_replicas(), 5);
         // 2 layers of 4 GPUs with 10 each.

@@ -217,13 +217,13 @@ impl Scratch {
                 most = most.max(flow.abs());
                 let (from, to) = if flow > 0 { (g, u) } else { (u, g) };
                 let flow = flow.unsigned_abs() as i32;
-                for s in 0..SCENARIOS {
-                    let moved = scaled(x[s], flow, WHOLE_BITS);
-                    load[from].0[s] -= if SPEEDS { speeds.on(moved, from) } else { moved };
+                for (load, &x) in load[from].0.iter_mut().zip(x) {
+                    let moved = scaled(x, flow, WHOLE_BITS);
+                    *load -= if SPEEDS { speeds.on(moved, from) } else { moved };
                 }
-                for s in 0..SCENARIOS {
-                    let moved = scaled(x[s], flow, WHOLE_BITS);
-                    load[to].0[s] += if SPEEDS { speeds.on(moved, to) } else { moved };
+                for (load, &x) in load[to].0.iter_mut().zip(x) {
+                    let moved = scaled(x, flow, WHOLE_BITS);
+                    *load += if SPEEDS { speeds.on(moved, to) } else { moved };
                 }
             }
             if most <= STILL {

@@ -52,7 +52,7 @@ fn foreign_replicas_are_planned_told_and_checked() {
 
     // As the plan that runs it is scored by the rule that it was made by.
     let next = json(&made(&base, &["--previous", &plan]));
-    assert_eq!(next["previous_balancedness"], abroad["balancedness"]);
+    assert_eq!(next["previous_balancedness"], foreign["balancedness"]);
 
     // A map in another format tells nothing of it.
     let map = path("map.npy");
