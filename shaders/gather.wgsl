@@ -19,7 +19,7 @@ fn gather(invocation: Invocation) {
     var place = begin / params.group_size;
     var in_group = begin % params.group_size;
     for (var expert = begin; expert < end; expert += 1u) {
-        gather_expert(layer, expert, groups[chosen + 1u + place] * params.group_size + in_group);
+        gather_expert(layer, expert, groups[group_at(chosen, place)] * params.group_size + in_group);
         in_group += 1u;
         place += select(0u, 1u, in_group == params.group_size);
         in_group = select(in_group, 0u, in_group == params.group_size);
@@ -156,7 +156,7 @@ fn floors(invocation: Invocation) {
         if place % params.node_groups == 0u {
             sum = vec4<u32>(0u);
         }
-        sum += group_quad(layer, groups[chosen + 1u + place], lane % params.quads);
+        sum += group_quad(layer, groups[group_at(chosen, place)], lane % params.quads);
         largest = max(largest, sum);
     }
     let shares = (largest + params.node_gpus - 1u) / params.node_gpus;

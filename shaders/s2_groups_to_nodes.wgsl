@@ -89,7 +89,7 @@ fn walk(invocation: Invocation) {
     if layer >= params.lanes {
         return;
     }
-    let state = params.at_walk + layer * (WALK_WORDS + 2u * params.assignments);
+    let state = walk_at(layer);
     if params.begin == 0u {
         for (var i = 0u; i < WALK_WORDS; i += 1u) {
             groups[state + i] = 0u;
@@ -124,31 +124,39 @@ fn weigh(layer: u32, state: u32, greedy: bool) {
     }
 }
 
+// Where the walk of a layer lies, and in its list the assignment at a place.
+fn walk_at(layer: u32) -> u32 {
+    return params.at_walk + layer * (WALK_WORDS + KEPT_WORDS * params.assignments);
+}
+
+fn kept_at(state: u32, place: u32) -> u32 {
+    return state + WALK_WORDS + KEPT_WORDS * place;
+}
+
 // Whether the list is full of assignments whose bounds are not above an average.
 fn is_beaten(state: u32, average: u32) -> bool {
     let kept_count = groups[state + WALK_KEPT];
-    return kept_count == params.assignments && groups[state + WALK_WORDS + 2u * (kept_count - 1u)] <= average;
+    return kept_count == params.assignments && groups[kept_at(state, kept_count - 1u) + KEPT_BOUND] <= average;
 }
 
 fn keep_weighed(state: u32, next: u32, next_average: u32, bound: u32) {
     let kept_count = groups[state + WALK_KEPT];
     let full = kept_count == params.assignments;
-    let list = state + WALK_WORDS;
     groups[state + WALK_AVERAGE] = next_average;
     groups[state + WALK_INDEX] = next;
     groups[state + WALK_WEIGHED] += 1u;
     // It goes after those with an equal or lower bound; the last one falls off a full list.
     var at = select(kept_count, kept_count - 1u, full);
-    if full && groups[list + 2u * at] <= bound {
+    if full && groups[kept_at(state, at) + KEPT_BOUND] <= bound {
         return;
     }
-    while at > 0u && groups[list + 2u * (at - 1u)] > bound {
-        groups[list + 2u * at] = groups[list + 2u * (at - 1u)];
-        groups[list + 2u * at + 1u] = groups[list + 2u * (at - 1u) + 1u];
+    while at > 0u && groups[kept_at(state, at - 1u) + KEPT_BOUND] > bound {
+        groups[kept_at(state, at) + KEPT_BOUND] = groups[kept_at(state, at - 1u) + KEPT_BOUND];
+        groups[kept_at(state, at) + KEPT_INDEX] = groups[kept_at(state, at - 1u) + KEPT_INDEX];
         at -= 1u;
     }
-    groups[list + 2u * at] = bound;
-    groups[list + 2u * at + 1u] = next;
+    groups[kept_at(state, at) + KEPT_BOUND] = bound;
+    groups[kept_at(state, at) + KEPT_INDEX] = next;
     groups[state + WALK_KEPT] = select(kept_count + 1u, kept_count, full);
 }
 
@@ -252,30 +260,29 @@ fn choose(invocation: Invocation) {
     }
     let layer = lane / (params.assignments + 1u);
     let assignment = lane % (params.assignments + 1u);
-    let state = params.at_walk + layer * (WALK_WORDS + 2u * params.assignments);
+    let state = walk_at(layer);
     let chosen = chosen_at(layer, assignment);
-    let listed = state + WALK_WORDS + 2u * assignment;
     var candidate = greedy_candidate();
     var bound = NONE;
     if assignment == 0u || assignment == params.assignments {
         bound = groups[state + WALK_GREEDY];
     }
     // DeepSeek's assignment takes the first place if none is better, and is then not tried again.
-    let first = params.group_rule == RULE_BEST_FIRST && bound <= groups[state + WALK_WORDS];
+    let first = params.group_rule == RULE_BEST_FIRST && bound <= groups[kept_at(state, 0u) + KEPT_BOUND];
     if assignment == params.assignments {
         bound = select(bound, NONE, first);
     } else if assignment >= groups[state + WALK_KEPT] {
         bound = NONE;
     } else if assignment > 0u || !first {
-        bound = groups[listed];
-        candidate = groups[listed + 1u];
+        bound = groups[kept_at(state, assignment) + KEPT_BOUND];
+        candidate = groups[kept_at(state, assignment) + KEPT_INDEX];
     }
     groups[chosen] = bound;
     if bound == NONE {
         return;
     }
     for (var place = 0u; place < params.groups; place += 1u) {
-        groups[chosen + 1u + place] = candidate_group(layer, candidate, place);
+        groups[group_at(chosen, place)] = candidate_group(layer, candidate, place);
     }
 }
 
@@ -296,7 +303,7 @@ fn repair(invocation: Invocation) {
     for (var node = 0u; node < params.nodes; node += 1u) {
         var sum = 0u;
         for (var i = 0u; i < params.node_groups; i += 1u) {
-            let group = groups[source + 1u + node * params.node_groups + i];
+            let group = groups[group_at(source, node * params.node_groups + i)];
             groups[list + node * params.node_groups + i] = group;
             sum += groups[layer * params.groups + group];
         }
@@ -313,7 +320,7 @@ fn repair(invocation: Invocation) {
         let candidate = greedy_candidate();
         groups[to] = exact_bound(layer, candidate, average_of(layer, candidate));
         for (var place = 0u; place < params.groups; place += 1u) {
-            groups[to + 1u + place] = groups[list + place];
+            groups[group_at(to, place)] = groups[list + place];
         }
     }
 }

@@ -132,7 +132,7 @@ fn begin() {
         set_scratch(expert, 0u);
         arena[word_at(params.at_no_gain, expert)] = 0u;
         arena[word_at(params.at_no_loss, expert)] = 0u;
-        arena[word_at(params.at_peaks, expert * peak_words())] = 0u;
+        arena[peaks_at(expert)] = 0u;
     }
     storageBarrier();
     weigh_gpus();

@@ -49,10 +49,13 @@ fn find_transfer(key: u32) {
     }
 }
 
-// Words of the peaks of an expert: the iteration they are of, then for each window what the heaviest holder would carry
-// with a replica less of it, which GPU that is, and the same load of the next holder.
-fn peak_words() -> u32 {
-    return 1u + 3u * WINDOWS;
+// Where the peaks of an expert lie: the iteration they are of, then its heaviest holder in each window.
+fn peaks_at(x: u32) -> u32 {
+    return word_at(params.at_peaks, x * (1u + PEAK_WORDS * WINDOWS));
+}
+
+fn peak_at(x: u32, window: u32) -> u32 {
+    return peaks_at(x) + 1u + PEAK_WORDS * window;
 }
 
 // Finds the peaks of the experts that may lose a replica: all with several, or some of them where that would take too
@@ -63,7 +66,7 @@ fn find_peaks(key: u32, several: u32) {
     for (var i = lane; i < min(several, params.losers); i += TEAM) {
         let x = arena[word_at(params.at_replicated, (first + i) % several)];
         if arena[word_at(params.at_no_loss, x)] <= iteration {
-            arena[word_at(params.at_peaks, x * peak_words())] = iteration;
+            arena[peaks_at(x)] = iteration;
             for (var window = 0u; window < WINDOWS; window += 1u) {
                 find_peak(x, window);
             }
@@ -87,24 +90,24 @@ fn find_peak(x: u32, window: u32) {
             most = max(most, load);
         }
     }
-    let at = x * peak_words() + 1u + 3u * window;
-    arena[word_at(params.at_peaks, at)] = u32(most);
-    arena[word_at(params.at_peaks, at + 1u)] = most_on;
-    arena[word_at(params.at_peaks, at + 2u)] = bitcast<u32>(next);
+    let at = peak_at(x, window);
+    arena[at + PEAK_LOAD] = u32(most);
+    arena[at + PEAK_GPU] = most_on;
+    arena[at + PEAK_NEXT] = bitcast<u32>(next);
 }
 
 // Whether an expert may lose a replica: its peaks are of this iteration.
 fn may_lose(x: u32) -> bool {
-    return arena[word_at(params.at_peaks, x * peak_words())] == iteration;
+    return arena[peaks_at(x)] == iteration;
 }
 
 // The heaviest holder of `x` other than a GPU once it has a replica less.
 fn peak_without(x: u32, window: u32, gpu: u32) -> i32 {
-    let at = x * peak_words() + 1u + 3u * window;
-    if arena[word_at(params.at_peaks, at + 1u)] == gpu {
-        return bitcast<i32>(arena[word_at(params.at_peaks, at + 2u)]);
+    let at = peak_at(x, window);
+    if arena[at + PEAK_GPU] == gpu {
+        return bitcast<i32>(arena[at + PEAK_NEXT]);
     }
-    return i32(arena[word_at(params.at_peaks, at)]);
+    return i32(arena[at + PEAK_LOAD]);
 }
 
 // The load of a replica of `y` once it has one more.

@@ -23,7 +23,7 @@ fn take_candidate(candidate: u32) {
 
 // The first group of this candidate's node.
 fn first_group() -> u32 {
-    return groups[assignment_at(my_layer) + 1u + my_node * params.node_groups];
+    return groups[group_at(assignment_at(my_layer), my_node * params.node_groups)];
 }
 
 fn words_of(candidate: u32) -> u32 {

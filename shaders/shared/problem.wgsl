@@ -33,6 +33,11 @@ fn chosen_at(layer: u32, assignment: u32) -> u32 {
     return params.at_chosen + (layer * (params.assignments + 2u) + assignment) * (params.groups + 1u);
 }
 
+// Where the group at a place of a chosen assignment lies.
+fn group_at(chosen: u32, place: u32) -> u32 {
+    return chosen + 1u + place;
+}
+
 // The assignment that this dispatch is about.
 fn assignment_at(layer: u32) -> u32 {
     let chosen = results[layer_state_at(layer) + LAYER_CHOSEN];

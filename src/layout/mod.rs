@@ -72,7 +72,8 @@ impl Layout {
         base.at_build_state = group.take(layers * wide(samples + 1) * nodes * wide(words::build::WORDS));
         base.at_averages = group.take(layers * wide(enumerated + samples));
         base.at_chosen = group.take(layers * (assignments + 2) * (groups + 1));
-        base.at_walk = group.take(layers * (wide(words::walk::WORDS) + 2 * assignments));
+        base.at_walk =
+            group.take(layers * (wide(words::walk::WORDS) + wide(words::kept::WORDS) * assignments));
         base.at_window_groups = group.take(layers * groups * several);
 
         let slots = nodes * wide(params.node_slots);
@@ -196,7 +197,7 @@ fn candidate(params: &Params, base: &mut GpuParams) -> u64 {
             base.at_no_gain = arena.take(experts);
             base.at_no_loss = arena.take(experts);
             base.at_replicated = arena.take(experts);
-            base.at_peaks = arena.take(experts * (1 + 3 * windows));
+            base.at_peaks = arena.take(experts * (1 + u64::from(words::peak::WORDS) * windows));
         }
         SearchKind::Descent => {}
     }

@@ -101,8 +101,8 @@ record! {
 }
 
 record! {
-    /// A layer's walk through candidates for assignments, in `groups`: after these words comes the list of those kept, of
-    /// (bound, index).
+    /// A layer's walk through candidates for assignments, in `groups`: after these words comes the list of those kept,
+    /// [`kept`].
     walk, "WALK":
     /// The average of the last candidate weighed.
     AVERAGE,
@@ -116,6 +116,26 @@ record! {
     DONE,
     /// The bound of DeepSeek's assignment.
     GREEDY,
+}
+
+record! {
+    /// An assignment in the list of a walk.
+    kept, "KEPT":
+    /// Its bound.
+    BOUND,
+    /// The number of its candidate.
+    INDEX,
+}
+
+record! {
+    /// The heaviest holder of an expert in a window, in a candidate, once the expert has a replica less.
+    peak, "PEAK":
+    /// The load of this GPU then.
+    LOAD,
+    /// Which GPU it is.
+    GPU,
+    /// The load of the next holder then.
+    NEXT,
 }
 
 record! {
@@ -181,7 +201,8 @@ pub fn wgsl() -> String {
         ("MOVE_PAIR", MOVE_PAIR),
         ("MOVE_BIPARTITION", MOVE_BIPARTITION),
     ];
-    let records = [node::NAMES, layer::NAMES, control::NAMES, build::NAMES, walk::NAMES];
+    let records =
+        [node::NAMES, layer::NAMES, control::NAMES, build::NAMES, walk::NAMES, kept::NAMES, peak::NAMES];
     let all = records.into_iter().chain([task::NAMES, trail::NAMES, state::NAMES]).flatten().chain(&codes);
     all.map(|(name, value)| format!("const {name}: u32 = {value}u;\n")).collect()
 }

@@ -22,7 +22,7 @@ pub fn bindings(unit: &ShaderUnit) -> Vec<String> {
     })
 }
 
-/// The uniform struct has the members, the offsets and the size of its Rust twin.
+/// The uniform struct has the members, the offsets and the size of the struct in Rust.
 pub fn uniform(unit: &ShaderUnit) -> Vec<String> {
     lowered(unit, |lowered| {
         let uniforms: Vec<_> = declared(lowered)
