@@ -34,10 +34,10 @@ fn complaint(version: u32, hash: &str, list: &str) -> Option<String> {
 #[test]
 fn fingerprints_change_with_the_version_alone() {
     let read = |name: &str| {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(name);
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
         std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
     };
-    let committed: serde_json::Value = serde_json::from_str(&read("fingerprints.json")).unwrap();
+    let committed: serde_json::Value = serde_json::from_str(&read("src/suite/fingerprints.json")).unwrap();
     assert_eq!(
         committed["plan_version"], PLAN_VERSION,
         "src/suite/fingerprints.json is of another plan version"
@@ -46,7 +46,7 @@ fn fingerprints_change_with_the_version_alone() {
     fingerprints.sort_all_objects();
     assert!(fingerprints.as_object().is_some_and(|all| all.len() > 50));
     let hash = format!("{:016x}", xxhash_rust::xxh64::xxh64(fingerprints.to_string().as_bytes(), 0));
-    assert_eq!(complaint(PLAN_VERSION, &hash, &read("plan_versions.txt")), None);
+    assert_eq!(complaint(PLAN_VERSION, &hash, &read("tests/plan_versions.txt")), None);
 }
 
 #[test]
