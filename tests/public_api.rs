@@ -92,7 +92,7 @@ impl Listing {
                     self.module(&format!("{path}::{name}"), &module.child(&name));
                 }
                 Item::Use(export) if is_public(&export.vis) => {
-                    self.exports(path, module, &export.tree, export.attrs.clone());
+                    self.exports(path, module, &module.items, &export.tree, export.attrs.clone());
                 }
                 item if name_of(item).is_some() => self.item(path, item, &module.with_children(), &[]),
                 _ => {}
@@ -100,21 +100,30 @@ impl Listing {
         }
     }
 
-    /// Lists what `pub use` names.
-    fn exports(&mut self, path: &str, module: &Module, tree: &UseTree, attrs: Vec<Attribute>) {
+    /// Lists what `pub use` names in a module of these items, of which impl blocks may be of what it names.
+    fn exports(
+        &mut self,
+        path: &str,
+        module: &Module,
+        exporting: &[Item],
+        tree: &UseTree,
+        attrs: Vec<Attribute>,
+    ) {
         match tree {
             UseTree::Path(step) if step.ident == "crate" => {
                 let root = root();
-                self.exports(path, &root, &step.tree, attrs);
+                self.exports(path, &root, exporting, &step.tree, attrs);
             }
             UseTree::Path(step) => {
-                self.exports(path, &module.child(&step.ident.to_string()), &step.tree, attrs)
+                let child = module.child(&step.ident.to_string());
+                self.exports(path, &child, exporting, &step.tree, attrs);
             }
             UseTree::Group(group) => {
-                group.items.iter().for_each(|tree| self.exports(path, module, tree, attrs.clone()));
+                let items = group.items.iter();
+                items.for_each(|tree| self.exports(path, module, exporting, tree, attrs.clone()));
             }
             UseTree::Name(name) => {
-                let around = module.with_children();
+                let around = [&module.with_children(), exporting].concat();
                 let named = |item: &&Item| name_of(item).is_some_and(|found| name.ident == found);
                 match module.items.iter().find(named) {
                     Some(item) => self.item(path, item, &around, &attrs),

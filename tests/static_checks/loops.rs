@@ -9,7 +9,7 @@ use crate::text::without_comments;
 const PROVEN: &[(&str, &str, &str)] = &[
     (
         "keep_weighed",
-        "while at > 0u && groups[list + 2u * (at - 1u)] > bound",
+        "while at > 0u && groups[kept_at(state, at - 1u) + KEPT_BOUND] > bound",
         "`at` falls by 1 in each turn",
     ),
     (
@@ -24,11 +24,6 @@ const PROVEN: &[(&str, &str, &str)] = &[
         "each turn passes one of `several` entries, and then there is none",
     ),
     ("pack_in_registers", "while item < params.end", "`item` rises by 1 in each turn, or the loop is left"),
-    (
-        "lightest_heaviest_of",
-        "while doubles || low < high",
-        "as in `lightest_heaviest`: `high` doubles until the node fits, then `high - low` halves in each turn",
-    ),
     // The descent: a machine, which counts trips in each turn and stops when its fuel is spent.
     ("descend", "while ended == END_RUNNING && spent < params.fuel", DESCENT_FUEL),
     ("descend", "while phase == PHASE_SWAP && spent < params.fuel", DESCENT_FUEL),
