@@ -36,6 +36,7 @@ pub struct Plan {
     pub(crate) backend: String,
     pub(crate) elapsed: Duration,
     pub(crate) warnings: Vec<String>,
+    pub(crate) is_cut_short: bool,
     pub(crate) effort: BoundEffort,
     pub(crate) quality: OnceLock<(Quality, Duration)>,
     /// The planner's own threads, where it has some.
@@ -182,5 +183,12 @@ impl Plan {
     #[must_use]
     pub fn warnings(&self) -> &[String] {
         &self.warnings
+    }
+
+    /// Whether a time limit ended the call before all layers were planned: another run may give another plan, see
+    /// [`crate::Planner::plan_within`].
+    #[must_use]
+    pub fn is_cut_short(&self) -> bool {
+        self.is_cut_short
     }
 }

@@ -143,19 +143,20 @@ def counts_of_passes(held: dict[str, Any]) -> NDArray[Any] | None:
     """[passes, layers, experts] of what SGLang's recorder writes in its modes ``per_pass`` and ``per_token``: a record for
     each forward pass of a rank, with the counts of its slots, and the map that ran. None of anything else."""
     records, running = held.get("records"), held.get("last_physical_to_logical_map")
-    if not records or running is None:
+    if not isinstance(records, list) or not records or running is None:
         return None
     entries, layers, slots = map_of("last_physical_to_logical_map", running)
     expert = ints(bytearray(entries), layers, slots)
-    passes = sorted({record["forward_pass_id"] for record in records})
+    # An empty slot has -1, and serves nothing.
+    filled = np.nonzero(expert >= 0)
+    passes = {number: at for at, number in enumerate(sorted({record["forward_pass_id"] for record in records}))}
     counts = np.zeros((len(passes), layers, int(expert.max()) + 1), dtype=np.int64)
     for record in records:
         of_slots = to_numpy("global_physical_count", record["global_physical_count"])
         if of_slots.shape != expert.shape:
             rule = f"is not that of last_physical_to_logical_map, {list(expert.shape)}"
             raise InvalidError("global_physical_count, of shape", list(of_slots.shape), rule)
-        at = counts[passes.index(record["forward_pass_id"])]
-        np.add.at(at, (np.arange(layers)[:, None], expert), of_slots)
+        np.add.at(counts[passes[record["forward_pass_id"]]], (filled[0], expert[filled]), of_slots[filled])
     return counts
 
 
@@ -174,7 +175,10 @@ def torch_file(
         except Exception as error:  # Whatever torch finds wrong in it; of a file that is cut off it says OSError.
             raise InvalidError("file", os.fspath(path), f"cannot be read by torch: {error}") from None
     if isinstance(held, dict):
-        made = other(held) if other and field not in held else None
+        try:
+            made = other(held) if other and field not in held else None
+        except (KeyError, TypeError) as error:
+            raise InvalidError("file", os.fspath(path), f"is not as a recorder writes it: {error}") from None
         if made is not None:
             return made
         if field not in held:

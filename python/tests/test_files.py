@@ -123,12 +123,16 @@ def test_torch_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(options["weights_only"] is True for _, options in asked)  # type: ignore[misc, index]
     del held["logical_count"]
     # What SGLang's recorder writes of each pass: counts of slots, and the map that ran.
-    running, slots = np.array([[0, 1, 1], [2, 0, 1]]), np.array([[5, 1, 2], [3, 4, 6]])
+    running, slots = np.array([[0, 1, 1], [2, 0, -1]]), np.array([[5, 1, 2], [3, 4, 6]])
     records = [{"forward_pass_id": 7 + at % 2, "rank": 0, "global_physical_count": slots} for at in range(3)]
     dumped = {"records": records, "last_physical_to_logical_map": running}
     torch.load = lambda *_, **__: dumped  # type: ignore[attr-defined]
-    counts = np.array([[5, 3, 0], [4, 6, 3]])
+    counts = np.array([[5, 3, 0], [4, 0, 3]])
     assert np.array_equal(read_loads(tmp_path / "a.pt").loads, [2 * counts, counts])
+    dumped["records"] = [*records, {"rank": 0}]
+    with pytest.raises(InvalidError, match="is not as a recorder writes it: 'forward_pass_id'"):
+        read_loads(tmp_path / "a.pt")
+    dumped["records"] = records
     records[0]["global_physical_count"] = slots[:1]
     with pytest.raises(InvalidError, match=r"of shape \[1, 3\] is not that of last_physical_to_logical_map"):
         read_loads(tmp_path / "a.pt")

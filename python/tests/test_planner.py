@@ -90,7 +90,7 @@ def test_a_gpu_that_becomes_slow_or_goes_is_relieved_in_few_moves() -> None:
     new = planner.replan(weight, slow, running, max_moves=12, min_gain=0)
     assert new.moves is not None and 0 < new.moves.received <= 12
     assert new.balancedness == planner.check(weight, slow, new).balancedness > before * 1.05
-    # At speed 0 it is gone: it holds nothing, and what it alone held is elsewhere.
+    # A GPU of speed 0 is gone: its slots are empty, and every expert has a replica on another GPU.
     gone = Cluster(35, 1, 1, 8, 5, gpu_speeds=[1, 1, 1, 0, 1, 1, 1, 1])
     rebalancer = Rebalancer(gone, planner=planner)
     rebalancer.observe(weight)

@@ -59,7 +59,7 @@ fn lay_rest() {
     workgroupBarrier();
 }
 
-// The heaviest GPU of a window besides a GPU and the proposing one.
+// The heaviest GPU of each window, when `gpu` and the proposing GPU are left out.
 fn rest_without(gpu: u32) -> Quads {
     var quads = Quads();
     quads.a = rest_four(gpu, 0u);

@@ -84,7 +84,7 @@ fn build_at(first: u32, node: u32) -> u32 {
 }
 
 // Makes the best swap of a group of node `heavy` with one of another node (of `partner` alone unless NONE), by
-// the larger of the two node loads; ties to the lower place. Node loads lie 3 words apart.
+// the larger of the two node loads; ties to the lower place.
 fn best_group_swap(layer: u32, list: u32, state: u32, heavy: u32, partner: u32) -> bool {
     var best = 0;
     var best_from = 0u;

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde_json::json;
@@ -165,7 +165,9 @@ impl Check {
             Some(shares) => Some(gpu_loads_of_shares(&served, shares)),
             None => Some(check::gpu_loads(&loads, &cluster, served.map)?),
         };
-        self.show(&map, &served, (&quality, joined, gpus.as_deref()), &faults, start.elapsed())?;
+        let time = start.elapsed();
+        let judged = Judged { map: &map, served, quality: &quality, joined, gpus, faults: &faults, time };
+        print(&if self.json { self.json_report(&judged)?.to_string() } else { self.report(&judged)? });
         Ok(if faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 
@@ -187,17 +189,10 @@ impl Check {
         quality.clone().with_least_foreign(&least).foreign_shares(served.cluster.num_gpus())
     }
 
-    /// What `--json` prints.
-    fn json_report(
-        &self,
-        map: &MapFile,
-        served: &Served<'_>,
-        (quality, joined, gpu_loads): (&Quality, usize, Option<&[f64]>),
-        faults: &[String],
-        time: std::time::Duration,
-    ) -> Result<serde_json::Value, Error> {
-        let (loads, most_foreign) = (served.loads, self.most_foreign(map));
-        let plan = map.plan();
+    /// The report as JSON.
+    fn json_report(&self, judged: &Judged<'_>) -> Result<serde_json::Value, Error> {
+        let Judged { map, served, quality, .. } = judged;
+        let (plan, most_foreign) = (map.plan(), self.most_foreign(map));
         let mut report = json!({
             "valid": true,
             "balancedness": quality.balancedness(),
@@ -206,21 +201,21 @@ impl Check {
             "worst_gap": quality.worst_gap(),
             "replica_balancedness": quality.replica_balancedness(),
             "same_gpu_duplicates": quality.same_gpu_duplicates(),
-            "layers_connected": joined,
+            "layers_connected": judged.joined,
             "layers_without_load": quality.layers_without_load(),
             "layers": quality.layers.len(),
-            "layer_ids": loads.layer_ids(),
+            "layer_ids": served.loads.layer_ids(),
             "format": map.format().name(),
             "fingerprint": plan.map(|plan| format!("{:016x}", plan.placement.fingerprint())),
             "plan_version": plan.and_then(|plan| plan.plan_version),
             "told_balancedness": plan.and_then(|plan| plan.told_balancedness),
-            "bound_ms": time.as_secs_f64() * 1e3,
+            "bound_ms": judged.time.as_secs_f64() * 1e3,
         });
         if self.strict {
-            report["strict"] = json!({ "passed": faults.is_empty(), "faults": faults });
+            report["strict"] = json!({ "passed": judged.faults.is_empty(), "faults": judged.faults });
         }
         report["traffic"] = served.json()?;
-        if let Some(loads) = gpu_loads {
+        if let Some(loads) = &judged.gpus {
             report["gpu_loads"] = json!(loads.chunks(served.cluster.num_gpus()).collect::<Vec<_>>());
         }
         if !served.cluster.has_equal_speeds() {
@@ -236,31 +231,18 @@ impl Check {
         Ok(report)
     }
 
-    fn show(
-        &self,
-        map: &MapFile,
-        served: &Served<'_>,
-        (quality, joined, gpu_loads): (&Quality, usize, Option<&[f64]>),
-        faults: &[String],
-        time: std::time::Duration,
-    ) -> Result<(), Error> {
-        let (loads, most_foreign) = (served.loads, self.most_foreign(map));
-        let fingerprint = map.plan().map(|plan| format!("{:016x}", plan.placement.fingerprint()));
-        let version = map.plan().and_then(|plan| plan.plan_version);
-        let told = map.plan().and_then(|plan| plan.told_balancedness);
-        if self.json {
-            let report = self.json_report(map, served, (quality, joined, gpu_loads), faults, time)?;
-            print(&report.to_string());
-            return Ok(());
-        }
+    /// The report for people.
+    fn report(&self, judged: &Judged<'_>) -> Result<String, Error> {
+        let Judged { map, served, quality, .. } = judged;
+        let (plan, most_foreign) = (map.plan(), self.most_foreign(map));
         let mut rows = vec![
             ("valid", "yes".to_string()),
             ("balancedness", format!("{:.5}", quality.balancedness())),
             ("replica balancedness", format!("{:.5}", quality.replica_balancedness())),
             ("mean gap to the bound", percent(quality.mean_gap())),
-            ("worst gap", worst_gap(quality, loads.layer_ids())),
+            ("worst gap", worst_gap(quality, served.loads.layer_ids())),
             ("duplicates on a GPU", quality.same_gpu_duplicates().to_string()),
-            ("GPUs hang together", format!("in {joined} of {} layers", quality.layers.len())),
+            ("GPUs hang together", format!("in {} of {} layers", judged.joined, quality.layers.len())),
         ];
         if most_foreign > 0 {
             let (replicas, shares) = (quality.foreign_replicas(), self.foreign_shares(quality, served));
@@ -268,22 +250,38 @@ impl Check {
         }
         rows.extend(speeds::row(served.cluster));
         rows.splice(2..2, served.rows()?);
-        match (fingerprint, version) {
-            (Some(print), Some(version)) => {
-                rows.push(("fingerprint", format!("{print}   (plan version {version})")))
+        rows.push(match plan {
+            Some(plan) => {
+                let version = plan.plan_version.map(|version| format!("   (plan version {version})"));
+                let print = format!("{:016x}{}", plan.placement.fingerprint(), version.unwrap_or_default());
+                ("fingerprint", print)
             }
-            (Some(print), None) => rows.push(("fingerprint", print)),
-            (None, _) => rows.push(("format", map.format().to_string())),
-        }
+            None => ("format", map.format().to_string()),
+        });
+        let told = plan.and_then(|plan| plan.told_balancedness);
         if let Some(told) = told.filter(|told| (told - quality.balancedness()).abs() > 1e-9) {
             rows.push(("in the plan file", format!("balancedness {told:.5}, of the loads it was made from")));
         }
-        rows.push(("time", milliseconds(time)));
-        rows.extend(faults.iter().map(|fault| ("not strictly valid", fault.clone())));
+        rows.push(("time", milliseconds(judged.time)));
+        rows.extend(judged.faults.iter().map(|fault| ("not strictly valid", fault.clone())));
         let says = "balancedness: mean over heaviest GPU; of replicas the same. gap: heaviest GPU over what no plan goes below.";
-        print(&format!("{}\n{says}", table(&rows)));
-        Ok(())
+        Ok(format!("{}\n{says}", table(&rows)))
     }
+}
+
+/// A valid plan or map, and the figures of its report.
+struct Judged<'a> {
+    map: &'a MapFile,
+    served: Served<'a>,
+    quality: &'a Quality,
+    /// Layers whose GPUs hang together.
+    joined: usize,
+    /// The load of each GPU, `[layers][gpus]`, where it is asked for.
+    gpus: Option<Vec<f64>>,
+    /// The complaints of `--strict`.
+    faults: &'a [String],
+    /// The time of judging.
+    time: Duration,
 }
 
 /// The row about foreign replicas: how many there are, the most that a layer may have, the part of the load that they serve,

@@ -58,7 +58,7 @@ pub(super) struct Outlook {
     /// Windows that `scenarios` plans on, 1 to 16 [default: 16]
     #[arg(long)]
     windows: Option<usize>,
-    /// The weight of a window over that of the one after it, under `scenarios`: above 0, at most 1 [default: 0.9]
+    /// Under `scenarios` each window weighs this part of the next one: above 0, at most 1 [default: 0.9]
     #[arg(long)]
     decay: Option<f64>,
 }

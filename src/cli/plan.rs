@@ -178,7 +178,7 @@ impl Plan {
         found
     }
 
-    /// The experts of a layer, as far as they are known: for an error that offers what would do.
+    /// The experts of a layer; 1 where the loads cannot be read. An error about replicas offers numbers that hold them all.
     fn experts(&self) -> usize {
         let loads = self.loads.first().and_then(|file| self.part.read(file).ok());
         loads.map_or(1, |loads| loads.experts())

@@ -26,15 +26,15 @@ static BAR: Mutex<Option<ProgressBar>> = Mutex::new(None);
 /// The files that this command has written; locked while one is moved to its place.
 static KEPT: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
-/// The file next to its place that is being written.
+/// The temporary file that is being written.
 static DRAFT: Mutex<Option<PathBuf>> = Mutex::new(None);
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Has Ctrl-C end the process. What is being written next to its place is removed: a large file can take seconds. For the
-/// moment in which a file is moved there it waits, and for nothing else.
+/// Ctrl-C ends the process from now on. A file that is not whole yet is removed, since writing a large one can take seconds. The
+/// handler waits only while a whole file is moved to its place.
 pub fn end_on_interrupt() {
     let end = || {
         let kept = lock(&KEPT);
@@ -120,7 +120,7 @@ impl Progress {
             Err(_) => bar,
         };
         let mut shown = lock(&BAR);
-        // That of what was done before in the same command.
+        // The bar of an earlier piece of work of this command.
         let old = shown.take().inspect(ProgressBar::finish_and_clear);
         *shown = Some(bar.clone());
         match old {
@@ -154,7 +154,7 @@ impl Progress {
         self.bar.set_length(steps as u64);
     }
 
-    /// So many of so many steps are done.
+    /// Shows that this many steps of all are done.
     pub fn reach(&self, done: usize, steps: usize) {
         self.expect(steps);
         self.bar.set_position(done as u64);
@@ -201,7 +201,7 @@ impl Progress {
     }
 }
 
-/// Has a bar be seen.
+/// Draws a bar from now on.
 fn reveal(bar: &ProgressBar) {
     bar.set_draw_target(ProgressDrawTarget::stderr());
     bar.enable_steady_tick(TICK);

@@ -89,6 +89,7 @@ impl Planner {
             backend: call.made_by.backend,
             elapsed: start.elapsed(),
             warnings: call.warnings,
+            is_cut_short: false,
             effort: BoundEffort::default(),
             quality: OnceLock::new(),
             threads: self.threads.clone(),

@@ -112,6 +112,7 @@ impl Planner {
             backend: device.backend,
             elapsed: start.elapsed(),
             warnings,
+            is_cut_short: false,
             effort: BoundEffort::default(),
             quality: OnceLock::new(),
         };

@@ -36,7 +36,7 @@ impl Planner {
     /// their plan, the others that of DeepSeek's greedy rule ([`Preset::GREEDY`]).
     ///
     /// The layers in which that rule is furthest from even are planned first. Where all were planned in time the plan is
-    /// that of [`Planner::plan`]. Else it depends on how fast the machine was: [`Plan::warnings`] says so, and ranks that
+    /// that of [`Planner::plan`]. Else it depends on how fast the machine was: [`Plan::is_cut_short`] says so, and ranks that
     /// plan for themselves must not use it. The layers that are in work at the end of the time are worked on until they
     /// are done, on threads of their own, unseen.
     ///
@@ -49,7 +49,7 @@ impl Planner {
     /// let planner = Planner::new(DeviceChoice::Cpu)?;
     /// let (loads, cluster) = (Loads::from_counts(1, 4, &[90, 30, 20, 10])?, Cluster::new(6, 1, 1, 3)?);
     /// let plan = planner.plan_within(&loads, &cluster, &PlanOptions::default(), Duration::ZERO)?;
-    /// assert!(plan.warnings()[0].starts_with("time limit"));
+    /// assert!(plan.is_cut_short() && plan.warnings()[0].starts_with("time limit"));
     /// # Ok::<(), eplb_wgpu::Error>(())
     /// ```
     pub fn plan_within(
@@ -102,7 +102,8 @@ impl Planner {
         outcome?;
         plan.placement = checked(loads, cluster, options, map)?;
         plan.warnings.dedup();
-        if done < loads.layers() {
+        plan.is_cut_short = done < loads.layers();
+        if plan.is_cut_short {
             plan.warnings.insert(0, cut_short(limit, done, loads.layers()));
         }
         plan.options = options.clone();

@@ -116,22 +116,17 @@ fn share_out(paths: &[Path], mut left: usize, most: usize) -> Vec<usize> {
     let mut at = vec![0; paths.len()];
     let mut ways: Vec<_> = paths.iter().map(|path| path.steepest(0, left, most)).collect();
     loop {
-        let mut best: Option<(i64, i64, usize)> = None;
-        for (layer, way) in ways.iter().enumerate() {
-            if let Some((gain, cost, _)) = *way
-                && best.is_none_or(|best| is_steeper((gain, cost, layer), best))
-            {
-                best = Some((gain, cost, layer));
-            }
-        }
-        let Some((_, _, layer)) = best else { return at };
-        if let Some((_, _, to)) = ways[layer] {
-            // No later state moves less: it would have been steeper than the one that was chosen before it.
-            let cost = paths[layer].extra(to).saturating_sub(paths[layer].extra(at[layer]));
-            if cost <= left {
-                left -= cost;
-                at[layer] = to;
-            }
+        let open = ways.iter().enumerate().filter_map(|(layer, way)| Some((layer, (*way)?)));
+        let Some((layer, (.., to))) =
+            open.reduce(|best, next| if is_steeper(next.1, best.1) { next } else { best })
+        else {
+            return at;
+        };
+        // No later state moves less: it would have been steeper than the one that was chosen before it.
+        let cost = paths[layer].extra(to).saturating_sub(paths[layer].extra(at[layer]));
+        if cost <= left {
+            left -= cost;
+            at[layer] = to;
         }
         ways[layer] = paths[layer].steepest(at[layer], left, most);
     }

@@ -1,6 +1,6 @@
-//! What random calls come to, each kind in one number: no rule says which of several good plans is made, and yet every
-//! machine must make the same. `tests/fingerprints.json` holds one call of each preset; these hold what options, windows,
-//! speeds and running plans make of it.
+//! The plans of random calls, those of a kind in one number: no rule says which of several good plans is made, and yet every
+//! machine must make the same. `src/suite/fingerprints.json` holds one call of each preset; the numbers here hold the plans
+//! of random options, windows, speeds and running plans.
 
 use approx::assert_relative_eq;
 use xxhash_rust::xxh64::xxh64;

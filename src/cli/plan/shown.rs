@@ -131,8 +131,7 @@ impl Plan {
         rows.push(("duplicates on a GPU", format!("{}   ({greedy_is}: {})", duplicates.0, duplicates.1)));
         rows.push(("layers without load", plan.quality().layers_without_load().to_string()));
         let fingerprint = of_all_gpus.fingerprint();
-        let cut_short = plan.warnings().iter().any(|warning| warning.starts_with("time limit"));
-        let label = if cut_short { "; cut short by time, not reproducible" } else { "" };
+        let label = if plan.is_cut_short() { "; cut short by time, not reproducible" } else { "" };
         rows.push(("fingerprint", format!("{fingerprint:016x}   (plan version {PLAN_VERSION}{label})")));
         if self.previous.is_none() {
             rows.extend(duplicates_win(plan, &greedy.mean));
