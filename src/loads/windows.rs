@@ -75,23 +75,30 @@ impl Loads {
             return Ok(first.clone());
         }
         let weights: Vec<u32> = weights.iter().map(|w| (w / total * f64::from(FIXED_TOTAL)) as u32).collect();
-        let scale_layer = |(row, weight): (&[u32], u32)| -> Vec<u32> {
-            let total: u64 = row.iter().map(|&load| u64::from(load)).sum();
-            let scale = |&load: &u32| u64::from(load) * u64::from(weight) / total.max(1);
-            row.iter().map(|load| scale(load) as u32).collect()
-        };
-        let fixed: Vec<u32> = windows
-            .iter()
-            .zip(&weights)
-            .flat_map(|(window, &weight)| window.fixed.chunks_exact(experts).map(move |row| (row, weight)))
-            .flat_map(scale_layer)
-            .collect();
+        let mut fixed = Vec::with_capacity(windows.len() * layers * experts);
+        for (window, &weight) in windows.iter().zip(&weights) {
+            for row in window.fixed.chunks_exact(experts) {
+                let total: u64 = row.iter().map(|&load| u64::from(load)).sum();
+                let scaled = |&load: &u32| (u64::from(load) * u64::from(weight) / total.max(1)) as u32;
+                fixed.extend(row.iter().map(scaled));
+            }
+        }
         let len = layers * experts;
-        let mean = (0..len).map(|at| fixed.iter().skip(at).step_by(len).sum()).collect();
+        let mut combined = vec![0; len];
+        for window in fixed.chunks_exact(len) {
+            combined.iter_mut().zip(window).for_each(|(sum, load)| *sum += load);
+        }
         let values = weighted_mean(windows, &weights);
         let loads = windows.to_vec();
         let windows = Some(Arc::new(Windows { loads, weights, fixed }));
-        Ok(Self { layers, experts, values, fixed: mean, windows, layer_ids: first.layer_ids.clone() })
+        Ok(Self {
+            layers,
+            experts,
+            values,
+            fixed: combined.into(),
+            windows,
+            layer_ids: first.layer_ids.clone(),
+        })
     }
 
     /// The windows these loads are made of; the loads themselves where there is one.

@@ -243,7 +243,10 @@ impl Rebalancer {
         let known = &history[history.len().saturating_sub(self.options.forecast_windows)..];
         match self.options.strategy {
             Strategy::Forecast => forecast(&known.iter().map(|&window| window.clone()).collect::<Vec<_>>()),
-            Strategy::Scenarios => scenarios(known, self.options.windows, self.options.decay),
+            Strategy::Scenarios => {
+                let options = &self.options;
+                self.planner.on_threads(|| scenarios(known, options.windows, options.decay))
+            }
         }
     }
 }

@@ -88,11 +88,29 @@ impl Square {
     /// The square of a load.
     #[inline(always)]
     pub fn of(&self, load: i32) -> i32 {
-        let above = load.wrapping_sub(self.mean).max(0);
-        let part = above.min(self.cap);
+        self.of_above::<true>(load.wrapping_sub(self.mean))
+    }
+
+    /// The square of what a load is above the mean. Without `LINE` it is not where the line begins.
+    #[inline(always)]
+    pub fn of_above<const LINE: bool>(&self, above: i32) -> i32 {
+        let above = above.max(0);
+        let part = if LINE { above.min(self.cap) } else { above };
         let t = (part as u32) >> self.shift;
-        let square = t.wrapping_mul(t.wrapping_mul(self.factor) >> 16) >> self.down;
-        (square as i32).wrapping_add(above.wrapping_sub(part) << 2)
+        let square = (t.wrapping_mul(t.wrapping_mul(self.factor) >> 16) >> self.down) as i32;
+        if LINE { square.wrapping_add(above.wrapping_sub(part) << 2) } else { square }
+    }
+
+    /// The load that has no square.
+    #[inline(always)]
+    pub fn mean(&self) -> i32 {
+        self.mean
+    }
+
+    /// Where the line begins: the last load before it.
+    #[inline(always)]
+    pub fn line(&self) -> i32 {
+        self.mean.saturating_add(self.cap)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::{ABREAST, Kind, Move, Search};
 use crate::loads::MAX_WINDOWS;
+use crate::mirror::abreast::refill;
 use crate::mirror::rng;
 use crate::params::over_speed;
 use crate::replan::objective::{Objective, pulled};
@@ -22,7 +23,8 @@ const NEVER: i32 = i32::MAX;
 
 #[derive(Default)]
 pub struct Scratch {
-    /// The heaviest of the GPUs that an exchange leaves alone, not below the floor: `[window][lane]`.
+    /// How far above the mean the heaviest of the GPUs is that an exchange leaves alone, raised to the floor:
+    /// `[window][lane]`.
     rest: Vec<i32>,
     /// The price of taking each slot; and [`NEVER`] where it must not be taken, 0 where it may: `[slot][lane]`.
     take: Vec<i32>,
@@ -33,6 +35,8 @@ pub struct Scratch {
     taken: Vec<i32>,
     /// And what the slot that it gives counts on each of the others: `[window][lane]`.
     given: Vec<i32>,
+    /// The value of an exchange with each slot of a block of GPUs.
+    values: Vec<Abreast>,
 }
 
 /// A slot that a GPU offers, with what its exchanges have in common.
@@ -42,10 +46,10 @@ struct Offer {
     low: usize,
     slot: usize,
     expert: usize,
-    /// The load of the GPU without the slot, and that of the slot, window by window.
+    /// How far above the mean the GPU is without the slot, and the load of the slot, window by window.
     rest: [i32; MAX_WINDOWS],
     load: [i32; MAX_WINDOWS],
-    /// The squares of all GPUs but this one, and the price of the moves as they are.
+    /// The means of all windows, the squares of all GPUs but this one, and the price of the moves as they are.
     others: i32,
     /// The price of the expert where it is.
     leaves: i32,
@@ -67,12 +71,14 @@ impl Search {
         let mut scratch = std::mem::take(&mut self.exchange);
         let (n, slots, windows) = (self.node_lanes, self.slots, self.windows);
         let low = a / n * n;
-        self.lay_rest(a, low, &mut scratch);
+        self.lay_rest(objective, a, low, &mut scratch);
         self.lay_takes(objective, iteration, a, low, &mut scratch);
         if SPEEDS {
             self.lay_taken(a, low, &mut scratch);
         }
+        let is_near = !SPEEDS && self.is_before_line(objective, low);
         let others = self.all_squares.wrapping_sub(self.squares[a]).wrapping_add(self.price_now(objective));
+        let others = others.wrapping_add(objective.mean);
         let offered = offered(slots, n, windows);
         let first = match offered == slots {
             true => 0,
@@ -89,14 +95,18 @@ impl Search {
             let (mut rest, mut load) = ([0; MAX_WINDOWS], [0; MAX_WINDOWS]);
             for window in 0..windows {
                 load[window] = self.load[(slot * windows + window) * self.lanes + a];
-                rest[window] = self.gpu[window * self.lanes + a] - load[window];
+                rest[window] =
+                    self.gpu[window * self.lanes + a] - load[window] - objective.squares[window].mean();
             }
             if SPEEDS {
                 self.lay_given(slot, a, low, &mut scratch);
             }
             let offer = Offer { gpu: a, low, slot, expert, rest, load, others, leaves };
             for block in (0..n).step_by(ABREAST) {
-                self.offer_to::<SPEEDS>(objective, &offer, block, &scratch, &mut best);
+                match is_near {
+                    true => self.offer_to::<SPEEDS, false>(objective, &offer, block, &mut scratch, &mut best),
+                    false => self.offer_to::<SPEEDS, true>(objective, &offer, block, &mut scratch, &mut best),
+                }
             }
         }
         self.exchange = scratch;
@@ -109,12 +119,12 @@ impl Search {
 
     /// Weighs the exchanges of an offered slot with all slots of a block of GPUs.
     #[inline(always)]
-    fn offer_to<const SPEEDS: bool>(
+    fn offer_to<const SPEEDS: bool, const LINE: bool>(
         &mut self,
         objective: &Objective,
         offer: &Offer,
         block: usize,
-        scratch: &Scratch,
+        scratch: &mut Scratch,
         best: &mut Best,
     ) {
         let (n, slots, e) = (self.node_lanes, self.slots, offer.expert);
@@ -125,11 +135,12 @@ impl Search {
             base[lane] = offer.others - self.squares[g] + self.cost(objective, e, g) - offer.leaves;
             never[lane] = if self.has(&self.held, e, g) { NEVER } else { 0 };
         }
-        for j in 0..slots {
+        refill(&mut scratch.values, slots, base);
+        self.weigh_exchanges::<SPEEDS, LINE>(objective, offer, block, scratch);
+        for (j, value) in scratch.values.iter().enumerate() {
             if !scratch.open[j * (n / ABREAST) + block / ABREAST] {
                 continue;
             }
-            let value = self.weigh_exchanges::<SPEEDS>(objective, offer, (j, block), base, scratch);
             let here = j * n + block;
             let (take, closed): (&Abreast, &Abreast) =
                 (lanes(&scratch.take, here), lanes(&scratch.never, here));
@@ -162,49 +173,81 @@ impl Search {
         }
     }
 
-    /// The values once an offered slot has changed places with slot `j` of each GPU of a block, but for what taking that one
-    /// costs. `base` is the part that does not depend on `j`.
+    /// Adds to the values of a block what its GPUs and this one come to once an offered slot has changed places with each of
+    /// their slots. Window after window, so that what a window has in common is laid out once.
     #[inline(always)]
-    fn weigh_exchanges<const SPEEDS: bool>(
+    fn weigh_exchanges<const SPEEDS: bool, const LINE: bool>(
         &self,
         objective: &Objective,
         offer: &Offer,
-        (j, block): (usize, usize),
-        base: Abreast,
-        scratch: &Scratch,
-    ) -> Abreast {
-        let (n, windows) = (self.node_lanes, self.windows);
-        let at = offer.low + block;
-        let mut value = base;
+        block: usize,
+        scratch: &mut Scratch,
+    ) {
+        let (n, windows, at) = (self.node_lanes, self.windows, offer.low + block);
         for window in 0..windows {
             let square = objective.squares[window];
-            let loads: &Abreast = lanes(&self.load, (j * windows + window) * self.lanes + at);
-            let gpus: &Abreast = lanes(&self.gpu, window * self.lanes + at);
-            let rest: &Abreast = lanes(&scratch.rest, window * n + block);
-            if SPEEDS {
-                let taken: &Abreast = lanes(&scratch.taken, (j * windows + window) * n + block);
-                let given: &Abreast = lanes(&scratch.given, window * n + block);
-                let pulls: &Abreast = lanes(&self.speeds.pulls, at);
-                for lane in 0..ABREAST {
-                    let x = offer.rest[window].wrapping_add(taken[lane]);
-                    let y = gpus[lane].wrapping_add(given[lane]).wrapping_sub(loads[lane]);
-                    let most = x.max(y).max(rest[lane]);
-                    value[lane] = value[lane]
-                        .wrapping_add(most)
-                        .wrapping_add(pulled(square.of(x), self.speeds.pulls[offer.gpu]))
-                        .wrapping_add(pulled(square.of(y), pulls[lane]));
-                }
-                continue;
-            }
+            let rest = *lanes(&scratch.rest, window * n + block);
+            let given: &Abreast = if SPEEDS {
+                lanes(&scratch.given, window * n + block)
+            } else {
+                &[offer.load[window]; ABREAST]
+            };
+            let mut there = *lanes(&self.gpu, window * self.lanes + at);
             for lane in 0..ABREAST {
-                let x = offer.rest[window].wrapping_add(loads[lane]);
-                let y = gpus[lane].wrapping_add(offer.load[window]).wrapping_sub(loads[lane]);
-                let most = x.max(y).max(rest[lane]);
-                value[lane] =
-                    value[lane].wrapping_add(most).wrapping_add(square.of(x)).wrapping_add(square.of(y));
+                there[lane] += given[lane] - square.mean();
+            }
+            let without = offer.rest[window];
+            for (j, value) in scratch.values.iter_mut().enumerate() {
+                let loads = *lanes(&self.load, (j * windows + window) * self.lanes + at);
+                if SPEEDS {
+                    let taken: &Abreast = lanes(&scratch.taken, (j * windows + window) * n + block);
+                    let pulls: &Abreast = lanes(&self.speeds.pulls, at);
+                    for lane in 0..ABREAST {
+                        let x = without.wrapping_add(taken[lane]);
+                        let y = there[lane].wrapping_sub(loads[lane]);
+                        let most = x.max(y).max(rest[lane]);
+                        value[lane] = value[lane]
+                            .wrapping_add(most)
+                            .wrapping_add(pulled(square.of_above::<LINE>(x), self.speeds.pulls[offer.gpu]))
+                            .wrapping_add(pulled(square.of_above::<LINE>(y), pulls[lane]));
+                    }
+                    continue;
+                }
+                let mut sum = *value;
+                for lane in 0..ABREAST {
+                    let x = without.wrapping_add(loads[lane]);
+                    let y = there[lane].wrapping_sub(loads[lane]);
+                    let most = x.max(y).max(rest[lane]);
+                    sum[lane] = sum[lane]
+                        .wrapping_add(most)
+                        .wrapping_add(square.of_above::<LINE>(x))
+                        .wrapping_add(square.of_above::<LINE>(y));
+                }
+                *value = sum;
             }
         }
-        value
+    }
+
+    /// Whether no exchange in the node from `low` on brings a GPU to where the line of the squares begins.
+    #[inline(always)]
+    fn is_before_line(&self, objective: &Objective, low: usize) -> bool {
+        let mut most = [[0; ABREAST]; MAX_WINDOWS];
+        for slot in 0..self.slots {
+            for (window, most) in most.iter_mut().enumerate().take(self.windows) {
+                let first = (slot * self.windows + window) * self.lanes + low;
+                for block in (0..self.node_lanes).step_by(ABREAST) {
+                    let loads: &Abreast = lanes(&self.load, first + block);
+                    for lane in 0..ABREAST {
+                        most[lane] = most[lane].max(loads[lane]);
+                    }
+                }
+            }
+        }
+        let mut windows = self.tops.iter().zip(&objective.squares).zip(most);
+        windows.all(|((tops, square), most)| {
+            let most = most.into_iter().fold(0, i32::max);
+            tops[0].load.saturating_add(most) <= square.line()
+        })
     }
 
     /// Lays out the loads of the node's slots as they count on `a`, where speeds are unequal.
@@ -230,19 +273,21 @@ impl Search {
         }
     }
 
-    /// Lays out, for each window and each other GPU of the node, the heaviest GPU but that one and `a`, not below the floor.
+    /// Lays out, for each window and each other GPU of the node, how far above the mean the heaviest GPU but that one and `a`
+    /// is, raised to the floor.
     #[inline(always)]
-    fn lay_rest(&self, a: usize, low: usize, scratch: &mut Scratch) {
+    fn lay_rest(&self, objective: &Objective, a: usize, low: usize, scratch: &mut Scratch) {
         let n = self.node_lanes;
         scratch.rest.clear();
-        for (tops, &floor) in self.tops.iter().zip(&self.floors) {
+        for ((tops, &floor), square) in self.tops.iter().zip(&self.floors).zip(&objective.squares) {
+            let above = |load: i32| load.max(floor) - square.mean();
             let mut others = tops.iter().filter(|top| top.gpu != a);
             let (first, second) = (others.next(), others.next());
-            let most = first.map_or(0, |top| top.load).max(floor);
+            let most = above(first.map_or(0, |top| top.load));
             let begin = scratch.rest.len();
             scratch.rest.resize(begin + n, most);
             if let Some(first) = first.filter(|top| (low..low + n).contains(&top.gpu)) {
-                scratch.rest[begin + first.gpu - low] = second.map_or(0, |top| top.load).max(floor);
+                scratch.rest[begin + first.gpu - low] = above(second.map_or(0, |top| top.load));
             }
         }
     }
