@@ -11,6 +11,7 @@ pub(crate) mod host;
 mod plan;
 pub(crate) mod planned;
 mod replan;
+mod shares;
 mod within;
 mod without_load;
 

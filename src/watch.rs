@@ -126,6 +126,15 @@ impl Watch {
         Attempt { watch: self, loads, cluster, bound, start: Instant::now(), done: Mutex::default() }
     }
 
+    /// # Errors
+    /// [`Error::Cancelled`] where the call was stopped.
+    pub fn go_on(&self) -> Result<(), Error> {
+        match &self.cancel {
+            Some(cancel) if cancel.is_cancelled() => Err(Error::Cancelled),
+            _ => Ok(()),
+        }
+    }
+
     /// The watch of a call that plans the other layers of one, after this many were planned.
     pub fn after(&self, planned: usize) -> Self {
         let progress = self.progress.clone().map(|tell| -> Listener {
@@ -142,10 +151,7 @@ impl Attempt<'_> {
     /// # Errors
     /// [`Error::Cancelled`] where the call was stopped.
     pub fn go_on(&self) -> Result<(), Error> {
-        match &self.watch.cancel {
-            Some(cancel) if cancel.is_cancelled() => Err(Error::Cancelled),
-            _ => Ok(()),
-        }
+        self.watch.go_on()
     }
 
     /// Tells that layers are planned: those from `first` on, with the expert of each of their slots, -1 where it is free.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use eplb_wgpu as core;
 use eplb_wgpu::bound::{self, BoundOptions};
 use eplb_wgpu::check::{self, CheckOptions};
-use eplb_wgpu::{Cancel, MoveLimits, Shares};
+use eplb_wgpu::{Cancel, MoveLimits};
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyDict};
 
@@ -234,10 +234,10 @@ impl Planner {
         let map = entries(map);
         let windows: Vec<core::Loads> = windows.iter().map(|window| window.0.clone()).collect();
         let sample = sample.map(|sample| sample.0.clone());
-        let shares = self.run(py, |_| match (windows.last(), &sample) {
-            (Some(last), _) if batch => Shares::of_batch(&cluster.0, &map, last),
-            (_, Some(sample)) => Shares::of_sample(&cluster.0, &map, &windows, sample),
-            _ => Shares::of_windows(&cluster.0, &map, &windows),
+        let shares = self.run(py, |planner| match (windows.last(), &sample) {
+            (Some(last), _) if batch => planner.batch_shares(&cluster.0, &map, last),
+            (_, Some(sample)) => planner.shares_with_sample(&cluster.0, &map, &windows, sample),
+            _ => planner.shares(&cluster.0, &map, &windows),
         })?;
         i64s(py, shares.parts().iter().map(|&part| i64::from(part)))
     }

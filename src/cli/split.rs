@@ -10,7 +10,7 @@ use super::{MapForm, io, print, read_layers, speeds, table, words};
 use crate::check::{self, Quality};
 use crate::maps::MapFile;
 use crate::trace::{LoadHistory, Window, shares_bytes};
-use crate::{Cluster, Error, Loads, Placement, Shares};
+use crate::{Cluster, DeviceChoice, Error, Loads, Placement, Planner, Shares};
 
 #[derive(Args)]
 #[command(after_help = "Examples:
@@ -42,6 +42,9 @@ pub struct Split {
     form: super::Form,
     #[command(flatten)]
     maps: MapForm,
+    /// The device that makes the table: auto, cpu, gpu, an index or a part of a name (see `eplb devices`)
+    #[arg(long, default_value = "auto")]
+    device: DeviceChoice,
     /// File to write, eplb-shares/1; - is standard output
     #[arg(long, short)]
     out: Option<PathBuf>,
@@ -99,18 +102,18 @@ impl Split {
         cluster: &Cluster,
         history: &LoadHistory,
     ) -> Result<(Shares, &'static str, Loads), Error> {
-        let rows = map.physical_to_logical();
+        let (rows, planner) = (map.physical_to_logical(), Planner::new(self.device.clone())?);
         if self.batch {
             let batch = history.loads(self.window.unwrap_or_default())?;
-            return Ok((Shares::of_batch(cluster, rows, &batch)?, "the batch", batch));
+            return Ok((planner.batch_shares(cluster, rows, &batch)?, "the batch", batch));
         }
         let windows = (0..history.windows()).map(|window| history.loads(Window::Index(window)));
         let windows = windows.collect::<Result<Vec<_>, _>>()?;
         if let Some(sample) = &self.sample {
             let sample = read_layers(sample, self.layers.as_ref(), &self.form)?.loads(Window::Sum)?;
-            return Ok((Shares::of_sample(cluster, rows, &windows, &sample)?, "the sample", sample));
+            return Ok((planner.shares_with_sample(cluster, rows, &windows, &sample)?, "the sample", sample));
         }
-        Ok((Shares::of_windows(cluster, rows, &windows)?, "the last window", history.loads(Window::Last)?))
+        Ok((planner.shares(cluster, rows, &windows)?, "the last window", history.loads(Window::Last)?))
     }
 
     fn show(&self, shares: &Shares, scored: &Scored, cluster: &Cluster, parts: &[usize]) {

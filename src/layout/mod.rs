@@ -6,6 +6,7 @@ use crate::options::GroupRule;
 use crate::params::{COUNT_NOISE, Params, SAMPLED_ASSIGNMENTS, SearchKind};
 
 mod replan;
+mod shares;
 mod uniform;
 pub mod words;
 

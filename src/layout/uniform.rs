@@ -226,6 +226,21 @@ gpu_params! {
     at_home,
     /// In a candidate: loads of GPUs while transfers are weighed, `[4 * quads][gpus]`.
     at_after,
+    // Of tables of shares: see `layout/shares.rs`.
+    /// Replicas of a layer, at most.
+    replicas,
+    /// Rounds of pairs of a layer, at most.
+    rounds,
+    /// In a task: the end of each round.
+    at_rounds,
+    /// In a task: its pairs, of `PAIR_WORDS`.
+    at_pairs,
+    /// In a task: the terms of experts, of `TERMS_WORDS` and a load for each scenario.
+    at_terms,
+    /// In a task: the share of each replica to begin with.
+    at_first_shares,
+    /// In a task: the load of each GPU with these, `[gpus]` or `[gpus][SCENARIOS]`.
+    at_first_loads,
 }
 
 impl GpuParams {

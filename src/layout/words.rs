@@ -173,6 +173,41 @@ record! {
     CHANGES,
 }
 
+record! {
+    /// The task of a table of shares, in `problem`: after these words its parts, see `layout/shares.rs`.
+    table, "TABLE":
+    /// A sweep that moves no more than this is the last.
+    STILL,
+}
+
+record! {
+    /// Two replicas that load is shifted between, in the task of a table.
+    pair, "PAIR":
+    /// The first replica.
+    FIRST,
+    /// The second.
+    SECOND,
+    /// The GPU of the first.
+    FIRST_GPU,
+    /// That of the second.
+    SECOND_GPU,
+    /// The place of their expert's terms.
+    TERMS,
+}
+
+record! {
+    /// The terms of an expert, in the task of a table: after these words its load in each scenario.
+    terms, "TERMS":
+    /// The pull to even shares, its low word.
+    EVEN_LOW,
+    /// And its high word.
+    EVEN_HIGH,
+    /// The sum of the squares of its loads, and the pull: the low word.
+    SQUARES_LOW,
+    /// And its high word.
+    SQUARES_HIGH,
+}
+
 /// In the place of an assignment's number: the one that a layer's plan is for.
 pub const CHOSEN: u32 = u32::MAX;
 
@@ -203,6 +238,7 @@ pub fn wgsl() -> String {
     ];
     let records =
         [node::NAMES, layer::NAMES, control::NAMES, build::NAMES, walk::NAMES, kept::NAMES, peak::NAMES];
-    let all = records.into_iter().chain([task::NAMES, trail::NAMES, state::NAMES]).flatten().chain(&codes);
+    let of_layers = [task::NAMES, trail::NAMES, state::NAMES, table::NAMES, pair::NAMES, terms::NAMES];
+    let all = records.into_iter().chain(of_layers).flatten().chain(&codes);
     all.map(|(name, value)| format!("const {name}: u32 = {value}u;\n")).collect()
 }

@@ -1,6 +1,7 @@
 //! The pipeline on a device: one recording, read back once.
 
 pub mod replan;
+pub mod shares;
 
 use crate::engine::buffers::{Part, Work};
 use crate::engine::gpu::Gpu;

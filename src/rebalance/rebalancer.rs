@@ -231,7 +231,7 @@ impl Rebalancer {
         };
         let map = running.map_on(&self.cluster);
         let windows: Vec<Loads> = self.history.iter().cloned().collect();
-        self.planner.on_threads(|| Shares::of_windows(&self.cluster, &map, &windows))
+        self.planner.shares(&self.cluster, &map, &windows)
     }
 
     /// The loads that stand for the next window.

@@ -2,9 +2,10 @@
 
 use super::layer::{PARTS, Replicas};
 use super::speeds::Speeds;
+use super::task::Task;
 
 /// Sweeps that move more load than levels two GPUs, so that load from afar arrives sooner.
-const SWEEPS: u32 = 20;
+pub const SWEEPS: u32 = 20;
 
 /// Memory that a thread reuses from layer to layer.
 #[derive(Default)]
@@ -14,7 +15,6 @@ pub struct Scratch {
     have: Vec<i32>,
     /// The load of each GPU.
     load: Vec<i32>,
-    even: Vec<u16>,
 }
 
 /// Works out the parts of a layer whose plan `scratch.replicas` holds, by slot, from its loads, `[experts]`.
@@ -33,15 +33,8 @@ fn solve_by<const SPEEDS: bool>(
     scratch: &mut Scratch,
     parts: &mut [u16],
 ) {
-    let Scratch { replicas, have, load, even } = scratch;
-    replicas.even(|expert| loads[expert] as i32, have);
-    load.clear();
-    load.resize(gpus, 0);
-    for (place, &part) in have.iter().enumerate() {
-        load[replicas.gpu(place)] += part;
-    }
-    let heaviest = speeds.peak(load.iter().map(|&load| load as u64));
-    let least = (load.iter().map(|&load| i64::from(load)).sum::<i64>() / gpus as i64) as i32 >> 12;
+    let (heaviest, least) = scratch.lay_loads(loads, (gpus, speeds));
+    let Scratch { replicas, have, load, .. } = scratch;
     for sweep in 0..=SWEEPS {
         let is_last = sweep == SWEEPS;
         let mut most = 0;
@@ -61,15 +54,56 @@ fn solve_by<const SPEEDS: bool>(
             break;
         }
     }
+    finish(replicas, loads, (gpus, speeds), (heaviest, have), parts);
+}
+
+impl Scratch {
+    /// The share of each replica: after [`solve`], unless even ones were as good.
+    #[cfg(test)]
+    pub fn have(&self) -> &[i32] {
+        &self.have
+    }
+
+    /// Lays out even shares, and the loads of GPUs with them. Returns the heaviest GPU, and the load that is too little to move
+    /// on for.
+    fn lay_loads(&mut self, loads: &[u32], (gpus, speeds): (usize, &Speeds)) -> (u64, i32) {
+        let Self { replicas, have, load, .. } = self;
+        replicas.even(|expert| loads[expert] as i32, have);
+        load.clear();
+        load.resize(gpus, 0);
+        for (place, &part) in have.iter().enumerate() {
+            load[replicas.gpu(place)] += part;
+        }
+        let heaviest = speeds.peak(load.iter().map(|&load| load as u64));
+        (heaviest, (load.iter().map(|&load| i64::from(load)).sum::<i64>() / gpus as i64) as i32 >> 12)
+    }
+
+    /// The layer as a device is given it, whose GPUs are equally fast, and its heaviest GPU with even shares. Its `replicas` hold
+    /// the plan.
+    pub fn task(&mut self, loads: &[u32], gpus: (usize, &Speeds)) -> (Task, u64) {
+        let (heaviest, still) = self.lay_loads(loads, gpus);
+        let (have, load) = (self.have.clone(), self.load.clone());
+        (Task { have, load, still, ..Task::new(&self.replicas, gpus.0) }, heaviest)
+    }
+}
+
+/// The parts of a layer, by slot, from the shares that came out and the heaviest GPU with even ones.
+pub fn finish(
+    replicas: &Replicas,
+    loads: &[u32],
+    gpus: (usize, &Speeds),
+    (heaviest, have): (u64, &[i32]),
+    parts: &mut [u16],
+) {
     replicas.round(have, parts);
     // Rounding may take back what little there was to gain.
-    let peak_now = peak(replicas, loads, (gpus, speeds), parts);
+    let peak_now = peak(replicas, loads, gpus, parts);
     if peak_now >= heaviest * u64::from(PARTS) {
-        replicas.even(|expert| loads[expert] as i32, have);
-        even.resize(parts.len(), 0);
-        replicas.round(have, even);
-        if peak_now > peak(replicas, loads, (gpus, speeds), even) {
-            parts.copy_from_slice(even);
+        let (mut have, mut even) = (Vec::new(), vec![0; parts.len()]);
+        replicas.even(|expert| loads[expert] as i32, &mut have);
+        replicas.round(&have, &mut even);
+        if peak_now > peak(replicas, loads, gpus, &even) {
+            parts.copy_from_slice(&even);
         }
     }
 }

@@ -4,12 +4,16 @@
 //! unevenly: what a replica gets less relieves its GPU, and the next table moves no weights. All of it is in integers, so
 //! that ranks that make a table for themselves have the same one.
 
-mod batch;
+pub mod batch;
 mod layer;
-mod speeds;
+pub mod speeds;
 mod table;
-mod windows;
+// A device alone reads all of a task.
+#[cfg_attr(not(feature = "gpu"), allow(dead_code))]
+pub mod task;
+pub mod windows;
 
 pub use layer::PARTS;
 pub use table::Shares;
+pub(crate) use table::{of_batch, of_windows};
 pub(crate) use windows::HISTORY;

@@ -2,6 +2,7 @@
 
 use super::layer::{PARTS, Replicas};
 use super::speeds::Speeds;
+use super::task::Level;
 use super::{batch, windows};
 use crate::cluster::Cluster;
 use crate::error::Error;
@@ -63,8 +64,8 @@ impl Shares {
     /// As for [`Shares::of_batch`].
     pub fn even(experts: usize, cluster: &Cluster, physical_to_logical: &[i32]) -> Result<Self, Error> {
         let subject = Subject::new(experts, cluster, physical_to_logical)?;
-        Ok(subject.each(|_, replicas: &mut Replicas, row, parts| {
-            replicas.lay(experts, cluster.slots_per_gpu(), row);
+        Ok(subject.each(|layer, replicas: &mut Replicas, parts| {
+            subject.lay(layer, replicas);
             let none = vec![0; replicas.len()];
             replicas.round(&none, parts);
         }))
@@ -79,7 +80,7 @@ impl Shares {
         physical_to_logical: &[i32],
         windows: &[Loads],
     ) -> Result<Self, Error> {
-        of_windows(cluster, physical_to_logical, windows, None)
+        of_windows(cluster, physical_to_logical, (windows, None), None)
     }
 
     /// [`crate::Plan::shares_with_sample`] of any map, as of a plan file.
@@ -93,7 +94,7 @@ impl Shares {
         windows: &[Loads],
         sample: &Loads,
     ) -> Result<Self, Error> {
-        of_windows(cluster, physical_to_logical, windows, Some(sample))
+        of_windows(cluster, physical_to_logical, (windows, Some(sample)), None)
     }
 
     /// [`crate::Plan::batch_shares`] of any map, as of a plan file.
@@ -102,14 +103,7 @@ impl Shares {
     /// [`Error::Invalid`] where the batch is not of the map's layers, or is several windows at once; [`Error::InvalidPlan`]
     /// where an entry of the map is no expert.
     pub fn of_batch(cluster: &Cluster, physical_to_logical: &[i32], batch: &Loads) -> Result<Self, Error> {
-        let experts = batch.experts();
-        let subject = Subject::new(experts, cluster, physical_to_logical)?;
-        subject.check("batch", batch)?;
-        Ok(subject.each(|layer, scratch: &mut batch::Scratch, row, parts| {
-            scratch.replicas.lay(experts, cluster.slots_per_gpu(), row);
-            let loads = &batch.fixed()[layer * experts..(layer + 1) * experts];
-            batch::solve(loads, (cluster.num_gpus(), &subject.speeds), scratch, parts);
-        }))
+        of_batch(cluster, physical_to_logical, batch, None)
     }
 
     /// Number of layers.
@@ -141,17 +135,21 @@ impl Shares {
     }
 }
 
-fn of_windows(
+/// A table for the next window after some, drawn towards a sample of it where there is one. Without `level` the host moves the
+/// shares; it does too where GPUs are of unequal speed.
+///
+/// # Errors
+/// As for [`Shares::of_sample`], and those of `level`.
+pub(crate) fn of_windows(
     cluster: &Cluster,
     physical_to_logical: &[i32],
-    all: &[Loads],
-    sample: Option<&Loads>,
+    (all, sample): (&[Loads], Option<&Loads>),
+    level: Option<&Level<'_>>,
 ) -> Result<Shares, Error> {
     let Some(last) = all.last() else {
         return Err(Error::invalid("number of windows", 0, "is not at least 1"));
     };
-    let experts = last.experts();
-    let subject = Subject::new(experts, cluster, physical_to_logical)?;
+    let subject = Subject::new(last.experts(), cluster, physical_to_logical)?;
     let known = &all[all.len().saturating_sub(windows::HISTORY)..];
     for window in known.iter().chain(sample) {
         let what =
@@ -159,29 +157,91 @@ fn of_windows(
         subject.check(what, window)?;
         check_same_layers(&format!("layers of the {what}"), window.layer_ids(), last.layer_ids())?;
     }
-    let routings = |loads: &Loads, layer: usize| loads.layer(layer).iter().sum::<f64>() as u64;
-    Ok(subject.each(|layer, scratch: &mut windows::Scratch, row, parts| {
-        scratch.replicas.lay(experts, cluster.slots_per_gpu(), row);
-        let rows = layer * experts..(layer + 1) * experts;
-        let loads: Vec<&[u32]> = known.iter().map(|window| &window.fixed()[rows.clone()]).collect();
-        let of_windows: Vec<u64> = match sample {
-            Some(_) => known.iter().map(|window| routings(window, layer)).collect(),
+    let known = Known { windows: known, sample };
+    let gpus = (cluster.num_gpus(), &subject.speeds);
+    if let Some(level) = level.filter(|_| subject.speeds.are_equal()) {
+        let laid = threads::each(subject.layers(), |layer, scratch: &mut windows::Scratch| {
+            subject.lay(layer, &mut scratch.replicas);
+            let task = known.with(layer, |windows| scratch.task(windows, gpus.0));
+            (std::mem::take(&mut scratch.replicas), task)
+        });
+        let (replicas, tasks): (Vec<_>, Vec<_>) = laid.into_iter().unzip();
+        if let Some(found) = level(&tasks)? {
+            return Ok(subject.each(|layer, (): &mut (), parts| replicas[layer].round(&found[layer], parts)));
+        }
+    }
+    Ok(subject.each(|layer, scratch: &mut windows::Scratch, parts| {
+        subject.lay(layer, &mut scratch.replicas);
+        known.with(layer, |windows| windows::Solve { windows, gpus, scratch, parts }.run());
+    }))
+}
+
+/// A table for one batch. Without `level` the host moves the shares; it does too where GPUs are of unequal speed.
+///
+/// # Errors
+/// As for [`Shares::of_batch`], and those of `level`.
+pub(crate) fn of_batch(
+    cluster: &Cluster,
+    physical_to_logical: &[i32],
+    batch: &Loads,
+    level: Option<&Level<'_>>,
+) -> Result<Shares, Error> {
+    let experts = batch.experts();
+    let subject = Subject::new(experts, cluster, physical_to_logical)?;
+    subject.check("batch", batch)?;
+    let loads = |layer: usize| &batch.fixed()[layer * experts..(layer + 1) * experts];
+    let gpus = (cluster.num_gpus(), &subject.speeds);
+    if let Some(level) = level.filter(|_| subject.speeds.are_equal()) {
+        let laid = threads::each(subject.layers(), |layer, (): &mut ()| {
+            let mut scratch = batch::Scratch::default();
+            subject.lay(layer, &mut scratch.replicas);
+            let (task, heaviest) = scratch.task(loads(layer), gpus);
+            ((scratch.replicas, heaviest), task)
+        });
+        let (laid, tasks): (Vec<_>, Vec<_>) = laid.into_iter().unzip();
+        if let Some(found) = level(&tasks)? {
+            return Ok(subject.each(|layer, (): &mut (), parts| {
+                let (replicas, heaviest) = &laid[layer];
+                batch::finish(replicas, loads(layer), gpus, (*heaviest, &found[layer]), parts);
+            }));
+        }
+    }
+    Ok(subject.each(|layer, scratch: &mut batch::Scratch, parts| {
+        subject.lay(layer, &mut scratch.replicas);
+        batch::solve(loads(layer), gpus, scratch, parts);
+    }))
+}
+
+/// The windows that a table is made from, and the sample of the next one.
+struct Known<'a> {
+    windows: &'a [Loads],
+    sample: Option<&'a Loads>,
+}
+
+impl Known<'_> {
+    /// Does some work with the loads of a layer.
+    fn with<T>(&self, layer: usize, work: impl FnOnce(windows::Windows<'_>) -> T) -> T {
+        let row = |loads: &'_ Loads| layer * loads.experts()..(layer + 1) * loads.experts();
+        let routings = |loads: &Loads| loads.layer(layer).iter().sum::<f64>() as u64;
+        let loads: Vec<&[u32]> = self.windows.iter().map(|window| &window.fixed()[row(window)]).collect();
+        let of_windows: Vec<u64> = match self.sample {
+            Some(_) => self.windows.iter().map(routings).collect(),
             None => Vec::new(),
         };
-        let sample = sample.map(|sample| windows::Sample {
-            loads: &sample.fixed()[rows],
-            routings: routings(sample, layer),
+        let sample = self.sample.map(|sample| windows::Sample {
+            loads: &sample.fixed()[row(sample)],
+            routings: routings(sample),
             of_windows: &of_windows,
         });
-        let gpus = (cluster.num_gpus(), &subject.speeds);
-        windows::Task { windows: &loads, sample, gpus, scratch, parts }.run();
-    }))
+        work(windows::Windows { loads: &loads, sample })
+    }
 }
 
 /// The plan that a table is made for.
 struct Subject<'a> {
     experts: usize,
     slots: usize,
+    slots_per_gpu: usize,
     map: &'a [i32],
     speeds: Speeds,
 }
@@ -211,12 +271,13 @@ impl<'a> Subject<'a> {
                 }
             }
         }
-        Ok(Self { experts, slots, map, speeds: Speeds::new(cluster) })
+        let slots_per_gpu = cluster.slots_per_gpu();
+        Ok(Self { experts, slots, slots_per_gpu, map, speeds: Speeds::new(cluster) })
     }
 
     /// Checks that loads are of one window, and of the layers and experts of the map.
     fn check(&self, what: &str, loads: &Loads) -> Result<(), Error> {
-        let layers = self.map.len() / self.slots;
+        let layers = self.layers();
         for (field, found, wanted) in [
             (format!("windows of the {what}"), loads.windows().len(), 1),
             (format!("layers of the {what}"), loads.layers(), layers),
@@ -249,12 +310,21 @@ impl<'a> Subject<'a> {
         }
     }
 
-    /// The table that `work` makes layer by layer: it is given the layer, its row of the map, and its parts to fill.
-    fn each<S: Default>(&self, work: impl Fn(usize, &mut S, &[i32], &mut [u16]) + Sync) -> Shares {
-        let layers = self.map.len() / self.slots;
-        let rows = threads::each(layers, |layer, scratch: &mut S| {
+    fn layers(&self) -> usize {
+        self.map.len() / self.slots
+    }
+
+    /// Lays out the replicas of a layer.
+    fn lay(&self, layer: usize, replicas: &mut Replicas) {
+        let row = &self.map[layer * self.slots..(layer + 1) * self.slots];
+        replicas.lay(self.experts, self.slots_per_gpu, row);
+    }
+
+    /// The table that `work` makes layer by layer: it is given the layer, and its parts to fill.
+    fn each<S: Default>(&self, work: impl Fn(usize, &mut S, &mut [u16]) + Sync) -> Shares {
+        let rows = threads::each(self.layers(), |layer, scratch: &mut S| {
             let mut parts = vec![0; self.slots];
-            work(layer, scratch, &self.map[layer * self.slots..(layer + 1) * self.slots], &mut parts);
+            work(layer, scratch, &mut parts);
             parts
         });
         Shares { slots: self.slots, parts: rows.concat() }

@@ -3,6 +3,7 @@
 
 use super::layer::Replicas;
 use super::speeds::Speeds;
+use super::task::{Task, Terms};
 use crate::outlook::{ONE, persistence};
 
 /// Windows that are scenarios. Twice as many take longer, and gain as much: over even shares .0110 on the mean of thirteen
@@ -21,14 +22,14 @@ const TOTAL_BITS: u32 = 24;
 
 /// A whole expert, while shares are worked out.
 const WHOLE: i32 = 1 << WHOLE_BITS;
-const WHOLE_BITS: u32 = 14;
+pub const WHOLE_BITS: u32 = 14;
 
 /// How many times all replicated experts are gone over, at most. But for the last time, each move goes a quarter farther than
 /// to where the squares of its pair are least, so that load from afar arrives sooner: four such sweeps gain as much as five.
-const SWEEPS: u32 = 4;
+pub const SWEEPS: u32 = 4;
 
 /// A sweep in which no share moves by more than this part of [`WHOLE`] is the last.
-const STILL: i64 = 1 << 4;
+pub const STILL: i64 = 1 << 4;
 
 /// The pull to even shares, as a part of [`ONE`]: a tenth, less what a sample tells, and a little always.
 const PULL: i64 = ONE / 10;
@@ -67,10 +68,8 @@ pub struct Scratch {
 struct Row([i32; SCENARIOS]);
 
 /// One layer, to be solved by the widest vector instructions that the processor has.
-pub struct Task<'a> {
-    /// Loads of the windows, oldest first, each `[experts]`.
-    pub windows: &'a [&'a [u32]],
-    pub sample: Option<Sample<'a>>,
+pub struct Solve<'a> {
+    pub windows: Windows<'a>,
     /// How many, and their speeds.
     pub gpus: (usize, &'a Speeds),
     /// Its `replicas` hold the plan.
@@ -79,19 +78,26 @@ pub struct Task<'a> {
     pub parts: &'a mut [u16],
 }
 
-impl Task<'_> {
+/// The loads that the shares of a layer are worked out from.
+pub struct Windows<'a> {
+    /// Loads of the windows, oldest first, each `[experts]`.
+    pub loads: &'a [&'a [u32]],
+    pub sample: Option<Sample<'a>>,
+}
+
+impl Solve<'_> {
     pub fn run(self) {
         pulp::Arch::new().dispatch(self);
     }
 }
 
-impl pulp::NullaryFnOnce for Task<'_> {
+impl pulp::NullaryFnOnce for Solve<'_> {
     type Output = ();
 
     #[inline(always)]
     fn call(self) {
-        let pull = self.scratch.expect(self.windows, self.sample);
         let (gpus, speeds) = self.gpus;
+        let pull = self.scratch.expect(self.windows);
         self.scratch.lay_loads(gpus);
         if speeds.are_equal() {
             self.scratch.sweep::<false>(pull, speeds);
@@ -104,9 +110,36 @@ impl pulp::NullaryFnOnce for Task<'_> {
 }
 
 impl Scratch {
+    /// The share of each replica.
+    #[cfg(test)]
+    pub fn have(&self) -> &[i32] {
+        &self.have
+    }
+
+    /// The layer as a device is given it, whose GPUs are equally fast. Its `replicas` hold the plan.
+    pub fn task(&mut self, windows: Windows<'_>, gpus: usize) -> Task {
+        let pull = self.expect(windows);
+        self.lay_loads(gpus);
+        let mut task = Task::new(&self.replicas, gpus);
+        task.have.clone_from(&self.have);
+        task.load = self.load.iter().flat_map(|load| load.0).collect();
+        task.still = STILL as i32;
+        let experts: std::collections::BTreeSet<u32> = task.pairs.iter().map(|pair| pair.expert).collect();
+        let terms = |expert: u32| {
+            let (even, squares) =
+                terms(self.centre[expert as usize], &self.scenarios[expert as usize].0, pull);
+            Terms { expert, loads: self.scenarios[expert as usize].0, even, squares }
+        };
+        task.terms = experts.into_iter().map(terms).collect();
+        task
+    }
+}
+
+impl Scratch {
     /// Lays out the scenarios; returns the pull to even shares.
     #[inline(always)]
-    fn expect(&mut self, windows: &[&[u32]], sample: Option<Sample<'_>>) -> i64 {
+    fn expect(&mut self, windows: Windows<'_>) -> i64 {
+        let Windows { loads: windows, sample } = windows;
         let experts = windows.first().map_or(0, |window| window.len());
         self.rows.clear();
         self.rows.resize(windows.len() * experts, 0);
@@ -185,12 +218,7 @@ impl Scratch {
                 let x = &scenarios[pair.expert as usize].0;
                 if pair.expert != known {
                     known = pair.expert;
-                    let expected = i64::from(centre[known as usize]);
-                    even = ((expected * expected) >> 16) * pull;
-                    squares = even;
-                    for &x in x {
-                        squares += i64::from(x) * i64::from(x);
-                    }
+                    (even, squares) = terms(centre[known as usize], x, pull);
                 }
                 if squares == 0 {
                     continue;
@@ -232,6 +260,19 @@ impl Scratch {
             }
         }
     }
+}
+
+/// The pull of an expert to even shares, where this is expected of it, and the sum of the squares of its loads, `x`, and of
+/// that.
+#[inline(always)]
+fn terms(expected: i32, x: &[i32; SCENARIOS], pull: i64) -> (i64, i64) {
+    let expected = i64::from(expected);
+    let even = ((expected * expected) >> 16) * pull;
+    let mut squares = even;
+    for &x in x {
+        squares += i64::from(x) * i64::from(x);
+    }
+    (even, squares)
 }
 
 /// `x * factor / 2^bits`, of numbers that are not negative.

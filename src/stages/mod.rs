@@ -12,6 +12,7 @@ pub mod s5_counts;
 pub mod s5_descend;
 pub mod s5_search;
 pub mod s6_select;
+pub mod shares;
 
 use crate::engine::recording::{Override, Recording};
 use crate::layout::{GpuParams, words};
@@ -19,6 +20,7 @@ use crate::loads::FIXED_TOTAL;
 use crate::mirror::s5_counts as counts;
 use crate::params::{self, Params, SearchKind};
 use crate::replan::search as trajectory;
+use crate::shares::windows;
 
 /// A stage: the shader's source in the order it is put together, and its entry points.
 #[derive(Debug, Clone, Copy)]
@@ -37,8 +39,8 @@ pub struct Stage {
 }
 
 /// The queue, then all stages in the order they run, `gather` after stage 2. Stage 5 is the trajectory here: the search of counts
-/// and the descent, which take its place in some calls, come after stage 6. The search of plans over time is the last.
-pub const STAGES: [Stage; 11] = [
+/// and the descent, which take its place in some calls, come after stage 6. The search of plans over time and tables of shares are the last.
+pub const STAGES: [Stage; 12] = [
     queue::STAGE,
     s1_group_loads::STAGE,
     s2_groups_to_nodes::STAGE,
@@ -50,6 +52,7 @@ pub const STAGES: [Stage; 11] = [
     s5_counts::STAGE,
     s5_descend::STAGE,
     replan::STAGE,
+    shares::STAGE,
 ];
 
 /// One lane does this many experts of a node.
@@ -94,6 +97,8 @@ impl Stage {
             ("TRAJECTORY_ITERATIONS", trajectory::MOST_ITERATIONS),
             ("TRAJECTORY_SLOT_TENURE", trajectory::SLOT_TENURE),
             ("TRAJECTORY_EXPERT_TENURE", trajectory::EXPERT_TENURE),
+            ("SCENARIOS", windows::SCENARIOS as u32),
+            ("WHOLE_BITS", windows::WHOLE_BITS),
             ("BIPARTITION_SLOTS", params::BIPARTITION_SLOTS),
             ("BIPARTITION_CHUNK", s5_descend::BIPARTITION_CHUNK),
             ("SPLIT_ITEMS", 2 * params::BIPARTITION_SLOTS),

@@ -14,6 +14,7 @@ mod s5_counts;
 mod s5_descend;
 mod s5_search;
 mod s6_select;
+mod shares;
 mod whole_plan;
 
 use crate::cases::{Case, random_case, random_windows_case};
