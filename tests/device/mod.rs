@@ -21,7 +21,7 @@ use crate::engine::budget;
 use crate::engine::buffers::{Part, Work};
 use crate::engine::device::Opening;
 use crate::engine::gpu::Gpu;
-use crate::engine::recording::{Dispatch, Recording, Tuning};
+use crate::engine::recording::{KernelDispatch, Recording, Tuning};
 use crate::layout::{GpuParams, Layout, window_quads};
 
 use crate::mirror::candidate::Candidate;
@@ -205,7 +205,7 @@ pub struct Packed<'a> {
 
 /// Cuts packing into dispatches of this many items, as long recordings are cut.
 pub fn cut_packing(recording: &mut Recording, items: u32) {
-    let cut = |dispatch: &Dispatch| -> Vec<Dispatch> {
+    let cut = |dispatch: &KernelDispatch| -> Vec<KernelDispatch> {
         let GpuParams { begin, end, .. } = dispatch.params;
         if dispatch.kernel.entry != "pack" {
             return vec![dispatch.clone()];
@@ -213,7 +213,7 @@ pub fn cut_packing(recording: &mut Recording, items: u32) {
         let ranges = budget::ranges(end - begin, items);
         let ranges =
             ranges.map(|(from, to)| GpuParams { begin: begin + from, end: begin + to, ..dispatch.params });
-        ranges.map(|params| Dispatch { params, ..dispatch.clone() }).collect()
+        ranges.map(|params| KernelDispatch { params, ..dispatch.clone() }).collect()
     };
     recording.dispatches = recording.dispatches.iter().flat_map(cut).collect();
 }

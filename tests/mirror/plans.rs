@@ -6,7 +6,7 @@ use crate::bound::BoundOptions;
 use crate::cases::{Call, call, random_case};
 use crate::loads::FIXED_TOTAL;
 use crate::params::Params;
-use crate::replan::search::{Search as Trajectories, Task};
+use crate::replan::search::{TrailSearch, TrailTask};
 use crate::replan::{self, Follow};
 use crate::watch::Watch;
 use crate::{
@@ -248,8 +248,8 @@ fn who_follows_the_trajectories_changes_no_plan() {
             let polished = replan::polish(&params, windows, &rows, &attempt, follow).unwrap();
             (chosen.map(|layer| (layer.row, layer.moved, layer.repairs)).collect::<Vec<_>>(), polished)
         };
-        let follow = |tasks: &[Task<'_>]| {
-            let mut search = Trajectories::default();
+        let follow = |tasks: &[TrailTask<'_>]| {
+            let mut search = TrailSearch::default();
             Ok(tasks.iter().map(|task| task.run(&mut search)).collect())
         };
         assert_eq!(made(Some(&follow)), made(None), "seed {seed}");

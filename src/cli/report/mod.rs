@@ -16,7 +16,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::{MapForm, Part, complain, io, print, speeds, words};
+use super::{FilePart, MapForm, complain, io, print, speeds, words};
 use crate::Error;
 use data::Facts;
 use page::{Section, Tile};
@@ -40,7 +40,7 @@ pub struct Report {
     #[arg(requires = "loads", value_name = "PLAN")]
     plans: Vec<PathBuf>,
     #[command(flatten)]
-    part: Part,
+    part: FilePart,
     #[command(flatten)]
     maps: MapForm,
     /// What `eplb replay --json` printed: its curves

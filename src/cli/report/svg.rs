@@ -2,7 +2,7 @@
 //!
 //! Colours are classes, which `style.css` sets for a light and a dark page.
 
-use super::cells::Grid;
+use super::cells::HeatMap;
 use super::text::escaped;
 
 /// A chart and its numbers.
@@ -19,7 +19,7 @@ pub struct Chart {
     /// The stops of the keyboard.
     pub marks: Marks,
     /// The cells, where it is a heat map.
-    pub(super) grid: Option<Grid>,
+    pub(super) grid: Option<HeatMap>,
     /// A short table that is always seen.
     pub summary: Table,
     /// Whether it takes the whole width of a page.
