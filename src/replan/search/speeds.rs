@@ -79,6 +79,10 @@ mod tests {
 
     impl Case {
         fn new(seed: u32, speeds: &[f64]) -> Self {
+            Self::drawn(seed, speeds, false)
+        }
+
+        fn drawn(seed: u32, speeds: &[f64], connected: bool) -> Self {
             let draw = |at: u32| crate::mirror::rng::draw(seed, at);
             let window = |window: u32| {
                 let counts: Vec<u64> =
@@ -87,7 +91,7 @@ mod tests {
             };
             let loads = Loads::from_windows(&[window(0), window(1)], &[1.0, 2.0]).unwrap();
             let cluster = Cluster::new(24, 4, 2, 8).unwrap().with_gpu_speeds(speeds).unwrap();
-            let options = PlanOptions { seed: 1, ..Preset::SCENARIOS.options() };
+            let options = PlanOptions { seed: 1, connected, ..Preset::SCENARIOS.options() };
             let params = Params::new(&loads, &cluster, &options).unwrap();
             let rows: Vec<&[u32]> = loads.fixed_windows().chunks(16).collect();
             let objective = LayerObjective::new(&params, &rows, 100_000);
@@ -158,6 +162,33 @@ mod tests {
             }
         }
         assert!(sheds > 150 && exact > sheds / 2, "{exact} of {sheds}");
+    }
+
+    #[test]
+    fn moves_pay_for_the_parts_that_they_make() {
+        let (mut exchanges, mut transfers) = (0, 0);
+        for seed in 0..40 {
+            let case = Case::drawn(seed, &[1.0; 8], true);
+            for a in LANES {
+                let mut search = TrailSearch::default();
+                case.place(&mut search);
+                let before = search.links.cost();
+                let exchange = search.best_exchange::<false>(&case.objective, 1, 1, a);
+                let transfer = search.best_transfer::<false>(&case.objective, 1, a, NONE);
+                for (found, changed) in [(exchange, &mut exchanges), (transfer, &mut transfers)] {
+                    if found.kind == TrailMoveKind::None {
+                        continue;
+                    }
+                    case.place(&mut search);
+                    search.make(&case.objective, 1, 1, found.kind, &mut Vec::new());
+                    search.count_parts();
+                    let value = search.look() + search.price_now(&case.objective);
+                    assert_eq!(found.value, value - before, "case {seed}, lane {a}: {:?}", found.kind);
+                    *changed += usize::from(search.links.cost() != before);
+                }
+            }
+        }
+        assert!(exchanges > 20 && transfers > 10, "{exchanges} exchanges, {transfers} transfers");
     }
 
     #[test]
