@@ -135,7 +135,7 @@ impl Bench {
         windows.map(|window| &window[layer as usize * experts..(layer as usize + 1) * experts]).collect()
     }
 
-    /// What the mirror chooses for a layer with several windows, and its floors.
+    /// The mirror's choice for a layer with several windows, and its floors.
     pub fn windows_assignment(&self, layer: u32) -> (Assignment, Vec<u32>) {
         let group_loads = |loads: &[u32]| {
             let mut out = Vec::new();
@@ -149,7 +149,7 @@ impl Bench {
         (assignment, floors)
     }
 
-    /// What the mirror chooses for a layer.
+    /// The mirror's choices for a layer.
     pub fn assignments(&self, layer: u32) -> Vec<Assignment> {
         let mut group_loads = Vec::new();
         mirror_s1::group_loads(&self.params, self.loads(layer), &mut group_loads);
@@ -198,7 +198,7 @@ pub struct Packed<'a> {
     /// Loads of the node's experts, all windows together, and `[experts][windows]`.
     pub combined: &'a [u32],
     pub loads: &'a [u32],
-    /// What the heaviest GPU of each window cannot go below.
+    /// The load that the heaviest GPU of each window cannot go below.
     pub floors: &'a [u32],
     pub stop_load: u32,
 }

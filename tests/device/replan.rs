@@ -7,7 +7,7 @@ use crate::replan::search::{MOST_ITERATIONS, Trail, TrailSearch, TrailTask};
 use crate::stages::replan::record_turns;
 use crate::{Cluster, Error, Loads, MoveLimits, PreviousMap, replan};
 
-/// What the trails of some tests have come to.
+/// States and changes in the trails of some tests.
 #[derive(Default)]
 struct Seen {
     states: usize,

@@ -1,4 +1,4 @@
-//! What every plan of the CPU backend must hold, on random calls and against the brute force of the oracle.
+//! Rules that every plan of the CPU backend keeps, on random calls and against the brute force of the oracle.
 
 use approx::assert_relative_eq;
 
@@ -20,7 +20,7 @@ fn planner() -> Planner {
     Planner::new(DeviceChoice::Cpu).unwrap()
 }
 
-/// What rounding to fixed point may take from a comparison of heaviest GPUs: less than 2 a slot.
+/// The most by which rounding to fixed point changes a comparison of heaviest GPUs: less than 2 a slot.
 fn rounding(cluster: &Cluster) -> f64 {
     1.0 + 2.0 * cluster.num_slots() as f64 / f64::from(FIXED_TOTAL)
 }

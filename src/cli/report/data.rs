@@ -58,7 +58,7 @@ impl Present {
         Ok(rest.physical_to_logical().to_vec())
     }
 
-    /// What they carry, and which are gone.
+    /// The layers and the cluster in words, and the GPUs that are gone.
     fn said(&self, loads: &Loads) -> String {
         let (cluster, nodes) = (&self.cluster, self.cluster.num_nodes());
         format!(

@@ -43,10 +43,10 @@ pub struct Report {
     part: FilePart,
     #[command(flatten)]
     maps: MapForm,
-    /// What `eplb replay --json` printed: its curves
+    /// Output of `eplb replay --json`, drawn as curves
     #[arg(long, value_name = "FILE")]
     replay: Option<PathBuf>,
-    /// What `eplb advise --json` printed: its chart
+    /// Output of `eplb advise --json`, drawn as a chart
     #[arg(long, value_name = "FILE")]
     advice: Option<PathBuf>,
     /// Bytes of an expert's weights, as 44040192 or 42MiB, to tell what is transferred
