@@ -137,7 +137,7 @@ fn solve(params: &Params, groups: &[u32], loads: &[u32]) -> Side {
     let size = params.group_size;
     let mut experts: Vec<u32> = groups.iter().flat_map(|group| group * size..(group + 1) * size).collect();
     experts.sort_unstable_by_key(|&expert| (Reverse(loads[expert as usize]), expert));
-    let mut search = Search::new(params, experts, loads);
+    let mut search = CountSearch::new(params, experts, loads);
     search.greedy_counts();
     search.weigh();
     search.extend(0, params.node_replicas);
@@ -155,7 +155,7 @@ fn solve(params: &Params, groups: &[u32], loads: &[u32]) -> Side {
 
 /// The content of some slots: the replicas of an expert, or the free slots, which weigh nothing.
 #[derive(Clone, Copy, Debug)]
-struct Item {
+struct SlotContent {
     /// Logical expert, or [`FREE`].
     expert: u32,
     /// Load of one replica.
@@ -164,7 +164,7 @@ struct Item {
     count: u32,
 }
 
-impl Item {
+impl SlotContent {
     /// Whether a GPU may hold two of it.
     fn repeats(&self, avoid_duplicates: bool) -> bool {
         !avoid_duplicates || self.expert == FREE
@@ -172,7 +172,7 @@ impl Item {
 }
 
 /// The search over the counts of a node's experts.
-struct Search<'a> {
+struct CountSearch<'a> {
     params: &'a Params,
     /// Logical experts, heaviest first.
     experts: Vec<u32>,
@@ -185,16 +185,16 @@ struct Search<'a> {
     /// How many replicas each expert and those after it need together, for a plan better than the best.
     needs: Vec<u32>,
     /// The experts and free slots under `counts`, heaviest replicas first.
-    items: Vec<Item>,
+    items: Vec<SlotContent>,
     /// Load of the heaviest GPU of the best plan so far.
     best: u32,
     /// Its items, where pairs decide.
-    best_items: Vec<Item>,
+    best_items: Vec<SlotContent>,
     /// Its slots, where they do not.
     best_slots: Vec<u32>,
 }
 
-impl<'a> Search<'a> {
+impl<'a> CountSearch<'a> {
     fn new(params: &'a Params, experts: Vec<u32>, loads: &[u32]) -> Self {
         let loads: Vec<u32> = experts.iter().map(|&expert| loads[expert as usize]).collect();
         // Rounding down takes less than 1 from each replica, and nothing where an expert has one.
@@ -258,14 +258,14 @@ impl<'a> Search<'a> {
         let Params { node_gpus: gpus, slots_per_gpu, avoid_duplicates, .. } = *self.params;
         self.items.clear();
         let experts = self.experts.iter().zip(&self.loads).zip(&self.counts);
-        self.items.extend(experts.map(|((&expert, load), &count)| Item {
+        self.items.extend(experts.map(|((&expert, load), &count)| SlotContent {
             expert,
             load: load / count,
             count,
         }));
         let count = self.params.node_slots - self.params.node_replicas;
         if count > 0 {
-            self.items.push(Item { expert: FREE, load: 0, count });
+            self.items.push(SlotContent { expert: FREE, load: 0, count });
         }
         self.items.sort_unstable_by_key(|item| (Reverse(item.load), item.expert));
         let before = self.best;

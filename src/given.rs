@@ -22,7 +22,7 @@ pub struct Held {
 
 /// The GPUs of a node, and when the search for their placement ends.
 #[derive(Clone, Copy, Debug)]
-pub struct Node {
+pub struct GivenNode {
     /// Its number, which tells its draws apart from those of other nodes.
     pub number: u32,
     /// GPUs.
@@ -43,7 +43,7 @@ impl Placer {
     /// `slots`, [`FREE`] where there is none. Returns the load of the heaviest GPU. They have to fit the slots.
     ///
     /// No GPU holds an expert twice where that can be: where no expert has more replicas here than there are GPUs.
-    pub fn place(&mut self, params: &Params, node: Node, held: &[Held], slots: &mut Vec<u32>) -> u32 {
+    pub fn place(&mut self, params: &Params, node: GivenNode, held: &[Held], slots: &mut Vec<u32>) -> u32 {
         let most = held.iter().map(|held| held.count).max().unwrap_or(0);
         let replicas = held.iter().map(|held| held.count).sum();
         let params = params.of_given(node.gpus, (held.len() as u32, replicas), most <= node.gpus);
@@ -68,7 +68,7 @@ impl Placer {
     }
 
     /// One start: the heaviest GPU of the placement in `candidate.snapshot`.
-    fn start(&mut self, params: &Params, node: Node, start: u32) -> u32 {
+    fn start(&mut self, params: &Params, node: GivenNode, start: u32) -> u32 {
         let Starts { candidate, combined, search, .. } = &mut self.starts;
         let key = rng::key(params, node.number, start);
         s4_pack::pack(params, key, start, combined, candidate);
@@ -99,7 +99,7 @@ mod tests {
             // The heaviest gets the replicas of the last two.
             held.truncate(replicas as usize - 1);
             held[0] = Held { expert: 0, load: 30_000, count: 2 };
-            let node = Node { number: 3, gpus, enough: 0 };
+            let node = GivenNode { number: 3, gpus, enough: 0 };
             let mut slots = Vec::new();
             let max = placer.place(&params, node, &held, &mut slots);
             assert_eq!(slots.len(), gpus as usize * slots_per_gpu);
@@ -125,7 +125,7 @@ mod tests {
     fn more_replicas_than_gpus_are_held_twice() {
         let mut slots = Vec::new();
         let held = [Held { expert: 5, load: 90, count: 3 }, Held { expert: 1, load: 20, count: 1 }];
-        let node = Node { number: 0, gpus: 2, enough: 0 };
+        let node = GivenNode { number: 0, gpus: 2, enough: 0 };
         let max = Placer::default().place(&params(4, 2), node, &held, &mut slots);
         slots.sort_unstable();
         assert_eq!((max, slots), (60, vec![1, 5, 5, 5]));

@@ -39,10 +39,10 @@
 //! - `files`: readers and writers of load files, plan files and maps, and a generator of loads: the modules `trace` and
 //!   `maps`.
 //! - `cli`: the `eplb` command, and `files`.
-//! - `suite`: what the command and the pages for browsers both run. No part of the API.
-//! - `test-support`: what this project's own tests see of the inside. No part of the API.
+//! - `suite`: benchmarks and fingerprints, which the command and the pages for browsers both run. No part of the API.
+//! - `test-support`: parts of the inside that this project's own tests use. No part of the API.
 #![warn(missing_docs)]
-// But for `engine::trusted`.
+// Only `engine::trusted` allows it.
 #![deny(unsafe_code)]
 
 pub mod bound;

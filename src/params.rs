@@ -211,8 +211,8 @@ impl Params {
         let node_replicas = cluster.num_replicas() as u32 / nodes;
         let node_gpus = cluster.num_gpus() as u32 / nodes;
         let slots_per_gpu = cluster.slots_per_gpu() as u32;
-        let Copies { max_count, avoid_duplicates } =
-            Copies::new(options, (node_experts, node_replicas), node_gpus)?;
+        let ReplicaLimits { max_count, avoid_duplicates } =
+            ReplicaLimits::new(options, (node_experts, node_replicas), node_gpus)?;
         let none = Descent { steps: 0, ..Descent::SWAPS };
         let (trajectory, descent) = match &options.search {
             Search::None => (false, none),
@@ -227,7 +227,7 @@ impl Params {
             return Err(Error::invalid("windows", windows, rule));
         }
         let has_speeds = !factors.gpus.is_empty();
-        let kind = budgets::Kind { trajectory, one_window, has_speeds, node_gpus, slots_per_gpu };
+        let kind = budgets::BudgetKind { trajectory, one_window, has_speeds, node_gpus, slots_per_gpu };
         let budgets = Budgets::new(options, kind);
         let scan = Scan::new(windows, node_gpus, slots_per_gpu);
         let chooses_assignment = groups > 1 && one_window;
@@ -339,12 +339,12 @@ fn check_numbers(options: &PlanOptions) -> Result<(), Error> {
 }
 
 /// How many replicas an expert may have: the numbers of [`Params`] of the same names.
-struct Copies {
+struct ReplicaLimits {
     max_count: u32,
     avoid_duplicates: bool,
 }
 
-impl Copies {
+impl ReplicaLimits {
     /// For a node of these experts, replicas and GPUs.
     fn new(options: &PlanOptions, (experts, replicas): (u32, u32), gpus: u32) -> Result<Self, Error> {
         let cap = options.max_replicas_per_expert.unwrap_or(replicas).min(replicas);

@@ -18,7 +18,7 @@ mod weigh;
 
 use crate::check::Dispatch;
 use crate::error::Error;
-use crate::given::{Node, Placer};
+use crate::given::{GivenNode, Placer};
 use crate::mirror::{Starts, rng, s3_replicate, s4_pack};
 use crate::params::{FREE, Params};
 use crate::plan::Stop;
@@ -49,11 +49,11 @@ pub fn spread(
         return Ok(());
     }
     let (experts, slots) = (params.experts as usize, params.node_slots as usize);
-    let rows = threads::each(params.layers as usize, |layer, scratch: &mut Scratch| {
+    let rows = threads::each(params.layers as usize, |layer, scratch: &mut SpreadScratch| {
         attempt.go_on()?;
         let loads = &loads[layer * experts..(layer + 1) * experts];
         let today = &planned[layer * slots..(layer + 1) * slots];
-        Ok(Layer { params, nodes, dispatch, loads, today }.spread(scratch))
+        Ok(SpreadLayer { params, nodes, dispatch, loads, today }.spread(scratch))
     });
     for (layer, row) in rows.into_iter().enumerate() {
         if let Some(Spread { row, is_worse }) = row? {
@@ -79,14 +79,14 @@ fn applies(params: &Params, nodes: u32) -> bool {
 
 /// Memory that a thread reuses from layer to layer.
 #[derive(Default)]
-struct Scratch {
+struct SpreadScratch {
     placer: Placer,
     starts: Starts,
     weigher: Weigher,
 }
 
 /// One layer.
-struct Layer<'a> {
+struct SpreadLayer<'a> {
     params: &'a Params,
     nodes: u32,
     dispatch: Dispatch,
@@ -103,9 +103,9 @@ struct Spread {
     is_worse: bool,
 }
 
-impl Layer<'_> {
+impl SpreadLayer<'_> {
     /// The layer's placement, if another than today's is better.
-    fn spread(&self, scratch: &mut Scratch) -> Option<Spread> {
+    fn spread(&self, scratch: &mut SpreadScratch) -> Option<Spread> {
         let Self { params, dispatch, loads, today, .. } = *self;
         if loads.iter().all(|&load| load == 0) {
             return None;
@@ -148,7 +148,7 @@ impl Layer<'_> {
     }
 
     /// The greedy rule's placement, under the same rule on duplicates.
-    fn greedy(&self, scratch: &mut Scratch) -> Vec<u32> {
+    fn greedy(&self, scratch: &mut SpreadScratch) -> Vec<u32> {
         let Self { params, loads, .. } = *self;
         let candidate = &mut scratch.starts.candidate;
         s3_replicate::give_replicas(loads, params.node_replicas, params.max_count, &mut candidate.counts);
@@ -158,7 +158,7 @@ impl Layer<'_> {
 
     /// A placement of these counts with the replicas of an expert in as many nodes as can be; `None` where the nodes have
     /// no room for that, or where it is of no use.
-    fn place(&self, counts: &[u32], limit: u64, scratch: &mut Scratch) -> Option<Vec<u32>> {
+    fn place(&self, counts: &[u32], limit: u64, scratch: &mut SpreadScratch) -> Option<Vec<u32>> {
         let Self { params, nodes, dispatch, loads, .. } = *self;
         let gpus = params.node_gpus / nodes;
         // Rounding takes less than 2 from each slot.
@@ -168,10 +168,10 @@ impl Layer<'_> {
         if !loads.iter().zip(counts).all(|(load, &count)| is_of_use(load / count.max(1))) {
             return None;
         }
-        let spread = nodes::Nodes::spread(params, nodes, dispatch == Dispatch::Nearest, loads, counts)?;
+        let spread = nodes::SpreadNodes::spread(params, nodes, dispatch == Dispatch::Nearest, loads, counts)?;
         let mut row = Vec::with_capacity(params.node_slots as usize);
         for node in 0..nodes {
-            let place = Node { number: node, gpus, enough };
+            let place = GivenNode { number: node, gpus, enough };
             let heaviest = scratch.placer.place(params, place, &spread.held(node), &mut row);
             if !is_of_use(heaviest) {
                 return None;

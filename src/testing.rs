@@ -188,7 +188,7 @@ impl Replay {
             let share = gpu::Extent { assignments: params.assignments, work_divisor: 1 };
             gpu::record(&params, &layout, ARENA_WORDS, share)
         };
-        let dispatch = |dispatch: &crate::engine::recording::Dispatch| ReplayDispatch {
+        let dispatch = |dispatch: &crate::engine::recording::KernelDispatch| ReplayDispatch {
             kernel: (dispatch.kernel.stem, dispatch.kernel.entry),
             grid: dispatch.grid,
             params: bytemuck::cast_slice(&[dispatch.params]).to_vec(),

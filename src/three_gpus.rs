@@ -17,7 +17,7 @@ use std::cmp::Reverse;
 
 use crate::mirror::Starts;
 use crate::params::{FREE, Params, pairs};
-use pair::{Pair, Three, Ways};
+use pair::{GpuPair, Three, Ways};
 
 /// Further starts of a node at most. (A thorough plan of gpt-oss on 8 GPUs: .0202 % with 7 of them, .0193 % with 10 in 1.2 times
 /// the time, which is more than a hundred times greedy's; V2-Lite on 16 GPUs: .0116 % and .0099 %.)
@@ -124,12 +124,12 @@ impl Improver {
         self.each
             .extend(self.starts.combined.iter().zip(counts).map(|(&load, &mut count)| load / count.max(1)));
         let Self { params, ways, three, each, slots, .. } = self;
-        Node { params, each, slots }.lower(stop, ways, three)
+        NodeReplicas { params, each, slots }.lower(stop, ways, three)
     }
 }
 
 /// A node's replicas.
-struct Node<'a> {
+struct NodeReplicas<'a> {
     params: &'a Params,
     /// The expert of each slot, [`FREE`] for a free one.
     slots: &'a mut [u32],
@@ -137,7 +137,7 @@ struct Node<'a> {
     each: &'a [u32],
 }
 
-impl Node<'_> {
+impl NodeReplicas<'_> {
     fn lower(&mut self, stop: u32, ways: &mut Ways, three: &mut Three) -> u32 {
         let mut loads: Vec<u32> = (0..self.params.node_gpus as usize)
             .map(|gpu| self.of_gpu(gpu).map(|(_, load)| load).sum())
@@ -180,7 +180,7 @@ impl Node<'_> {
                 let of_others = || gpus[1..].iter().flat_map(|&gpu| self.of_gpu(gpu));
                 let replicas = || heaviest.iter().copied().chain(of_others());
                 let (top, total) = (loads[heavy], gpus.iter().map(|&gpu| loads[gpu]).sum());
-                let pair = Pair { others: [a, b], ways, three, top, total, stop };
+                let pair = GpuPair { others: [a, b], ways, three, top, total, stop };
                 let Some(sets) = pair.share(self.params.avoid_duplicates, replicas) else { continue };
                 for (gpu, set) in gpus.into_iter().zip(sets) {
                     loads[gpu] = 0;

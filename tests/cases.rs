@@ -189,7 +189,7 @@ fn nothing_moves_where_nothing_is_gained() {
     }
 }
 
-/// What is best without a second replica of an expert on a GPU, and what is best with.
+/// The best plan without a second replica of an expert on a GPU, and the best one with.
 #[test]
 fn duplicates_are_avoided_at_the_least_cost() {
     let cluster = Cluster::new(8, 1, 1, 4).unwrap();

@@ -149,7 +149,7 @@ fn assert_shares(case: usize, call: &Call, plan: &Plan) {
     let even = check::score_with(&one, cluster, map, &rules).unwrap();
     let both = even.layers.iter().zip(heaviest(&tables[3]).layers);
     let even = both.map(|(exact, parts)| exact.max_gpu_load.max(parts.max_gpu_load));
-    // What counts on a slow GPU is rounded as often as loads are.
+    // Loads over the speed of a slow GPU are rounded as often as loads are.
     let rounding = if cluster.has_equal_speeds() { ROUNDING } else { 1e-3 };
     for (dealt, even) in heaviest(&tables[2]).layers.iter().zip(even) {
         let dealt = dealt.max_gpu_load;

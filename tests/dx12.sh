@@ -6,7 +6,7 @@
 #
 # Exit codes: 0 the plans are the committed ones; 1 they are not; 3 what it needs cannot be had here.
 #
-# What runs is Microsoft's HLSL compiler (d3dcompiler_47.dll, FXC) and Wine's vkd3d on Mesa's lavapipe: not Windows, and no
+# The script runs Microsoft's HLSL compiler (d3dcompiler_47.dll, FXC) and Wine's vkd3d on Mesa's lavapipe: not Windows, and no
 # GPU, though the adapter calls itself an integrated NVIDIA card, so that it gets the shaders as they are for GPUs. `auto`
 # must not take it for one (`kind_of` in src/engine/device.rs says how it is told).
 #
@@ -93,7 +93,7 @@ flock 9
 recipe="$suite $packages"
 if [ "$(cat "$chroot/made" 2>/dev/null)" != "$recipe" ]; then
     say "making the chroot $chroot"
-    # What lies there and is not ours is not ours to remove.
+    # A folder there that this script did not make is not its to remove.
     [ ! -e "$chroot" ] || [ -e "$chroot/made" ] || fail "$chroot is there, and no chroot of this script"
     # It gets its name when it is whole.
     as_root rm -rf --one-file-system "$chroot.part" "$chroot"

@@ -64,7 +64,7 @@ fn plan(planner: &Planner, case: &Case) {
     assert_eq!(plan.fingerprint(), case.fingerprint);
 }
 
-/// What the process holds; zeros where the system does not say.
+/// Memory, threads and files that the process holds; zeros where the system does not say.
 #[derive(Clone, Copy, Debug)]
 struct Held {
     kib: u64,

@@ -142,7 +142,7 @@ fn no_case_ends_heavier_or_short_of_one_move(cases: impl Iterator<Item = Case>) 
             let (before, after) = (case.peak(start), case.peak(end));
             assert!(after <= before + 1e-5, "case {number}, {limits:?}: {before} became {after}");
             if price > 0 {
-                // What moves cost may be more than they bring.
+                // Moves may cost more than they bring.
                 continue;
             }
             let most = most.map_or(usize::MAX, |most| case.moved(start) + most);

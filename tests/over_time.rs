@@ -120,7 +120,7 @@ fn propose(rebalancer: &mut Rebalancer, cluster: &Cluster, limits: &MoveLimits, 
     }
 }
 
-/// What does not fit is refused, and changes nothing.
+/// Arguments that do not fit are refused, and change nothing.
 fn refuse(
     rebalancer: &mut Rebalancer,
     random: &mut Random,

@@ -38,7 +38,7 @@ fn the_package_holds_what_a_user_needs_and_no_more() {
     let listed: Vec<&str> = listed.lines().collect();
     let needless: Vec<&&str> = listed.iter().filter(|path| !is_needed(path)).collect();
     assert!(needless.is_empty(), "{needless:?}");
-    // What the sources include, and what a user reads first.
+    // Files that the sources include, and files that a user reads first.
     for path in
         ["README.md", "CHANGELOG.md", "LICENSE-MIT", "LICENSE-APACHE", "src/lib.rs", "src/bin/eplb.rs"]
     {

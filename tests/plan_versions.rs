@@ -5,7 +5,7 @@ use std::path::Path;
 
 use eplb_wgpu::PLAN_VERSION;
 
-/// What is wrong with the fingerprints of a version, given the list of all versions.
+/// The fault in the fingerprints of a version, if there is one, given the list of all versions.
 fn complaint(version: u32, hash: &str, list: &str) -> Option<String> {
     let mut versions = Vec::new();
     for line in list.lines() {

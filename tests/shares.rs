@@ -54,7 +54,7 @@ fn cases(gpus: std::ops::RangeInclusive<usize>, most_windows: usize) -> impl Str
     })
 }
 
-/// What no table goes below: of each set of GPUs, what the experts carry that live there alone, over their speed.
+/// A load that no table goes below: for each set of GPUs, the load of the experts that live there alone, over its speed.
 fn bound(case: &Case) -> f64 {
     let (gpus, slots) = (case.cluster.num_gpus(), case.cluster.slots_per_gpu());
     let mut on = vec![0u32; case.experts()];

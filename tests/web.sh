@@ -68,7 +68,7 @@ timeout 300 node tests/web/report.mjs "$out/reports" chromium "$out"
 bash web/build.sh target/web-package
 timeout 900 node tests/web/run.mjs target/web-package chromium "$out"
 
-# What the pages have written is what the command reads.
+# The command reads what the pages have written.
 "${eplb[@]}" bench --collate "$out/bench.json" >/dev/null
 "${eplb[@]}" check "$out/loads.json" "$out/plan.json" >/dev/null
 printf 'the command reads the record and the plan of the pages\n'

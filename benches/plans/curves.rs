@@ -1,4 +1,4 @@
-//! What the search makes of its iterations, and of loads of every family.
+//! Quality of the search by its iterations, and on loads of every family.
 
 use std::time::Instant;
 
@@ -31,7 +31,7 @@ impl Bench {
         };
         let qwen3 = drawn(Family::Lognormal(1.0), 94, QWEN3.experts, 0)?;
         let title = format!(
-            "One start of so many iterations (patience the same, no early end), one thread. 256 experts: {source}; \
+            "One start of this many iterations (patience the same, no early end), one thread. 256 experts: {source}; \
              128: generated, log-normal(1)"
         );
         let names = ["cluster", "iterations", "balancedness", "mean gap %", "worst gap %", "us a layer"];

@@ -34,7 +34,7 @@ const RUNS: (usize, usize) = (3, 31);
 /// Plans whose stages are timed.
 const TIMED: usize = 3;
 
-/// What one device did with one shape and preset.
+/// Results of one device on one shape and preset.
 struct Found {
     first_ms: f64,
     ms: f64,
@@ -69,7 +69,7 @@ impl Bench {
         report.table(title, &columns(names));
         let shapes = if short { &SHORT_SHAPES[..] } else { &SHAPES[..] };
         let presets = if short { &["default", "fast"][..] } else { &["default", "fast", "thorough"][..] };
-        // What matters most first, for where time runs out.
+        // The rows that matter most come first, in case time runs out.
         for preset in presets {
             for device in &self.devices {
                 for &(layers, shape) in shapes {

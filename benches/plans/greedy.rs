@@ -45,7 +45,7 @@ pub fn rebalance(loads: &[f64], shape: Shape) -> Maps {
     maps
 }
 
-/// What layers reuse.
+/// Memory that layers reuse.
 #[derive(Default)]
 struct Scratch {
     group_loads: Vec<f64>,

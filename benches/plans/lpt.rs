@@ -21,7 +21,7 @@ pub fn order(loads: &[u32], counts: &[u32], replicas: &mut Vec<(u32, u32)>) {
     replicas.sort_unstable_by_key(|&(load, expert)| (Reverse(load), expert));
 }
 
-/// What starts reuse.
+/// Memory that starts reuse.
 #[derive(Default)]
 pub struct Packing {
     /// Expert of each slot.

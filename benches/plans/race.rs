@@ -7,7 +7,7 @@ use eplb_wgpu::Error;
 /// Runs of one contender that count, at least and at most.
 const RUNS: (usize, usize) = (3, 31);
 
-/// What is timed.
+/// Work that is timed.
 pub type Work<'a> = Box<dyn FnMut() -> Result<(), Error> + 'a>;
 
 /// How one contender did.

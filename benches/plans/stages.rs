@@ -11,7 +11,7 @@ use crate::report::Report;
 use crate::shapes::{V3, V3_GLOBAL, cluster, generated, name};
 use crate::{Bench, Device, lpt};
 
-/// What [`Bench::race_batch`] came to.
+/// Results of [`Bench::race_batch`].
 struct Raced {
     yardstick_ms: f64,
     /// The stages' times in ms: of the CPU backend, then of each device.

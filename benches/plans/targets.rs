@@ -1,4 +1,4 @@
-//! What the planner has to reach: the quality and the time of each row, with what it must be and what it aims at.
+//! Targets of the planner: the quality and the time of each row, with what it must be and what it aims at.
 //!
 //! Real loads are read from a folder (`--data`) and are not part of the repository; rows without a file of their own
 //! are log-normal(1) of three seeds.
@@ -44,7 +44,7 @@ enum Source {
     Layer(&'static [u64]),
 }
 
-/// What a row's plans must be. Gaps in per cent.
+/// The quality that a row's plans must have. Gaps in per cent.
 #[derive(Clone, Copy)]
 enum Quality {
     /// Mean and, where it matters, worst gap over layers at most.
@@ -56,7 +56,7 @@ enum Quality {
     Shown,
 }
 
-/// What a row's time must be, and what it aims at.
+/// The time that a row must keep, and the time that it aims at.
 #[derive(Clone, Copy)]
 enum Time {
     /// In times of greedy's.
@@ -119,7 +119,7 @@ fn rows() -> Vec<Row> {
 
 fn thorough_rows() -> Vec<Row> {
     let (near, time) = (Quality::Gap(0.012, None), Time::Greedy(100.0, None));
-    // What is known to be possible, less .03 %.
+    // The best balancedness known to be possible, less .03 %.
     let best = [Quality::Balanced(0.922_11 * 0.9997), Quality::Balanced(0.867_53 * 0.9997)];
     let shapes =
         [(V3, [near; 2]), (V3_GLOBAL, [near; 2]), (v3_on(72), [Quality::Shown; 2]), (v3_on(144), best)];
@@ -137,7 +137,7 @@ fn thorough_rows() -> Vec<Row> {
     shapes.into_iter().flat_map(both).chain(five_slots).collect()
 }
 
-/// What a row came to, over all its loads.
+/// Results of a row, over all its loads.
 #[derive(Default)]
 struct Found {
     layers: usize,

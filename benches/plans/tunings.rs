@@ -1,4 +1,4 @@
-//! What a device makes of more starts, and of other shapes of its work than the one it is given: rows of
+//! Times of a device with more starts, and with other shapes of its work than the usual one: rows of
 //! `benches/gpu.sh`.
 
 use std::cell::Cell;

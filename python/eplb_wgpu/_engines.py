@@ -1,4 +1,4 @@
-"""What the doors of the engines have in common: settings from the environment, one step, one line of log.
+"""Parts that the doors of all engines share: settings from the environment, one step, one line of log.
 
 Every rank plans for itself from the same loads and the same map, and nothing is sent around: the ranks agree since a
 plan depends on nothing else. Whoever runs two releases side by side sees it in the log, by plan version and fingerprint.
@@ -26,7 +26,7 @@ MOVES = "5%"
 """Of all slots, those that may move at a step where ``EPLB_WGPU_MAX_MOVES`` says nothing."""
 
 MIN_GAIN = 0.01
-"""What moving all slots of a layer must bring in a loop that plans every few minutes."""
+"""The gain that moving all slots of a layer must bring, in a loop that plans every few minutes."""
 
 WINDOWS = 8
 """Into how many windows the steps of a recorder are joined."""

@@ -163,8 +163,8 @@ def counts_of_passes(held: dict[str, Any]) -> NDArray[Any] | None:
 def torch_file(
     path: str | PathLike[str], field: str, other: Callable[[dict[str, Any]], NDArray[Any] | None] | None = None
 ) -> ArrayLike:
-    """What a torch file holds under this name, or the tensor that it is, or what ``other`` makes of it. Nothing in it is
-    run."""
+    """The array that a torch file holds under the name ``field``, or the tensor that the file is, or the array that
+    ``other`` makes from the file. No code in the file is run."""
     try:
         import torch  # type: ignore[import-not-found, unused-ignore]
     except ImportError:

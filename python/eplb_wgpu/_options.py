@@ -1,4 +1,4 @@
-"""What a caller may choose about a plan, and how far one may move from the plan that runs."""
+"""Options of a plan, and limits on how far it may move from the plan that runs."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class MoveLimits(TypedDict, total=False):
     max_rounds_per_layer: int | None
     """The most rounds that the moves of a layer may take. In a round each GPU exchanges experts with at most one other."""
     min_gain: float
-    """What moving all slots of a layer must bring at least, as a share of the mean GPU's load; a moved slot must
+    """The least gain that moving all slots of a layer must bring, as a share of the mean GPU's load; a moved slot must
     be worth its part of that."""
     skip_if_balanced: float | None
     """Layers of at least this balancedness stay as they are."""

@@ -1,4 +1,4 @@
-"""What comes back: plans, their quality, and what they move."""
+"""Results of the planner: plans, their quality and their moves."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class Traffic:
 
 @dataclass(frozen=True, eq=False)
 class Moves:
-    """What a plan moves: a slot moves where its GPU receives an expert that it did not hold."""
+    """Moves of a plan. A slot moves where its GPU receives an expert that it did not hold."""
 
     received: int
     """Slots that move, all layers together: the transfers."""
@@ -196,7 +196,7 @@ class Plan:
 
     @cached_property
     def moves(self) -> Moves | None:
-        """What it moves; None where nothing ran before."""
+        """The moves of the plan; None where nothing ran before."""
         told = self._inner.moved()
         return None if told is None else Moves._of(told, self.physical_to_logical.size)
 
@@ -217,7 +217,7 @@ class Plan:
 
     @cached_property
     def warnings(self) -> list[str]:
-        """What the caller should know, such as a device that failed and whose work the CPU backend finished."""
+        """Warnings for the caller: for instance, a device failed, and the CPU backend finished its work."""
         return self._inner.warnings()
 
     def __repr__(self) -> str:

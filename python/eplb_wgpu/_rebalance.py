@@ -28,12 +28,12 @@ STRATEGIES = ("scenarios", "forecast")
 
 @dataclass(frozen=True)
 class Proposal:
-    """What :meth:`Rebalancer.propose` proposes."""
+    """Result of :meth:`Rebalancer.propose`."""
 
     plan: Plan
     """The plan, with its :attr:`Plan.moves` where one runs already."""
     strategy: str
-    """What it was made from."""
+    """The strategy by which the plan was made."""
 
 
 class Rebalancer:
@@ -98,7 +98,7 @@ class Rebalancer:
 
 @dataclass(frozen=True, eq=False)
 class ReplayRow:
-    """What one way of planning came to on a trace."""
+    """Scores of one way of planning on a trace."""
 
     name: str
     """A strategy, or ``oracle``, ``greedy``, ``never move``."""
@@ -109,7 +109,7 @@ class ReplayRow:
     moved: NDArray[np.float64]
     """The share of the slots that moved, at each new plan but the first."""
     milliseconds: NDArray[np.float64]
-    """What each new plan took."""
+    """Time that each new plan took."""
 
 
 def replay(

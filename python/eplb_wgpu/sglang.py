@@ -134,7 +134,7 @@ def _lists(new: Any, alive: Any, experts: int) -> tuple[Any, Any]:
 
 
 def _active_ranks() -> Any:
-    """What SGLang knows of its ranks."""
+    """SGLang's list of the ranks that are active."""
     from sglang.srt.elastic_ep.elastic_ep import ElasticEPStateManager
 
     state = ElasticEPStateManager.instance()

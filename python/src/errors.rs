@@ -1,4 +1,4 @@
-//! What goes wrong, as Python's errors.
+//! Errors of the library, as Python's errors.
 
 use eplb_wgpu::Error;
 use pyo3::PyErr;

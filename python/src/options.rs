@@ -1,4 +1,4 @@
-//! What a caller may choose, by name.
+//! Options of a caller, by name.
 
 use eplb_wgpu::rebalance::{RebalanceOptions, Strategy};
 use eplb_wgpu::{Dispatch, Duplicates, MaxMoves, MoveLimits, PlanOptions, Preset};

@@ -13,7 +13,7 @@ use crate::options;
 
 type Bytes<'py> = Bound<'py, PyByteArray>;
 
-/// What a plan moves.
+/// The moves of a plan.
 #[derive(Clone, Default)]
 pub struct Moved {
     /// Slots whose GPU receives an expert that it did not hold, by layer.

@@ -44,7 +44,7 @@ impl Rebalancer {
             let mut state = self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             work(&mut state)
         });
-        // What Ctrl-C stopped has ended.
+        // A call that Ctrl-C stopped has ended by now.
         self.cancel.reset();
         done
     }

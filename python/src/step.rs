@@ -7,11 +7,11 @@ use crate::options::{most_moves, with_most_moves};
 use crate::plan::Moved;
 use crate::previous::previous;
 
-/// What a step comes to.
+/// The result of a step.
 pub struct Step {
     /// The map to run next.
     pub placement: Placement,
-    /// What it moves.
+    /// The moves to that map.
     pub moved: Moved,
     /// Layers with groups across nodes that a later step will bring together.
     pub waiting: usize,

@@ -1,4 +1,4 @@
-"""What the tests share: loads that are drawn from a seed, judges of maps, and stand-ins of the engines' modules, written
+"""Parts that the tests share: loads that are drawn from a seed, judges of maps, and stand-ins of the engines' modules, written
 from their contracts."""
 
 from __future__ import annotations

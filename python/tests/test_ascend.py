@@ -24,7 +24,7 @@ def first_table() -> np.ndarray:
 
 
 def workload(table: np.ndarray, logical: np.ndarray) -> np.ndarray:
-    """What each slot carries, of equal parts."""
+    """The load of each slot, where the replicas of an expert serve equal parts."""
     out = np.zeros(table.shape, dtype=np.int64)
     for layer, ids in enumerate(table):
         counts = np.bincount(ids.ravel(), minlength=EXPERTS)

@@ -122,7 +122,7 @@ def test_torch_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Nothing in the file may be run.
     assert all(options["weights_only"] is True for _, options in asked)  # type: ignore[misc, index]
     del held["logical_count"]
-    # What SGLang's recorder writes of each pass: counts of slots, and the map that ran.
+    # A dump of SGLang's recorder has, for each pass, counts of slots, and the map that ran.
     running, slots = np.array([[0, 1, 1], [2, 0, -1]]), np.array([[5, 1, 2], [3, 4, 6]])
     records = [{"forward_pass_id": 7 + at % 2, "rank": 0, "global_physical_count": slots} for at in range(3)]
     dumped = {"records": records, "last_physical_to_logical_map": running}

@@ -109,7 +109,7 @@ def test_vllm() -> None:
             assert 0 < moved <= .05 * L * R + R
             log2phy, counts = eplb_state.compute_logical_maps(new, E)
             assert (counts >= 1).all() and (counts.sum(dim=1) == R).all()
-            # What stays on a rank stays in its slot: vLLM's own rearrangement finds nothing to mend.
+            # A replica that stays on its rank stays in its slot: vLLM's own rearrangement finds nothing to mend.
             kept = policy.DefaultEplbPolicy.preserve_intragpu_slots(new.numpy(), G, old.numpy())
             assert (kept == new.numpy()).all()
             batches = schedule_migration_batches_for_layers(R // G, old.numpy(), new.numpy())

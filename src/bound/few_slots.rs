@@ -31,7 +31,7 @@
 mod target;
 
 use super::Room;
-use target::{Pick, Target};
+use target::{LoadTarget, Pick};
 
 /// Replicas beyond this are not worth the time.
 const MAX_REPLICAS: usize = 4096;
@@ -100,7 +100,7 @@ pub(super) fn raise(
     let mut growing = true;
     // Triples the step while targets are refuted, then closes in by halves. A refuted target is a bound.
     while step >= pace.last_step && best < enough {
-        let target = Target::new(row, (room, speeds), enough.min(best * (1.0 + step)), pace.stretch);
+        let target = LoadTarget::new(row, (room, speeds), enough.min(best * (1.0 + step)), pace.stretch);
         let mut tried = Prices::new(&target, prices.as_ref());
         if tried.refute(&target, pace) {
             best = target.load;
@@ -127,7 +127,7 @@ struct Prices {
 
 impl Prices {
     /// Even weights, or those of an earlier target at the nearest thresholds.
-    fn new(target: &Target, earlier: Option<&Self>) -> Self {
+    fn new(target: &LoadTarget, earlier: Option<&Self>) -> Self {
         let thresholds: Vec<Vec<f64>> = target.classes.iter().map(|c| c.thresholds.clone()).collect();
         let mut logs: Vec<Vec<f64>> = thresholds.iter().map(|t| vec![0.0; t.len()]).collect();
         let mut lambda = 0.0;
@@ -145,7 +145,7 @@ impl Prices {
     }
 
     /// Whether weights were found that prove the target out of reach.
-    fn refute(&mut self, target: &Target, pace: &Pace) -> bool {
+    fn refute(&mut self, target: &LoadTarget, pace: &Pace) -> bool {
         if target.spare < 0.0 {
             return true;
         }
@@ -177,7 +177,7 @@ impl Prices {
 
     /// Sets `values` to what each choice adds to the mix of rows, `count x price of one replica`; returns what
     /// the mix subtracts whatever the counts are. The weights sum to 1.
-    fn price(&self, target: &Target, values: &mut [f64]) -> f64 {
+    fn price(&self, target: &LoadTarget, values: &mut [f64]) -> f64 {
         let largest = self.logs.iter().flatten().copied().fold(f64::NEG_INFINITY, f64::max);
         // A weight once, since exp takes as long as all else here.
         let weights: Vec<Vec<f64>> =
@@ -210,7 +210,7 @@ impl Prices {
     /// least value of at most 0, and there is nothing to find.
     fn update(
         &mut self,
-        target: &Target,
+        target: &LoadTarget,
         mix: &[(&Vec<usize>, f64)],
         rate: f64,
         sums: &mut [Vec<f64>],

@@ -45,7 +45,7 @@ const HALVINGS: usize = 48;
 /// The bound of one layer with at most `foreign` foreign replicas, up to rounding.
 pub(super) fn bound(row: &[f64], cluster: &Cluster, most: usize, foreign: usize, pace: &Pace) -> f64 {
     let floor = node_bound(row, Room::of_cluster(cluster, most), pace);
-    let layer = Layer::new(row, cluster, most, foreign);
+    let layer = BoundLayer::new(row, cluster, most, foreign);
     if assignments(cluster.num_groups(), cluster.num_nodes()) > MAX_ASSIGNMENTS {
         return layer.least(floor, &mut |t| layer.crowd_fits(t));
     }
@@ -70,7 +70,7 @@ pub(super) fn least_away(row: &[f64], cluster: &Cluster, heaviest: f64) -> f64 {
     if assignments(cluster.num_groups(), cluster.num_nodes()) > MAX_ASSIGNMENTS {
         return 0.0;
     }
-    let layer = Layer::new(row, cluster, usize::MAX, 0);
+    let layer = BoundLayer::new(row, cluster, usize::MAX, 0);
     let (sets, all) = layer.assignments();
     let excess: Vec<f64> =
         sets.iter().map(|&set| (layer.load(set) - heaviest * layer.gpus).max(0.0)).collect();
@@ -79,7 +79,7 @@ pub(super) fn least_away(row: &[f64], cluster: &Cluster, heaviest: f64) -> f64 {
 }
 
 /// One layer. Sets of groups are bit masks.
-struct Layer {
+struct BoundLayer {
     /// Experts of each group, heaviest first.
     groups: Vec<Vec<f64>>,
     /// Load of each group.
@@ -93,7 +93,7 @@ struct Layer {
     most_of_expert: usize,
 }
 
-impl Layer {
+impl BoundLayer {
     fn new(row: &[f64], cluster: &Cluster, most: usize, foreign: usize) -> Self {
         let nodes = cluster.num_nodes();
         let mut groups: Vec<Vec<f64>> =
@@ -130,7 +130,8 @@ impl Layer {
 
     /// All sets of groups that a node can have, and all assignments: the place of each node's set among them.
     fn assignments(&self) -> (Vec<u64>, Vec<Vec<usize>>) {
-        let mut found = Found { per_node: (self.groups.len() / self.nodes) as u32, ..Found::default() };
+        let mut found =
+            MetAssignments { per_node: (self.groups.len() / self.nodes) as u32, ..MetAssignments::default() };
         if found.per_node == 1 {
             // One assignment, however many groups there are; sets are their numbers.
             let sets = (0..self.groups.len() as u64).collect();
@@ -241,14 +242,14 @@ impl Layer {
 
 /// The assignments met so far.
 #[derive(Default)]
-struct Found {
+struct MetAssignments {
     per_node: u32,
     sets: Vec<u64>,
     places: HashMap<u64, usize>,
     assignments: Vec<Vec<usize>>,
 }
 
-impl Found {
+impl MetAssignments {
     /// All ways to give the groups in `left` to nodes: nodes are alike, so that the next one takes the first group left.
     fn assign(&mut self, left: u64, nodes: &mut Vec<usize>) {
         if left == 0 {

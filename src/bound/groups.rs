@@ -31,7 +31,7 @@ pub(super) fn bound(row: &[f64], cluster: &Cluster, most: usize, pace: &Pace) ->
     if !enumerable {
         return relaxed;
     }
-    let mut search = Search {
+    let mut search = AssignmentSearch {
         by_load,
         loads,
         per_node,
@@ -79,7 +79,7 @@ fn relaxed(by_load: &[&[f64]], loads: &[f64], nodes: usize, room: Room) -> f64 {
 }
 
 /// Depth-first branch and bound over assignments; sets of groups are bit masks over `by_load`.
-struct Search<'a> {
+struct AssignmentSearch<'a> {
     by_load: Vec<&'a [f64]>,
     loads: Vec<f64>,
     per_node: usize,
@@ -95,7 +95,7 @@ struct Search<'a> {
     best: f64,
 }
 
-impl Search<'_> {
+impl AssignmentSearch<'_> {
     /// Assigns the groups in `left`, where the nodes filled so far have bound `so_far` (at first a bound on
     /// every assignment, so that reaching it ends the search).
     fn assign(&mut self, left: u32, so_far: f64) {

@@ -23,12 +23,12 @@ pub(super) fn least_heaviest_replica(row: &[f64], replicas: usize, most: usize) 
     let start = total / spare as f64 * (1.0 + 1e-9);
     let most = most.max(1) as f64;
     let mut left = replicas;
-    let mut heap: BinaryHeap<Share> = row
+    let mut heap: BinaryHeap<ReplicaLoad> = row
         .iter()
         .map(|&load| {
             let count = (load / start).ceil().clamp(1.0, most);
             left = left.saturating_sub(count as usize);
-            Share { load, count }
+            ReplicaLoad { load, count }
         })
         .collect();
     for _ in 0..left {
@@ -39,40 +39,40 @@ pub(super) fn least_heaviest_replica(row: &[f64], replicas: usize, most: usize) 
             top.count += 1.0;
         }
     }
-    heap.peek().map_or(0.0, Share::value)
+    heap.peek().map_or(0.0, ReplicaLoad::value)
 }
 
 /// An expert's load and its replicas so far, ordered by the load of one replica.
-struct Share {
+struct ReplicaLoad {
     load: f64,
     count: f64,
 }
 
-impl Share {
+impl ReplicaLoad {
     fn value(&self) -> f64 {
         self.load / self.count
     }
 }
 
-impl Ord for Share {
+impl Ord for ReplicaLoad {
     fn cmp(&self, other: &Self) -> Ordering {
         self.value().total_cmp(&other.value())
     }
 }
 
-impl PartialOrd for Share {
+impl PartialOrd for ReplicaLoad {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl PartialEq for Share {
+impl PartialEq for ReplicaLoad {
     fn eq(&self, other: &Self) -> bool {
         self.cmp(other) == Ordering::Equal
     }
 }
 
-impl Eq for Share {}
+impl Eq for ReplicaLoad {}
 
 #[cfg(test)]
 mod tests {

@@ -33,7 +33,7 @@ pub(super) fn bound(row: &[f64], cluster: &Cluster, most: usize, are_whole: bool
     if is_global || ways(groups, nodes) > MAX_ASSIGNMENTS || groups > MOST_GROUPS {
         return whole;
     }
-    let mut search = Search {
+    let mut search = SpeedSearch {
         groups: row.chunks_exact(row.len() / groups).collect(),
         nodes: speeds.chunks_exact(speeds.len() / nodes).collect(),
         room: Room::of_node(cluster, most),
@@ -80,7 +80,7 @@ fn node_bound(row: &[f64], speeds: &[f64], room: Room, pace: Option<&Pace>) -> f
 }
 
 /// A search over all ways to give groups to nodes; sets of groups are bit masks.
-struct Search<'a> {
+struct SpeedSearch<'a> {
     groups: Vec<&'a [f64]>,
     nodes: Vec<&'a [f64]>,
     room: Room,
@@ -92,7 +92,7 @@ struct Search<'a> {
     best: f64,
 }
 
-impl Search<'_> {
+impl SpeedSearch<'_> {
     /// Gives the groups in `left` to the nodes from `node` on, where those before have bound `so_far`.
     fn assign(&mut self, node: usize, left: u32, so_far: f64) {
         match node == self.nodes.len() {

@@ -195,7 +195,7 @@ fn of_layers(
     cluster: &Cluster,
     physical_to_logical: &[i32],
     dispatch: Dispatch,
-    send: impl Fn(usize, usize, &Held, &mut Flow) + Sync,
+    send: impl Fn(usize, usize, &ExpertReplicas, &mut Flow) + Sync,
 ) -> Result<Traffic, Error> {
     let (slots, gpus) = (cluster.num_slots(), cluster.num_gpus());
     let layers = threads::each(shape.layers(), |layer, (): &mut ()| {
@@ -205,7 +205,7 @@ fn of_layers(
         filled(row).for_each(|(slot, expert)| holders[expert].push(slot / cluster.slots_per_gpu()));
         let mut flow = Flow { gpus: vec![0.0; gpus], on_gpu: 0.0, in_node: 0.0 };
         for (expert, holders) in holders.into_iter().enumerate().filter(|(_, gpus)| !gpus.is_empty()) {
-            send(layer, expert, &Held::new(holders, expert, cluster, dispatch), &mut flow);
+            send(layer, expert, &ExpertReplicas::new(holders, expert, cluster, dispatch), &mut flow);
         }
         Ok(flow)
     });
@@ -230,7 +230,7 @@ fn heaviest(cluster: &Cluster, loads: &[f64]) -> f64 {
 }
 
 /// The replicas of an expert.
-struct Held {
+struct ExpertReplicas {
     dispatch: Dispatch,
     /// The GPU of each, ascending.
     gpus: Vec<usize>,
@@ -241,7 +241,7 @@ struct Held {
     turn: usize,
 }
 
-impl Held {
+impl ExpertReplicas {
     fn new(gpus: Vec<usize>, expert: usize, cluster: &Cluster, dispatch: Dispatch) -> Self {
         let all_gpus = cluster.num_gpus();
         Self { dispatch, gpus, node_gpus: all_gpus / cluster.num_nodes(), all_gpus, turn: expert }
@@ -291,7 +291,7 @@ struct Flow {
 
 impl Flow {
     /// A source GPU sends this load of an expert.
-    fn send(&mut self, held: &Held, source: usize, load: f64) {
+    fn send(&mut self, held: &ExpertReplicas, source: usize, load: f64) {
         let to = held.of_source(source);
         let each = load / to.len() as f64;
         let node = source / held.node_gpus;
@@ -303,8 +303,8 @@ impl Flow {
     }
 
     /// All GPUs send an equal part of this load, which is then served equally by all replicas, or by the nearest ones.
-    fn send_evenly(&mut self, held: &Held, load: f64) {
-        let Held { gpus, node_gpus, all_gpus, .. } = held;
+    fn send_evenly(&mut self, held: &ExpertReplicas, load: f64) {
+        let ExpertReplicas { gpus, node_gpus, all_gpus, .. } = held;
         let (source, node) = (load / *all_gpus as f64, load * *node_gpus as f64 / *all_gpus as f64);
         let each = 1.0 / gpus.len() as f64;
         if held.dispatch == Dispatch::Equal {

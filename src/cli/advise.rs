@@ -9,9 +9,9 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::progress::Progress;
+use super::progress::ShownProgress;
 use super::report::data::{bytes_text, trivial};
-use super::{Part, limit, mean_and_most, print, words};
+use super::{FilePart, limit, mean_and_most, print, words};
 use crate::check::{self, Quality};
 use crate::{Cluster, DeviceChoice, Error, Loads, Planner, Preset, bound};
 
@@ -31,7 +31,7 @@ pub struct Advise {
     /// Load file, as for `eplb plan`; - is standard input
     loads: PathBuf,
     #[command(flatten)]
-    part: Part,
+    part: FilePart,
     /// GPUs
     #[arg(long)]
     gpus: usize,
@@ -64,7 +64,7 @@ pub struct Advise {
 }
 
 /// One way to set up a layer.
-struct Row {
+struct SetupRow {
     cluster: Cluster,
     balancedness: f64,
     /// The balancedness that no plan passes.
@@ -85,7 +85,7 @@ impl Advise {
         let clusters = self.clusters(&loads)?;
         let planner = Planner::new(self.device.clone())?;
         let names = clusters.iter().map(|cluster| format!("now {} replicas", cluster.num_replicas()));
-        let progress = Progress::of_rows(names.collect::<Vec<_>>(), 1, "plans");
+        let progress = ShownProgress::of_rows(names.collect::<Vec<_>>(), 1, "plans");
         let mut rows = Vec::new();
         for cluster in clusters {
             let plan = planner.plan(&loads, &cluster, &options)?;
@@ -128,13 +128,13 @@ impl Advise {
         Ok(clusters)
     }
 
-    fn row(&self, cluster: Cluster, quality: &Quality) -> Row {
+    fn row(&self, cluster: Cluster, quality: &Quality) -> SetupRow {
         let ratio = |layer: &check::LayerQuality| match layer.mean_gpu_load {
             mean if mean > 0.0 => layer.max_gpu_load / mean,
             _ => 1.0,
         };
         let layers: Vec<f64> = quality.layers.iter().map(|layer| self.slow(ratio(layer))).collect();
-        Row {
+        SetupRow {
             balancedness: quality.balancedness(),
             limit: limit(quality),
             worst: quality.max_over_mean(),
@@ -183,11 +183,11 @@ struct Advice<'a> {
 }
 
 impl<'a> Advice<'a> {
-    fn of(ask: &'a Advise, rows: &[Row], now: f64) -> Self {
+    fn of(ask: &'a Advise, rows: &[SetupRow], now: f64) -> Self {
         let (best, least) = to_take(rows, |_| true, now);
-        let replicas = |row: &Row| row.cluster.num_replicas();
+        let replicas = |row: &SetupRow| row.cluster.num_replicas();
         let row = &rows[best];
-        let gain = |row: &Row| (1.0 - row.time / now) * 100.0;
+        let gain = |row: &SetupRow| (1.0 - row.time / now) * 100.0;
         let mut advice =
             Self { ask, now, best, others: Vec::new(), says: Vec::new(), spread: None, command: None };
         if 1.0 - least / now < NOTICED {
@@ -256,9 +256,9 @@ impl<'a> Advice<'a> {
     }
 
     /// The best spread over layers of the slots that the row to take has.
-    fn spread_over_layers(&mut self, rows: &[Row]) {
+    fn spread_over_layers(&mut self, rows: &[SetupRow]) {
         let nodes = rows[self.best].cluster.num_nodes();
-        let same: Vec<&Row> = rows.iter().filter(|row| row.cluster.num_nodes() == nodes).collect();
+        let same: Vec<&SetupRow> = rows.iter().filter(|row| row.cluster.num_nodes() == nodes).collect();
         let slots: Vec<usize> = same.iter().map(|row| row.cluster.slots_per_gpu()).collect();
         let times: Vec<&[f64]> = same.iter().map(|row| row.layers.as_slice()).collect();
         let total = rows[self.best].cluster.slots_per_gpu() * rows[self.best].layers.len();
@@ -278,7 +278,7 @@ impl<'a> Advice<'a> {
         }
     }
 
-    fn command(&self, row: &Row) -> String {
+    fn command(&self, row: &SetupRow) -> String {
         let file = self.ask.loads.display().to_string();
         let plain = file.chars().all(|c| c.is_ascii_alphanumeric() || "/._-".contains(c));
         let file = if plain { file } else { format!("'{}'", file.replace('\'', r"'\''")) };
@@ -297,13 +297,13 @@ impl<'a> Advice<'a> {
     }
 
     /// Slots of a GPU beyond the least, all layers with load together: others have no experts.
-    fn more_slots(&self, rows: &[Row], row: &Row) -> usize {
+    fn more_slots(&self, rows: &[SetupRow], row: &SetupRow) -> usize {
         let least = rows.iter().map(|row| row.cluster.slots_per_gpu()).min().unwrap_or(0);
         (row.cluster.slots_per_gpu() - least) * row.with_load
     }
 
-    fn json(&self, rows: &[Row]) -> Value {
-        let row = |row: &Row| {
+    fn json(&self, rows: &[SetupRow]) -> Value {
+        let row = |row: &SetupRow| {
             json!({
                 "replicas": row.cluster.num_replicas(), "slots_per_gpu": row.cluster.slots_per_gpu(),
                 "nodes": row.cluster.num_nodes(), "policy": row.cluster.policy().name(),
@@ -326,7 +326,7 @@ impl<'a> Advice<'a> {
         })
     }
 
-    fn text(&self, rows: &[Row]) -> String {
+    fn text(&self, rows: &[SetupRow]) -> String {
         let mut lines = vec![format!(
             "{:>8} {:>5} {:>9} {:>12} {:>8} {:>10} {:>9}  {}",
             "replicas", "nodes", "slots/GPU", "balancedness", "limit", "worst max", "time", "memory a GPU"
@@ -369,7 +369,7 @@ impl<'a> Advice<'a> {
 }
 
 /// Of the rows that are meant: the one with the fewest replicas that is nearly as good as any, and the least time of all.
-fn to_take(rows: &[Row], is_meant: impl Fn(&Row) -> bool, now: f64) -> (usize, f64) {
+fn to_take(rows: &[SetupRow], is_meant: impl Fn(&SetupRow) -> bool, now: f64) -> (usize, f64) {
     let meant: Vec<usize> = (0..rows.len()).filter(|&at| is_meant(&rows[at])).collect();
     let least = meant.iter().map(|&at| rows[at].time).fold(f64::INFINITY, f64::min);
     let enough = meant.into_iter().filter(|&at| rows[at].time <= least + NOTICED * now);

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::traffic::{Served, parse_dispatch};
 use super::{
-    MapForm, Part, bound_effort, fingerprints, io, milliseconds, percent, print, speeds, table, words,
+    FilePart, MapForm, bound_effort, fingerprints, io, milliseconds, percent, print, speeds, table, words,
     worst_gap,
 };
 use crate::bound::BoundOptions;
@@ -39,7 +39,7 @@ pub struct Check {
     #[arg(required_unless_present = "fingerprints")]
     plan: Option<PathBuf>,
     #[command(flatten)]
-    part: Part,
+    part: FilePart,
     #[command(flatten)]
     maps: MapForm,
     /// Score under a table of shares, as `eplb split` writes it, instead of even ones

@@ -7,14 +7,14 @@ use crate::check::{self, CheckOptions, Quality};
 use crate::{DeviceChoice, Error, Loads, Plan, PlanOptions, Planner, Preset, PreviousMap};
 
 /// The scores of a map.
-pub struct Scored {
+pub struct MapScores {
     /// On the weighted mean of the workloads.
     pub mean: Quality,
     /// On each workload alone; none where there is one.
     pub alone: Vec<Quality>,
 }
 
-impl Scored {
+impl MapScores {
     /// The scores of the plan itself, with bounds.
     pub fn of_plan(plan: &Plan) -> Result<Self, Error> {
         let alone = if is_several(plan) { plan.window_quality()? } else { Vec::new() };

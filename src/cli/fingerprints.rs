@@ -1,6 +1,6 @@
 //! `eplb check --fingerprints`.
 
-use super::progress::Progress;
+use super::progress::ShownProgress;
 use super::{print, table};
 use crate::suite::fingerprints::{self, Fingerprints};
 use crate::{DeviceChoice, Error, PLAN_VERSION, Planner, edge};
@@ -9,7 +9,7 @@ use crate::{DeviceChoice, Error, PLAN_VERSION, Planner, edge};
 /// where all of that is as committed, on this device.
 pub fn run(device: DeviceChoice, only: &[String], as_json: bool) -> Result<bool, Error> {
     let planner = Planner::new(device)?;
-    let progress = Progress::new(0, "cases");
+    let progress = ShownProgress::new(0, "cases");
     let outcome = edge::now(fingerprints::run(&planner, only, |done, all| progress.reach(done, all)))?;
     drop(progress);
     let (equal, device) = (outcome.equal(), planner.device().label());

@@ -7,7 +7,7 @@ use crate::{MaxMoves, MoveLimits};
 
 /// How a plan may move away from the one before.
 #[derive(Args)]
-pub(super) struct Limits {
+pub(super) struct MoveLimitArgs {
     /// The most slots that may move, all layers together: a number, or a part of all slots as in 15% [default: no limit; 5% in
     /// `eplb replay` and with --strategy]
     #[arg(long, value_parser = parse_most)]
@@ -28,7 +28,7 @@ pub(super) struct Limits {
     skip_if_balanced: Option<u32>,
 }
 
-impl Limits {
+impl MoveLimitArgs {
     /// The options given.
     pub(super) fn given(&self) -> [(bool, &'static str); 5] {
         [

@@ -40,7 +40,7 @@ use crate::trace::{LoadFormat, LoadHistory, Window};
 use crate::{Cluster, Error, PLAN_VERSION};
 
 use io::{complain, print};
-use limits::{Limits, Outlook};
+use limits::{MoveLimitArgs, Outlook};
 
 /// The text of `eplb --version`: ranks compare the version of plans during a rolling upgrade.
 static VERSION: LazyLock<String> =
@@ -98,7 +98,7 @@ enum Verb {
 
 /// Which part of a load file is meant.
 #[derive(Args)]
-struct Part {
+struct FilePart {
     /// Windows of the file: sum, last, or a number from 0
     #[arg(long, default_value = "sum")]
     window: Window,
@@ -130,7 +130,7 @@ impl Form {
     }
 }
 
-impl Part {
+impl FilePart {
     fn read(&self, loads: &Path) -> Result<crate::Loads, Error> {
         self.history(loads)?.loads(self.window)
     }
@@ -279,7 +279,7 @@ impl Verb {
     }
 
     fn run(self) -> Result<ExitCode, Error> {
-        let _shown = self.doing().map(progress::Progress::waiting);
+        let _shown = self.doing().map(progress::ShownProgress::waiting);
         match self {
             Verb::Plan(verb) => verb.run(),
             Verb::Replay(verb) => verb.run(),

@@ -9,13 +9,14 @@ use std::process::ExitCode;
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
-use super::compared::Scored;
+use super::compared::MapScores;
 use super::presets::{is_lineage, parse_preset, presets};
-use super::progress::Progress;
+use super::progress::ShownProgress;
 use super::speeds::Gone;
 use super::traffic::parse_dispatch;
 use super::{
-    Limits, Outlook, Part, bound_effort, complain, format_of, io, parse_format, print, speeds, words,
+    FilePart, MoveLimitArgs, Outlook, bound_effort, complain, format_of, io, parse_format, print, speeds,
+    words,
 };
 use crate::maps::{MapFile, PlanFormat, bytes_of_plan};
 use crate::rebalance::Strategy;
@@ -47,12 +48,12 @@ pub struct Plan {
     #[arg(long)]
     previous: Option<PathBuf>,
     #[command(flatten)]
-    limits: Limits,
+    limits: MoveLimitArgs,
     /// Bytes of an expert's weights, as 44040192 or 42MiB, to tell what must be transferred
     #[arg(long, default_value_t = 0, value_parser = words::parse_bytes)]
     expert_bytes: u64,
     #[command(flatten)]
-    part: Part,
+    part: FilePart,
     /// Replicas of a layer, all GPUs together (needed) [default with --previous: the slots of the GPUs that remain]
     #[arg(long)]
     replicas: Option<usize>,
@@ -229,12 +230,12 @@ impl Plan {
             }
             None => PlanFormat::default(),
         };
-        let progress = Progress::new(0, "layers");
+        let progress = ShownProgress::new(0, "layers");
         let previous = |ids: &[u32]| runs.as_ref().map(|map| start(&words::of_loads(map, ids)?)).transpose();
         let mut made = self.make(&cluster, (previous, &rules), &progress)?;
         made.replan.set_bound(bound_effort(self.tight_bound));
         let plan = made.replan.plan();
-        let greedy = Scored::of_greedy(plan, self.max_replicas_per_expert)?;
+        let greedy = MapScores::of_greedy(plan, self.max_replicas_per_expert)?;
         let spread = if gone.gpus.is_empty() { None } else { Some(self.spread(plan, gpus, &gone)?) };
         let of_all_gpus = spread.as_ref().unwrap_or(plan);
         if let Some(out) = &self.out {

@@ -92,7 +92,7 @@ fn begin<'a>(path: &'a Path, bytes: &'a [u8]) -> Result<Draft<'a>, Error> {
 }
 
 /// The bar of some work, seen on a terminal once the work has taken half a second.
-pub struct Progress {
+pub struct ShownProgress {
     bar: ProgressBar,
     /// Where the same steps are gone through several times: what for, and how many they are.
     rows: Vec<String>,
@@ -100,7 +100,7 @@ pub struct Progress {
     unit: &'static str,
 }
 
-impl Progress {
+impl ShownProgress {
     /// Of this many steps, which are `unit`.
     pub fn new(steps: usize, unit: &'static str) -> Self {
         Self::show(Vec::new(), steps, unit, "{msg}{bar:30} {pos}/{len} {prefix}, {left}")
@@ -227,7 +227,7 @@ fn tell_time_left(state: &ProgressState, text: &mut dyn std::fmt::Write) {
     };
 }
 
-impl Drop for Progress {
+impl Drop for ShownProgress {
     fn drop(&mut self) {
         clear();
     }

@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::progress::Progress;
-use super::{Limits, Outlook, print, read_layers, speeds, words};
+use super::progress::ShownProgress;
+use super::{MoveLimitArgs, Outlook, print, read_layers, speeds, words};
 use crate::rebalance::{
     RebalanceOptions, ReplayOptions, ReplayRow, Series, SharesFrom, Strategy, replay_one_by_one,
 };
@@ -70,7 +70,7 @@ pub struct ReplayTrace {
     #[command(flatten)]
     outlook: Outlook,
     #[command(flatten)]
-    limits: Limits,
+    limits: MoveLimitArgs,
     /// auto, cpu, gpu, an index or a part of a name (see `eplb devices`)
     #[arg(long, default_value = "auto")]
     device: DeviceChoice,
@@ -134,7 +134,7 @@ impl ReplayTrace {
         let names: Vec<&str> = setup.strategies.iter().map(|strategy| strategy.name()).collect();
         let names = [names, vec!["oracle", "greedy", "never move"]].concat();
         let rows = {
-            let progress = Progress::of_rows(names, windows - 1, "windows");
+            let progress = ShownProgress::of_rows(names, windows - 1, "windows");
             let window = |at| history.loads(Window::Index(at));
             replay_one_by_one(&planner, windows, window, &cluster, &setup, |plan| {
                 progress.step_with(|| plan.quality().mean_gap())

@@ -54,7 +54,7 @@ pub struct Split {
 }
 
 /// The loads that a table is scored on.
-struct Scored {
+struct SplitLoads {
     what: &'static str,
     loads: Loads,
     even: Quality,
@@ -81,7 +81,7 @@ impl Split {
         let even = map.score(&loads, &cluster)?;
         let rows = map.physical_to_logical();
         let dealt = check::score_shares_with(&loads, &cluster, rows, shares.parts(), &map.rules())?;
-        let scored = Scored { what, loads, even, dealt };
+        let scored = SplitLoads { what, loads, even, dealt };
         if let Some(out) = &self.out {
             let placement =
                 Placement::new(scored.loads.experts(), map.slots(), map.physical_to_logical().to_vec())?;
@@ -116,8 +116,8 @@ impl Split {
         Ok((planner.shares(cluster, rows, &windows)?, "the last window", history.loads(Window::Last)?))
     }
 
-    fn show(&self, shares: &Shares, scored: &Scored, cluster: &Cluster, parts: &[usize]) {
-        let Scored { what, loads, even, dealt } = scored;
+    fn show(&self, shares: &Shares, scored: &SplitLoads, cluster: &Cluster, parts: &[usize]) {
+        let SplitLoads { what, loads, even, dealt } = scored;
         let joined = parts.iter().filter(|&&parts| parts == cluster.planned_nodes()).count();
         let fingerprint = format!("{:016x}", shares.fingerprint());
         if self.json {

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use crate::engine::recording::{Dispatch, Kernel, Recording};
+use crate::engine::recording::{Kernel, KernelDispatch, Recording};
 use crate::layout::words::MOVE_BIPARTITION;
 use crate::layout::{GpuParams, Layout};
 use crate::params::{Params, enumerate_assignments};
@@ -341,7 +341,7 @@ fn record_params(params: &Params) -> Recording {
 fn dearest(recording: &Recording, lanes: u64) -> BTreeMap<&'static str, u64> {
     let mut known = HashMap::new();
     let mut dearest = BTreeMap::new();
-    for Dispatch { kernel, params: p, .. } in &recording.dispatches {
+    for KernelDispatch { kernel, params: p, .. } in &recording.dispatches {
         let key = (kernel.entry, p.begin == 0, p.end.saturating_sub(p.begin), p.fuel, p.start_count);
         let cost = *known.entry(key).or_insert_with(|| trips(*kernel, p, lanes));
         let most = dearest.entry(kernel.entry).or_insert(0);

@@ -11,7 +11,7 @@ use super::buffers::{Buffers, Work};
 use super::clock::Clock;
 use super::device::{OpenDevice, one_line};
 use super::pending::{Pending, Variant};
-use super::recording::{Dispatch, Grid, LANES, Tuning};
+use super::recording::{Grid, KernelDispatch, LANES, Tuning};
 use super::scopes::Scopes;
 use super::shaders::{Pipelines, ShaderSource, Shaders};
 use super::turns::Turns;
@@ -215,8 +215,9 @@ impl Gpu {
             }
             let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
             // One pass, or where stages are timed one for each run of dispatches of a stage.
-            let together = |a: &Dispatch, b: &Dispatch| timing.is_none() || a.kernel.stem == b.kernel.stem;
-            let passes: Vec<&[Dispatch]> = dispatches.chunk_by(together).collect();
+            let together =
+                |a: &KernelDispatch, b: &KernelDispatch| timing.is_none() || a.kernel.stem == b.kernel.stem;
+            let passes: Vec<&[KernelDispatch]> = dispatches.chunk_by(together).collect();
             for (index, dispatches) in (0..).zip(&passes) {
                 let timestamp_writes = timing.as_ref().map(|timing| timing.writes(index));
                 let descriptor = wgpu::ComputePassDescriptor { label: None, timestamp_writes };

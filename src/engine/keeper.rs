@@ -17,11 +17,11 @@ pub struct Keeper {
     opening: Opening,
     shaders: Vec<ShaderSource>,
     info: DeviceInfo,
-    held: Turns<Held>,
+    held: Turns<HeldDevice>,
 }
 
 /// The device of the moment.
-struct Held {
+struct HeldDevice {
     gpu: Option<Arc<Gpu>>,
     /// Losses since the last call that went well, attempts to open it again included.
     losses: u32,
@@ -38,7 +38,7 @@ impl Keeper {
         let Some(open) = opening.open().await? else { return Ok(None) };
         let info = open.info.clone();
         let gpu = Some(Arc::new(Gpu::new(open, &shaders).await?));
-        let held = Turns::new(Held { gpu, losses: 0, cause: String::new() });
+        let held = Turns::new(HeldDevice { gpu, losses: 0, cause: String::new() });
         Ok(Some(Self { opening, shaders, info, held }))
     }
 
@@ -64,7 +64,7 @@ impl Keeper {
             }
             Some(cause) => {
                 if current {
-                    *held = Held { gpu: None, losses: held.losses + 1, cause };
+                    *held = HeldDevice { gpu: None, losses: held.losses + 1, cause };
                 }
                 drop(held);
                 retire(gpu);

@@ -126,7 +126,7 @@ pub enum Grid {
 
 /// One dispatch: a kernel over a grid, with its uniform block.
 #[derive(Debug, Clone)]
-pub struct Dispatch {
+pub struct KernelDispatch {
     /// The kernel that runs.
     pub kernel: Kernel,
     /// Over what.
@@ -143,7 +143,7 @@ const MOST: usize = 1 << 20;
 #[derive(Debug, Default, Clone)]
 pub struct Recording {
     /// In order.
-    pub dispatches: Vec<Dispatch>,
+    pub dispatches: Vec<KernelDispatch>,
     /// Whether there were more than [`MOST`].
     is_cut: bool,
 }
@@ -165,7 +165,7 @@ impl Recording {
             self.is_cut = true;
             return;
         }
-        self.dispatches.push(Dispatch { kernel, grid, params: GpuParams { lanes, ..params } });
+        self.dispatches.push(KernelDispatch { kernel, grid, params: GpuParams { lanes, ..params } });
     }
 }
 

@@ -5,7 +5,8 @@ use std::num::NonZeroU64;
 
 use super::pending::Variant;
 use super::recording::{
-    BINDINGS, BindingKind, Dispatch, GRID_BINDINGS, Override, Recording, Tuning, constants, override_values,
+    BINDINGS, BindingKind, GRID_BINDINGS, KernelDispatch, Override, Recording, Tuning, constants,
+    override_values,
 };
 use super::trusted::shader_module;
 use crate::layout::GpuParams;
@@ -88,7 +89,11 @@ impl Shaders {
 
     /// The dispatches of each submission. A submission also ends before a pipeline that is not made yet: while it is being made,
     /// the device runs the dispatches before it. (Some drivers compile only then.)
-    pub fn submissions<'a>(&self, missing: &[Variant], recording: &'a Recording) -> Vec<&'a [Dispatch]> {
+    pub fn submissions<'a>(
+        &self,
+        missing: &[Variant],
+        recording: &'a Recording,
+    ) -> Vec<&'a [KernelDispatch]> {
         let mut missing = missing.iter().peekable();
         let mut submissions = Vec::new();
         let mut begin = 0;
@@ -104,7 +109,7 @@ impl Shaders {
     }
 
     /// Which pipeline a dispatch wants: a kernel and the values of its constants.
-    pub fn variant(&self, dispatch: &Dispatch) -> Variant {
+    pub fn variant(&self, dispatch: &KernelDispatch) -> Variant {
         let overrides = self.modules.get(dispatch.kernel.stem).map_or(&[][..], |module| module.overrides);
         (dispatch.kernel, override_values(overrides, dispatch.kernel.entry, &dispatch.params))
     }

@@ -19,10 +19,10 @@ struct Waiting(Mutex<Vec<Waker>>);
 pub struct Turn<'a, T> {
     // In this order they go: whoever is woken finds the value free.
     value: MutexGuard<'a, T>,
-    _wake: WakeAtEnd<'a>,
+    _wake: WakeNext<'a>,
 }
 
-struct WakeAtEnd<'a>(&'a Waiting);
+struct WakeNext<'a>(&'a Waiting);
 
 impl<T> Turns<T> {
     pub fn new(value: T) -> Self {
@@ -48,7 +48,7 @@ impl<T> Turns<T> {
             Err(TryLockError::Poisoned(value)) => value.into_inner(),
             Err(TryLockError::WouldBlock) => return None,
         };
-        Some(Turn { value, _wake: WakeAtEnd(&self.waiting) })
+        Some(Turn { value, _wake: WakeNext(&self.waiting) })
     }
 }
 
@@ -58,7 +58,7 @@ impl Waiting {
     }
 }
 
-impl Drop for WakeAtEnd<'_> {
+impl Drop for WakeNext<'_> {
     fn drop(&mut self) {
         let waiting = std::mem::take(&mut *self.0.list());
         waiting.into_iter().for_each(Waker::wake);

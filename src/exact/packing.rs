@@ -1,12 +1,12 @@
 //! GPUs of any number of slots: all ways to fill them with given replicas, up to the order of GPUs and slots.
 
-use super::Item;
+use super::SlotContent;
 
 /// The search: GPU by GPU, each opened by the heaviest replica left, so that no two ways differ in the order
 /// of GPUs alone.
 pub(super) struct Packing<'a> {
     /// The replicas that are left to place, heaviest first.
-    pub items: &'a mut [Item],
+    pub items: &'a mut [SlotContent],
     pub slots_per_gpu: u32,
     pub avoid_duplicates: bool,
     /// A load that no plan can go below.
@@ -52,7 +52,7 @@ impl Packing<'_> {
         if u64::from(rest) + u64::from(gpus) > u64::from(*self.best) * u64::from(gpus) {
             return;
         }
-        let crowded = |item: &Item| item.count > gpus && !item.repeats(self.avoid_duplicates);
+        let crowded = |item: &SlotContent| item.count > gpus && !item.repeats(self.avoid_duplicates);
         if self.items.iter().any(crowded) {
             return;
         }
@@ -64,7 +64,7 @@ impl Packing<'_> {
     /// Puts a replica of an item on the open GPU, fills it with items before `end`, and takes the replica
     /// back.
     fn put(&mut self, item: usize, end: usize, place: Place) {
-        let Item { expert, load, .. } = self.items[item];
+        let SlotContent { expert, load, .. } = self.items[item];
         self.items[item].count -= 1;
         self.filled.push(expert);
         let (rest, room, load) = (place.rest - load, place.room - 1, place.load + load);
@@ -84,7 +84,7 @@ impl Packing<'_> {
             return;
         }
         for item in (place.first..end).rev() {
-            let Item { load, count, .. } = self.items[item];
+            let SlotContent { load, count, .. } = self.items[item];
             // A replica that is put here from now on is as heavy or heavier. The best may have become better meanwhile.
             let lightest = place.room.saturating_mul(load).saturating_add(place.load);
             if place.heaviest.max(lightest) >= *self.best || *self.best <= self.enough {

@@ -10,11 +10,11 @@
 //! - the `j` heaviest items, for each heavy one: they need as many light partners;
 //! - a light item that may not meet itself, with the heavy items that it cannot meet: all on different GPUs.
 
-use super::Item;
+use super::SlotContent;
 use crate::params::FREE;
 
 /// Whether `items`, heaviest first, fill `gpus` GPUs of two slots with at most `most` on each.
-pub(super) fn fit(items: &[Item], gpus: u32, avoid_duplicates: bool, most: u32) -> bool {
+pub(super) fn fit(items: &[SlotContent], gpus: u32, avoid_duplicates: bool, most: u32) -> bool {
     if items.first().is_some_and(|item| item.load > most) {
         return false;
     }
@@ -46,7 +46,13 @@ pub(super) fn fit(items: &[Item], gpus: u32, avoid_duplicates: bool, most: u32) 
 }
 
 /// The least load of the heaviest GPU, which is known to be at most `most` and at least `least`.
-pub(super) fn least_load(items: &[Item], gpus: u32, avoid_duplicates: bool, least: u32, most: u32) -> u32 {
+pub(super) fn least_load(
+    items: &[SlotContent],
+    gpus: u32,
+    avoid_duplicates: bool,
+    least: u32,
+    most: u32,
+) -> u32 {
     let (mut low, mut high) = (least.min(most), most);
     while low < high {
         let middle = low + (high - low) / 2;
@@ -57,7 +63,7 @@ pub(super) fn least_load(items: &[Item], gpus: u32, avoid_duplicates: bool, leas
 
 /// The experts of all slots, GPU by GPU: the heaviest item left gets the lightest partner with which the rest
 /// still fits.
-pub(super) fn pair_up(items: &mut [Item], gpus: u32, avoid_duplicates: bool, most: u32) -> Vec<u32> {
+pub(super) fn pair_up(items: &mut [SlotContent], gpus: u32, avoid_duplicates: bool, most: u32) -> Vec<u32> {
     let mut slots = Vec::with_capacity(2 * gpus as usize);
     for left in (0..gpus).rev() {
         let Some(first) = items.iter().position(|item| item.count > 0) else { break };

@@ -140,10 +140,10 @@ fn pairs_and_packings_agree() {
     let mut differ = 0;
     for _ in 0..600 {
         let (gpus, kinds) = (2 + rng.below(5), 2 + rng.below(6));
-        let mut items: Vec<Item> =
-            (0..kinds).map(|expert| Item { expert, load: rng.below(60), count: 0 }).collect();
+        let mut items: Vec<SlotContent> =
+            (0..kinds).map(|expert| SlotContent { expert, load: rng.below(60), count: 0 }).collect();
         if rng.below(2) == 0 {
-            items.push(Item { expert: FREE, load: 0, count: 0 });
+            items.push(SlotContent { expert: FREE, load: 0, count: 0 });
         }
         for _ in 0..2 * gpus {
             let at = rng.below(items.len() as u32) as usize;

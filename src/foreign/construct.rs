@@ -1,12 +1,12 @@
 //! Replicas for a target, by node totals: a heavy node's experts get foreign replicas until what is left fits.
 
-use super::nodes::{Copies, Nodes};
+use super::nodes::{Copies, NodeExperts};
 
 /// How often a node's choice is brought closer to what it needs.
 const CLOSER: usize = 2;
 
 /// Sets the replicas of all experts so that nodes carry about `target` a GPU; whether there was room for them.
-pub fn construct(nodes: &Nodes, target: i64, copies: &mut Copies) -> bool {
+pub fn construct(nodes: &NodeExperts, target: i64, copies: &mut Copies) -> bool {
     let all = nodes.experts.len();
     let wanted: Vec<u32> = (0..all).map(|expert| wanted(nodes, expert, target)).collect();
     let foreign = choose(nodes, &wanted, target);
@@ -49,7 +49,7 @@ pub fn construct(nodes: &Nodes, target: i64, copies: &mut Copies) -> bool {
 }
 
 /// The fewest replicas with which an expert keeps to the target beside the lightest experts of its node.
-fn wanted(nodes: &Nodes, expert: usize, target: i64) -> u32 {
+fn wanted(nodes: &NodeExperts, expert: usize, target: i64) -> u32 {
     let room = (target - nodes.beside[nodes.homes[expert]]).max(1);
     let most = nodes.most_here.min(nodes.most).min(nodes.spare.saturating_add(1));
     (((nodes.loads[expert] - 1).max(0) / room + 1).min(i64::from(most)) as u32).max(1)
@@ -57,7 +57,7 @@ fn wanted(nodes: &Nodes, expert: usize, target: i64) -> u32 {
 
 /// How many foreign replicas each expert gets: node after node, each next one where it takes most away, until the node
 /// needs no more.
-fn choose(nodes: &Nodes, wanted: &[u32], target: i64) -> Vec<u32> {
+fn choose(nodes: &NodeExperts, wanted: &[u32], target: i64) -> Vec<u32> {
     let mut foreign = vec![0; nodes.experts.len()];
     let most = nodes.most_here.saturating_mul(nodes.nodes as u32 - 1).min(nodes.most - 1);
     let taken = |expert: usize, foreign: u32| {
@@ -116,7 +116,7 @@ fn closer(
 
 /// Fills what is free in each node with further replicas of its own experts, the heaviest first; of those with foreign replicas
 ///  none, if possible, since a copy at home calls load back.
-fn fill(nodes: &Nodes, foreign: &[u32], free: &[i64], copies: &mut Copies) -> bool {
+fn fill(nodes: &NodeExperts, foreign: &[u32], free: &[i64], copies: &mut Copies) -> bool {
     for (node, &free) in free.iter().enumerate() {
         for _ in 0..free {
             let open = |&e: &usize| {
@@ -138,7 +138,7 @@ fn fill(nodes: &Nodes, foreign: &[u32], free: &[i64], copies: &mut Copies) -> bo
 }
 
 /// The loads of replicas and nodes.
-fn finish(nodes: &Nodes, copies: &mut Copies) -> bool {
+fn finish(nodes: &NodeExperts, copies: &mut Copies) -> bool {
     copies.shares.clear();
     copies.totals.clone_from(&nodes.totals);
     for (expert, &load) in nodes.loads.iter().enumerate() {

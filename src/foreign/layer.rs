@@ -1,11 +1,11 @@
 //! One layer: its target, the replicas of its nodes, and their placement.
 
 use super::construct::construct;
-use super::nodes::{Copies, Nodes};
+use super::nodes::{Copies, NodeExperts};
 use super::tabu::Tabu;
-use super::target::{self, Sets};
-use super::{EVEN, Limits};
-use crate::given::{Held, Node, Placer};
+use super::target::{self, GroupSets};
+use super::{EVEN, ForeignLimits};
+use crate::given::{GivenNode, Held, Placer};
 use crate::mirror::rng;
 use crate::params::Params;
 use crate::replan;
@@ -30,32 +30,32 @@ const WORTH: u32 = 15;
 
 /// Memory that a thread reuses.
 #[derive(Default)]
-pub struct Scratch {
-    target: target::Scratch,
+pub struct ForeignScratch {
+    target: target::TargetScratch,
     tabu: Tabu,
     placer: Placer,
 }
 
 /// A plan with foreign replicas.
-pub struct Found {
+pub struct ForeignPlan {
     pub slots: Vec<u32>,
     /// Whether it is as good as any by node totals.
     pub reached: bool,
 }
 
 /// A layer whose plan without foreign replicas is not good enough.
-pub struct Layer<'a> {
+pub struct ForeignLayer<'a> {
     params: &'a Params,
-    limits: Limits,
+    limits: ForeignLimits,
     loads: &'a [u32],
     /// The heaviest GPU that is good enough, and that of the plan without foreign replicas.
     floor: i64,
     before: i64,
 }
 
-impl<'a> Layer<'a> {
+impl<'a> ForeignLayer<'a> {
     /// A layer and its plan without foreign replicas; `None` where that is good enough.
-    pub fn new(params: &'a Params, limits: Limits, loads: &'a [u32], row: &[u32]) -> Option<Self> {
+    pub fn new(params: &'a Params, limits: ForeignLimits, loads: &'a [u32], row: &[u32]) -> Option<Self> {
         let before = i64::from(replan::peaks(params, &[loads], row));
         let total: u64 = loads.iter().map(|&load| u64::from(load)).sum();
         let gpus = u64::from(params.nodes * params.node_gpus) * u64::from(EVEN);
@@ -64,13 +64,13 @@ impl<'a> Layer<'a> {
     }
 
     /// The best plan found that is better than the one without foreign replicas.
-    pub fn plan(&self, sets: &Sets, scratch: &mut Scratch) -> Option<Found> {
+    pub fn plan(&self, sets: &GroupSets, scratch: &mut ForeignScratch) -> Option<ForeignPlan> {
         let Self { params, limits, loads, floor, before } = *self;
         let target = scratch.target.find(params, limits, sets, loads, (floor, before))?;
         let enough = target.load + (target.load >> ENOUGH);
         let mut built = Vec::new();
         for &assignment in target.assignments.iter().take(ASSIGNMENTS) {
-            let nodes = Nodes::new(params, limits, sets, assignment, loads);
+            let nodes = NodeExperts::new(params, limits, sets, assignment, loads);
             let Some((value, copies)) = start(&nodes, target.load) else { continue };
             built.push((value, assignment, nodes, copies));
             if value <= enough {
@@ -78,7 +78,7 @@ impl<'a> Layer<'a> {
             }
         }
         built.sort_by_key(|(value, assignment, ..)| (*value, *assignment));
-        let mut best: Option<(i64, usize, Nodes, Copies)> = None;
+        let mut best: Option<(i64, usize, NodeExperts, Copies)> = None;
         for (_, assignment, nodes, mut copies) in built {
             let key = rng::key(params, assignment as u32, 0);
             let value = scratch.tabu.search(&nodes, key, (target.load, enough), &mut copies);
@@ -95,15 +95,15 @@ impl<'a> Layer<'a> {
         }
         let (max, slots) = self.place(sets, assignment, &nodes, (value, &copies), &mut scratch.placer);
         let better = max < before - (before >> WORTH);
-        better.then_some(Found { slots, reached: max <= enough + enough * PLACE_PPM / i64::from(EVEN) })
+        better.then_some(ForeignPlan { slots, reached: max <= enough + enough * PLACE_PPM / i64::from(EVEN) })
     }
 
     /// Places the replicas of each node on its GPUs, those of the heaviest node first; returns the heaviest GPU.
     fn place(
         &self,
-        sets: &Sets,
+        sets: &GroupSets,
         assignment: usize,
-        nodes: &Nodes,
+        nodes: &NodeExperts,
         (value, copies): (i64, &Copies),
         placer: &mut Placer,
     ) -> (i64, Vec<u32>) {
@@ -130,7 +130,7 @@ impl<'a> Layer<'a> {
             }
             held.sort_unstable_by_key(|held| held.expert);
             let mut row = Vec::with_capacity(node_slots as usize);
-            let of_node = Node { number: node as u32, gpus: params.node_gpus, enough: enough as u32 };
+            let of_node = GivenNode { number: node as u32, gpus: params.node_gpus, enough: enough as u32 };
             let heaviest = placer.place(&params, of_node, &held, &mut row);
             max = max.max(i64::from(heaviest));
             enough = enough.max(max);
@@ -142,7 +142,7 @@ impl<'a> Layer<'a> {
 }
 
 /// The best of several constructions: for the target, and for some a little above it until one is near it.
-fn start(nodes: &Nodes, target: i64) -> Option<(i64, Copies)> {
+fn start(nodes: &NodeExperts, target: i64) -> Option<(i64, Copies)> {
     let mut best: Option<(i64, Copies)> = None;
     let mut copies = Copies::default();
     for step in STEPS {

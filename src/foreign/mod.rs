@@ -25,15 +25,15 @@ use crate::params::{FREE, Params, enumerate_assignments};
 use crate::plan::Stop;
 use crate::threads;
 use crate::watch::Attempt;
-use layer::Layer;
-use target::Sets;
+use layer::ForeignLayer;
+use target::GroupSets;
 
 /// Even loads, in millionths.
 const EVEN: u32 = 1_000_000;
 
 /// The limits of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct ForeignLimits {
     /// The most foreign replicas of a layer.
     pub foreign: u32,
     /// Heaviest GPU over the mean at which a layer gets none, in millionths.
@@ -42,7 +42,7 @@ pub struct Limits {
     pub most: u32,
 }
 
-impl Limits {
+impl ForeignLimits {
     /// The limits of the options; `None` where there may be no foreign replica.
     ///
     /// # Errors
@@ -84,21 +84,21 @@ impl Limits {
 /// [`Error::Cancelled`] where the call was stopped.
 pub fn improve(
     params: &Params,
-    limits: Limits,
+    limits: ForeignLimits,
     loads: &[u32],
     (planned, ends): (&mut [u32], &mut [Stop]),
     attempt: &Attempt<'_>,
 ) -> Result<(), Error> {
     let (experts, slots) = (params.experts as usize, (params.nodes * params.node_slots) as usize);
-    let sets = Sets::new(params, enumerate_assignments(params.groups, params.nodes));
-    let found = threads::each(params.layers as usize, |at, scratch: &mut layer::Scratch| {
+    let sets = GroupSets::new(params, enumerate_assignments(params.groups, params.nodes));
+    let found = threads::each(params.layers as usize, |at, scratch: &mut layer::ForeignScratch| {
         attempt.go_on()?;
         let loads = &loads[at * experts..(at + 1) * experts];
         let row = &planned[at * slots..(at + 1) * slots];
-        let Some(layer) = Layer::new(params, limits, loads, row) else { return Ok(None) };
+        let Some(layer) = ForeignLayer::new(params, limits, loads, row) else { return Ok(None) };
         if sets.assignments.is_empty() {
             // Too many to look at each: the homes stay.
-            return Ok(layer.plan(&Sets::new(params, vec![homes(params, row)]), scratch));
+            return Ok(layer.plan(&GroupSets::new(params, vec![homes(params, row)]), scratch));
         }
         Ok(layer.plan(&sets, scratch))
     });

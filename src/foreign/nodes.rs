@@ -1,7 +1,7 @@
 //! A layer as the search sees it: the experts that may have several replicas, and what the nodes carry.
 
-use super::Limits;
-use super::target::Sets;
+use super::ForeignLimits;
+use super::target::GroupSets;
 use crate::params::Params;
 
 /// Of a node's experts at least this many of the heaviest may have several replicas.
@@ -10,7 +10,7 @@ const LEAST_ACTIVE: u32 = 32;
 /// The experts that may have several replicas under one assignment of groups to homes, node after node, heaviest first in
 /// each.
 #[derive(Clone, Default)]
-pub struct Nodes {
+pub struct NodeExperts {
     /// Nodes.
     pub nodes: usize,
     /// GPUs of a node.
@@ -35,9 +35,15 @@ pub struct Nodes {
     pub beside: Vec<i64>,
 }
 
-impl Nodes {
+impl NodeExperts {
     /// The nodes of an assignment.
-    pub fn new(params: &Params, limits: Limits, sets: &Sets, assignment: usize, loads: &[u32]) -> Self {
+    pub fn new(
+        params: &Params,
+        limits: ForeignLimits,
+        sets: &GroupSets,
+        assignment: usize,
+        loads: &[u32],
+    ) -> Self {
         let spare = params.node_replicas - params.node_experts;
         let active = LEAST_ACTIVE.max(spare.saturating_add(limits.foreign)).min(params.node_experts) as usize;
         let mut nodes = Self {
@@ -90,14 +96,14 @@ pub struct Copies {
 
 impl Copies {
     /// The least that the heaviest GPU comes to, about: a node's load per GPU, or a replica and the load beside it.
-    pub fn value(&self, nodes: &Nodes) -> i64 {
+    pub fn value(&self, nodes: &NodeExperts) -> i64 {
         let even = self.totals.iter().map(|total| (total + nodes.gpus - 1) / nodes.gpus).max().unwrap_or(0);
         let heavy = self.shares.iter().zip(&nodes.homes).map(|(share, &home)| share + nodes.beside[home]);
         heavy.fold(even, i64::max)
     }
 
     /// Adds a replica of an expert to a node, or takes one away; its replicas in all nodes weigh accordingly.
-    pub fn change(&mut self, nodes: &Nodes, expert: usize, node: usize, add: bool) {
+    pub fn change(&mut self, nodes: &NodeExperts, expert: usize, node: usize, add: bool) {
         let row = expert * nodes.nodes..(expert + 1) * nodes.nodes;
         let share = self.shares[expert];
         for (total, &here) in self.totals.iter_mut().zip(&self.here[row.clone()]) {

@@ -1,7 +1,7 @@
 //! Replicas change from one expert to another, always by the change that leaves the least over a target a little below the
 //! best so far, even where that is more than there was (tabu search). Node totals decide, and heavy replicas.
 
-use super::nodes::{Copies, Nodes};
+use super::nodes::{Copies, NodeExperts};
 use crate::mirror::rng;
 
 /// Iterations at most, and those without a new best after which it ends.
@@ -51,7 +51,7 @@ struct Changed {
 
 /// A replica of one expert becomes one of another.
 #[derive(Clone, Copy)]
-struct Move {
+struct ReplicaHandover {
     node: usize,
     loser: usize,
     gainer: usize,
@@ -61,7 +61,7 @@ impl Tabu {
     /// Improves on `copies`, down to `enough`; returns their value.
     pub fn search(
         &mut self,
-        nodes: &Nodes,
+        nodes: &NodeExperts,
         key: u32,
         (floor, enough): (i64, i64),
         copies: &mut Copies,
@@ -80,7 +80,7 @@ impl Tabu {
         let (mut aim, mut least, mut since) = (target(best, shift), NONE, 0);
         for iteration in 1..=ITERATIONS {
             match self.best_move(nodes, copies, iteration, (aim, least)) {
-                Some((excess, Move { node, loser, gainer })) => {
+                Some((excess, ReplicaHandover { node, loser, gainer })) => {
                     copies.change(nodes, loser, node, false);
                     copies.change(nodes, gainer, node, true);
                     let word = rng::draw(key, rng::TENURE + iteration);
@@ -120,14 +120,14 @@ impl Tabu {
     /// The change that leaves the least excess over the target; one that is forbidden only where it leaves less than any did.
     fn best_move(
         &mut self,
-        nodes: &Nodes,
+        nodes: &NodeExperts,
         copies: &Copies,
         iteration: u32,
         (aim, least): (i64, i64),
-    ) -> Option<(i64, Move)> {
+    ) -> Option<(i64, ReplicaHandover)> {
         self.weigh(nodes, copies, aim);
         let now = self.now(nodes, copies, aim);
-        let mut best: Option<(i64, Move)> = None;
+        let mut best: Option<(i64, ReplicaHandover)> = None;
         for node in 0..nodes.nodes {
             self.offer(nodes, copies, node);
             for &(_, loser) in &self.losers {
@@ -142,7 +142,7 @@ impl Tabu {
                     if (forbidden && left >= least) || best.is_some_and(|(least, _)| left >= least) {
                         continue;
                     }
-                    best = Some((left, Move { node, loser, gainer }));
+                    best = Some((left, ReplicaHandover { node, loser, gainer }));
                 }
             }
         }
@@ -150,7 +150,7 @@ impl Tabu {
     }
 
     /// The sum of the excess of nodes and heavy replicas over the target.
-    fn now(&self, nodes: &Nodes, copies: &Copies, aim: i64) -> i64 {
+    fn now(&self, nodes: &NodeExperts, copies: &Copies, aim: i64) -> i64 {
         let heavy = (0..nodes.experts.len())
             .map(|e| heavy(nodes, e, copies.shares[e], copies.counts[e], aim))
             .sum::<i64>();
@@ -158,7 +158,7 @@ impl Tabu {
     }
 
     /// Weighs each expert with a replica less and with one more.
-    fn weigh(&mut self, nodes: &Nodes, copies: &Copies, aim: i64) {
+    fn weigh(&mut self, nodes: &NodeExperts, copies: &Copies, aim: i64) {
         self.excess.clear();
         self.excess.extend(copies.totals.iter().map(|total| total - aim * nodes.gpus));
         let excess = &self.excess;
@@ -184,7 +184,7 @@ impl Tabu {
     }
 
     /// The experts that would leave least with a replica less in a node, and with one more.
-    fn offer(&mut self, nodes: &Nodes, copies: &Copies, node: usize) {
+    fn offer(&mut self, nodes: &NodeExperts, copies: &Copies, node: usize) {
         self.losers.clear();
         self.gainers.clear();
         let excess = self.excess[node];
@@ -209,7 +209,7 @@ impl Tabu {
     }
 
     /// The excess that a change adds.
-    fn both(&self, nodes: &Nodes, copies: &Copies, node: usize, loser: usize, gainer: usize) -> i64 {
+    fn both(&self, nodes: &NodeExperts, copies: &Copies, node: usize, loser: usize, gainer: usize) -> i64 {
         let (less, more) = (&self.less[loser], &self.more[gainer]);
         let (of_loser, of_gainer) = (loser * nodes.nodes, gainer * nodes.nodes);
         let mut sum = less.heavy + more.heavy;
@@ -224,7 +224,7 @@ impl Tabu {
 }
 
 /// The excess of an expert's replicas over the target, each with the load beside it.
-fn heavy(nodes: &Nodes, expert: usize, share: i64, count: u32, aim: i64) -> i64 {
+fn heavy(nodes: &NodeExperts, expert: usize, share: i64, count: u32, aim: i64) -> i64 {
     (share + nodes.beside[nodes.homes[expert]] - aim).max(0) * i64::from(count)
 }
 

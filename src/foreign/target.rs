@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::Limits;
+use super::ForeignLimits;
 use crate::params::Params;
 
 /// The bisection ends at this part of the target.
@@ -11,14 +11,14 @@ const PRECISION: u32 = 14;
 
 /// All assignments of groups to nodes, by the sets of groups that nodes may have.
 #[derive(Default)]
-pub struct Sets {
+pub struct GroupSets {
     /// Groups of each set.
     pub groups: Vec<Vec<u32>>,
     /// The set of each node, for each assignment.
     pub assignments: Vec<Vec<usize>>,
 }
 
-impl Sets {
+impl GroupSets {
     /// Those of some assignments, each of the groups node after node.
     pub fn new(params: &Params, assignments: Vec<Vec<u32>>) -> Self {
         let mut places = BTreeMap::new();
@@ -38,7 +38,7 @@ impl Sets {
 }
 
 /// The aim of the search of a layer.
-pub struct Target {
+pub struct ForeignTarget {
     /// No plan goes below, but for rounding.
     pub load: i64,
     /// The assignments that could reach it, best first.
@@ -47,7 +47,7 @@ pub struct Target {
 
 /// The sums that decide, for one target.
 #[derive(Default)]
-pub struct Scratch {
+pub struct TargetScratch {
     /// Experts of each group by falling load.
     sorted: Vec<i64>,
     totals: Vec<i64>,
@@ -61,8 +61,8 @@ pub struct Scratch {
 }
 
 /// Sizes and limits of a layer.
-struct Shape<'a> {
-    sets: &'a Sets,
+struct LayerSizes<'a> {
+    sets: &'a GroupSets,
     size: usize,
     nodes: usize,
     gpus: i64,
@@ -71,19 +71,19 @@ struct Shape<'a> {
     most_of_expert: u32,
 }
 
-impl Scratch {
+impl TargetScratch {
     /// The target of a layer, at least `floor` and less than `above`, which a plan without foreign replicas reaches; `None`
     /// where that is as good.
     pub fn find(
         &mut self,
         params: &Params,
-        limits: Limits,
-        sets: &Sets,
+        limits: ForeignLimits,
+        sets: &GroupSets,
         loads: &[u32],
         (floor, above): (i64, i64),
-    ) -> Option<Target> {
+    ) -> Option<ForeignTarget> {
         let spare = params.node_replicas - params.node_experts;
-        let shape = Shape {
+        let shape = LayerSizes {
             sets,
             size: params.group_size as usize,
             nodes: params.nodes as usize,
@@ -117,10 +117,10 @@ impl Scratch {
         };
         let mut order: Vec<(i64, usize)> = fitting.map(|at| (too_much(at), at)).collect();
         order.sort_unstable();
-        Some(Target { load: low + 1, assignments: order.into_iter().map(|(_, at)| at).collect() })
+        Some(ForeignTarget { load: low + 1, assignments: order.into_iter().map(|(_, at)| at).collect() })
     }
 
-    fn begin(&mut self, shape: &Shape<'_>, loads: &[u32]) {
+    fn begin(&mut self, shape: &LayerSizes<'_>, loads: &[u32]) {
         self.sorted.clear();
         self.sorted.extend(loads.iter().map(|&load| i64::from(load)));
         self.totals.clear();
@@ -142,7 +142,7 @@ impl Scratch {
     }
 
     /// The largest steps of each set, and the fewest foreign replicas that it needs, for a target.
-    fn weigh(&mut self, shape: &Shape<'_>, target: i64) {
+    fn weigh(&mut self, shape: &LayerSizes<'_>, target: i64) {
         let Self { sorted, group_steps, moving, .. } = self;
         let mut changed = vec![false; group_steps.len()];
         for (group, experts) in sorted.chunks_exact(shape.size).enumerate() {
@@ -184,7 +184,7 @@ impl Scratch {
     }
 
     /// Whether an assignment could reach the target that was weighed last.
-    fn fits(&self, shape: &Shape<'_>, nodes: &[usize], target: i64) -> bool {
+    fn fits(&self, shape: &LayerSizes<'_>, nodes: &[usize], target: i64) -> bool {
         if nodes.iter().map(|&set| self.fewest[set]).sum::<u32>() > shape.foreign {
             return false;
         }
@@ -217,7 +217,7 @@ impl Scratch {
     }
 }
 
-impl Shape<'_> {
+impl LayerSizes<'_> {
     /// The steps of some experts by falling load, without those that too many others precede; rounded up.
     fn add_steps(&self, experts: &[i64], target: i64, steps: &mut Vec<i64>) {
         for (rank, &load) in (1..).zip(experts) {

@@ -5,7 +5,7 @@ use super::words::{self, CONTROL_WORDS};
 use super::{GpuParams, Layout, Parts, sizes_and_rules};
 use crate::moves;
 use crate::params::{FREE, Params};
-use crate::replan::search::{ABREAST, State, Task, Trail, exchange};
+use crate::replan::search::{ABREAST, State, Trail, TrailTask, exchange};
 
 impl Layout {
     /// The layout of this many trajectories of at most `extent` iterations.
@@ -49,8 +49,8 @@ impl Layout {
     }
 
     /// The words of a task in the problem buffer.
-    pub fn task(&self, task: &Task<'_>, words: &mut Vec<u32>) {
-        let Task { params, objective, previous, start, patience } = *task;
+    pub fn task(&self, task: &TrailTask<'_>, words: &mut Vec<u32>) {
+        let TrailTask { params, objective, previous, start, patience } = *task;
         let base = &self.base;
         let (windows, slots) = (objective.windows, base.slots_per_gpu as usize);
         let mut block = vec![0; base.task_words as usize];
@@ -84,7 +84,7 @@ impl Layout {
     }
 
     /// The trail of a task in what is read back, `None` where the search did not come to its end.
-    pub fn trail(&self, task: &Task<'_>, words: &[u32]) -> Option<Trail> {
+    pub fn trail(&self, task: &TrailTask<'_>, words: &[u32]) -> Option<Trail> {
         if words[words::trail::DONE] == 0 {
             return None;
         }
@@ -110,8 +110,8 @@ fn offered(base: &GpuParams) -> u32 {
 }
 
 /// The floor of each window's heaviest GPU: the busiest node's mean.
-fn floors(task: &Task<'_>, counts: &[u32]) -> Vec<u32> {
-    let Task { params, objective, start, .. } = *task;
+fn floors(task: &TrailTask<'_>, counts: &[u32]) -> Vec<u32> {
+    let TrailTask { params, objective, start, .. } = *task;
     let windows = objective.windows;
     let mut floors = vec![0; windows];
     let mut sums = vec![0u32; windows];

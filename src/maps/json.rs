@@ -9,7 +9,7 @@ use crate::trace::brief;
 use crate::trace::strict;
 
 /// The devices of a layer, each by number with its experts.
-type Devices = Vec<(u32, Vec<i32>)>;
+type LayerDevices = Vec<(u32, Vec<i32>)>;
 
 /// SGLang's field.
 const SGLANG: &str = "physical_to_logical_map";
@@ -163,7 +163,7 @@ fn ascend(root: &Value) -> Result<MapFile, ParseError> {
 
 /// Rows of devices that may hold unequal numbers of experts: the widest gives the slots of all, and the others keep
 /// some free.
-fn of_devices(mut layers: Vec<(u32, Devices)>) -> Result<MapFile, ParseError> {
+fn of_devices(mut layers: Vec<(u32, LayerDevices)>) -> Result<MapFile, ParseError> {
     layers.sort_by_key(|layer| layer.0);
     let devices = layers.first().map_or(0, |layer| layer.1.len());
     if let Some((id, other)) = layers.iter().find(|layer| layer.1.len() != devices) {

@@ -39,7 +39,7 @@ pub struct Starts {
     pub loads: Vec<u32>,
     counts: s5_counts::Tables,
     /// Scratch of the trajectory.
-    pub search: s5_search::Search,
+    pub search: s5_search::NodeSearch,
 }
 
 impl Starts {

@@ -51,31 +51,33 @@ pub fn give_replicas(loads: &[u32], replicas: u32, max_count: u32, counts: &mut 
 
 /// The experts that can get one of `further` replicas, each with one replica: no more than these, the heaviest, since
 /// one of them without a further replica goes before any other expert.
-fn heaviest(loads: &[u32], further: usize) -> BinaryHeap<Share> {
+fn heaviest(loads: &[u32], further: usize) -> BinaryHeap<ReplicaShare> {
     let mut keys: Vec<u64> = (0..).zip(loads).map(|(e, &load)| u64::from(!load) << 32 | e).collect();
     if further < keys.len() {
         keys.select_nth_unstable(further);
         keys.truncate(further);
     }
-    keys.into_iter().map(|key| Share { load: !((key >> 32) as u32), count: 1, expert: key as u32 }).collect()
+    keys.into_iter()
+        .map(|key| ReplicaShare { load: !((key >> 32) as u32), count: 1, expert: key as u32 })
+        .collect()
 }
 
 /// The load of a replica of an expert: `load / count`, compared exactly; of equals the lower expert is greater.
 #[derive(PartialEq, Eq)]
-struct Share {
+struct ReplicaShare {
     load: u32,
     count: u32,
     expert: u32,
 }
 
-impl Ord for Share {
+impl Ord for ReplicaShare {
     fn cmp(&self, other: &Self) -> Ordering {
         let cross = |a: &Self, b: &Self| u64::from(a.load) * u64::from(b.count);
         cross(self, other).cmp(&cross(other, self)).then(other.expert.cmp(&self.expert))
     }
 }
 
-impl PartialOrd for Share {
+impl PartialOrd for ReplicaShare {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }

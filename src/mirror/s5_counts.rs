@@ -76,7 +76,8 @@ pub fn search(
     snapshot.clone_from(expert);
     tables.begin(loads, counts);
     let best = packed.min(tables.value(params, counts));
-    let run = Run { params, key, loads, stop_load, best, shift: FIRST_SHIFT, least: 0, idle: 0, slack: 0 };
+    let run =
+        CountsRun { params, key, loads, stop_load, best, shift: FIRST_SHIFT, least: 0, idle: 0, slack: 0 };
     let outcome = tables.iterate(run, counts);
     counts.clone_from(&tables.best_counts);
     tables.begin(loads, counts);
@@ -87,7 +88,7 @@ pub fn search(
 }
 
 /// A call, and where its search is.
-struct Run<'a> {
+struct CountsRun<'a> {
     params: &'a Params,
     key: u32,
     loads: &'a [u32],
@@ -104,7 +105,7 @@ struct Run<'a> {
     slack: u32,
 }
 
-impl Run<'_> {
+impl CountsRun<'_> {
     fn target(&self) -> u32 {
         self.best - 1 - (self.best >> self.shift)
     }
@@ -154,7 +155,7 @@ pub struct Tables {
 
 impl Tables {
     /// The search itself, from the counts at hand.
-    fn iterate(&mut self, mut run: Run<'_>, counts: &mut [u32]) -> Outcome {
+    fn iterate(&mut self, mut run: CountsRun<'_>, counts: &mut [u32]) -> Outcome {
         let mut iteration = 0;
         let mut is_new = true;
         let end = loop {
@@ -192,7 +193,7 @@ impl Tables {
     }
 
     /// After a move: whether its counts are the best, and what to aim at next. Returns whether that is new.
-    fn judge(&mut self, run: &mut Run<'_>, counts: &[u32]) -> bool {
+    fn judge(&mut self, run: &mut CountsRun<'_>, counts: &[u32]) -> bool {
         let value = self.value(run.params, counts);
         run.idle += 1;
         run.slack += 1;

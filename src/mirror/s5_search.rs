@@ -29,7 +29,7 @@ const ABREAST: usize = 16;
 
 /// One start of a node: its state, and the scratch of the search. Experts are numbered within the node.
 #[derive(Default)]
-pub struct Search {
+pub struct NodeSearch {
     gpus: usize,
     /// `gpus`, rounded up to whole vectors.
     lanes: usize,
@@ -60,8 +60,8 @@ pub struct Search {
     tops: Vec<[Top; 3]>,
     /// The load that each window's heaviest GPU cannot go below, whatever this node does.
     floors: Vec<i32>,
-    exchange: exchange::Scratch,
-    transfer: transfer::Scratch,
+    exchange: exchange::ExchangeLoads,
+    transfer: transfer::SharedExperts,
 }
 
 /// The state at the start of an iteration.
@@ -80,14 +80,14 @@ struct Now<'a> {
 
 /// A move and the objective after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Move {
+struct NodeMove {
     value: i32,
-    kind: Kind,
+    kind: NodeMoveKind,
 }
 
 /// The kinds of moves, with slots as numbers on their GPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum NodeMoveKind {
     None,
     /// A slot of the heaviest GPU for one of another, or two for two.
     Exchange {
@@ -103,8 +103,8 @@ enum Kind {
     },
 }
 
-impl Move {
-    const NONE: Self = Self { value: BLOCKED, kind: Kind::None };
+impl NodeMove {
+    const NONE: Self = Self { value: BLOCKED, kind: NodeMoveKind::None };
 }
 
 /// Follows the trajectory of a start from a packed candidate. Afterwards `candidate.snapshot` is the best placement on
@@ -117,7 +117,7 @@ pub fn search(
     loads: &[u32],
     (floors, stop_load): (&[u32], u32),
     candidate: &mut Candidate,
-    search: &mut Search,
+    search: &mut NodeSearch,
 ) -> Outcome {
     pulp::Arch::new().dispatch(Trajectory { params, start, loads, floors, stop_load, candidate, search })
 }
@@ -130,7 +130,7 @@ struct Trajectory<'a> {
     floors: &'a [u32],
     stop_load: u32,
     candidate: &'a mut Candidate,
-    search: &'a mut Search,
+    search: &'a mut NodeSearch,
 }
 
 impl pulp::NullaryFnOnce for Trajectory<'_> {
@@ -143,7 +143,7 @@ impl pulp::NullaryFnOnce for Trajectory<'_> {
     }
 }
 
-impl Search {
+impl NodeSearch {
     /// Takes over a packed candidate.
     #[inline(always)]
     fn place(&mut self, params: &Params, loads: &[u32], floors: &[u32], candidate: &Candidate) {
@@ -236,7 +236,8 @@ impl Search {
             let now = Now { params, key, start, iteration, since, value, heavy: self.heavy() };
             let found = self.best_move(&now);
             // With duplicates a transfer may come to more than it says: a GPU may hold the expert that loses twice.
-            let may_be_worse = matches!(found.kind, Kind::Transfer { .. }) && !params.avoid_duplicates;
+            let may_be_worse =
+                matches!(found.kind, NodeMoveKind::Transfer { .. }) && !params.avoid_duplicates;
             if is_new && (found.value >= value || may_be_worse) {
                 self.keep(candidate);
                 is_new = false;
@@ -257,7 +258,7 @@ impl Search {
 
     /// The best exchange, or, where that does not help, the best transfer.
     #[inline(always)]
-    fn best_move(&mut self, now: &Now<'_>) -> Move {
+    fn best_move(&mut self, now: &Now<'_>) -> NodeMove {
         let found = self.best_exchange(now);
         let waited = self.slots <= 3 || now.since >= TRANSFER_WAIT;
         if found.value < now.value || self.replicated.is_empty() || !waited {
@@ -272,20 +273,20 @@ impl Search {
 
     /// Makes a move, and forbids to undo it for some iterations.
     #[inline(always)]
-    fn make(&mut self, now: &Now<'_>, kind: Kind) {
+    fn make(&mut self, now: &Now<'_>, kind: NodeMoveKind) {
         let &Now { key, iteration, heavy: a, .. } = now;
         let word = rng::draw(key, rng::TENURE + iteration);
         let tenure = |byte: u32| iteration + SLOT_TENURE + (word >> (8 * byte) & 0xff) % 3;
         match kind {
-            Kind::None => (0..self.slots).for_each(|slot| self.tabu[slot * self.lanes + a] = 0),
-            Kind::Exchange { gpu: b, first, second } => {
+            NodeMoveKind::None => (0..self.slots).for_each(|slot| self.tabu[slot * self.lanes + a] = 0),
+            NodeMoveKind::Exchange { gpu: b, first, second } => {
                 for ((i, j), byte) in [Some(first), second].into_iter().flatten().zip([0, 2]) {
                     self.swap(i, a, j, b);
                     self.tabu[i * self.lanes + a] = tenure(byte);
                     self.tabu[j * self.lanes + b] = tenure(byte + 1);
                 }
             }
-            Kind::Transfer { slot, gpu, expert } => {
+            NodeMoveKind::Transfer { slot, gpu, expert } => {
                 let lost = self.expert[slot * self.lanes + gpu];
                 self.transfer(slot, gpu, expert);
                 let tenure =

@@ -43,7 +43,7 @@ const START_PATIENCE: u32 = COUNT_NOISE.len() as u32;
 
 /// Which search a node gets, as far as it decides how long that goes on.
 #[derive(Clone, Copy)]
-pub struct Kind {
+pub struct BudgetKind {
     pub trajectory: bool,
     pub one_window: bool,
     pub has_speeds: bool,
@@ -63,8 +63,8 @@ pub struct Budgets {
 }
 
 impl Budgets {
-    pub fn new(options: &PlanOptions, kind: Kind) -> Self {
-        let Kind { trajectory, has_speeds, slots_per_gpu, .. } = kind;
+    pub fn new(options: &PlanOptions, kind: BudgetKind) -> Self {
+        let BudgetKind { trajectory, has_speeds, slots_per_gpu, .. } = kind;
         let &PlanOptions { mut starts, mut patience, mut start_gap_ppm, .. } = options;
         let mut later_patience = patience.saturating_mul(LATER_PATIENCE);
         let three_gpus = if kind.has_three_gpus() { options.three_gpus } else { 0 };
@@ -87,7 +87,7 @@ impl Budgets {
     }
 }
 
-impl Kind {
+impl BudgetKind {
     /// Whether three GPUs share their replicas anew at the end.
     fn has_three_gpus(self) -> bool {
         self.trajectory

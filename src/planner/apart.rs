@@ -63,12 +63,12 @@ impl Apart {
 
 /// Memory that a thread reuses from node to node.
 #[derive(Default)]
-pub struct Scratch {
+pub struct NodeScratch {
     starts: Starts,
     slots: Vec<u32>,
 }
 
-impl Scratch {
+impl NodeScratch {
     /// Offers placements to a node until one is good enough. `group` is the first group of the node, and `loads` are those of
     /// its experts.
     pub fn run(

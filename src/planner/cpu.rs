@@ -33,7 +33,7 @@ pub fn plan(
     let apart: Vec<Option<Apart>> = of_nodes.iter().map(Apart::new).collect();
     let few = Params { starts: 1, assignments: params.assignments.min(1), ..params.clone() };
     let experts = params.experts as usize;
-    let layers = threads::each(combined.len() / experts, |layer, scratch: &mut Scratch| {
+    let layers = threads::each(combined.len() / experts, |layer, scratch: &mut CpuScratch| {
         attempt.go_on()?;
         let row = layer * experts..(layer + 1) * experts;
         let windows = windows.chunks_exact(combined.len()).map(|window| &window[row.clone()]).collect();
@@ -44,7 +44,7 @@ pub fn plan(
         let is_even = params.has_speeds() && combined.iter().all(|load| *load == combined[0]);
         let params = if is_even { &few } else { params };
         let best =
-            Layer { params, of_nodes, table, combined, windows, bound: 0, solved: vec![] }.plan(scratch);
+            CpuLayer { params, of_nodes, table, combined, windows, bound: 0, solved: vec![] }.plan(scratch);
         attempt.finish_as(layer, to_map(&best.slots));
         Ok(best)
     });
@@ -55,14 +55,14 @@ pub fn plan(
 
 /// Memory that a thread reuses from layer to layer.
 #[derive(Default)]
-struct Scratch {
+struct CpuScratch {
     starts: Starts,
-    apart: apart::Scratch,
+    apart: apart::NodeScratch,
     group_loads: Vec<u32>,
 }
 
 /// One layer, and the nodes solved so far.
-struct Layer<'a> {
+struct CpuLayer<'a> {
     params: &'a Params,
     /// The numbers of each node alone, and how its GPUs may be filled apart, where GPUs are of unequal speed; else empty.
     of_nodes: (&'a [Params], &'a [Option<Apart>]),
@@ -79,9 +79,9 @@ struct Layer<'a> {
     solved: Vec<((usize, Vec<u32>), NodeBest)>,
 }
 
-impl Layer<'_> {
+impl CpuLayer<'_> {
     /// s1 to s6: the best assignment, then further starts of its nodes.
-    fn plan(mut self, scratch: &mut Scratch) -> LayerBest {
+    fn plan(mut self, scratch: &mut CpuScratch) -> LayerBest {
         let params = self.params;
         s1_group_loads::group_loads(params, self.combined, &mut scratch.group_loads);
         let mut best = LayerBest::none();
@@ -93,7 +93,7 @@ impl Layer<'_> {
         self.choose(scratch, &mut best);
         self.start_again(&[0], scratch, &mut best);
         if params.repair {
-            let Scratch { group_loads, .. } = scratch;
+            let CpuScratch { group_loads, .. } = scratch;
             let repaired =
                 s2_groups_to_nodes::repair(params, self.combined, group_loads, &best.groups, &best.node_max);
             if let Some(assignment) = repaired.filter(|a| a.bound < best.max) {
@@ -106,7 +106,7 @@ impl Layer<'_> {
 
     /// Tries assignments, in the order of their bounds, until one is good enough or those left cannot win. The first ones are
     /// planned in full, the others by the first start of their nodes.
-    fn choose(&mut self, scratch: &mut Scratch, best: &mut LayerBest) {
+    fn choose(&mut self, scratch: &mut CpuScratch, best: &mut LayerBest) {
         let params = self.params;
         let mut assignments =
             s2_groups_to_nodes::choose(params, self.table, self.combined, &scratch.group_loads);
@@ -129,7 +129,7 @@ impl Layer<'_> {
     }
 
     /// The assignment for several windows, by its first start; returns the floors of the windows.
-    fn choose_windows(&mut self, scratch: &mut Scratch, best: &mut LayerBest) -> Vec<u32> {
+    fn choose_windows(&mut self, scratch: &mut CpuScratch, best: &mut LayerBest) -> Vec<u32> {
         let params = self.params;
         let group_loads = |loads: &[u32]| {
             let mut out = Vec::new();
@@ -147,7 +147,7 @@ impl Layer<'_> {
     }
 
     /// Further starts of the nodes of the best assignment, where it is not good enough.
-    fn start_again(&mut self, floors: &[u32], scratch: &mut Scratch, best: &mut LayerBest) {
+    fn start_again(&mut self, floors: &[u32], scratch: &mut CpuScratch, best: &mut LayerBest) {
         let params = self.params;
         if best.max > params.enough(self.bound) && params.starts > 1 {
             let groups = best.groups.clone();
@@ -162,7 +162,7 @@ impl Layer<'_> {
         groups: &[u32],
         starts: u32,
         floors: &[u32],
-        scratch: &mut Scratch,
+        scratch: &mut CpuScratch,
     ) -> Vec<&NodeBest> {
         let mut places = Vec::with_capacity(self.params.nodes as usize);
         for (at, groups) in groups.chunks_exact(self.params.node_groups as usize).enumerate() {
@@ -190,7 +190,7 @@ impl Layer<'_> {
         (params, apart): (&Params, Option<&Apart>),
         groups: &[u32],
         (starts, floors): (u32, &[u32]),
-        scratch: &mut Scratch,
+        scratch: &mut CpuScratch,
         node: &mut NodeBest,
     ) {
         if node.starts >= starts {

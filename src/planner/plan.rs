@@ -55,7 +55,7 @@ impl Planner {
             return plan.with_gone_gpus(cluster, &gone);
         }
         let params = &Params::new(loads, cluster, options)?;
-        let foreign = foreign::Limits::new(params, cluster, options)?;
+        let foreign = foreign::ForeignLimits::new(params, cluster, options)?;
         if params.trajectory && loads.layers_without_load() > 0 {
             let plan = self.plan_loaded(loads, cluster, options).await?;
             return Ok(Plan { elapsed: start.elapsed(), ..plan });
@@ -63,7 +63,7 @@ impl Planner {
         let without = PlanOptions { duplicates: Duplicates::Avoid, ..options.clone() };
         let without = &Params::new(loads, cluster, &without)?;
         let windows = loads.fixed_windows();
-        let mut call = Call {
+        let mut call = LoadedCall {
             planner: self,
             loads,
             cluster,
@@ -153,7 +153,7 @@ impl Planner {
 }
 
 /// A call with all its GPUs, and with load in every layer that is searched.
-struct Call<'a> {
+struct LoadedCall<'a> {
     planner: &'a Planner,
     loads: &'a Loads,
     cluster: &'a Cluster,
@@ -168,7 +168,7 @@ struct Call<'a> {
     made_by: DeviceInfo,
 }
 
-impl Call<'_> {
+impl LoadedCall<'_> {
     fn attempt(&self) -> Attempt<'_> {
         self.planner.watch.attempt(self.loads, self.cluster, self.options)
     }
@@ -211,7 +211,7 @@ impl Call<'_> {
     }
 
     /// The host's work after the search, whatever the backend.
-    fn finish(&self, planned: &mut Planned, limits: Option<foreign::Limits>) -> Result<(), Error> {
+    fn finish(&self, planned: &mut Planned, limits: Option<foreign::ForeignLimits>) -> Result<(), Error> {
         let Self { planner, params, windows, .. } = *self;
         planner.on_threads(|| host::share_among_three(params, &self.combined, planned, &self.attempt()))?;
         self.attempt().go_on()?;

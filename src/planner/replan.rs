@@ -24,7 +24,7 @@ use crate::params::{FREE, Params, to_map};
 use crate::plan::{Plan, Stop};
 use crate::previous::PreviousMap;
 #[cfg(feature = "gpu")]
-use crate::replan::search::Task;
+use crate::replan::search::TrailTask;
 use crate::replan::{self, Follow};
 use crate::watch::Attempt;
 
@@ -237,7 +237,7 @@ impl Planner {
             return Ok(None);
         }
         let attempt = attempt();
-        let follow = |tasks: &[Task<'_>]| {
+        let follow = |tasks: &[TrailTask<'_>]| {
             let follow = async |gpu: &Gpu| gpu::replan::follow(gpu, params, tasks, &attempt).await;
             crate::edge::now(keeper.with(follow))
         };
@@ -259,7 +259,7 @@ impl Planner {
 /// Refuses foreign replicas: the search from a plan that runs knows of none.
 fn refuse_foreign(params: &Params, cluster: &Cluster, options: &PlanOptions) -> Result<(), Error> {
     if options.max_foreign == 0 {
-        return foreign::Limits::new(params, cluster, options).map(|_| ());
+        return foreign::ForeignLimits::new(params, cluster, options).map(|_| ());
     }
     let rule = "is not for plans from one that runs: plan without a previous one, or give 0";
     Err(Error::invalid("max_foreign", options.max_foreign, rule))

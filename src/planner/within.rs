@@ -22,7 +22,7 @@ use crate::presets::Preset;
 use crate::watch::{Cancel, Watch};
 
 /// Layers, and their plan.
-type Part = (Vec<usize>, Result<Plan, Error>);
+type PlannedPart = (Vec<usize>, Result<Plan, Error>);
 
 /// Layers that a device plans at once: more would be lost together at the end of the time.
 #[cfg(feature = "gpu")]
@@ -62,7 +62,7 @@ impl Planner {
         let start = Instant::now();
         // Bad options are refused however short the time is.
         let params = Params::new(loads, cluster, options)?;
-        foreign::Limits::new(&params, cluster, options)?;
+        foreign::ForeignLimits::new(&params, cluster, options)?;
         let attempt = self.watch.attempt(loads, cluster, options);
         attempt.go_on()?;
         let mut plan = self.greedy(loads, cluster, options)?;
@@ -132,7 +132,7 @@ impl Planner {
         greedy: &Plan,
         options: &PlanOptions,
         cancel: &Cancel,
-    ) -> Result<mpsc::Receiver<Part>, Error> {
+    ) -> Result<mpsc::Receiver<PlannedPart>, Error> {
         let layers = check::score(&greedy.loads, &greedy.cluster, greedy.physical_to_logical())?.layers;
         let excess = layers.iter().map(|layer| layer.max_gpu_load - layer.mean_gpu_load);
         let excess: Vec<f64> = excess.collect();

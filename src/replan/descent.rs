@@ -1,7 +1,7 @@
 //! A descent for small layers of one window: step by step the move that makes the heaviest GPU lightest, of all exchanges and
 //! transfers. The search of `search.rs` weighs squares too and lets only heavy experts gain replicas, so it may miss that move.
 
-use super::objective::Objective;
+use super::objective::LayerObjective;
 use super::search::{State, Trail};
 use crate::moves;
 use crate::params::{FREE, Params};
@@ -25,13 +25,14 @@ pub fn is_small(params: &Params) -> bool {
 /// The way down from `start`, with at most `most` slots moved for balance. The value of a state is its heaviest GPU.
 pub fn descend(
     params: &Params,
-    objective: &Objective,
+    objective: &LayerObjective,
     previous: &[u32],
     start: &[u32],
     most: usize,
 ) -> Trail {
     let row = start.to_vec();
-    let mut descent = Descent { params, objective, previous, row, counts: Vec::new(), loads: Vec::new() };
+    let mut descent =
+        LayerDescent { params, objective, previous, row, counts: Vec::new(), loads: Vec::new() };
     descent.weigh();
     let mut trail = Trail::default();
     trail.states.push(descent.state(0));
@@ -55,9 +56,9 @@ pub fn descend(
 }
 
 /// A layer on its way.
-struct Descent<'a> {
+struct LayerDescent<'a> {
     params: &'a Params,
-    objective: &'a Objective,
+    objective: &'a LayerObjective,
     previous: &'a [u32],
     row: Vec<u32>,
     /// Replicas of each expert.
@@ -75,7 +76,7 @@ struct Weighed {
     moved: i32,
 }
 
-impl Descent<'_> {
+impl LayerDescent<'_> {
     fn weigh(&mut self) {
         self.counts = vec![0; self.params.experts as usize];
         self.row.iter().filter(|&&e| e != FREE).for_each(|&e| self.counts[e as usize] += 1);

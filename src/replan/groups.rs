@@ -1,6 +1,6 @@
 //! A start under another group assignment: two groups of different nodes exchange places.
 
-use super::objective::Objective;
+use super::objective::LayerObjective;
 use crate::mirror::s3_replicate::give_replicas;
 use crate::params::{FREE, PULL_BITS, Params};
 
@@ -15,13 +15,13 @@ const MOST_GROUPS: usize = 128;
 ///
 /// All other replicas keep their slots. Each group takes over the slots of the other, with the best counts for that many
 /// replicas, heaviest replica first to the least loaded GPU.
-pub fn exchange(params: &Params, objective: &Objective, row: &[u32]) -> Option<Vec<u32>> {
+pub fn exchange(params: &Params, objective: &LayerObjective, row: &[u32]) -> Option<Vec<u32>> {
     if params.nodes < 2 {
         return None;
     }
     let size = params.group_size as usize;
     let node_slots = params.node_slots as usize;
-    let nodes = Nodes::new(params, objective, row);
+    let nodes = GroupedNodes::new(params, objective, row);
     let (x, y) = nodes.best_exchange()?;
     let mean: Vec<u32> =
         objective.weight.chunks_exact(objective.windows).map(|row| row.iter().sum::<i32>() as u32).collect();
@@ -36,9 +36,9 @@ pub fn exchange(params: &Params, objective: &Objective, row: &[u32]) -> Option<V
 }
 
 /// The nodes, and the groups on them.
-struct Nodes<'a> {
+struct GroupedNodes<'a> {
     params: &'a Params,
-    objective: &'a Objective,
+    objective: &'a LayerObjective,
     /// `[groups]`
     node_of: Vec<usize>,
     /// `[groups][windows]`
@@ -51,8 +51,8 @@ struct Nodes<'a> {
     pulls: Vec<i64>,
 }
 
-impl<'a> Nodes<'a> {
-    fn new(params: &'a Params, objective: &'a Objective, row: &[u32]) -> Self {
+impl<'a> GroupedNodes<'a> {
+    fn new(params: &'a Params, objective: &'a LayerObjective, row: &[u32]) -> Self {
         let (windows, groups) = (objective.windows, params.groups as usize);
         let size = params.group_size as usize;
         let mut group_loads = vec![0; groups * windows];

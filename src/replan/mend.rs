@@ -19,7 +19,7 @@ pub fn mend(params: &Params, loads: &[u32], old: &[u32]) -> Vec<u32> {
         let experts: Vec<u32> =
             (0..params.experts).filter(|e| home[(e / params.group_size) as usize] == at).collect();
         let (avoid, first) = (params.avoid_duplicates, at * params.node_gpus as usize);
-        let mut node = Node { params, loads, avoid, counts: vec![0; loads.len()], first, slots };
+        let mut node = NodeSlots { params, loads, avoid, counts: vec![0; loads.len()], first, slots };
         node.count();
         node.fill(&experts);
     }
@@ -48,7 +48,7 @@ fn homes(params: &Params, old: &[u32]) -> Vec<usize> {
 }
 
 /// The slots of a node while they are filled.
-struct Node<'a> {
+struct NodeSlots<'a> {
     params: &'a Params,
     loads: &'a [u32],
     avoid: bool,
@@ -59,7 +59,7 @@ struct Node<'a> {
     slots: &'a mut [u32],
 }
 
-impl Node<'_> {
+impl NodeSlots<'_> {
     fn gpu_of(&self, slot: usize) -> std::ops::Range<usize> {
         let each = self.params.slots_per_gpu as usize;
         slot / each * each..(slot / each + 1) * each

@@ -19,12 +19,12 @@ use crate::threads;
 use crate::watch::Attempt;
 use choose::most_of_layer;
 pub use choose::{Chosen, Path, choose};
-pub use objective::Objective;
+pub use objective::LayerObjective;
 use offered::Offered;
-use search::{Search, Task, Trail};
+use search::{Trail, TrailSearch, TrailTask};
 
 /// Follows the trajectories of tasks in the place of the host's threads, on a device. One trail a task.
-pub type Follow<'a> = dyn Fn(&[Task<'_>]) -> Result<Vec<Trail>, Error> + Sync + 'a;
+pub type Follow<'a> = dyn Fn(&[TrailTask<'_>]) -> Result<Vec<Trail>, Error> + Sync + 'a;
 
 /// Iterations without a new best after which a search ends: it goes on from there with the next window.
 const PATIENCE: u32 = 2;
@@ -60,8 +60,8 @@ pub fn paths(
     let most = most_of_layer(params, limits);
     let best = |path: &Path| path.row(path.best(most));
     // To hang GPUs together may make the heaviest GPU heavier.
-    let rules = Rules { limits, patience, guarded: !params.connected, node_gpus };
-    let call = Call { params, windows, previous, attempt };
+    let rules = SearchRules { limits, patience, guarded: !params.connected, node_gpus };
+    let call = ReplanCall { params, windows, previous, attempt };
     call.paths(rules, follow, &best)
 }
 
@@ -78,8 +78,8 @@ pub fn polish(
     follow: Option<&Follow<'_>>,
 ) -> Result<Vec<u32>, Error> {
     let last = |path: &Path| path.row(path.states.len() - 1);
-    let call = Call { params, windows, previous: rows, attempt };
-    let paths = call.paths(Rules::cold(&unlimited()), follow, &last)?;
+    let call = ReplanCall { params, windows, previous: rows, attempt };
+    let paths = call.paths(SearchRules::cold(&unlimited()), follow, &last)?;
     Ok(paths.iter().flat_map(last).collect())
 }
 
@@ -100,19 +100,19 @@ pub fn connect(
     attempt: &Attempt<'_>,
 ) -> Result<Vec<u32>, Error> {
     let limits = unlimited();
-    let work = |layer: Layer<'_>, search: &mut Search| {
+    let work = |layer: ReplanLayer<'_>, search: &mut TrailSearch| {
         let parts = parts(params, layer.previous);
         if parts == params.nodes as usize {
             return layer.previous.to_vec();
         }
         let peak = |row: &[u32]| u64::from(peaks(params, &layer.rows, row));
         let most = peak(layer.previous) * (MILLION + LINK_PPM) / MILLION;
-        let path = layer.path(Rules::cold(&limits), search);
+        let path = layer.path(SearchRules::cold(&limits), search);
         let better = (0..path.states.len()).rev().map(|state| path.row(state));
         let mut joined = better.filter(|row| peak(row) <= most && self::parts(params, row) < parts);
         joined.next().unwrap_or_else(|| layer.previous.to_vec())
     };
-    let call = Call { params, windows, previous: rows, attempt };
+    let call = ReplanCall { params, windows, previous: rows, attempt };
     Ok(call.each_layer(work, Some(&Vec::clone))?.concat())
 }
 
@@ -136,7 +136,7 @@ fn parts(params: &Params, row: &[u32]) -> usize {
 
 /// All layers, and what is done with them.
 #[derive(Clone, Copy)]
-struct Call<'a> {
+struct ReplanCall<'a> {
     params: &'a Params,
     windows: &'a [u32],
     previous: &'a [u32],
@@ -146,24 +146,24 @@ struct Call<'a> {
 /// Tells the row that a result stands for.
 type RowOf<'a, T> = &'a (dyn Fn(&T) -> Vec<u32> + Sync);
 
-impl Call<'_> {
+impl ReplanCall<'_> {
     /// The paths of all layers. Whoever watches is told the `row` of each.
     fn paths(
         self,
-        rules: Rules<'_>,
+        rules: SearchRules<'_>,
         follow: Option<&Follow<'_>>,
         row: RowOf<'_, Path>,
     ) -> Result<Vec<Path>, Error> {
         let Some(follow) = follow else {
-            let work = |layer: Layer<'_>, search: &mut Search| layer.path(rules, search);
+            let work = |layer: ReplanLayer<'_>, search: &mut TrailSearch| layer.path(rules, search);
             return self.each_layer(work, Some(row));
         };
         let searches = self.each_layer(|layer, _| layer.searches(rules), None)?;
         let slots = (self.params.node_slots * self.params.nodes) as usize;
         let rows = || self.previous.chunks_exact(slots);
         let layers = rows().zip(&searches);
-        let layer = |previous| Layer { params: self.params, rows: Vec::new(), previous };
-        let tasks: Vec<Task<'_>> =
+        let layer = |previous| ReplanLayer { params: self.params, rows: Vec::new(), previous };
+        let tasks: Vec<TrailTask<'_>> =
             layers.flat_map(|(previous, searches)| layer(previous).tasks(searches)).collect();
         let mut trails = follow(&tasks)?.into_iter();
         let mut path = |(at, (searches, previous)): (usize, (Searches, &[u32]))| {
@@ -178,20 +178,22 @@ impl Call<'_> {
     /// The results of `work` for every layer. Whoever watches is told the `row` of each.
     fn each_layer<T: Send>(
         self,
-        work: impl Fn(Layer<'_>, &mut Search) -> T + Sync,
+        work: impl Fn(ReplanLayer<'_>, &mut TrailSearch) -> T + Sync,
         row: Option<RowOf<'_, T>>,
     ) -> Result<Vec<T>, Error> {
         let Self { params, windows, previous, attempt } = self;
         let experts = params.experts as usize;
         let slots = (params.node_slots * params.nodes) as usize;
-        let layers = threads::each(params.layers as usize, |at, search: &mut Search| {
+        let layers = threads::each(params.layers as usize, |at, search: &mut TrailSearch| {
             attempt.go_on()?;
             let window = |window: &[u32]| even(&window[at * experts..(at + 1) * experts], params.windows);
             let rows: Vec<Vec<u32>> =
                 windows.chunks_exact(params.layers as usize * experts).map(window).collect();
             let previous = &previous[at * slots..(at + 1) * slots];
-            let made =
-                work(Layer { params, rows: rows.iter().map(|row| &row[..]).collect(), previous }, search);
+            let made = work(
+                ReplanLayer { params, rows: rows.iter().map(|row| &row[..]).collect(), previous },
+                search,
+            );
             if let Some(row) = row {
                 self.tell(at, &made, row);
             }
@@ -217,7 +219,7 @@ fn even(row: &[u32], windows: u32) -> Vec<u32> {
 }
 
 /// A layer of a call.
-struct Layer<'a> {
+struct ReplanLayer<'a> {
     params: &'a Params,
     /// Loads, window by window.
     rows: Vec<&'a [u32]>,
@@ -226,7 +228,7 @@ struct Layer<'a> {
 
 /// How the layers of a call are searched, and which states are kept.
 #[derive(Clone, Copy)]
-struct Rules<'a> {
+struct SearchRules<'a> {
     limits: &'a MoveLimits,
     /// Iterations without a new best after which a search ends.
     patience: u32,
@@ -237,7 +239,7 @@ struct Rules<'a> {
     node_gpus: usize,
 }
 
-impl<'a> Rules<'a> {
+impl<'a> SearchRules<'a> {
     /// For plans that do not run yet.
     fn cold(limits: &'a MoveLimits) -> Self {
         Self { limits, patience: COLD_PATIENCE, guarded: false, node_gpus: 1 }
@@ -246,17 +248,17 @@ impl<'a> Rules<'a> {
 
 /// The searches of a layer.
 struct Searches {
-    objective: Objective,
+    objective: LayerObjective,
     /// The mended row, and where two groups had better change places the row after that.
     starts: Vec<Vec<u32>>,
     patience: u32,
 }
 
-impl<'a> Layer<'a> {
-    fn searches(&self, rules: Rules<'_>) -> Searches {
+impl<'a> ReplanLayer<'a> {
+    fn searches(&self, rules: SearchRules<'_>) -> Searches {
         let Self { params, previous, .. } = *self;
-        let Rules { limits, patience, .. } = rules;
-        let objective = Objective::new(params, &self.rows, limits.min_gain_ppm);
+        let SearchRules { limits, patience, .. } = rules;
+        let objective = LayerObjective::new(params, &self.rows, limits.min_gain_ppm);
         let sums: Vec<u32> =
             (0..params.experts as usize).map(|e| self.rows.iter().map(|row| row[e]).sum()).collect();
         let start = mend::mend(params, &sums, previous);
@@ -269,16 +271,16 @@ impl<'a> Layer<'a> {
     }
 
     /// The trajectories to follow.
-    fn tasks<'b>(&self, searches: &'b Searches) -> impl Iterator<Item = Task<'b>> + use<'a, 'b>
+    fn tasks<'b>(&self, searches: &'b Searches) -> impl Iterator<Item = TrailTask<'b>> + use<'a, 'b>
     where
         'a: 'b,
     {
         let Self { params, previous, .. } = *self;
         let Searches { objective, starts, patience } = searches;
-        starts.iter().map(move |start| Task { params, objective, previous, start, patience: *patience })
+        starts.iter().map(move |start| TrailTask { params, objective, previous, start, patience: *patience })
     }
 
-    fn path(&self, rules: Rules<'_>, search: &mut Search) -> Path {
+    fn path(&self, rules: SearchRules<'_>, search: &mut TrailSearch) -> Path {
         let searches = self.searches(rules);
         let trails = self.tasks(&searches).map(|task| task.run(search)).collect();
         searches.path(self.params, self.previous, rules, trails)
@@ -287,7 +289,7 @@ impl<'a> Layer<'a> {
 
 impl Searches {
     /// The path that the trails of all starts make.
-    fn path(self, params: &Params, previous: &[u32], rules: Rules<'_>, trails: Vec<Trail>) -> Path {
+    fn path(self, params: &Params, previous: &[u32], rules: SearchRules<'_>, trails: Vec<Trail>) -> Path {
         let mut trails = self.starts.into_iter().zip(trails);
         let (start, trail) = trails.next().unwrap_or_default();
         let mut offered = Offered::new(start, trail);

@@ -8,7 +8,7 @@ use crate::loads::FIXED_TOTAL;
 use crate::params::{PULL_BITS, Params};
 
 /// Loads of a layer, and the numbers that its plans are judged by.
-pub struct Objective {
+pub struct LayerObjective {
     /// Windows.
     pub windows: usize,
     /// Load of each expert, `[experts + 1][windows]`, scaled by the windows' weights. The last row is of free slots.
@@ -26,7 +26,7 @@ pub struct Objective {
 /// A millionth, about: improvements below it are noise.
 const GAP_SHIFT: u32 = 20;
 
-impl Objective {
+impl LayerObjective {
     /// For loads `[windows][experts]` of one layer. `price_ppm` is what moving all slots must bring, in millionths of the
     /// mean GPU.
     pub fn new(params: &Params, rows: &[&[u32]], price_ppm: u32) -> Self {
@@ -151,7 +151,7 @@ mod tests {
     #[test]
     fn the_price_of_all_slots_is_a_part_of_the_mean() {
         let row: Vec<u32> = vec![1 << 20; 256];
-        let objective = Objective::of_mean(&[&row], 288, 100_000, |load| load / 32);
+        let objective = LayerObjective::of_mean(&[&row], 288, 100_000, |load| load / 32);
         assert_eq!(objective.mean, 1 << 23);
         assert_eq!(objective.price, ((1 << 23) / 10 + 144) / 288);
     }

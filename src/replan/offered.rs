@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 
 use super::choose::Path;
-use super::objective::Objective;
+use super::objective::LayerObjective;
 use super::search::{State, Trail};
 
 /// States of several searches.
@@ -34,7 +34,7 @@ impl Offered {
     }
 
     /// Judges all states by their peaks alone.
-    pub fn weigh_peaks(&mut self, objective: &Objective) {
+    pub fn weigh_peaks(&mut self, objective: &LayerObjective) {
         for (state, _) in &mut self.states {
             *state = State::of_peaks(objective, state.moved, state.peaks, state.changes);
         }

@@ -17,7 +17,7 @@ mod speeds;
 mod trail;
 mod transfer;
 
-use super::objective::Objective;
+use super::objective::LayerObjective;
 use crate::mirror::abreast::{Top, three_heaviest};
 use crate::mirror::rng;
 use crate::moves;
@@ -43,14 +43,14 @@ pub const EXPERT_TENURE: u32 = 5;
 
 /// A move and the value after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Move {
+pub struct TrailMove {
     pub value: i32,
-    pub kind: Kind,
+    pub kind: TrailMoveKind,
 }
 
 /// The kinds of moves, with slots as numbers on their GPU, and GPUs as lanes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum TrailMoveKind {
     None,
     /// A slot of a GPU for one of another.
     Exchange {
@@ -67,7 +67,7 @@ pub enum Kind {
 
 /// The state of a search, and its scratch. Used again from layer to layer.
 #[derive(Default)]
-pub struct Search {
+pub struct TrailSearch {
     pub node_gpus: usize,
     /// `node_gpus`, rounded up to whole vectors.
     pub node_lanes: usize,
@@ -111,17 +111,17 @@ pub struct Search {
     moved: usize,
     pub links: links::Links,
     pub work: u32,
-    pub exchange: exchange::Scratch,
-    pub transfer: transfer::Scratch,
-    shed: shed::Scratch,
-    speeds: speeds::Speeds,
+    pub exchange: exchange::ExchangeScratch,
+    pub transfer: transfer::TransferScratch,
+    shed: shed::ShedScratch,
+    speeds: speeds::SpeedScratch,
 }
 
 /// One search of a layer.
 #[derive(Clone, Copy)]
-pub struct Task<'a> {
+pub struct TrailTask<'a> {
     pub params: &'a Params,
-    pub objective: &'a Objective,
+    pub objective: &'a LayerObjective,
     /// The plan that runs: moves are counted from it. `FREE` for a slot that holds nothing.
     pub previous: &'a [u32],
     /// Where the search starts.
@@ -130,33 +130,33 @@ pub struct Task<'a> {
     pub patience: u32,
 }
 
-impl Task<'_> {
+impl TrailTask<'_> {
     /// Follows the trajectory.
     ///
     /// It is compiled once for each set of vector instructions, and the widest that the processor has is taken.
-    pub fn run(self, search: &mut Search) -> Trail {
-        pulp::Arch::new().dispatch(Run { task: self, search })
+    pub fn run(self, search: &mut TrailSearch) -> Trail {
+        pulp::Arch::new().dispatch(TrailRun { task: self, search })
     }
 }
 
 /// A task, and the scratch that it takes.
-struct Run<'a> {
-    task: Task<'a>,
-    search: &'a mut Search,
+struct TrailRun<'a> {
+    task: TrailTask<'a>,
+    search: &'a mut TrailSearch,
 }
 
-impl pulp::NullaryFnOnce for Run<'_> {
+impl pulp::NullaryFnOnce for TrailRun<'_> {
     type Output = Trail;
 
     #[inline(always)]
     fn call(self) -> Trail {
-        let Self { task: Task { params, objective, previous, start, patience }, search } = self;
+        let Self { task: TrailTask { params, objective, previous, start, patience }, search } = self;
         search.place(params, objective, previous, start);
         search.run(params, objective, patience)
     }
 }
 
-impl Search {
+impl TrailSearch {
     /// The lane of a GPU.
     #[inline(always)]
     fn lane(&self, gpu: usize) -> usize {
@@ -172,7 +172,7 @@ impl Search {
 
     /// Sets the load of a slot by its expert's count, and changes its GPU's by as much.
     #[inline(always)]
-    pub fn weigh_slot(&mut self, objective: &Objective, slot: usize, lane: usize) {
+    pub fn weigh_slot(&mut self, objective: &LayerObjective, slot: usize, lane: usize) {
         let expert = self.expert[slot * self.lanes + lane] as usize;
         for window in 0..self.windows {
             let plain = objective.weight[expert * self.windows + window] / self.counts[expert] as i32;
@@ -188,7 +188,7 @@ impl Search {
 
     /// Sets the squares of a GPU by its loads.
     #[inline(always)]
-    fn settle(&mut self, objective: &Objective, lane: usize) {
+    fn settle(&mut self, objective: &LayerObjective, lane: usize) {
         let squares = objective.squares.iter().enumerate();
         let squares = squares.map(|(window, square)| {
             self.speeds.pulled(square.of(self.gpu[window * self.lanes + lane]), lane)
@@ -217,7 +217,7 @@ impl Search {
     }
 
     #[inline(always)]
-    fn run(&mut self, params: &Params, objective: &Objective, patience: u32) -> Trail {
+    fn run(&mut self, params: &Params, objective: &LayerObjective, patience: u32) -> Trail {
         let key = rng::draw(params.seed[0], params.seed[1]);
         for gpu in 0..self.lanes / self.node_lanes * self.node_gpus {
             self.count_received(self.lane(gpu));
@@ -303,13 +303,13 @@ impl Search {
 
     /// The price of a slot that receives an expert.
     #[inline(always)]
-    pub fn cost(&self, objective: &Objective, expert: usize, lane: usize) -> i32 {
+    pub fn cost(&self, objective: &LayerObjective, expert: usize, lane: usize) -> i32 {
         if self.has(&self.home, expert, lane) { 0 } else { objective.price }
     }
 
     /// The price of the moves as they are.
     #[inline(always)]
-    pub fn price_now(&self, objective: &Objective) -> i32 {
+    pub fn price_now(&self, objective: &LayerObjective) -> i32 {
         objective.price.saturating_mul(self.moved as i32)
     }
 }

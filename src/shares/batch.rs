@@ -9,7 +9,7 @@ pub const SWEEPS: u32 = 20;
 
 /// Memory that a thread reuses from layer to layer.
 #[derive(Default)]
-pub struct Scratch {
+pub struct BatchScratch {
     pub replicas: Replicas,
     /// The load of each replica.
     have: Vec<i32>,
@@ -20,7 +20,7 @@ pub struct Scratch {
 /// Works out the parts of a layer whose plan `scratch.replicas` holds, by slot, from its loads, `[experts]`.
 ///
 /// The heaviest GPU is no heavier than with even shares. Where GPUs are of unequal speed, what they carry is over it.
-pub fn solve(loads: &[u32], gpus: (usize, &Speeds), scratch: &mut Scratch, parts: &mut [u16]) {
+pub fn solve(loads: &[u32], gpus: (usize, &Speeds), scratch: &mut BatchScratch, parts: &mut [u16]) {
     match gpus.1.are_equal() {
         true => solve_by::<false>(loads, gpus, scratch, parts),
         false => solve_by::<true>(loads, gpus, scratch, parts),
@@ -30,11 +30,11 @@ pub fn solve(loads: &[u32], gpus: (usize, &Speeds), scratch: &mut Scratch, parts
 fn solve_by<const SPEEDS: bool>(
     loads: &[u32],
     (gpus, speeds): (usize, &Speeds),
-    scratch: &mut Scratch,
+    scratch: &mut BatchScratch,
     parts: &mut [u16],
 ) {
     let (heaviest, least) = scratch.lay_loads(loads, (gpus, speeds));
-    let Scratch { replicas, have, load, .. } = scratch;
+    let BatchScratch { replicas, have, load, .. } = scratch;
     for sweep in 0..=SWEEPS {
         let is_last = sweep == SWEEPS;
         let mut most = 0;
@@ -57,7 +57,7 @@ fn solve_by<const SPEEDS: bool>(
     finish(replicas, loads, (gpus, speeds), (heaviest, have), parts);
 }
 
-impl Scratch {
+impl BatchScratch {
     /// The share of each replica: after [`solve`], unless even ones were as good.
     #[cfg(test)]
     pub fn have(&self) -> &[i32] {

@@ -160,7 +160,7 @@ pub(crate) fn of_windows(
     let known = Known { windows: known, sample };
     let gpus = (cluster.num_gpus(), &subject.speeds);
     if let Some(level) = level.filter(|_| subject.speeds.are_equal()) {
-        let laid = threads::each(subject.layers(), |layer, scratch: &mut windows::Scratch| {
+        let laid = threads::each(subject.layers(), |layer, scratch: &mut windows::WindowScratch| {
             subject.lay(layer, &mut scratch.replicas);
             let task = known.with(layer, |windows| scratch.task(windows, gpus.0));
             (std::mem::take(&mut scratch.replicas), task)
@@ -170,7 +170,7 @@ pub(crate) fn of_windows(
             return Ok(subject.each(|layer, (): &mut (), parts| replicas[layer].round(&found[layer], parts)));
         }
     }
-    Ok(subject.each(|layer, scratch: &mut windows::Scratch, parts| {
+    Ok(subject.each(|layer, scratch: &mut windows::WindowScratch, parts| {
         subject.lay(layer, &mut scratch.replicas);
         known.with(layer, |windows| windows::Solve { windows, gpus, scratch, parts }.run());
     }))
@@ -193,7 +193,7 @@ pub(crate) fn of_batch(
     let gpus = (cluster.num_gpus(), &subject.speeds);
     if let Some(level) = level.filter(|_| subject.speeds.are_equal()) {
         let laid = threads::each(subject.layers(), |layer, (): &mut ()| {
-            let mut scratch = batch::Scratch::default();
+            let mut scratch = batch::BatchScratch::default();
             subject.lay(layer, &mut scratch.replicas);
             let (task, heaviest) = scratch.task(loads(layer), gpus);
             ((scratch.replicas, heaviest), task)
@@ -206,7 +206,7 @@ pub(crate) fn of_batch(
             }));
         }
     }
-    Ok(subject.each(|layer, scratch: &mut batch::Scratch, parts| {
+    Ok(subject.each(|layer, scratch: &mut batch::BatchScratch, parts| {
         subject.lay(layer, &mut scratch.replicas);
         batch::solve(loads(layer), gpus, scratch, parts);
     }))

@@ -16,7 +16,7 @@ pub const HISTORY: usize = 32;
 /// Each scenario weighs this much of the one after it, in thousandths.
 const DECAY: i64 = 930;
 
-/// What all experts of a window carry.
+/// The load of a window, all experts together.
 const TOTAL: u32 = 1 << TOTAL_BITS;
 const TOTAL_BITS: u32 = 24;
 
@@ -46,26 +46,26 @@ pub struct Sample<'a> {
     pub of_windows: &'a [u64],
 }
 
-/// What a thread reuses from layer to layer.
+/// Memory that a thread uses again from layer to layer.
 #[derive(Default)]
-pub struct Scratch {
+pub struct WindowScratch {
     pub replicas: Replicas,
     /// Shares of the windows, `[windows][experts]`, as parts of [`TOTAL`].
     rows: Vec<i32>,
     /// The scenarios, `[experts][SCENARIOS]`, scaled by the roots of their weights.
-    scenarios: Vec<Row>,
-    /// What is expected of each expert.
+    scenarios: Vec<ScenarioRow>,
+    /// The expected load of each expert.
     centre: Vec<i32>,
     /// Share of each replica, as a part of [`WHOLE`].
     have: Vec<i32>,
     /// Load of each GPU in each scenario.
-    load: Vec<Row>,
+    load: Vec<ScenarioRow>,
 }
 
 /// A number a scenario, in one cache line.
 #[derive(Clone, Copy)]
 #[repr(align(64))]
-struct Row([i32; SCENARIOS]);
+struct ScenarioRow([i32; SCENARIOS]);
 
 /// One layer, to be solved by the widest vector instructions that the processor has.
 pub struct Solve<'a> {
@@ -73,7 +73,7 @@ pub struct Solve<'a> {
     /// How many, and their speeds.
     pub gpus: (usize, &'a Speeds),
     /// Its `replicas` hold the plan.
-    pub scratch: &'a mut Scratch,
+    pub scratch: &'a mut WindowScratch,
     /// The parts, by slot.
     pub parts: &'a mut [u16],
 }
@@ -109,7 +109,7 @@ impl pulp::NullaryFnOnce for Solve<'_> {
     }
 }
 
-impl Scratch {
+impl WindowScratch {
     /// The share of each replica.
     #[cfg(test)]
     pub fn have(&self) -> &[i32] {
@@ -135,7 +135,7 @@ impl Scratch {
     }
 }
 
-impl Scratch {
+impl WindowScratch {
     /// Lays out the scenarios; returns the pull to even shares.
     #[inline(always)]
     fn expect(&mut self, windows: Windows<'_>) -> i64 {
@@ -179,7 +179,7 @@ impl Scratch {
         let replicas = &self.replicas;
         replicas.even(|_| WHOLE, &mut self.have);
         self.load.clear();
-        self.load.resize(gpus, Row([0; SCENARIOS]));
+        self.load.resize(gpus, ScenarioRow([0; SCENARIOS]));
         for (expert, scenarios) in self.scenarios.iter().enumerate() {
             let of_expert = replicas.of(expert);
             let is_one = of_expert.len() == 1;
@@ -301,7 +301,7 @@ fn shares(loads: &[u32], out: &mut [i32]) {
 /// The last rows, moved so that their weighted mean is `centre`, their deviations scaled by `spread`, each with the sum
 /// [`TOTAL`] times the root of its weight. Of fewer rows than [`SCENARIOS`] the rest is empty.
 #[inline(always)]
-fn lay_scenarios(rows: &[&[i32]], centre: &[i32], spread: i64, out: &mut Vec<Row>) {
+fn lay_scenarios(rows: &[&[i32]], centre: &[i32], spread: i64, out: &mut Vec<ScenarioRow>) {
     let experts = centre.len();
     let recent = &rows[rows.len().saturating_sub(SCENARIOS)..];
     let mut weights = vec![i64::from(TOTAL); recent.len()];
@@ -340,7 +340,7 @@ fn lay_scenarios(rows: &[&[i32]], centre: &[i32], spread: i64, out: &mut Vec<Row
         }
     }
     out.clear();
-    out.resize(experts, Row([0; SCENARIOS]));
+    out.resize(experts, ScenarioRow([0; SCENARIOS]));
     for (s, moved) in moved.chunks_exact(experts).take(recent.len()).enumerate() {
         for (row, &x) in out.iter_mut().zip(moved) {
             row.0[s] = x;

@@ -15,7 +15,7 @@ const EVEN_SHIFT: u32 = 16;
 
 /// How the replicas of a layer are spread over its nodes: an expert with as many as nodes, or more, has equally many in
 /// each, and one of the rest in some.
-pub struct Nodes {
+pub struct SpreadNodes {
     nodes: usize,
     experts: Vec<Expert>,
     /// Whether a node holds one of the rest, `[experts][nodes]`.
@@ -51,7 +51,7 @@ impl Expert {
     }
 }
 
-impl Nodes {
+impl SpreadNodes {
     /// Replicas of these counts in the lightest nodes, heaviest first; then exchanged between nodes until these are even.
     /// `None` where an expert finds too few nodes with a slot left.
     pub fn spread(params: &Params, nodes: u32, nearest: bool, loads: &[u32], counts: &[u32]) -> Option<Self> {

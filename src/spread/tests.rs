@@ -81,7 +81,7 @@ fn replicas_are_in_as_many_nodes_as_can_be_and_nodes_are_even() {
         counts[e] = count;
     }
     for nearest in [false, true] {
-        let spread = nodes::Nodes::spread(&params, 4, nearest, loads.fixed_windows(), &counts).unwrap();
+        let spread = nodes::SpreadNodes::spread(&params, 4, nearest, loads.fixed_windows(), &counts).unwrap();
         let held: Vec<Vec<crate::given::Held>> = (0..4).map(|node| spread.held(node)).collect();
         let node_loads = held.iter().map(|node| node.iter().map(|held| held.load).sum::<u32>());
         let node_loads: Vec<u32> = node_loads.collect();
@@ -96,7 +96,7 @@ fn replicas_are_in_as_many_nodes_as_can_be_and_nodes_are_even() {
         }
     }
     counts[6] = 80;
-    assert!(nodes::Nodes::spread(&params, 4, false, loads.fixed_windows(), &counts).is_none());
+    assert!(nodes::SpreadNodes::spread(&params, 4, false, loads.fixed_windows(), &counts).is_none());
 }
 
 #[test]

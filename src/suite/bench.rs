@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use web_time::Instant;
 
-use super::record::{Batch, Case, Device, Record};
+use super::record::{BatchRecord, Case, Device, Record};
 use crate::profile::{self, Profiler, StageTimes};
 use crate::trace::{Family, Generate, Window};
 use crate::{Cluster, DeviceChoice, DeviceInfo, Error, Loads, PlanOptions, Planner, Preset, devices_async};
@@ -60,13 +60,13 @@ pub struct Told<'a> {
 pub type Tell<'a> = &'a mut dyn FnMut(Told<'_>);
 
 /// The steps of a run.
-struct Steps<'a> {
+struct RunSteps<'a> {
     done: usize,
     all: usize,
     tell: Tell<'a>,
 }
 
-impl Steps<'_> {
+impl RunSteps<'_> {
     /// The step that runs now, after `done` more steps.
     fn tell(&mut self, done: usize, now: &str, device: &Device) {
         self.done += done;
@@ -102,7 +102,7 @@ pub async fn run(choice: Option<DeviceChoice>, only: &str, tell: Tell<'_>) -> Re
             "is in the name of no case and no preset of it",
         ));
     }
-    let mut steps = Steps { done: 0, all: subjects.len() * (2 * problems.len() + 1), tell };
+    let mut steps = RunSteps { done: 0, all: subjects.len() * (2 * problems.len() + 1), tell };
     let (mut devices, mut failed) = (Vec::new(), false);
     for (choice, info) in subjects {
         let device = match (measure(&choice, &problems, &fixed, &mut steps).await, &info) {
@@ -146,7 +146,7 @@ async fn measure(
     choice: &DeviceChoice,
     problems: &[Problem],
     fixed: &Fixed,
-    steps: &mut Steps<'_>,
+    steps: &mut RunSteps<'_>,
 ) -> Result<Device, Error> {
     let start = Instant::now();
     let planner = Planner::new_async(choice.clone()).await?;
@@ -181,7 +181,7 @@ async fn time_stages(
     profiler: &Profiler,
     problems: &[Problem],
     fixed: &Fixed,
-    steps: &mut Steps<'_>,
+    steps: &mut RunSteps<'_>,
 ) -> Result<(), Error> {
     // The first run pays for what later ones reuse.
     fixed.batch.on_device(profiler).await?;
@@ -232,10 +232,10 @@ async fn plans(planner: &Planner, problem: &Problem, tell: &mut dyn FnMut(&str))
 }
 
 impl Fixed {
-    fn record(&self, total_ms: f64, stages: Option<&StageTimes>) -> Batch {
+    fn record(&self, total_ms: f64, stages: Option<&StageTimes>) -> BatchRecord {
         let stages_ms = stages.map(by_stage);
         let search = stages_ms.as_ref().and_then(|stages| stages.get("s5_search")).filter(|ms| **ms > 0.0);
-        Batch {
+        BatchRecord {
             candidates: self.batch.candidates(),
             total_ms: rounded(total_ms),
             candidates_per_second: search.map(|ms| (self.batch.candidates() as f64 / ms * 1e3).round()),

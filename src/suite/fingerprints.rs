@@ -28,7 +28,7 @@ struct Committed {
 }
 
 /// One call of the planner.
-struct Case {
+struct PrintedCase {
     name: String,
     loads: Loads,
     cluster: Cluster,
@@ -36,7 +36,7 @@ struct Case {
 }
 
 /// The result of a run.
-pub struct Outcome {
+pub struct PrintedRun {
     /// The plan version that the committed fingerprints are of.
     pub committed_for: u32,
     pub committed: Fingerprints,
@@ -50,7 +50,7 @@ pub struct Outcome {
     pub warnings: Vec<String>,
 }
 
-impl Outcome {
+impl PrintedRun {
     /// Whether all of it is as committed, and made by the device that was meant.
     pub fn equal(&self) -> bool {
         self.differing.is_empty() && self.warnings.is_empty() && self.committed_for == PLAN_VERSION
@@ -79,7 +79,7 @@ pub async fn run(
     planner: &Planner,
     only: &[String],
     mut tell: impl FnMut(usize, usize),
-) -> Result<Outcome, Error> {
+) -> Result<PrintedRun, Error> {
     let Committed { plan_version, fingerprints: mut committed } =
         serde_json::from_str(include_str!("fingerprints.json"))
             .map_err(|error| Error::invalid("src/suite/fingerprints.json", "", error.to_string()))?;
@@ -103,7 +103,7 @@ pub async fn run(
         found.insert(case.name.clone(), format!("{:016x}", plan.fingerprint()));
     }
     let differing = differing(&committed, &found);
-    Ok(Outcome {
+    Ok(PrintedRun {
         committed_for: plan_version,
         committed,
         found,
@@ -125,14 +125,14 @@ fn differing(committed: &Fingerprints, found: &Fingerprints) -> Vec<String> {
     names.filter(|name| committed.get(*name) != found.get(*name)).cloned().collect()
 }
 
-fn hash_of_loads(cases: &[Case]) -> String {
+fn hash_of_loads(cases: &[PrintedCase]) -> String {
     let numbers = cases.iter().flat_map(|case| case.loads.fixed());
     let bytes: Vec<u8> = numbers.flat_map(|number| number.to_le_bytes()).collect();
     format!("{:016x}", xxhash_rust::xxh64::xxh64(&bytes, 0))
 }
 
 /// Every preset on both policies, and the corners of the problem.
-fn cases() -> Result<Vec<Case>, Error> {
+fn cases() -> Result<Vec<PrintedCase>, Error> {
     let default = PlanOptions::default();
     let budget = |starts, iterations| PlanOptions { starts, iterations, ..PlanOptions::default() };
     let mut cases = Vec::new();
@@ -142,7 +142,7 @@ fn cases() -> Result<Vec<Case>, Error> {
         let dense_layers = usize::from(layers > 2);
         let loads = Generate { family, layers, experts, dense_layers, seed, ..Generate::default() };
         let loads = loads.history()?.loads(Window::Sum)?;
-        cases.push(Case { name, loads, cluster, options });
+        cases.push(PrintedCase { name, loads, cluster, options });
         Ok::<(), Error>(())
     };
     // The first layer of these has no load.

@@ -42,7 +42,7 @@ pub struct Device {
     /// Until the device was ready for its first plan.
     pub open_ms: Option<f64>,
     pub cases: Vec<Case>,
-    pub batch: Option<Batch>,
+    pub batch: Option<BatchRecord>,
     /// Device memory held for the largest case; none on the CPU backend.
     pub device_bytes: Option<u64>,
 }
@@ -64,7 +64,7 @@ pub struct Case {
 /// A fixed amount of work, the same on every device: see `profile::Batch`. The CPU backend does it
 /// on one thread.
 #[derive(Debug, Deserialize, Serialize)]
-pub struct Batch {
+pub struct BatchRecord {
     pub candidates: u64,
     pub total_ms: f64,
     pub stages_ms: Option<BTreeMap<String, f64>>,

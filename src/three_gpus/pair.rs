@@ -15,11 +15,11 @@ const LANES: usize = 8;
 /// The most sets of one GPU's replicas.
 const MOST_SETS: usize = 1 << MOST_THREE_SLOTS;
 
-/// And of those in [`Sets`].
+/// And of those in [`ReplicaSets`].
 const MOST_VECTORS: usize = MOST_SETS + (MOST_THREE_SLOTS as usize + 1) * LANES;
 
 /// Sets of replicas, each a word with a bit for each replica, the smaller ones first.
-struct Sets {
+struct ReplicaSets {
     /// The last one of each size comes again until a vector is full.
     sets: Vec<u32>,
     /// Where the sets of each size begin.
@@ -28,7 +28,7 @@ struct Sets {
     to: Vec<usize>,
 }
 
-impl Sets {
+impl ReplicaSets {
     /// Those of up to `most` of this many replicas that are wanted.
     fn of(replicas: u32, most: u32, is_wanted: impl Fn(u32) -> bool) -> Self {
         let (mut sets, mut from, mut to) = (Vec::new(), vec![0], Vec::new());
@@ -56,10 +56,10 @@ impl Sets {
 pub struct Ways {
     slots: usize,
     /// All sets of one GPU's replicas.
-    one: Sets,
+    one: ReplicaSets,
     /// The sets of two GPUs' replicas that fit a GPU and hold the first replica. That one always goes to the first GPU, so
     /// that no way comes twice.
-    two: Sets,
+    two: ReplicaSets,
     /// Loads of the sets of the heaviest GPU, in the order of their words.
     heaviest: [u32; MOST_SETS],
     /// Loads of the sets of each other GPU, `[other][set of one]`.
@@ -73,8 +73,8 @@ impl Ways {
     pub fn of(slots: u32) -> Self {
         Self {
             slots: slots as usize,
-            one: Sets::of(slots, slots, |_| true),
-            two: Sets::of(2 * slots, slots, |set| set & 1 == 1),
+            one: ReplicaSets::of(slots, slots, |_| true),
+            two: ReplicaSets::of(2 * slots, slots, |set| set & 1 == 1),
             heaviest: [0; MOST_SETS],
             alone: Vec::new(),
             with: Vec::new(),
@@ -110,10 +110,10 @@ fn sums(loads: impl Iterator<Item = u32>, sums: &mut [u32; MOST_SETS]) {
 }
 
 /// The best way so far: its heaviest GPU, and the sets of the three GPUs once there is one.
-type Best = (u32, Option<[u32; 3]>);
+type BestSharing = (u32, Option<[u32; 3]>);
 
 /// Two of the other GPUs, and the question of how the heaviest one best shares with them.
-pub struct Pair<'a> {
+pub struct GpuPair<'a> {
     /// By their place among those that were added.
     pub others: [usize; 2],
     pub ways: &'a Ways,
@@ -126,7 +126,7 @@ pub struct Pair<'a> {
     pub stop: u32,
 }
 
-impl Pair<'_> {
+impl GpuPair<'_> {
     /// The sets of the three GPUs with the least heaviest GPU, where that is lighter than now; [`Three::replicas`] knows
     /// them. `replicas` are those of the three GPUs, the heaviest first, each an expert and a load.
     pub fn share<I: Iterator<Item = (u32, u32)>>(
@@ -134,7 +134,7 @@ impl Pair<'_> {
         avoid_duplicates: bool,
         replicas: impl Fn() -> I,
     ) -> Option<[u32; 3]> {
-        pulp::Arch::new().dispatch(Share { pair: self, avoid_duplicates, replicas })
+        pulp::Arch::new().dispatch(SharingTask { pair: self, avoid_duplicates, replicas })
     }
 
     /// The loads `x` of a set that, with `more`, leave all three GPUs room to end below `best`: `x + shift < width`,
@@ -147,14 +147,14 @@ impl Pair<'_> {
     }
 }
 
-/// The arguments of [`Pair::share`].
-struct Share<'a, F> {
-    pair: Pair<'a>,
+/// The arguments of [`GpuPair::share`].
+struct SharingTask<'a, F> {
+    pair: GpuPair<'a>,
     avoid_duplicates: bool,
     replicas: F,
 }
 
-impl<I: Iterator<Item = (u32, u32)>, F: Fn() -> I> pulp::NullaryFnOnce for Share<'_, F> {
+impl<I: Iterator<Item = (u32, u32)>, F: Fn() -> I> pulp::NullaryFnOnce for SharingTask<'_, F> {
     type Output = Option<[u32; 3]>;
 
     /// Compiled once for each set of vector instructions; the widest that the processor has is taken.
@@ -267,7 +267,7 @@ impl Three {
 
     /// Shares what the first GPU leaves between the two others: the better of the best way so far and of these.
     #[inline(always)]
-    fn split(&mut self, first: u32, load: u32, one: &Sets, mut best: Best) -> Best {
+    fn split(&mut self, first: u32, load: u32, one: &ReplicaSets, mut best: BestSharing) -> BestSharing {
         if self.one_each.iter().any(|all| all & first == 0) || self.repeats(first) {
             return best;
         }

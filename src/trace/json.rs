@@ -103,7 +103,7 @@ impl<'de> Visitor<'de> for Root<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, items: A) -> Result<(), A::Error> {
-        Item { loads: self.0, depth: 0 }.visit_seq(items)
+        LoadItem { loads: self.0, depth: 0 }.visit_seq(items)
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<(), A::Error> {
@@ -115,8 +115,8 @@ impl<'de> Visitor<'de> for Root<'_> {
                     let what = if first == second { "has a field twice" } else { "could be two things" };
                     return Err(A::Error::custom(format_args!("it {what}: {first} and {second}")));
                 }
-                (Some("load_history"), None) => fields.next_value_seed(Steps(&mut *self.0))?,
-                (Some(_), None) => fields.next_value_seed(Item { loads: &mut *self.0, depth: 0 })?,
+                (Some("load_history"), None) => fields.next_value_seed(HistorySteps(&mut *self.0))?,
+                (Some(_), None) => fields.next_value_seed(LoadItem { loads: &mut *self.0, depth: 0 })?,
                 (None, _) if field == "layer_ids" => {
                     if self.0.layer_ids.replace(fields.next_value()?).is_some() {
                         return Err(A::Error::custom("it has a field twice: layer_ids"));
@@ -140,12 +140,12 @@ impl<'de> Visitor<'de> for Root<'_> {
 }
 
 /// An array of loads, or one load, that is `depth` arrays deep.
-struct Item<'a> {
+struct LoadItem<'a> {
     loads: &'a mut Nest,
     depth: usize,
 }
 
-impl<'de> DeserializeSeed<'de> for Item<'_> {
+impl<'de> DeserializeSeed<'de> for LoadItem<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, value: D) -> Result<(), D::Error> {
@@ -153,7 +153,7 @@ impl<'de> DeserializeSeed<'de> for Item<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Item<'_> {
+impl<'de> Visitor<'de> for LoadItem<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -181,9 +181,9 @@ impl<'de> Visitor<'de> for Item<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
-        let Item { loads, depth } = self;
+        let LoadItem { loads, depth } = self;
         let mut length = 0;
-        while items.next_element_seed(Item { loads: &mut *loads, depth: depth + 1 })?.is_some() {
+        while items.next_element_seed(LoadItem { loads: &mut *loads, depth: depth + 1 })?.is_some() {
             length += 1;
         }
         loads.leave(depth, length).map_err(A::Error::custom)
@@ -191,9 +191,9 @@ impl<'de> Visitor<'de> for Item<'_> {
 }
 
 /// The array `load_history`: a window a step.
-struct Steps<'a>(&'a mut Nest);
+struct HistorySteps<'a>(&'a mut Nest);
 
-impl<'de> DeserializeSeed<'de> for Steps<'_> {
+impl<'de> DeserializeSeed<'de> for HistorySteps<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, value: D) -> Result<(), D::Error> {
@@ -201,7 +201,7 @@ impl<'de> DeserializeSeed<'de> for Steps<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Steps<'_> {
+impl<'de> Visitor<'de> for HistorySteps<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -248,7 +248,7 @@ impl<'de> Visitor<'de> for Step<'_> {
             } else {
                 // The step is an item of the outermost array, so its loads must be in three.
                 loads.dimensions = Some(3);
-                fields.next_value_seed(Item { loads: &mut *loads, depth: 1 })?;
+                fields.next_value_seed(LoadItem { loads: &mut *loads, depth: 1 })?;
                 found = true;
             }
         }

@@ -8,7 +8,7 @@ use crate::error::ParseError;
 
 /// One line. Others of its fields are passed over.
 #[derive(Deserialize)]
-struct Record {
+struct MegatronLine {
     step: u32,
     /// `decoder`, or `mtp` for multi-token prediction.
     #[serde(default)]
@@ -28,7 +28,7 @@ pub fn read<'a>(files: impl IntoIterator<Item = &'a [u8]>, length: usize) -> Res
     for bytes in files {
         let lines = bytes.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii);
         for (line, text) in (1..).zip(lines).filter(|(_, text)| !text.is_empty()) {
-            let record: Record = serde_json::from_slice(text)
+            let record: MegatronLine = serde_json::from_slice(text)
                 .map_err(|error| ParseError::not(&format!("a router trace: line {line}"), error))?;
             let predicts = record.block.as_deref() == Some("mtp") || record.mtp_idx.is_some();
             let layer = match predicts {

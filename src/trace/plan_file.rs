@@ -82,7 +82,7 @@ struct Written<'a> {
     replica_counts: Vec<&'a [u32]>,
     slots_per_gpu: usize,
     summary: Value,
-    /// What whoever uses the plan has to know, such as that time cut it short, so that other ranks do not come to the same.
+    /// Warnings for users of the plan. One tells that time cut the plan short, so that other ranks do not come to the same.
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     warnings: &'a [String],
 }

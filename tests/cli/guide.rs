@@ -44,7 +44,7 @@ fn commands(page: &str) -> Vec<String> {
     found
 }
 
-/// What readers have: loads of their model in the forms that the pages name, and plans that run.
+/// Files that a reader has: loads of a model in the forms that the pages name, and plans that run.
 fn prepare(folder: &Path) {
     let path = |name: &str| folder.join(name).to_str().unwrap().to_string();
     let run = |args: &[&str]| {

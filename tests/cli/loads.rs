@@ -16,7 +16,7 @@ fn sums(path: &Path) -> (Vec<u32>, Vec<f64>) {
     (loads.layer_ids().to_vec(), loads.values().to_vec())
 }
 
-/// What the samples of two layers of six experts hold.
+/// The counts in the samples of two layers of six experts.
 fn counted(factor: f64) -> Vec<f64> {
     (1..=12).map(|count| f64::from(count) * factor).collect()
 }

@@ -117,7 +117,7 @@ fn formats_are_told_by_the_option_that_names_them() {
     assert_refused(&["check", &loads, &two], "; name one by --from of eplb convert, or by --format of");
     assert_refused(&["check", &loads, &file("map.pt", b"PK")], "eplb_wgpu.read_map(PATH)");
     assert_refused(&plan_args(&loads, &["--out", "plan.txt"]), "; --format says what it is");
-    // What editors put before a text is no part of it.
+    // A mark that editors put before a text is no part of it.
     let mark = |text: &str| [b"\xef\xbb\xbf", text.as_bytes()].concat();
     let print = |file: &str, more: &[&str]| json(&plan_args(file, more))["fingerprint"].clone();
     let plan = folder.path().join("plan.json").to_str().unwrap().to_string();

@@ -1,4 +1,4 @@
-//! What a long command shows, how Ctrl-C ends it, and plans within a time.
+//! The progress that a long command shows, how Ctrl-C ends it, and plans within a time.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -204,7 +204,7 @@ fn ctrl_c_says_what_was_kept() {
     assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
 }
 
-/// What a command shows on a terminal, which `script` plays.
+/// The output of a command on a terminal, which `script` plays.
 #[cfg(target_os = "linux")]
 fn on_terminal(args: &[String]) -> String {
     shown_with("", args)

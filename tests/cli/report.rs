@@ -104,7 +104,7 @@ fn a_page_of_94_layers_on_32_gpus_is_one_small_file_that_needs_no_other() {
         let chart = std::fs::read_to_string(&file).unwrap();
         assert_self_contained(&chart);
         assert!(chart.starts_with("<svg xmlns=") && chart.contains("<title>"));
-        // What colours mean, where there are several; and what the page says of the chart.
+        // The meaning of the colours, where there are several; and the page's words about the chart.
         let name = file.file_stem().unwrap().to_str().unwrap();
         let (_, words) = elements(&chart);
         let wanted = match name {

@@ -1,4 +1,4 @@
-//! What stays on GPUs and in nodes, as `plan`, `check` and `report` tell it.
+//! Traffic that stays on GPUs and in nodes, as `plan`, `check` and `report` tell it.
 
 use approx::assert_abs_diff_eq;
 use serde_json::Value;

@@ -6,7 +6,7 @@ use eplb_wgpu::{
 
 use crate::instances::Rng;
 
-/// What a call starts from.
+/// The start of a call.
 #[derive(Debug)]
 pub enum From {
     Nothing,
@@ -127,7 +127,7 @@ impl Call {
         wrong
     }
 
-    /// What the call asks for beyond the simplest.
+    /// The options of the call that the simplest call leaves out.
     pub fn kinds(&self) -> Vec<String> {
         let (cluster, options) = (&self.cluster, &self.options);
         let speeds = cluster.gpu_speeds();

@@ -32,7 +32,7 @@ fn cpu() -> Planner {
     Planner::new(DeviceChoice::Cpu).expect("the CPU backend is always there")
 }
 
-/// What of `found` is not as in `expected`, if anything.
+/// The part of `found` that is not as in `expected`, if there is one.
 fn difference(found: &Plan, expected: &Plan) -> Option<String> {
     let equal = found.physical_to_logical() == expected.physical_to_logical()
         && found.stops() == expected.stops()

@@ -22,7 +22,7 @@ pub struct Case {
     pub mean_gpu_load: Vec<f64>,
     /// `[layers]`, hierarchical cases only: the least possible load of the heaviest node.
     pub best_max_node_load: Option<Vec<f64>>,
-    /// What the planners of the field reached.
+    /// Results of the planners of the field.
     pub peers: Vec<Peer>,
 }
 

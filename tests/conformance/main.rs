@@ -1,4 +1,4 @@
-//! What DeepSeek's rule and the other planners of the field answered on the same loads.
+//! Plans beside the answers of DeepSeek's rule and the field's other planners on the same loads.
 //!
 //! The answers and the loads are not part of this repository: `EPLB_SHARED` names the folder that holds them,
 //! and `.ci/run` sets it. Without it these tests say so and pass; with it a missing file is a failure.

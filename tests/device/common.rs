@@ -1,4 +1,4 @@
-//! What every device test shares: which adapter is meant, and how long to test it.
+//! Settings that every device test shares: which adapter is meant, and how long to test it.
 //!
 //! - `EPLB_TEST_DEVICE`: the adapter, as `--device` takes it (a position in `eplb devices`, or a part of its
 //!   name); the first usable one where it is not set.
@@ -49,7 +49,7 @@ pub fn may_lack_adapter() -> bool {
     std::env::var("EPLB_ALLOW_NO_ADAPTER").as_deref() == Ok("1")
 }
 
-/// What a test says that has no adapter.
+/// The words of a test that has no adapter.
 pub fn no_adapter(reason: &str) -> String {
     format!("{reason}; tests/run.sh installs a software driver, EPLB_ALLOW_NO_ADAPTER=1 goes without")
 }

@@ -94,7 +94,7 @@ fn a_device_lost_in_mid_plan_is_opened_again_by_the_next_call() {
             fell_back += 1;
             assert_fell_back(&hit, "device lost: ");
         }
-        // What came too late for that plan is met by this one.
+        // A fault that came too late for that plan is met by this one.
         let next = plan(&planner).unwrap();
         if !next.warnings().is_empty() {
             assert!(hit.warnings().is_empty(), "{:?}", next.warnings());

@@ -22,7 +22,7 @@ use crate::engine::budget;
 use crate::engine::buffers::{Part, Work};
 use crate::engine::device::Opening;
 use crate::engine::gpu::Gpu;
-use crate::engine::recording::{Dispatch, Recording, Tuning};
+use crate::engine::recording::{KernelDispatch, Recording, Tuning};
 use crate::layout::{GpuParams, Layout, window_quads};
 
 use crate::mirror::candidate::Candidate;
@@ -136,7 +136,7 @@ impl Bench {
         windows.map(|window| &window[layer as usize * experts..(layer as usize + 1) * experts]).collect()
     }
 
-    /// What the mirror chooses for a layer with several windows, and its floors.
+    /// The mirror's choice for a layer with several windows, and its floors.
     pub fn windows_assignment(&self, layer: u32) -> (Assignment, Vec<u32>) {
         let group_loads = |loads: &[u32]| {
             let mut out = Vec::new();
@@ -150,7 +150,7 @@ impl Bench {
         (assignment, floors)
     }
 
-    /// What the mirror chooses for a layer.
+    /// The mirror's choices for a layer.
     pub fn assignments(&self, layer: u32) -> Vec<Assignment> {
         let mut group_loads = Vec::new();
         mirror_s1::group_loads(&self.params, self.loads(layer), &mut group_loads);
@@ -199,14 +199,14 @@ pub struct Packed<'a> {
     /// Loads of the node's experts, all windows together, and `[experts][windows]`.
     pub combined: &'a [u32],
     pub loads: &'a [u32],
-    /// What the heaviest GPU of each window cannot go below.
+    /// The load that the heaviest GPU of each window cannot go below.
     pub floors: &'a [u32],
     pub stop_load: u32,
 }
 
 /// Cuts packing into dispatches of this many items, as long recordings are cut.
 pub fn cut_packing(recording: &mut Recording, items: u32) {
-    let cut = |dispatch: &Dispatch| -> Vec<Dispatch> {
+    let cut = |dispatch: &KernelDispatch| -> Vec<KernelDispatch> {
         let GpuParams { begin, end, .. } = dispatch.params;
         if dispatch.kernel.entry != "pack" {
             return vec![dispatch.clone()];
@@ -214,7 +214,7 @@ pub fn cut_packing(recording: &mut Recording, items: u32) {
         let ranges = budget::ranges(end - begin, items);
         let ranges =
             ranges.map(|(from, to)| GpuParams { begin: begin + from, end: begin + to, ..dispatch.params });
-        ranges.map(|params| Dispatch { params, ..dispatch.clone() }).collect()
+        ranges.map(|params| KernelDispatch { params, ..dispatch.clone() }).collect()
     };
     recording.dispatches = recording.dispatches.iter().flat_map(cut).collect();
 }

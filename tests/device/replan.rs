@@ -1,13 +1,13 @@
-//! Trajectories of plans over time: states and changes of a device and of the host.
+//! TrailSearch of plans over time: states and changes of a device and of the host.
 
 use super::*;
 use crate::cases::{Call, Random, call};
 use crate::planner::gpu::replan::{follow, follows, run};
-use crate::replan::search::{MOST_ITERATIONS, Search as Trajectories, Task, Trail};
+use crate::replan::search::{MOST_ITERATIONS, Trail, TrailSearch, TrailTask};
 use crate::stages::replan::record_turns;
 use crate::{Cluster, Error, Loads, MoveLimits, PreviousMap, replan};
 
-/// What the trails of some tests have come to.
+/// States and changes in the trails of some tests.
 #[derive(Default)]
 struct Seen {
     states: usize,
@@ -15,14 +15,14 @@ struct Seen {
 }
 
 /// Runs the tasks of a call on the host and as `device` does.
-fn compare(call: &Call, device: impl Fn(&Params, &[Task<'_>]) -> Vec<Trail> + Sync) -> Seen {
+fn compare(call: &Call, device: impl Fn(&Params, &[TrailTask<'_>]) -> Vec<Trail> + Sync) -> Seen {
     let Call { loads, cluster, options, previous, limits, .. } = call;
     let params = Params::new(loads, cluster, options).expect("the case is valid");
     let watch = Watch::default();
     let attempt = watch.attempt(loads, cluster, options);
     let seen = std::sync::Mutex::new(Seen::default());
-    let follow = |tasks: &[Task<'_>]| {
-        let expected: Vec<Trail> = tasks.iter().map(|task| task.run(&mut Trajectories::default())).collect();
+    let follow = |tasks: &[TrailTask<'_>]| {
+        let expected: Vec<Trail> = tasks.iter().map(|task| task.run(&mut TrailSearch::default())).collect();
         let found = device(&params, tasks);
         assert_eq!(found.len(), expected.len());
         for (at, (found, expected)) in found.iter().zip(&expected).enumerate() {

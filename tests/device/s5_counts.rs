@@ -1,6 +1,6 @@
 use super::*;
 use crate::cases::Random;
-use crate::engine::recording::Dispatch;
+use crate::engine::recording::KernelDispatch;
 use crate::mirror::s5_counts::{Tables, search};
 use crate::params::SearchKind;
 use crate::{Cluster, Duplicates, Loads, PlanOptions};
@@ -63,7 +63,7 @@ fn where_dispatches_are_cut_changes_nothing() {
     let Some(gpu) = planner().and_then(Planner::gpu) else { return };
     for seed in 0..cases(16) {
         assert_equal_searches(gpu, &bench(4500 + seed, 64), |recording| {
-            let searches = |d: &Dispatch| d.kernel.stem == stages::s5_counts::STAGE.stem;
+            let searches = |d: &KernelDispatch| d.kernel.stem == stages::s5_counts::STAGE.stem;
             let Some(first) = recording.dispatches.iter().position(searches) else { return };
             // Two turns and their tallies again and again, of one or two iterations each.
             let last = recording.dispatches[first..first + 2].to_vec();

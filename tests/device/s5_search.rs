@@ -73,7 +73,7 @@ fn assert_equal_searches(gpu: &Gpu, bench: &Bench, change: impl Fn(&mut Recordin
     change(&mut recording);
     let control = bench.run_candidates(gpu, &recording, base.at_control, 2);
     let snapshots = bench.run_candidates(gpu, &recording, base.at_snapshot, base.node_slots);
-    let mut search = s5_search::Search::default();
+    let mut search = s5_search::NodeSearch::default();
     bench.each_candidate(|packed, candidate| {
         let (key, floors) = ((packed.key, packed.start), (packed.floors, packed.stop_load));
         let outcome = s5_search::search(&bench.params, key, packed.loads, floors, candidate, &mut search);

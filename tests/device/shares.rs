@@ -64,7 +64,7 @@ impl Table {
         let mut parts = vec![0; self.cluster.num_slots()];
         let batch_task = |layer: usize, parts: &mut [u16]| {
             let loads = self.loads(self.windows.last().expect("there is one"), layer);
-            let mut scratch = batch::Scratch::default();
+            let mut scratch = batch::BatchScratch::default();
             scratch.replicas.lay(self.experts, each, self.row(layer));
             let (task, _) = scratch.task(loads, gpus);
             batch::solve(loads, gpus, &mut scratch, parts);
@@ -81,7 +81,7 @@ impl Table {
                     of_windows: &of_windows,
                 }),
             };
-            let mut scratch = windows::Scratch::default();
+            let mut scratch = windows::WindowScratch::default();
             scratch.replicas.lay(self.experts, each, self.row(layer));
             let task = scratch.task(windows(), gpus.0);
             windows::Solve { windows: windows(), gpus, scratch: &mut scratch, parts }.run();

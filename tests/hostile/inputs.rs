@@ -1,4 +1,4 @@
-//! What the targets are given: any bytes, valid files with some bytes changed, and words of each format.
+//! Inputs of the targets: any bytes, valid files with some bytes changed, and words of each format.
 
 use std::sync::LazyLock;
 
@@ -35,7 +35,7 @@ const NUMBERS: [&str; 22] = [
     "\"1\"",
 ];
 
-/// What JSON and plan files are made of, besides numbers.
+/// Pieces of JSON and plan files, besides numbers.
 const JSON: [&str; 16] = [
     "[",
     "]",
@@ -58,7 +58,7 @@ const JSON: [&str; 16] = [
 /// Speeds of GPUs, as options and files list them.
 const SPEEDS: [&str; 3] = ["1,1,0.5,0", "2 2 2 2\n2 2 1 1\n", "1e3,1e2,\t10,1000"];
 
-/// What comma-separated values are made of.
+/// Pieces of comma-separated values.
 const CSV: [&str; 8] = [",", ",", ",", "\n", "\n", "\r\n", " ", "\u{feff}"];
 
 /// Inputs of a target, by its name.

@@ -35,10 +35,10 @@ const LOADS_FACTOR: u64 = 64;
 /// As [`LOADS_FACTOR`] for a plan file: see [`PlanFile::parse`].
 const PLAN_FACTOR: u64 = 128;
 
-/// What any reader may hold besides: messages, the first room of lists, the parser of npy headers.
+/// Bytes that any reader may hold besides: messages, the first room of lists, the parser of npy headers.
 const BASE: u64 = 64 << 10;
 
-/// What a reader of loads that each tell their expert may hold besides: see [`LoadHistory::parse`].
+/// Bytes that a reader of loads that each tell their expert may hold besides: see [`LoadHistory::parse`].
 const SPARSE_BASE: u64 = 8 << 20;
 
 /// No small input may take longer. Far above what any does, since machines differ.
@@ -56,7 +56,7 @@ pub fn csv(bytes: &[u8]) {
     loads(LoadFormat::Csv, bytes);
 }
 
-/// What is read is within the rules, and is read again as it is written, in any format that can hold it.
+/// Loads that are read are within the rules, and are read again as they are written, in any format that can hold them.
 fn loads(format: LoadFormat, bytes: &[u8]) {
     let Ok(history) = within(bytes, LOADS_FACTOR, || LoadHistory::parse(format, bytes)) else { return };
     let shape = (history.windows(), history.layers(), history.experts());

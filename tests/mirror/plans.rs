@@ -1,4 +1,4 @@
-//! What every plan of the CPU backend must hold, on random calls and against the brute force of the oracle.
+//! Rules that every plan of the CPU backend keeps, on random calls and against the brute force of the oracle.
 
 use approx::assert_relative_eq;
 
@@ -6,7 +6,7 @@ use crate::bound::BoundOptions;
 use crate::cases::{Call, call, random_case};
 use crate::loads::FIXED_TOTAL;
 use crate::params::Params;
-use crate::replan::search::{Search as Trajectories, Task};
+use crate::replan::search::{TrailSearch, TrailTask};
 use crate::replan::{self, Follow};
 use crate::watch::Watch;
 use crate::{
@@ -20,7 +20,7 @@ fn planner() -> Planner {
     Planner::new(DeviceChoice::Cpu).unwrap()
 }
 
-/// What rounding to fixed point may take from a comparison of heaviest GPUs: less than 2 a slot.
+/// The most by which rounding to fixed point changes a comparison of heaviest GPUs: less than 2 a slot.
 fn rounding(cluster: &Cluster) -> f64 {
     1.0 + 2.0 * cluster.num_slots() as f64 / f64::from(FIXED_TOTAL)
 }
@@ -248,8 +248,8 @@ fn who_follows_the_trajectories_changes_no_plan() {
             let polished = replan::polish(&params, windows, &rows, &attempt, follow).unwrap();
             (chosen.map(|layer| (layer.row, layer.moved, layer.repairs)).collect::<Vec<_>>(), polished)
         };
-        let follow = |tasks: &[Task<'_>]| {
-            let mut search = Trajectories::default();
+        let follow = |tasks: &[TrailTask<'_>]| {
+            let mut search = TrailSearch::default();
             Ok(tasks.iter().map(|task| task.run(&mut search)).collect())
         };
         assert_eq!(made(Some(&follow)), made(None), "seed {seed}");

@@ -31,7 +31,7 @@ pub fn best_capped_load(loads_row: &[u64], cluster: &Cluster, allow_duplicates: 
     best.map_or(f64::INFINITY, |load| load / all[0].unit() as f64)
 }
 
-/// What a node offers.
+/// A node, and the rules for its plan.
 struct Node {
     replicas: usize,
     /// Of the GPUs that are not gone.

@@ -10,7 +10,7 @@ use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 use crate::{drifting, objective, planner};
 
-/// What plans over time are judged by, layer by layer, from the loads as given: the weighted mean over windows of the
+/// The measure by which plans over time are judged, layer by layer, from the loads as given: the weighted mean over windows of the
 /// heaviest GPU, over the mean one, and of the squares of what GPUs carry above it (a line beyond three times the mean). Loads
 /// are over the speed of their GPU, and squares count as often as it is fast.
 fn over_time(loads: &Loads, cluster: &Cluster, map: &[i32]) -> Vec<f64> {

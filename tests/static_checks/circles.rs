@@ -11,12 +11,12 @@ use crate::modules::{program_text, rust_files};
 /// The names that lead to a module or an item, from the root.
 type Names = Vec<String>;
 
-/// What the files say of each other.
+/// The uses of modules by each other, as the files say them.
 #[derive(Default)]
 struct Uses {
     /// The paths that each module names.
     paths: BTreeMap<Names, Vec<Names>>,
-    /// What a module exports again, by the name there: where it comes from.
+    /// Names that a module exports again, each with the place where it comes from.
     exports: BTreeMap<Names, Names>,
 }
 

@@ -1,4 +1,4 @@
-//! What the host believes of a shader: its bindings and the layout of its uniform struct.
+//! The host's view of a shader: its bindings and the layout of its uniform struct.
 
 use std::collections::BTreeSet;
 

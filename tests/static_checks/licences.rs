@@ -10,7 +10,7 @@ use spdx::{Expression, LicenseReq, ParseMode};
 
 const CRATES_IO: &str = "registry+https://github.com/rust-lang/crates.io-index";
 
-/// What the packages of `cargo metadata` have against the licences allowed.
+/// Complaints about packages of `cargo metadata` whose licence is not allowed.
 fn complaints(packages: &[Value], allowed: &[LicenseReq]) -> Vec<String> {
     let complaint = |package: &Value| {
         let text = |field: &str| package[field].as_str();

@@ -34,7 +34,7 @@ const PROVEN: &[(&str, &str, &str)] = &[
 const DESCENT_FUEL: &str =
     "`spent` rises in each turn, but in the one that makes the best swap, which leaves the phase";
 
-/// What a loop is, up to its body, and where it lies.
+/// A loop: its words up to the body, and the place where it lies.
 struct Loop<'a> {
     line: usize,
     function: &'a str,
@@ -107,7 +107,7 @@ fn is_assigned(block: &str, name: &str) -> bool {
     })
 }
 
-/// What is wrong with a `for` as one that counts towards a bound, if anything.
+/// The fault in a `for` that should count towards a bound, if there is one.
 fn fault_of_for(Loop { before, head, body, .. }: &Loop<'_>, globals: &[&str]) -> Option<String> {
     let parts = head.strip_prefix("for (var ").and_then(|rest| rest.strip_suffix(')'));
     let parts: Vec<&str> = parts.map_or_else(Vec::new, |parts| parts.split(';').map(str::trim).collect());

@@ -1,4 +1,4 @@
-//! What can be known of the shaders and of the tree without a device.
+//! Checks of the shaders and of the source tree that need no device.
 //!
 //! Each check is a function from one composed shader (or from the source tree) to the complaints it has. It is
 //! run over everything the library ships, and over small fixtures with one fault each, which show that the

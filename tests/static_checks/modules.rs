@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-/// What some files may not know.
+/// Names that some files may not know.
 struct Rule {
     /// Files and folders of `src/` the rule is about; each has to be there.
     files: &'static [&'static str],
@@ -49,7 +49,7 @@ const RULES: &[Rule] = &[
     },
     // The engine runs any stage.
     Rule { files: &["engine"], only: None, never: &["stages", "planner"], wgpu: true, public: false },
-    // What is built on the library could be outside of it.
+    // Modules that are built on the library could be outside of it.
     Rule { files: &["trace", "maps", "cli"], only: None, never: MACHINERY, wgpu: false, public: true },
 ];
 

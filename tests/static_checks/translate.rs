@@ -73,7 +73,7 @@ fn first_error<E: std::fmt::Display>(names: Vec<Result<String, E>>) -> Result<()
     names.into_iter().try_for_each(|name| name.map(|_| ()).map_err(|error| error.to_string()))
 }
 
-/// What `spirv-val` says of the words; nothing where it is content.
+/// The complaint of `spirv-val` about the words, if it has one.
 fn spirv_val(words: &[u32]) -> Result<(), String> {
     let mut child = Command::new("spirv-val")
         .args(["--target-env", "vulkan1.1", "-"])

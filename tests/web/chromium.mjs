@@ -88,7 +88,7 @@ async function openPage(send, listeners, url, before) {
     const load = new Promise((resolve) => (loaded = resolve));
     await to("Page.navigate", { url });
     await load;
-    /** What an expression of JavaScript comes to, awaited. */
+    /** The value of an expression of JavaScript, awaited. */
     const run = async (expression) => {
         const options = { expression, awaitPromise: true, returnByValue: true };
         const { result, exceptionDetails } = await to("Runtime.evaluate", options);

@@ -32,7 +32,7 @@ async function close(tab) {
     await tab.close();
 }
 
-/** What the expressions below use. */
+/** Functions that the expressions below use. */
 const HELP = `const luminance = (colour) => {
         const [r, g, b] = colour.match(/[\\d.]+/g).map((part) => part / 255);
         const linear = (part) => (part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4);
@@ -114,7 +114,7 @@ async function pointing(tab, layers, gpus) {
     assert.equal(bars, 0, "bars and points without a title");
 }
 
-/** What stands at the foot of the window, where something does. */
+/** The text at the foot of the window, if there is any. */
 const FOOT = `all(".keys input:focus + span, .grid tbody:focus-within tr + tr").filter((foot) => getComputedStyle(foot).position === "fixed"
     && Math.abs(box(foot).bottom - innerHeight) < 2 && box(foot).height > 20).map((foot) => foot.innerText).join("")`;
 

@@ -230,7 +230,7 @@ async function refusedDevice() {
     const auto = await tab.run(`eplb.Planner.open("auto").then(plan)`);
     fellBack(auto, await tab.run("expected"), /no device today/);
     await assert.rejects(tab.run(`eplb.Planner.open("gpu")`), /device a GPU \(webgpu\) failed: .*no device today/);
-    // What is a GPU by its own word is what `auto` means.
+    // An adapter that calls itself a GPU is what `auto` takes.
     await tab.run("globalThis.refusal = undefined");
     assert.equal((await tab.run(`eplb.Planner.open("auto").then(plan)`)).backend, "webgpu");
     await tab.close();

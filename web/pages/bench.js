@@ -2,7 +2,7 @@ import { at, call, element, row, saving, stop, toldDevices } from "./page.js";
 
 // For tests: cases with this in their names alone.
 const only = new URLSearchParams(location.search).get("only") ?? "";
-// What ran, by name, in the order it began.
+// Devices of the runs so far, by name, in the order in which they began.
 let devices = [];
 let gpuName = "";
 
@@ -64,7 +64,7 @@ function show(working) {
     at("progress").value = 0;
 }
 
-/** What a record says of the machine; the browser tells no more. */
+/** The machine, as a record names it; the browser tells no more. */
 function platform() {
     return `wasm32, ${navigator.userAgent}`;
 }

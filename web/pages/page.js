@@ -1,4 +1,4 @@
-// What both pages share: the worker, and small things.
+// Parts that both pages share: the worker, and small things.
 
 let next = 0;
 const calls = new Map();

@@ -10,7 +10,7 @@ async function planner(choice) {
     return planners[choice];
 }
 
-/** What the GPU is called, as far as the browser tells. */
+/** The name of the GPU, as far as the browser tells it. */
 async function gpuName() {
     const adapter = await navigator.gpu?.requestAdapter();
     const { description, vendor, architecture } = adapter?.info ?? {};

@@ -1,4 +1,4 @@
-//! What the pages run besides plans. No part of the package: it may change in any version.
+//! Functions that the pages call besides plans. No part of the package: it may change in any version.
 
 use eplb_wgpu::suite::{bench, fingerprints};
 use eplb_wgpu::{DeviceChoice, Planner};
@@ -33,7 +33,7 @@ pub async fn bench(
     let mut listener = |told: bench::Told<'_>| {
         let bench::Told { done, all, now, device } = told;
         let told = to_js(&json!({ "done": done, "all": all, "now": now, "device": device }));
-        // What it throws is its own business.
+        // An error that the listener throws is its own business.
         let _ = told.map(|told| tell.call1(&JsValue::UNDEFINED, &told));
     };
     let (mut record, _) = bench::run(choice, only, &mut listener).await.map_err(thrown)?;

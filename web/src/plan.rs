@@ -69,7 +69,7 @@ impl Plan {
         self.plan.device().to_string()
     }
 
-    /// What a user should know: that a device failed or `auto` found no GPU, and the CPU backend made the plan.
+    /// Warnings for the user: a device failed, or `auto` found no GPU, and the CPU backend made the plan.
     #[wasm_bindgen(getter)]
     pub fn warnings(&self) -> Vec<String> {
         let warnings = self.plan.warnings();
@@ -89,7 +89,7 @@ impl Plan {
         quality_to_js(self.plan.quality())
     }
 
-    /// What it moves, of a plan that `replan` made.
+    /// The moves of a plan that `replan` made.
     #[wasm_bindgen(getter, unchecked_return_type = "Moves | null")]
     pub fn moves(&self) -> Result<JsValue, JsError> {
         let moves = self.moves.map(|moves| {

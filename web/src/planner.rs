@@ -104,7 +104,7 @@ impl Planner {
     }
 }
 
-/// What a plan's user is told where `auto` has found no GPU among these devices.
+/// The warning in a plan where `auto` has found no GPU among these devices.
 fn no_gpu(devices: &[eplb_wgpu::DeviceInfo]) -> String {
     let found = match devices.first() {
         None => "WebGPU has no adapter here".to_string(),
@@ -121,7 +121,7 @@ fn tell(call: u32, progress: eplb_wgpu::Progress) {
     let listener = LISTENERS.with_borrow(|listeners| listeners.get(&call).cloned());
     if let Some(listener) = listener {
         let (done, layers) = (progress.layers_done as u32, progress.layers as u32);
-        // What it throws is its own business.
+        // An error that the listener throws is its own business.
         let _ = listener.call2(&JsValue::UNDEFINED, &done.into(), &layers.into());
     }
 }

@@ -9,7 +9,7 @@ export interface Device {
     unusableBecause: string | null;
 }
 
-/** What a plan is to be; what is not there is as the preset has it. */
+/** Options of a plan. The preset sets each option that is left out. */
 export interface PlanOptions {
     /** One of `presets()`. */
     preset?: string;
@@ -27,7 +27,7 @@ export interface MoveLimits {
     maxMovesPerLayer?: number;
     /** The most rounds that the moves of a layer take, in each of which a GPU deals with one other. */
     maxRoundsPerLayer?: number;
-    /** What moving all slots of a layer must bring, in millionths of the mean GPU. */
+    /** The gain that moving all slots of a layer must bring, in millionths of the mean GPU. */
     minGainPpm?: number;
     /** Layers whose balancedness is at least this many millionths are left untouched. */
     skipIfBalancedPpm?: number;
@@ -54,7 +54,7 @@ export interface LayerQuality {
     sameGpuDuplicates: number;
 }
 
-/** What changes from one plan to the next. */
+/** Changes from one plan to the next. */
 export interface Moves {
     changedSlots: number;
     /** Slots whose GPU receives an expert that it did not hold: the transfers. */

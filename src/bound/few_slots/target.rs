@@ -23,7 +23,7 @@ pub(super) struct Class {
 }
 
 /// A row, as one GPU of any speed sees it.
-struct Kind {
+struct RowForGpu {
     slots: usize,
     /// The most heavy replicas that the fastest GPU can hold.
     most: f64,
@@ -34,7 +34,7 @@ struct Kind {
     of_light: f64,
 }
 
-impl Kind {
+impl RowForGpu {
     /// The most that a GPU which carries at most `load` has of `heavy - light / j`: of any number of heavy replicas that fit,
     /// with the fewest light ones. Of the other slots at least as many are light as could not all be heavier.
     fn limit(&self, load: f64) -> f64 {
@@ -55,7 +55,7 @@ impl Kind {
 }
 
 /// The question whether any plan keeps every GPU at or below `load`.
-pub(super) struct Target {
+pub(super) struct LoadTarget {
     pub(super) load: f64,
     /// Replicas above the least counts; negative if even those are too many.
     pub(super) spare: f64,
@@ -69,7 +69,7 @@ pub(super) struct Target {
     pub(super) classes: Vec<Class>,
 }
 
-impl Target {
+impl LoadTarget {
     /// `speeds` are those of the GPUs, relative to the fastest; none where all are equal.
     pub(super) fn new(row: &[f64], (room, speeds): (Room, &[f64]), load: f64, stretch: f64) -> Self {
         let slots = room.slots;
@@ -116,7 +116,8 @@ impl Target {
                 let limit = |a: &f64| match speeds {
                     [] => (most - 1.0) * room.gpus as f64,
                     speeds => {
-                        let kind = Kind { slots, most, a: *a, light, of_light: (load - most * a) / sharers };
+                        let kind =
+                            RowForGpu { slots, most, a: *a, light, of_light: (load - most * a) / sharers };
                         speeds.iter().map(|speed| kind.limit(load * speed)).sum()
                     }
                 };

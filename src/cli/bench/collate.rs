@@ -11,9 +11,9 @@ use super::DIFFERENT;
 use crate::suite::record::{self, Case, Device, Record};
 
 /// Devices and the cases they ran.
-pub struct Table {
+pub struct CaseTable {
     devices: Vec<(Source, Device)>,
-    rows: Vec<Row>,
+    rows: Vec<CaseRow>,
 }
 
 /// The record that a device is from.
@@ -25,14 +25,14 @@ struct Source {
 }
 
 /// One case of one plan version.
-struct Row {
+struct CaseRow {
     plan_version: Option<u32>,
     case: String,
     preset: String,
     reference: String,
 }
 
-impl Table {
+impl CaseTable {
     /// The table of these records.
     pub fn of(records: Vec<Record>) -> Self {
         let devices: Vec<(Source, Device)> = records
@@ -42,13 +42,13 @@ impl Table {
                 devices.into_iter().map(move |device| (source.clone(), device))
             })
             .collect();
-        let mut rows: Vec<Row> = Vec::new();
+        let mut rows: Vec<CaseRow> = Vec::new();
         // The CPU backends first: the first plan of a row is its reference.
         let cpu_first = |cpu: bool| devices.iter().filter(move |(_, d)| (d.kind == "cpu") == cpu);
         for (source, device) in cpu_first(true).chain(cpu_first(false)) {
             for case in &device.cases {
                 if !rows.iter().any(|row| row.is_of(source, case)) {
-                    rows.push(Row {
+                    rows.push(CaseRow {
                         plan_version: source.plan_version,
                         case: case.case.clone(),
                         preset: case.preset.clone(),
@@ -70,13 +70,13 @@ impl Table {
     }
 
     /// The number of each device in a row.
-    fn cells<'a>(&'a self, row: &'a Row) -> impl Iterator<Item = Option<&'a Case>> {
+    fn cells<'a>(&'a self, row: &'a CaseRow) -> impl Iterator<Item = Option<&'a Case>> {
         let find =
             |(source, device): &'a (Source, Device)| device.cases.iter().find(|case| row.is_of(source, case));
         self.devices.iter().map(find)
     }
 
-    fn equal(&self, row: &Row) -> bool {
+    fn equal(&self, row: &CaseRow) -> bool {
         self.cells(row).flatten().all(|case| case.fingerprint == row.reference)
     }
 
@@ -138,14 +138,14 @@ impl Table {
             value.map_or("-".to_string(), |value| format!("{value:.digits$}"))
         };
         for stem in stems {
-            let of_stem = |batch: &Option<&record::Batch>| {
+            let of_stem = |batch: &Option<&record::BatchRecord>| {
                 number(batch.and_then(|batch| batch.stages_ms.as_ref()?.get(stem).copied()), 1)
             };
             lines.push(line(std::iter::once(format!("`{stem}`")).chain(batches.iter().map(of_stem))));
         }
-        let total = |batch: &Option<&record::Batch>| number(batch.map(|batch| batch.total_ms), 1);
+        let total = |batch: &Option<&record::BatchRecord>| number(batch.map(|batch| batch.total_ms), 1);
         lines.push(line(std::iter::once("total".to_string()).chain(batches.iter().map(total))));
-        let rate = |batch: &Option<&record::Batch>| {
+        let rate = |batch: &Option<&record::BatchRecord>| {
             number(batch.and_then(|batch| Some(batch.candidates_per_second? / 1e3)), 0)
         };
         let title = "thousand candidates/s".to_string();
@@ -192,7 +192,7 @@ impl Table {
     }
 }
 
-impl Row {
+impl CaseRow {
     fn is_of(&self, source: &Source, case: &Case) -> bool {
         self.plan_version == source.plan_version && self.case == case.case && self.preset == case.preset
     }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
-use super::super::progress::Progress;
+use super::super::progress::ShownProgress;
 use crate::check::Quality;
 use crate::cli::print;
 use crate::trace::{LoadHistory, Window};
@@ -27,7 +27,7 @@ pub struct Lineage {
 
 /// The results of one preset: means over the windows planned on.
 #[derive(Default)]
-struct Row {
+struct PresetRow {
     balancedness: f64,
     replica_balancedness: f64,
     next_balancedness: Option<f64>,
@@ -37,7 +37,7 @@ struct Row {
     milliseconds: f64,
 }
 
-impl Row {
+impl PresetRow {
     /// The lineage's score: the mean of speed and next-window replica balancedness, on this window where there
     /// is no next. All its programs were given speed 1, and so is every preset here.
     fn combined(&self) -> f64 {
@@ -58,7 +58,7 @@ impl Lineage {
             (0..history.windows()).map(|w| history.loads(Window::Index(w))).collect::<Result<Vec<_>, _>>()?;
         let planned = windows.len().saturating_sub(1).max(1);
         let presets: Vec<Preset> = Preset::all().collect();
-        let progress = Progress::new(presets.len(), "presets");
+        let progress = ShownProgress::new(presets.len(), "presets");
         let mut rows = Vec::new();
         for preset in presets {
             rows.push((preset, measure(&planner, &self.cluster, preset, &windows, planned)?));
@@ -76,12 +76,12 @@ fn measure(
     preset: Preset,
     windows: &[Loads],
     planned: usize,
-) -> Result<Row, Error> {
+) -> Result<PresetRow, Error> {
     let options = preset.options();
     // The first call pays for what later ones reuse.
     planner.plan(&windows[0], cluster, &options)?;
     let share = 1.0 / planned as f64;
-    let mut row = Row::default();
+    let mut row = PresetRow::default();
     for (at, loads) in windows.iter().take(planned).enumerate() {
         let plan = planner.plan(loads, cluster, &options)?;
         row.milliseconds += plan.elapsed().as_secs_f64() * 1e3 * share;
@@ -103,7 +103,7 @@ fn measure(
     Ok(row)
 }
 
-fn report(rows: &[(Preset, Row)]) -> String {
+fn report(rows: &[(Preset, PresetRow)]) -> String {
     let number = |value: Option<f64>| value.map_or("-".to_string(), |v| format!("{v:.4}"));
     let mut lines = vec![
         "| preset | balancedness | replicas | next window | replicas, next | worst gap | duplicates | ms | combined |"
@@ -134,7 +134,7 @@ fn report(rows: &[(Preset, Row)]) -> String {
     lines.join("\n")
 }
 
-fn report_json(rows: &[(Preset, Row)], device: String, planned: usize) -> String {
+fn report_json(rows: &[(Preset, PresetRow)], device: String, planned: usize) -> String {
     let presets: Vec<_> = rows
         .iter()
         .map(|(preset, row)| {

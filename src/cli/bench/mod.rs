@@ -10,14 +10,14 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::io::Inputs;
-use super::progress::Progress;
+use super::progress::ShownProgress;
 use super::{print, progress, words};
 use crate::edge;
 use crate::suite::bench;
 use crate::suite::record::Record;
 use crate::{Cluster, DeviceChoice, Error};
 
-use collate::Table;
+use collate::CaseTable;
 
 #[derive(Args)]
 #[command(after_help = "Examples:
@@ -79,7 +79,7 @@ impl Bench {
         }
         if !self.collate.is_empty() {
             let records = self.collate.iter().map(|path| Record::read(path));
-            let table = Table::of(records.collect::<Result<Vec<_>, _>>()?);
+            let table = CaseTable::of(records.collect::<Result<Vec<_>, _>>()?);
             print(&if self.json { table.json().to_string() } else { table.markdown() });
             return Ok(table.exit_code());
         }
@@ -87,7 +87,7 @@ impl Bench {
             Inputs::new([], None)?.check_writable(out)?;
         }
         let (record, failed) = {
-            let progress = Progress::new(0, "cases");
+            let progress = ShownProgress::new(0, "cases");
             let mut done = 0;
             let mut tell = |told: bench::Told<'_>| {
                 progress.expect(told.all);
@@ -97,7 +97,7 @@ impl Bench {
             edge::now(bench::run(self.device, "", &mut tell))?
         };
         let text = record.text();
-        let table = Table::of(vec![record]);
+        let table = CaseTable::of(vec![record]);
         // Shown before it is written, so that a full disk does not cost the minutes it took.
         print(&if self.json { text.clone() } else { table.markdown() });
         if let Some(out) = &self.out {

@@ -2,9 +2,9 @@
 
 use super::Plan;
 use crate::check::CheckOptions;
-use crate::cli::compared::Scored;
+use crate::cli::compared::MapScores;
 use crate::cli::joined::join;
-use crate::cli::progress::Progress;
+use crate::cli::progress::ShownProgress;
 use crate::cli::words;
 use crate::rebalance::{Proposal, RebalanceOptions, Rebalancer, Strategy};
 use crate::trace::Window;
@@ -15,7 +15,7 @@ pub struct Made {
     pub replan: Replan,
     pub strategy: Option<Strategy>,
     /// The scores of the map that runs, on the same loads; where it fits the cluster.
-    pub before: Option<Scored>,
+    pub before: Option<MapScores>,
 }
 
 impl Made {
@@ -25,7 +25,7 @@ impl Made {
         previous: Option<&PreviousMap>,
         rules: &CheckOptions,
     ) -> Self {
-        let before = previous.and_then(|map| Scored::of_previous(replan.plan(), map, rules));
+        let before = previous.and_then(|map| MapScores::of_previous(replan.plan(), map, rules));
         Self { replan, strategy, before }
     }
 }
@@ -36,7 +36,7 @@ impl Plan {
         &self,
         cluster: &Cluster,
         (previous, rules): (impl Fn(&[u32]) -> Result<Option<PreviousMap>, Error>, &CheckOptions),
-        progress: &Progress,
+        progress: &ShownProgress,
     ) -> Result<Made, Error> {
         let planner = Planner::new(self.device.clone())?.with_fallback(self.fallback);
         let planner = progress.watch(planner);

@@ -6,7 +6,7 @@ use super::Plan;
 use super::made::Made;
 use crate::check::{self, Quality};
 use crate::cli::check::foreign_text;
-use crate::cli::compared::Scored;
+use crate::cli::compared::MapScores;
 use crate::cli::report::data::bytes_text;
 use crate::cli::traffic::Served;
 use crate::cli::{MOST_BARS, bars, limit, mean_and_most, milliseconds, percent, speeds, table};
@@ -18,12 +18,12 @@ impl Plan {
         &self,
         made: &Made,
         of_all_gpus: &crate::Plan,
-        greedy: &Scored,
+        greedy: &MapScores,
     ) -> Result<Value, Error> {
         let plan = made.replan.plan();
         let mut report = json_report(plan, &greedy.mean, self.previous.is_some());
         report["fingerprint"] = json!(format!("{:016x}", of_all_gpus.fingerprint()));
-        let (scored, weights) = (Scored::of_plan(plan)?, plan.loads().window_weights());
+        let (scored, weights) = (MapScores::of_plan(plan)?, plan.loads().window_weights());
         if !scored.alone.is_empty() {
             let before = made.before.as_ref();
             let alone = scored.alone.iter().zip(&greedy.alone).zip(&weights).enumerate();
@@ -90,10 +90,10 @@ impl Plan {
         &self,
         made: &Made,
         of_all_gpus: &crate::Plan,
-        greedy: &Scored,
+        greedy: &MapScores,
     ) -> Result<String, Error> {
         let plan = made.replan.plan();
-        let (scored, weights) = (Scored::of_plan(plan)?, plan.loads().window_weights());
+        let (scored, weights) = (MapScores::of_plan(plan)?, plan.loads().window_weights());
         let several = !scored.alone.is_empty();
         // It is compared with a rule that moves all it likes, and knows of one window.
         let greedy_is = match (self.previous.is_some(), several) {
@@ -149,7 +149,12 @@ impl Plan {
     }
 
     /// Each of several loads alone.
-    fn alone_rows(&self, scored: &Scored, greedy: &Scored, weights: &[f64]) -> Vec<(&'static str, String)> {
+    fn alone_rows(
+        &self,
+        scored: &MapScores,
+        greedy: &MapScores,
+        weights: &[f64],
+    ) -> Vec<(&'static str, String)> {
         let pairs = scored.alone.iter().zip(&greedy.alone).zip(weights).enumerate();
         let row = |(i, ((window, greedy), weight)): (usize, ((&Quality, &Quality), &f64))| {
             let (plan, greedy, most) = (window.balancedness(), greedy.balancedness(), limit(window));

@@ -1,6 +1,6 @@
 //! A chart as a file of its own, with what the page around it tells: its title, what is seen, and what colours mean.
 
-use super::cells::Grid;
+use super::cells::HeatMap;
 use super::style::CHARTS;
 use super::svg::Chart;
 use super::text::escaped;
@@ -36,7 +36,7 @@ pub fn file(chart: &Chart, key: &[(&str, String)]) -> String {
     let (keys, below) = squares(if is_used { key } else { &[] }, width, height);
     // Not every viewer sizes by style.
     let body = chart.body.replace("<circle cx", "<circle r=\"2.5\" cx");
-    let over = chart.grid.as_ref().map_or_else(String::new, Grid::titles);
+    let over = chart.grid.as_ref().map_or_else(String::new, HeatMap::titles);
     let all = above + below;
     format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 -{above} {width} {all}\" width=\"{width}\">\

@@ -9,7 +9,7 @@ use super::text::escaped;
 pub type Cell = (&'static str, String);
 
 /// A row of cells.
-pub struct Row {
+pub struct CellRow {
     /// The text to the left of the row. It is left out where rows are too narrow for it.
     pub label: String,
     /// The text before its numbers: letters, digits, blanks and `()%.:`.
@@ -18,15 +18,15 @@ pub struct Row {
 }
 
 /// The cells of a heat map.
-pub struct Grid {
-    pub rows: Vec<Row>,
+pub struct HeatMap {
+    pub rows: Vec<CellRow>,
     /// Whether a column is a GPU, by number from 0: numbers have its name before them then.
     pub of_gpus: bool,
     /// Left, top, width and height of all, in the units of the view box.
     pub area: [f64; 4],
 }
 
-impl Grid {
+impl HeatMap {
     /// The layer over the chart on a page. `group` is that of its radio buttons, `place` where it lies.
     pub fn table(&self, group: &str, place: &str) -> String {
         let class = if self.of_gpus { "grid gpus" } else { "grid" };

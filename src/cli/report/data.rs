@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::page::Tile;
 use crate::check::{self, Quality};
-use crate::cli::{MapForm, Part, mean_and_most, percent, words};
+use crate::cli::{FilePart, MapForm, mean_and_most, percent, words};
 use crate::maps::MapFile;
 use crate::trace::{LoadHistory, PlanFile};
 use crate::{
@@ -58,7 +58,7 @@ impl Present {
         Ok(rest.physical_to_logical().to_vec())
     }
 
-    /// What they carry, and which are gone.
+    /// The layers and the cluster in words, and the GPUs that are gone.
     fn said(&self, loads: &Loads) -> String {
         let (cluster, nodes) = (&self.cluster, self.cluster.num_nodes());
         format!(
@@ -214,7 +214,7 @@ fn read_map(form: &MapForm, path: &Path, layers: &[u32]) -> Result<MapFile, Erro
 impl Facts {
     pub fn gather(
         loads: &Path,
-        part: &Part,
+        part: &FilePart,
         plans: &[PathBuf],
         form: &MapForm,
         expert_bytes: u64,

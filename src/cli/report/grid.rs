@@ -1,12 +1,12 @@
 //! Heat maps: colours as paths, under the numbers of their cells.
 
-use super::cells::{Grid, Row};
+use super::cells::{CellRow, HeatMap};
 use super::svg::{BOTTOM, Chart, LEFT, NARROW, RIGHT, TOP, axis_names, outline, spread, x_labels};
 use super::text::escaped;
 
 /// Rows of cells over a ground of this class. `of_gpus`: a column is a GPU, by number from 0.
 pub fn heat_map(
-    rows: Vec<Row>,
+    rows: Vec<CellRow>,
     columns: &[String],
     axes: (&str, &str),
     ground: Option<&str>,
@@ -44,12 +44,12 @@ pub fn heat_map(
     body += &x_labels(columns, width, height, 0.5);
     body += &axis_names(axes, width, height);
     let mut chart = Chart::of((NARROW, TOP + height + BOTTOM), body);
-    chart.grid = Some(Grid { rows, of_gpus, area: [LEFT, TOP, width, height] });
+    chart.grid = Some(HeatMap { rows, of_gpus, area: [LEFT, TOP, width, height] });
     chart
 }
 
 /// The cells of a class as strokes from left to right, one for those beside each other.
-fn runs_of(class: &str, rows: &[Row]) -> String {
+fn runs_of(class: &str, rows: &[CellRow]) -> String {
     let mut path = String::new();
     for (y, row) in rows.iter().enumerate() {
         let mut x = 0;
@@ -69,7 +69,7 @@ mod tests {
 
     #[test]
     fn cells_of_a_class_beside_each_other_are_one_stroke() {
-        let row = |classes: &[&'static str]| Row {
+        let row = |classes: &[&'static str]| CellRow {
             label: String::new(),
             name: String::new(),
             cells: classes.iter().map(|&class| (class, String::new())).collect(),

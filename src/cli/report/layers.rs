@@ -1,6 +1,6 @@
 //! The sections of a page that go layer by layer: loads of GPUs, balancedness, hot experts, moves.
 
-use super::cells::{Cell, Row};
+use super::cells::{Cell, CellRow};
 use super::data::{Facts, View, bytes_text};
 use super::grid::heat_map;
 use super::page::Section;
@@ -72,7 +72,7 @@ fn heat(facts: &Facts, view: &View) -> Chart {
     let gpu = |gpu: usize| view.on.name(gpu);
     // Else a page counts them itself.
     let is_named = view.on.have_gaps() || layers.iter().chain(&columns).any(|run| run.len() > 1);
-    let rows: Vec<Row> = layers
+    let rows: Vec<CellRow> = layers
         .iter()
         .map(|run| {
             let name = run_name(|layer| facts.layer_name(layer), run);
@@ -92,7 +92,7 @@ fn heat(facts: &Facts, view: &View) -> Chart {
                 let name = if is_named { format!("G{}: ", run_name(gpu, gpus)) } else { String::new() };
                 (class, format!("{name}{most:.2}"))
             });
-            Row { name: format!("L{name}"), cells: cells.collect(), label: name }
+            CellRow { name: format!("L{name}"), cells: cells.collect(), label: name }
         })
         .collect();
     let mut table = Table::new(&["layer", "lightest GPU", "heaviest GPU", "which", "heaviest / mean"]);
@@ -217,7 +217,7 @@ fn hot_experts(facts: &Facts) -> Section {
     let shade = |count: usize| shades[count.clamp(1, 6) - 1];
     let hot = HOT.min(facts.loads.experts());
     let layers = runs(facts.layers(), MOST_LAYERS / 2);
-    let rows: Vec<Row> = layers
+    let rows: Vec<CellRow> = layers
         .iter()
         .map(|run| {
             let (layer, label) = (run.start, facts.layer_name(run.start));
@@ -225,7 +225,7 @@ fn hot_experts(facts: &Facts) -> Section {
                 let (count, share) = (facts.homes(layer, expert).len(), facts.share(layer, expert) * 100.0);
                 (shade(count), format!("E{expert} x{count}, {share:.2} %"))
             });
-            Row { name: format!("L{label}"), cells: cells.collect(), label }
+            CellRow { name: format!("L{label}"), cells: cells.collect(), label }
         })
         .collect();
     let columns: Vec<String> = (1..=hot).map(|rank| rank.to_string()).collect();
@@ -270,7 +270,7 @@ fn homes(facts: &Facts, layer: usize) -> Chart {
     let name = facts.layer_name(layer);
     let runs = runs(facts.cluster.num_gpus(), 128);
     let mut table = Table::new(&["expert", "load", "GPUs"]);
-    let mut rows: Vec<Row> = Vec::new();
+    let mut rows: Vec<CellRow> = Vec::new();
     for expert in facts.hottest(layer).into_iter().take(HOT) {
         let (homes, share) = (facts.homes(layer, expert), facts.share(layer, expert) * 100.0);
         let cells = runs.iter().map(|run| -> Cell {
@@ -282,7 +282,7 @@ fn homes(facts: &Facts, layer: usize) -> Chart {
             (if here.is_empty() { "" } else { "bar" }, here.join(", "))
         });
         let name = format!("expert {expert} ({share:.2} %):");
-        rows.push(Row { label: expert.to_string(), name, cells: cells.collect() });
+        rows.push(CellRow { label: expert.to_string(), name, cells: cells.collect() });
         let told: Vec<String> = homes.iter().map(|gpu| facts.gpu_name(*gpu)).collect();
         table.rows.push(vec![expert.to_string(), format!("{share:.2} %"), told.join(", ")]);
     }

@@ -16,7 +16,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::{MapForm, Part, complain, io, print, speeds, words};
+use super::{FilePart, MapForm, complain, io, print, speeds, words};
 use crate::Error;
 use data::Facts;
 use page::{Section, Tile};
@@ -40,13 +40,13 @@ pub struct Report {
     #[arg(requires = "loads", value_name = "PLAN")]
     plans: Vec<PathBuf>,
     #[command(flatten)]
-    part: Part,
+    part: FilePart,
     #[command(flatten)]
     maps: MapForm,
-    /// What `eplb replay --json` printed: its curves
+    /// Output of `eplb replay --json`, drawn as curves
     #[arg(long, value_name = "FILE")]
     replay: Option<PathBuf>,
-    /// What `eplb advise --json` printed: its chart
+    /// Output of `eplb advise --json`, drawn as a chart
     #[arg(long, value_name = "FILE")]
     advice: Option<PathBuf>,
     /// Bytes of an expert's weights, as 44040192 or 42MiB, to tell what is transferred

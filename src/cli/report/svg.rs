@@ -2,7 +2,7 @@
 //!
 //! Colours are classes, which `style.css` sets for a light and a dark page.
 
-use super::cells::Grid;
+use super::cells::HeatMap;
 use super::text::escaped;
 
 /// A chart and its numbers.
@@ -19,7 +19,7 @@ pub struct Chart {
     /// The stops of the keyboard.
     pub marks: Marks,
     /// The cells, where it is a heat map.
-    pub(super) grid: Option<Grid>,
+    pub(super) grid: Option<HeatMap>,
     /// A short table that is always seen.
     pub summary: Table,
     /// Whether it takes the whole width of a page.
@@ -182,7 +182,7 @@ pub fn lines(lines: &[Line], columns: &[String], axes: (&str, &str)) -> Chart {
     let (least, most) = (all().fold(f64::INFINITY, f64::min), all().fold(f64::NEG_INFINITY, f64::max));
     let (least, most) = if least <= most { (least, most) } else { (0.0, 1.0) };
     let room = (most - least) * 0.06;
-    // What differs by less is as good as equal, and its numbers have no room.
+    // Values that differ by less are as good as equal, and their numbers have no room.
     let least = (least - room).min(most - 0.004);
     let steps = columns.len().saturating_sub(1).max(1) as f64;
     let x = |at: usize| LEFT + width * if columns.len() > 1 { at as f64 / steps } else { 0.5 };
@@ -341,7 +341,7 @@ pub(super) fn axis_names((x, y): (&str, &str), width: f64, height: f64) -> Strin
 mod tests {
     use super::*;
 
-    /// What stands beside the lines across.
+    /// The numbers beside the lines across.
     fn beside(least: f64, most: f64, counts: bool) -> Vec<String> {
         let body = y_axis(least, most, 100.0, counts);
         body.split("class=\"end\">").skip(1).map(|rest| rest.split('<').next().unwrap().to_string()).collect()

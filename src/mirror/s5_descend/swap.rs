@@ -10,7 +10,7 @@ use crate::params::Params;
 
 /// A swap of two slots and what it is worth.
 #[derive(Clone, Copy, Default)]
-struct Best {
+struct BestSwap {
     gain: u64,
     from: usize,
     to: usize,
@@ -49,9 +49,9 @@ fn best_swap(
     candidate: &Candidate,
     heavy: usize,
     others: impl Iterator<Item = usize>,
-) -> Best {
+) -> BestSwap {
     let slots = params.slots_per_gpu as usize;
-    let mut best = Best::default();
+    let mut best = BestSwap::default();
     for gpu in others {
         let distance = candidate.gpu_load[heavy].saturating_sub(candidate.gpu_load[gpu]);
         // No swap moves more than to the middle.
@@ -72,7 +72,7 @@ fn best_swap(
                     && !is_duplicate(params, candidate, from, gpu)
                     && !is_duplicate(params, candidate, to, heavy)
                 {
-                    best = Best { gain, from, to };
+                    best = BestSwap { gain, from, to };
                 }
             }
         }

@@ -5,7 +5,7 @@
 //!
 //! Where GPUs are of unequal speed a load counts otherwise on each of the two GPUs: there are two lists of loads.
 
-use super::{ABREAST, Kind, Move, Now, Search};
+use super::{ABREAST, NodeMove, NodeMoveKind, NodeSearch, Now};
 use crate::mirror::rng;
 use crate::params::{BLOCKED, FREE, over_speed, pairs};
 
@@ -14,7 +14,7 @@ type Abreast = [i32; ABREAST];
 
 /// The loads that may be exchanged.
 #[derive(Default)]
-pub struct Scratch {
+pub struct ExchangeLoads {
     /// Slots of the heaviest GPU, as each other GPU may have them: `[slot][window][lanes]`.
     give: Vec<i32>,
     /// Slots of each GPU, as the heaviest one may have them: `[slot][window][lanes]`.
@@ -35,26 +35,26 @@ pub struct Scratch {
 }
 
 /// The best exchange so far of each of some GPUs abreast.
-struct Best {
+struct BestExchanges {
     value: Abreast,
     code: Abreast,
 }
 
-impl Search {
+impl NodeSearch {
     /// The best exchange. Ties go to one slot for one, then to the lower GPU, then to lower slots.
     #[inline(always)]
-    pub(super) fn best_exchange(&mut self, now: &Now<'_>) -> Move {
+    pub(super) fn best_exchange(&mut self, now: &Now<'_>) -> NodeMove {
         let &Now { params, heavy: a, .. } = now;
         let (own, other) = first_slots(now);
         let slots = self.slots;
         let at = |first: usize, i: usize| (first + i) % slots;
         self.offer_slots(now, own, other);
         let n = params.exchange_slots as usize;
-        let mut found = Move::NONE;
+        let mut found = NodeMove::NONE;
         let (best, gpu, code) = self.weigh_all::<false>(n, a);
         if best < BLOCKED {
             let first = (at(own, code / n), at(other, code % n));
-            found = Move { value: best, kind: Kind::Exchange { gpu, first, second: None } };
+            found = NodeMove { value: best, kind: NodeMoveKind::Exchange { gpu, first, second: None } };
         }
         let n = params.pair_slots as usize;
         if n >= 4 && self.windows == 1 && (n <= 5 || found.value >= now.value) {
@@ -63,7 +63,7 @@ impl Search {
                 let pairs = pairs(n as u32) as usize;
                 let ((i, i2), (j, j2)) = (pair(n, code / pairs), pair(n, code % pairs));
                 let (first, second) = ((at(own, i), at(other, j)), Some((at(own, i2), at(other, j2))));
-                found = Move { value: best, kind: Kind::Exchange { gpu, first, second } };
+                found = NodeMove { value: best, kind: NodeMoveKind::Exchange { gpu, first, second } };
             }
         }
         found
@@ -76,7 +76,7 @@ impl Search {
         let &Now { params, iteration, heavy: a, .. } = now;
         let (lanes, windows) = (self.lanes, self.windows);
         let n = params.exchange_slots as usize;
-        let Scratch { give, take, rest, .. } = &mut self.exchange;
+        let ExchangeLoads { give, take, rest, .. } = &mut self.exchange;
         give.resize(n * windows * lanes, 0);
         take.resize(n * windows * lanes, 0);
         rest.resize(windows * lanes, 0);
@@ -124,7 +124,7 @@ impl Search {
         }
         self.offer_there(n, own, other, a);
         if self.windows > 1 {
-            let Scratch { rest, .. } = &mut self.exchange;
+            let ExchangeLoads { rest, .. } = &mut self.exchange;
             for ((rest, tops), &floor) in rest.chunks_exact_mut(lanes).zip(&self.tops).zip(&self.floors) {
                 let others = tops.iter().filter(|top| top.gpu != a);
                 let mut others = others.map(|top| (top.gpu, top.load.max(floor)));
@@ -144,7 +144,7 @@ impl Search {
             return;
         }
         let (lanes, windows) = (self.lanes, self.windows);
-        let Scratch { take, give_there, take_there, .. } = &mut self.exchange;
+        let ExchangeLoads { take, give_there, take_there, .. } = &mut self.exchange;
         give_there.resize(n * windows * lanes, 0);
         take_there.resize(n * windows * lanes, 0);
         let factor = self.factors[a];
@@ -172,12 +172,13 @@ impl Search {
         let (lanes, windows) = (self.lanes, self.windows);
         let mut least = (BLOCKED, 0, 0);
         for block in (0..lanes).step_by(ABREAST) {
-            let Scratch { give, take, gives, takes, .. } = &mut self.exchange;
+            let ExchangeLoads { give, take, gives, takes, .. } = &mut self.exchange;
             list::<PAIRS>(give, windows, lanes, block, n, gives);
             list::<PAIRS>(take, windows, lanes, block, n, takes);
             let has_speeds = !self.factors.is_empty();
             if has_speeds {
-                let Scratch { give_there, take_there, gives_there, takes_there, .. } = &mut self.exchange;
+                let ExchangeLoads { give_there, take_there, gives_there, takes_there, .. } =
+                    &mut self.exchange;
                 list::<PAIRS>(give_there, windows, lanes, block, n, gives_there);
                 list::<PAIRS>(take_there, windows, lanes, block, n, takes_there);
             } else if PAIRS && self.slots == 4 {
@@ -199,12 +200,12 @@ impl Search {
     /// Weighs every exchange of a load given for one taken, with some GPUs from `block` on. After one the two GPUs carry
     /// `own - given + taken` and `other + given - taken`; the heavier one counts.
     #[inline(always)]
-    fn weigh_one<const SPEEDS: bool>(&self, block: usize, a: usize) -> Best {
-        let Scratch { gives, takes, gives_there, takes_there, .. } = &self.exchange;
+    fn weigh_one<const SPEEDS: bool>(&self, block: usize, a: usize) -> BestExchanges {
+        let ExchangeLoads { gives, takes, gives_there, takes_there, .. } = &self.exchange;
         let (gives_there, takes_there) = if SPEEDS { (gives_there, takes_there) } else { (gives, takes) };
         let own = self.gpu[a];
         let other = abreast(&self.gpu, block);
-        let mut best = Best::none();
+        let mut best = BestExchanges::none();
         let mut code = [0; ABREAST];
         for (given, given_there) in gives.iter().zip(gives_there) {
             let (mut mine, mut theirs) = ([own; ABREAST], other);
@@ -224,14 +225,15 @@ impl Search {
         best
     }
 
-    /// As [`Search::weigh_one`] with several windows: in each the GPUs left alone count as well, and the windows add up.
+    /// As [`NodeSearch::weigh_one`] with several windows: in each the GPUs left alone count as well, and the windows add up.
     #[inline(always)]
-    fn weigh_several<const SPEEDS: bool>(&mut self, block: usize, a: usize) -> Best {
+    fn weigh_several<const SPEEDS: bool>(&mut self, block: usize, a: usize) -> BestExchanges {
         let (lanes, windows) = (self.lanes, self.windows);
-        let Scratch { rest, gives, takes, gives_there, takes_there, own, other, .. } = &mut self.exchange;
+        let ExchangeLoads { rest, gives, takes, gives_there, takes_there, own, other, .. } =
+            &mut self.exchange;
         let (gives_there, takes_there) =
             if SPEEDS { (&*gives_there, &*takes_there) } else { (&*gives, &*takes) };
-        let mut best = Best::none();
+        let mut best = BestExchanges::none();
         let mut code = [0; ABREAST];
         for (given, given_there) in gives.chunks_exact(windows).zip(gives_there.chunks_exact(windows)) {
             own.clear();
@@ -264,7 +266,7 @@ impl Search {
     }
 }
 
-impl Best {
+impl BestExchanges {
     /// Nothing found yet.
     #[inline(always)]
     fn none() -> Self {

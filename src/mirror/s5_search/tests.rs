@@ -16,7 +16,7 @@ struct Small {
     floors: Vec<u32>,
     /// GPU after GPU.
     placed: Vec<u32>,
-    search: Search,
+    search: NodeSearch,
     /// The objective, and the GPU that moves.
     value: i32,
     a: usize,
@@ -48,7 +48,7 @@ impl Small {
         let floors = (0..windows).map(|_| if windows > 1 { (random.next() % (1 << 22)) as u32 } else { 0 });
         let floors = floors.collect();
         let placed = placement(&mut random, &params);
-        let mut small = Self { params, loads, floors, placed, search: Search::default(), value: 0, a: 0 };
+        let mut small = Self { params, loads, floors, placed, search: NodeSearch::default(), value: 0, a: 0 };
         let candidate = small.candidate();
         let Self { params, loads, floors, search, .. } = &mut small;
         search.place(params, loads, floors, &candidate);
@@ -161,13 +161,13 @@ impl Small {
         best
     }
 
-    fn find_exchange(&mut self) -> Move {
+    fn find_exchange(&mut self) -> NodeMove {
         self.search.best_exchange(&now(&self.params, self.value, self.a))
     }
 
     /// The numbers of the search must be those that its placement comes to.
     fn assert_consistent(&self) {
-        let Search { gpus, lanes, slots, windows, .. } = self.search;
+        let NodeSearch { gpus, lanes, slots, windows, .. } = self.search;
         let at = |gpu: usize, slot: usize| self.search.expert[slot * lanes + gpu];
         let placed: Vec<u32> = (0..gpus).flat_map(|gpu| (0..slots).map(move |slot| at(gpu, slot))).collect();
         assert_eq!(self.search.counts, self.counts(&placed));
@@ -234,9 +234,9 @@ fn an_exchange_is_the_best_of_all_exchanges_of_the_heaviest_gpu() {
             best = [best, small.best_pair(slots == 4)].into_iter().flatten().min();
         }
         let found = small.find_exchange();
-        assert_eq!((found.kind != Kind::None).then_some(found.value), best, "seed {seed}: {found:?}");
+        assert_eq!((found.kind != NodeMoveKind::None).then_some(found.value), best, "seed {seed}: {found:?}");
         match found.kind {
-            Kind::Exchange { gpu, first, second } => {
+            NodeMoveKind::Exchange { gpu, first, second } => {
                 (singles, pairs) =
                     (singles + usize::from(second.is_none()), pairs + usize::from(second.is_some()));
                 let slots: Vec<_> = std::iter::once(first).chain(second).collect();
@@ -244,8 +244,8 @@ fn an_exchange_is_the_best_of_all_exchanges_of_the_heaviest_gpu() {
                 let value = small.value_of(&small.exchanged(gpu, &slots), small.a, gpu);
                 assert_eq!(value, found.value, "seed {seed}");
             }
-            Kind::None => {}
-            Kind::Transfer { .. } => panic!("seed {seed}: {found:?}"),
+            NodeMoveKind::None => {}
+            NodeMoveKind::Transfer { .. } => panic!("seed {seed}: {found:?}"),
         }
         small.search.make(&now(&small.params, small.value, small.a), found.kind);
         small.assert_consistent();
@@ -324,8 +324,8 @@ fn a_transfer_is_the_best_of_its_kind_and_worth_what_it_says() {
             }
         }
         let found = small.search.best_transfer(&now(&small.params, small.value, a), BLOCKED);
-        assert_eq!((found.kind != Kind::None).then_some(found.value), best, "seed {seed}: {found:?}");
-        let Kind::Transfer { slot, gpu, expert } = found.kind else { continue };
+        assert_eq!((found.kind != NodeMoveKind::None).then_some(found.value), best, "seed {seed}: {found:?}");
+        let NodeMoveKind::Transfer { slot, gpu, expert } = found.kind else { continue };
         let (own_now, x) = (gpu == a, small.held(gpu)[slot]);
         (own, elsewhere) = (own + usize::from(own_now), elsewhere + usize::from(!own_now));
         let mut placed = small.placed.clone();

@@ -5,14 +5,14 @@
 //! whose replicas are then the lightest, or an expert of the GPU gains a replica elsewhere.
 
 use super::exchange::first_slots;
-use super::{Kind, Move, Now, Search};
+use super::{NodeMove, NodeMoveKind, NodeSearch, Now};
 use crate::mirror::abreast::{Top, refill};
 use crate::mirror::rng;
 use crate::params::{BLOCKED, FREE, over_speed};
 
 /// Experts with several replicas, and where these are.
 #[derive(Default)]
-pub struct Scratch {
+pub struct SharedExperts {
     /// The iteration in which an expert may lose a replica.
     may_lose: Vec<u32>,
     /// The two heaviest holders of an expert once it has a replica less, `[expert][window]`; of the experts
@@ -32,13 +32,13 @@ struct Replica {
     expert: usize,
 }
 
-impl Search {
+impl NodeSearch {
     /// The best transfer below `limit`. Ties go to slots of the heaviest GPU, then to the lower expert of it, GPU and
     /// slot.
     #[inline(always)]
-    pub(super) fn best_transfer(&mut self, now: &Now<'_>, limit: i32) -> Move {
+    pub(super) fn best_transfer(&mut self, now: &Now<'_>, limit: i32) -> NodeMove {
         self.find_peaks(now);
-        let mut best = Move { value: limit, kind: Kind::None };
+        let mut best = NodeMove { value: limit, kind: NodeMoveKind::None };
         self.replace_own(now, &mut best);
         self.add_elsewhere(now, &mut best);
         best
@@ -49,7 +49,7 @@ impl Search {
     pub(super) fn begin_transfers(&mut self) {
         let (experts, windows) = (self.counts.len(), self.windows);
         let none = [Top { gpu: usize::MAX, load: -1 }; 2];
-        let Scratch { may_lose, peaks, lighter, .. } = &mut self.transfer;
+        let SharedExperts { may_lose, peaks, lighter, .. } = &mut self.transfer;
         refill(may_lose, experts, 0);
         refill(peaks, experts * windows, none);
         refill(lighter, experts * windows, 0);
@@ -74,7 +74,7 @@ impl Search {
         let (several, most) = (self.replicated.len(), now.params.losers as usize);
         let word = rng::draw(now.key, rng::LOSERS + iteration);
         let first = if several <= most { 0 } else { rng::below(word, several as u32) as usize };
-        let Scratch { may_lose, peaks, replicas, .. } = &mut self.transfer;
+        let SharedExperts { may_lose, peaks, replicas, .. } = &mut self.transfer;
         let factors = &self.factors;
         for i in 0..several.min(most) {
             let x = self.replicated[(first + i) % several] as usize;
@@ -147,7 +147,7 @@ impl Search {
 
     /// A slot of the heaviest GPU goes to the expert that is not on it and whose replicas are the lightest then.
     #[inline(always)]
-    fn replace_own(&mut self, now: &Now<'_>, best: &mut Move) {
+    fn replace_own(&mut self, now: &Now<'_>, best: &mut NodeMove) {
         let (windows, a) = (self.windows, now.heavy);
         let mut lightest = (BLOCKED, usize::MAX);
         for y in 0..self.counts.len() {
@@ -176,14 +176,14 @@ impl Search {
             };
             let value = total(windows, value);
             if value < best.value {
-                *best = Move { value, kind: Kind::Transfer { gpu: a, slot, expert: y as u32 } };
+                *best = NodeMove { value, kind: NodeMoveKind::Transfer { gpu: a, slot, expert: y as u32 } };
             }
         }
     }
 
     /// An expert of the heaviest GPU gains a replica in a slot elsewhere.
     #[inline(always)]
-    fn add_elsewhere(&mut self, now: &Now<'_>, best: &mut Move) {
+    fn add_elsewhere(&mut self, now: &Now<'_>, best: &mut NodeMove) {
         let &Now { params, heavy: a, .. } = now;
         let windows = self.windows;
         let (first, _) = first_slots(now);
@@ -208,7 +208,7 @@ impl Search {
                 };
                 let value = total(windows, value);
                 if value < best.value && !(params.avoid_duplicates && self.holds(gpu, y as u32)) {
-                    *best = Move { value, kind: Kind::Transfer { slot, gpu, expert: y as u32 } };
+                    *best = NodeMove { value, kind: NodeMoveKind::Transfer { slot, gpu, expert: y as u32 } };
                 }
             }
         }

@@ -6,7 +6,7 @@ use crate::engine::recording::Recording;
 use crate::error::Error;
 use crate::layout::Layout;
 use crate::params::Params;
-use crate::replan::search::{MOST_ITERATIONS, Task, Trail};
+use crate::replan::search::{MOST_ITERATIONS, Trail, TrailTask};
 use crate::stages::replan;
 use crate::watch::Attempt;
 
@@ -30,7 +30,7 @@ pub fn follows(gpu: &Gpu, params: &Params) -> bool {
 pub async fn follow(
     gpu: &Gpu,
     params: &Params,
-    tasks: &[Task<'_>],
+    tasks: &[TrailTask<'_>],
     attempt: &Attempt<'_>,
 ) -> Result<Vec<Trail>, Error> {
     let mut trails = Vec::with_capacity(tasks.len());
@@ -61,7 +61,7 @@ pub async fn run(
     gpu: &Gpu,
     recording: &Recording,
     layout: &Layout,
-    tasks: &[Task<'_>],
+    tasks: &[TrailTask<'_>],
     attempt: &Attempt<'_>,
 ) -> Result<Option<Vec<Trail>>, Error> {
     let mut problem = Vec::with_capacity(layout.problem_words as usize);

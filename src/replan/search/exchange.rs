@@ -1,11 +1,11 @@
 //! The best exchange of a slot of one GPU for a slot of another of its node.
 
-use super::{ABREAST, Kind, Move, Search};
+use super::{ABREAST, TrailMove, TrailMoveKind, TrailSearch};
 use crate::loads::MAX_WINDOWS;
 use crate::mirror::abreast::refill;
 use crate::mirror::rng;
 use crate::params::over_speed;
-use crate::replan::objective::{Objective, pulled};
+use crate::replan::objective::{LayerObjective, pulled};
 
 /// GPUs abreast.
 type Abreast = [i32; ABREAST];
@@ -22,7 +22,7 @@ pub fn offered(slots: usize, node_lanes: usize, windows: usize) -> usize {
 const NEVER: i32 = i32::MAX;
 
 #[derive(Default)]
-pub struct Scratch {
+pub struct ExchangeScratch {
     /// How far above the mean the heaviest of the GPUs is that an exchange leaves alone, raised to the floor:
     /// `[window][lane]`.
     rest: Vec<i32>,
@@ -56,18 +56,18 @@ struct Offer {
 }
 
 /// The best exchange so far: its value, and its number, by which ties go.
-type Best = (i32, usize);
+type BestExchange = (i32, usize);
 
-impl Search {
+impl TrailSearch {
     /// The best exchange of GPU `a`. Ties go to the lower slot of `a`, then of the other, then to the lower GPU.
     #[inline(always)]
     pub(super) fn best_exchange<const SPEEDS: bool>(
         &mut self,
-        objective: &Objective,
+        objective: &LayerObjective,
         key: u32,
         iteration: u32,
         a: usize,
-    ) -> Move {
+    ) -> TrailMove {
         let mut scratch = std::mem::take(&mut self.exchange);
         let (n, slots, windows) = (self.node_lanes, self.slots, self.windows);
         let low = a / n * n;
@@ -111,21 +111,24 @@ impl Search {
         }
         self.exchange = scratch;
         if best.0 == NEVER {
-            return Move { value: NEVER, kind: Kind::None };
+            return TrailMove { value: NEVER, kind: TrailMoveKind::None };
         }
         let (pair, g) = (best.1 / n, low + best.1 % n);
-        Move { value: best.0, kind: Kind::Exchange { gpus: [a, g], slots: [pair / slots, pair % slots] } }
+        TrailMove {
+            value: best.0,
+            kind: TrailMoveKind::Exchange { gpus: [a, g], slots: [pair / slots, pair % slots] },
+        }
     }
 
     /// Weighs the exchanges of an offered slot with all slots of a block of GPUs.
     #[inline(always)]
     fn offer_to<const SPEEDS: bool, const LINE: bool>(
         &mut self,
-        objective: &Objective,
+        objective: &LayerObjective,
         offer: &Offer,
         block: usize,
-        scratch: &mut Scratch,
-        best: &mut Best,
+        scratch: &mut ExchangeScratch,
+        best: &mut BestExchange,
     ) {
         let (n, slots, e) = (self.node_lanes, self.slots, offer.expert);
         let (mut least, mut at) = ([NEVER; ABREAST], [0; ABREAST]);
@@ -178,10 +181,10 @@ impl Search {
     #[inline(always)]
     fn weigh_exchanges<const SPEEDS: bool, const LINE: bool>(
         &self,
-        objective: &Objective,
+        objective: &LayerObjective,
         offer: &Offer,
         block: usize,
-        scratch: &mut Scratch,
+        scratch: &mut ExchangeScratch,
     ) {
         let (n, windows, at) = (self.node_lanes, self.windows, offer.low + block);
         for window in 0..windows {
@@ -230,7 +233,7 @@ impl Search {
 
     /// Whether no exchange in the node from `low` on brings a GPU to where the line of the squares begins.
     #[inline(always)]
-    fn is_before_line(&self, objective: &Objective, low: usize) -> bool {
+    fn is_before_line(&self, objective: &LayerObjective, low: usize) -> bool {
         let mut most = [[0; ABREAST]; MAX_WINDOWS];
         for slot in 0..self.slots {
             for (window, most) in most.iter_mut().enumerate().take(self.windows) {
@@ -252,7 +255,7 @@ impl Search {
 
     /// Lays out the loads of the node's slots as they count on `a`, where speeds are unequal.
     #[inline(always)]
-    fn lay_taken(&self, a: usize, low: usize, scratch: &mut Scratch) {
+    fn lay_taken(&self, a: usize, low: usize, scratch: &mut ExchangeScratch) {
         scratch.taken.clear();
         for at in (0..self.slots * self.windows).map(|at| at * self.lanes + low) {
             let plain = &self.speeds.plain[at..at + self.node_lanes];
@@ -264,7 +267,7 @@ impl Search {
 
     /// Lays out the load of slot `i` of `a` as it counts on the GPUs of the node, where speeds are unequal.
     #[inline(always)]
-    fn lay_given(&self, i: usize, a: usize, low: usize, scratch: &mut Scratch) {
+    fn lay_given(&self, i: usize, a: usize, low: usize, scratch: &mut ExchangeScratch) {
         scratch.given.clear();
         let factors = &self.speeds.factors[low..low + self.node_lanes];
         for window in 0..self.windows {
@@ -276,7 +279,7 @@ impl Search {
     /// Lays out, for each window and each other GPU of the node, how far above the mean the heaviest GPU but that one and `a`
     /// is, raised to the floor.
     #[inline(always)]
-    fn lay_rest(&self, objective: &Objective, a: usize, low: usize, scratch: &mut Scratch) {
+    fn lay_rest(&self, objective: &LayerObjective, a: usize, low: usize, scratch: &mut ExchangeScratch) {
         let n = self.node_lanes;
         scratch.rest.clear();
         for ((tops, &floor), square) in self.tops.iter().zip(&self.floors).zip(&objective.squares) {
@@ -294,7 +297,14 @@ impl Search {
 
     /// Lays out the price of taking each slot of the node for `a`, and which of them must not be taken.
     #[inline(always)]
-    fn lay_takes(&self, objective: &Objective, iteration: u32, a: usize, low: usize, scratch: &mut Scratch) {
+    fn lay_takes(
+        &self,
+        objective: &LayerObjective,
+        iteration: u32,
+        a: usize,
+        low: usize,
+        scratch: &mut ExchangeScratch,
+    ) {
         let n = self.node_lanes;
         scratch.take.clear();
         scratch.never.clear();

@@ -1,7 +1,7 @@
 //! Links between GPUs: two that hold replicas of one expert are linked, and a plan whose GPUs hang together can level any
 //! batch by shares. Each part of a node's GPUs beyond the first costs a little.
 
-use super::Search;
+use super::TrailSearch;
 use crate::mirror::rng;
 
 /// A part costs the mean GPU over this.
@@ -40,7 +40,7 @@ impl Links {
     }
 }
 
-impl Search {
+impl TrailSearch {
     /// Counts the parts of the plan as it is.
     pub(super) fn count_parts(&mut self) {
         if self.links.price == 0 {

@@ -1,24 +1,24 @@
 //! A move is made: what its GPUs hold and carry, and what stays as it is for some iterations.
 
-use super::{EXPERT_TENURE, Kind, SLOT_TENURE, Search};
+use super::{EXPERT_TENURE, SLOT_TENURE, TrailMoveKind, TrailSearch};
 use crate::mirror::rng;
-use crate::replan::objective::Objective;
+use crate::replan::objective::LayerObjective;
 
-impl Search {
+impl TrailSearch {
     /// Makes a move, and forbids to undo it for some iterations.
     #[inline(always)]
     pub(super) fn make(
         &mut self,
-        objective: &Objective,
+        objective: &LayerObjective,
         key: u32,
         iteration: u32,
-        kind: Kind,
+        kind: TrailMoveKind,
         changes: &mut Vec<(usize, u32)>,
     ) {
         let word = rng::draw(key, rng::TENURE + iteration);
         match kind {
-            Kind::None => {}
-            Kind::Exchange { gpus: [a, b], slots: [i, j] } => {
+            TrailMoveKind::None => {}
+            TrailMoveKind::Exchange { gpus: [a, b], slots: [i, j] } => {
                 let (here, there) = (i * self.lanes + a, j * self.lanes + b);
                 self.expert.swap(here, there);
                 if self.speeds.are_equal() {
@@ -45,7 +45,7 @@ impl Search {
                     self.count_received(lane);
                 }
             }
-            Kind::Transfer { gpu, slot, expert } => {
+            TrailMoveKind::Transfer { gpu, slot, expert } => {
                 let lost = self.expert[slot * self.lanes + gpu] as usize;
                 self.expert[slot * self.lanes + gpu] = expert as u32;
                 self.counts[lost] -= 1;
@@ -64,7 +64,7 @@ impl Search {
 
     /// Weighs all replicas of an expert whose count changed.
     #[inline(always)]
-    pub(super) fn weigh_replicas(&mut self, objective: &Objective, expert: usize) {
+    pub(super) fn weigh_replicas(&mut self, objective: &LayerObjective, expert: usize) {
         for word in 0..self.words {
             let mut lanes = self.held[expert * self.words + word];
             while lanes != 0 {

@@ -1,14 +1,20 @@
 //! A search takes over its start.
 
-use super::{ABREAST, Search, links};
+use super::{ABREAST, TrailSearch, links};
 use crate::mirror::abreast::refill;
 use crate::params::{FREE, Params};
-use crate::replan::objective::Objective;
+use crate::replan::objective::LayerObjective;
 
-impl Search {
+impl TrailSearch {
     /// Takes over a start.
     #[inline(always)]
-    pub(super) fn place(&mut self, params: &Params, objective: &Objective, previous: &[u32], start: &[u32]) {
+    pub(super) fn place(
+        &mut self,
+        params: &Params,
+        objective: &LayerObjective,
+        previous: &[u32],
+        start: &[u32],
+    ) {
         let (gpus, slots, windows) =
             (params.node_gpus as usize, params.slots_per_gpu as usize, objective.windows);
         let (node_lanes, experts) = (gpus.next_multiple_of(ABREAST), params.experts as usize);

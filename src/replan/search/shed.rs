@@ -2,14 +2,14 @@
 //! lightest replicas, and where experts have several it may hold most experts already. Then no exchange makes it lighter, nor
 //! does a further replica of an expert that is heavy on it.
 
-use super::{Kind, Move, Search};
-use crate::replan::objective::{Objective, Square};
+use super::{TrailMove, TrailMoveKind, TrailSearch};
+use crate::replan::objective::{LayerObjective, Square};
 
 /// The lightest experts that a slot is offered.
 const OFFERED: usize = 32;
 
 #[derive(Default)]
-pub struct Scratch {
+pub struct ShedScratch {
     /// Experts that are offered, by what a further replica carries.
     offered: Vec<(i32, usize)>,
     /// Loads of GPUs once the other replicas of the losing expert have grown, `[window][lane]`.
@@ -19,15 +19,15 @@ pub struct Scratch {
     own: Vec<i32>,
 }
 
-impl Search {
+impl TrailSearch {
     /// The best one, or `best` where that is as good. Ties to the lower slot, then to the lighter expert, then to the lower.
     pub(super) fn best_shed(
         &mut self,
-        objective: &Objective,
+        objective: &LayerObjective,
         iteration: u32,
         a: usize,
-        mut best: Move,
-    ) -> Move {
+        mut best: TrailMove,
+    ) -> TrailMove {
         let mut scratch = std::mem::take(&mut self.shed);
         self.lay_offered(objective, iteration, a, &mut scratch.offered);
         for slot in 0..self.slots {
@@ -41,7 +41,7 @@ impl Search {
                 let value = base + self.gain(objective, y, a, &scratch) + self.cost(objective, y, a)
                     - self.cost(objective, x, a);
                 if value < best.value {
-                    best = Move { value, kind: Kind::Transfer { gpu: a, slot, expert: y } };
+                    best = TrailMove { value, kind: TrailMoveKind::Transfer { gpu: a, slot, expert: y } };
                 }
             }
         }
@@ -50,7 +50,13 @@ impl Search {
     }
 
     /// The experts of a GPU's node that it does not hold and that may have a further replica, the lightest of them.
-    fn lay_offered(&self, objective: &Objective, iteration: u32, a: usize, offered: &mut Vec<(i32, usize)>) {
+    fn lay_offered(
+        &self,
+        objective: &LayerObjective,
+        iteration: u32,
+        a: usize,
+        offered: &mut Vec<(i32, usize)>,
+    ) {
         offered.clear();
         let node = a / self.node_lanes;
         for y in 0..self.free {
@@ -68,10 +74,10 @@ impl Search {
     /// Lays out the loads once a slot of `a` is taken from `x`; returns the squares of all but `a`, and the price of moves.
     fn lay_grown(
         &self,
-        objective: &Objective,
+        objective: &LayerObjective,
         (x, slot): (usize, usize),
         a: usize,
-        scratch: &mut Scratch,
+        scratch: &mut ShedScratch,
     ) -> i32 {
         let mut squares = self.all_squares - self.squares[a];
         let share = |window: usize, count: u32| objective.weight[x * self.windows + window] / count as i32;
@@ -98,7 +104,7 @@ impl Search {
 
     /// The heaviest GPUs where that slot becomes a replica of `y`, plus the squares of `a` and the change of those of others.
     /// The heaviest GPU is not looked for anew: where it holds `y`, the result is too large.
-    fn gain(&self, objective: &Objective, y: usize, a: usize, scratch: &Scratch) -> i32 {
+    fn gain(&self, objective: &LayerObjective, y: usize, a: usize, scratch: &ShedScratch) -> i32 {
         let mut value = 0;
         for window in 0..self.windows {
             let weight = objective.weight[y * self.windows + window];

@@ -1,12 +1,12 @@
 //! GPUs of unequal speed: loads and squares as they count on each.
 
-use super::Search;
+use super::TrailSearch;
 use crate::mirror::abreast::refill;
 use crate::params::{Params, over_speed};
 use crate::replan::objective::pulled;
 
 #[derive(Default)]
-pub struct Speeds {
+pub struct SpeedScratch {
     /// The factor of each GPU's speed, `[lane]`, where these are unequal; else empty.
     pub factors: Vec<u32>,
     /// How often the squares of each GPU count, `[lane]`; else empty. See [`Params::pulls`].
@@ -15,7 +15,7 @@ pub struct Speeds {
     pub plain: Vec<i32>,
 }
 
-impl Speeds {
+impl SpeedScratch {
     /// Whether all GPUs are equally fast.
     #[inline(always)]
     pub fn are_equal(&self) -> bool {
@@ -41,7 +41,7 @@ impl Speeds {
     }
 }
 
-impl Search {
+impl TrailSearch {
     /// Takes over the speeds of GPUs, where they are unequal.
     #[inline(always)]
     pub(super) fn place_speeds(&mut self, params: &Params) {
@@ -62,23 +62,27 @@ impl Search {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Kind, Move, Search, Task};
+    use super::super::{TrailMove, TrailMoveKind, TrailSearch, TrailTask};
     use crate::params::{Factors, Params};
     use crate::replan::mend::mend;
-    use crate::replan::objective::Objective;
+    use crate::replan::objective::LayerObjective;
     use crate::{Cluster, Loads, PlanOptions, Preset};
 
-    const NONE: Move = Move { value: i32::MAX, kind: Kind::None };
+    const NONE: TrailMove = TrailMove { value: i32::MAX, kind: TrailMoveKind::None };
 
     /// Two nodes of four GPUs with three slots each, two windows of drawn loads, and a row that is valid.
     struct Case {
         params: Params,
-        objective: Objective,
+        objective: LayerObjective,
         row: Vec<u32>,
     }
 
     impl Case {
         fn new(seed: u32, speeds: &[f64]) -> Self {
+            Self::drawn(seed, speeds, false)
+        }
+
+        fn drawn(seed: u32, speeds: &[f64], connected: bool) -> Self {
             let draw = |at: u32| crate::mirror::rng::draw(seed, at);
             let window = |window: u32| {
                 let counts: Vec<u64> =
@@ -87,31 +91,31 @@ mod tests {
             };
             let loads = Loads::from_windows(&[window(0), window(1)], &[1.0, 2.0]).unwrap();
             let cluster = Cluster::new(24, 4, 2, 8).unwrap().with_gpu_speeds(speeds).unwrap();
-            let options = PlanOptions { seed: 1, ..Preset::SCENARIOS.options() };
+            let options = PlanOptions { seed: 1, connected, ..Preset::SCENARIOS.options() };
             let params = Params::new(&loads, &cluster, &options).unwrap();
             let rows: Vec<&[u32]> = loads.fixed_windows().chunks(16).collect();
-            let objective = Objective::new(&params, &rows, 100_000);
+            let objective = LayerObjective::new(&params, &rows, 100_000);
             let any: Vec<u32> = (0..24).map(|slot| draw(1000 + slot) % 16).collect();
             let row = mend(&params, &[1; 16], &any);
             Self { params, objective, row }
         }
 
-        fn place(&self, search: &mut Search) -> i32 {
+        fn place(&self, search: &mut TrailSearch) -> i32 {
             search.place(&self.params, &self.objective, &self.row, &self.row);
             search.look()
         }
 
         /// The value after a move from the start.
-        fn after(&self, kind: Kind) -> i32 {
-            let mut search = Search::default();
+        fn after(&self, kind: TrailMoveKind) -> i32 {
+            let mut search = TrailSearch::default();
             self.place(&mut search);
             search.make(&self.objective, 1, 1, kind, &mut Vec::new());
             search.look() + search.price_now(&self.objective)
         }
 
         /// All exchanges of a GPU with others of its node that leave no expert twice on one.
-        fn exchanges(&self, a: usize) -> Vec<Kind> {
-            let mut search = Search::default();
+        fn exchanges(&self, a: usize) -> Vec<TrailMoveKind> {
+            let mut search = TrailSearch::default();
             self.place(&mut search);
             let low = a / search.node_lanes * search.node_lanes;
             let mut all = Vec::new();
@@ -120,7 +124,7 @@ mod tests {
                     let held = |slot: usize, lane: usize| search.expert[slot * search.lanes + lane] as usize;
                     let (e, f) = (held(i, a), held(j, g));
                     if !search.has(&search.held, e, g) && !search.has(&search.held, f, a) {
-                        all.push(Kind::Exchange { gpus: [a, g], slots: [i, j] });
+                        all.push(TrailMoveKind::Exchange { gpus: [a, g], slots: [i, j] });
                     }
                 }
             }
@@ -136,20 +140,20 @@ mod tests {
         for seed in 0..40 {
             let case = Case::new(seed, &[1.0, 0.5, 0.7, 1.0, 0.1, 1.0, 0.9, 0.5]);
             for a in LANES {
-                let mut search = Search::default();
+                let mut search = TrailSearch::default();
                 case.place(&mut search);
                 let found = search.best_exchange::<true>(&case.objective, 1, 1, a);
                 let best = case.exchanges(a).into_iter().map(|kind| case.after(kind)).min();
                 assert_eq!(best.unwrap_or(i32::MAX), found.value, "case {seed}, lane {a}");
-                if found.kind != Kind::None {
+                if found.kind != TrailMoveKind::None {
                     assert_eq!(case.after(found.kind), found.value, "case {seed}, lane {a}");
                 }
                 let found = search.best_transfer::<true>(&case.objective, 1, a, NONE);
-                if found.kind != Kind::None {
+                if found.kind != TrailMoveKind::None {
                     assert_eq!(case.after(found.kind), found.value, "case {seed}, lane {a}");
                 }
                 let found = search.best_shed(&case.objective, 1, a, NONE);
-                if found.kind != Kind::None {
+                if found.kind != TrailMoveKind::None {
                     let value = case.after(found.kind);
                     assert!(value <= found.value, "case {seed}, lane {a}: {value}, told {}", found.value);
                     sheds += 1;
@@ -161,6 +165,33 @@ mod tests {
     }
 
     #[test]
+    fn moves_pay_for_the_parts_that_they_make() {
+        let (mut exchanges, mut transfers) = (0, 0);
+        for seed in 0..40 {
+            let case = Case::drawn(seed, &[1.0; 8], true);
+            for a in LANES {
+                let mut search = TrailSearch::default();
+                case.place(&mut search);
+                let before = search.links.cost();
+                let exchange = search.best_exchange::<false>(&case.objective, 1, 1, a);
+                let transfer = search.best_transfer::<false>(&case.objective, 1, a, NONE);
+                for (found, changed) in [(exchange, &mut exchanges), (transfer, &mut transfers)] {
+                    if found.kind == TrailMoveKind::None {
+                        continue;
+                    }
+                    case.place(&mut search);
+                    search.make(&case.objective, 1, 1, found.kind, &mut Vec::new());
+                    search.count_parts();
+                    let value = search.look() + search.price_now(&case.objective);
+                    assert_eq!(found.value, value - before, "case {seed}, lane {a}: {:?}", found.kind);
+                    *changed += usize::from(search.links.cost() != before);
+                }
+            }
+        }
+        assert!(exchanges > 20 && transfers > 10, "{exchanges} exchanges, {transfers} transfers");
+    }
+
+    #[test]
     fn factors_of_one_give_the_moves_of_equal_gpus() {
         for seed in 0..40 {
             let plain = Case::new(seed, &[1.0; 8]);
@@ -169,10 +200,10 @@ mod tests {
             let rows = [0, 1].map(|window| -> Vec<u32> {
                 plain.objective.weight.iter().skip(window).step_by(2).take(16).map(|&l| l as u32).collect()
             });
-            let objective = Objective::new(&params, &[&rows[0], &rows[1]], 100_000);
+            let objective = LayerObjective::new(&params, &[&rows[0], &rows[1]], 100_000);
             assert_eq!((objective.mean, objective.price), (plain.objective.mean, plain.objective.price));
             let factored = Case { params, objective, row: plain.row.clone() };
-            let (mut one, mut other) = (Search::default(), Search::default());
+            let (mut one, mut other) = (TrailSearch::default(), TrailSearch::default());
             assert_eq!(plain.place(&mut one), factored.place(&mut other));
             assert_eq!((&one.floors, &one.squares), (&other.floors, &other.squares));
             for a in LANES {
@@ -189,12 +220,17 @@ mod tests {
         let mut longest = 0;
         for seed in 0..40 {
             let Case { params, objective, row } = Case::new(seed, &[0.5, 1.0, 1.0, 1.0, 1.0, 1.0, 0.3, 1.0]);
-            let task =
-                Task { params: &params, objective: &objective, previous: &row, start: &row, patience: 8 };
-            let trail = task.run(&mut Search::default());
+            let task = TrailTask {
+                params: &params,
+                objective: &objective,
+                previous: &row,
+                start: &row,
+                patience: 8,
+            };
+            let trail = task.run(&mut TrailSearch::default());
             for (at, state) in trail.states.iter().enumerate() {
                 let start = trail.row(&row, at);
-                let mut search = Search::default();
+                let mut search = TrailSearch::default();
                 search.place(&params, &objective, &row, &start);
                 let value = search.look();
                 // Floors are those of the start, and rounded.
@@ -211,9 +247,14 @@ mod tests {
         let work = |speeds: &[f64]| -> u32 {
             let work = |seed| {
                 let Case { params, objective, row } = Case::new(seed, speeds);
-                let task =
-                    Task { params: &params, objective: &objective, previous: &row, start: &row, patience: 8 };
-                let mut search = Search::default();
+                let task = TrailTask {
+                    params: &params,
+                    objective: &objective,
+                    previous: &row,
+                    start: &row,
+                    patience: 8,
+                };
+                let mut search = TrailSearch::default();
                 task.run(&mut search);
                 search.work
             };

@@ -1,6 +1,6 @@
 //! The trail of a search: the states that it kept, and the changes that lead to them.
 
-use crate::replan::objective::Objective;
+use crate::replan::objective::LayerObjective;
 
 /// A state on the way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,7 +19,7 @@ pub struct State {
 
 impl State {
     /// A state whose objective is its peaks alone.
-    pub fn of_peaks(objective: &Objective, moved: usize, peaks: i32, changes: usize) -> Self {
+    pub fn of_peaks(objective: &LayerObjective, moved: usize, peaks: i32, changes: usize) -> Self {
         let priced = peaks.saturating_add(objective.price.saturating_mul(moved as i32));
         Self { moved, peaks, value: peaks, priced, changes }
     }

@@ -1,12 +1,12 @@
 //! The best transfer: a slot of a node becomes a further replica of the heaviest expert on one of its GPUs.
 
 use super::exchange::lanes;
-use super::{ABREAST, Kind, Move, Search};
+use super::{ABREAST, TrailMove, TrailMoveKind, TrailSearch};
 use crate::params::over_speed;
-use crate::replan::objective::{Objective, pulled};
+use crate::replan::objective::{LayerObjective, pulled};
 
 #[derive(Default)]
-pub struct Scratch {
+pub struct TransferScratch {
     /// Loads of GPUs once the replicas of the gaining expert have shrunk, `[window][lane]`.
     after: Vec<i32>,
     /// The heaviest of them but for each lane of the node, not below the floor: `[window][lane of the node]`.
@@ -17,16 +17,16 @@ pub struct Scratch {
     counts: Vec<i32>,
 }
 
-impl Search {
+impl TrailSearch {
     /// The best transfer that relieves GPU `a`, or `found` where that is as good. Ties to the lower slot, then GPU.
     #[inline(always)]
     pub(super) fn best_transfer<const SPEEDS: bool>(
         &mut self,
-        objective: &Objective,
+        objective: &LayerObjective,
         iteration: u32,
         a: usize,
-        found: Move,
-    ) -> Move {
+        found: TrailMove,
+    ) -> TrailMove {
         let load = |slot: usize| -> i32 {
             (0..self.windows).map(|w| self.load[(slot * self.windows + w) * self.lanes + a]).sum()
         };
@@ -45,13 +45,13 @@ impl Search {
     #[inline(always)]
     fn transfers_of<const SPEEDS: bool>(
         &mut self,
-        objective: &Objective,
+        objective: &LayerObjective,
         iteration: u32,
         a: usize,
         y: usize,
-        mut best: Move,
-        scratch: &mut Scratch,
-    ) -> Move {
+        mut best: TrailMove,
+        scratch: &mut TransferScratch,
+    ) -> TrailMove {
         let (n, windows) = (self.node_lanes, self.windows);
         let low = a / n * n;
         self.work += (self.slots * n * windows) as u32;
@@ -111,7 +111,10 @@ impl Search {
                             value = value.saturating_add(self.transfer_links(x, y, g));
                         }
                         if value < best.value {
-                            best = Move { value, kind: Kind::Transfer { gpu: g, slot: q, expert: y } };
+                            best = TrailMove {
+                                value,
+                                kind: TrailMoveKind::Transfer { gpu: g, slot: q, expert: y },
+                            };
                         }
                     }
                 }
@@ -122,7 +125,13 @@ impl Search {
 
     /// Lays out the loads once the replicas of `y` share with one more; returns by how much the squares change.
     #[inline(always)]
-    fn shrink(&mut self, objective: &Objective, y: usize, low: usize, scratch: &mut Scratch) -> i32 {
+    fn shrink(
+        &mut self,
+        objective: &LayerObjective,
+        y: usize,
+        low: usize,
+        scratch: &mut TransferScratch,
+    ) -> i32 {
         let (n, windows) = (self.node_lanes, self.windows);
         scratch.after.clone_from(&self.gpu);
         scratch.rest.clear();
@@ -167,12 +176,12 @@ impl Search {
     #[inline(always)]
     fn growth(
         &self,
-        objective: &Objective,
+        objective: &LayerObjective,
         x: usize,
         q: usize,
         g: usize,
         lane: usize,
-        scratch: &Scratch,
+        scratch: &TransferScratch,
     ) -> i32 {
         let (n, windows) = (self.node_lanes, self.windows);
         let others = (self.counts[x] - 1) as i32;
