@@ -60,6 +60,15 @@ if [ -f "$built/eplb.exe" ]; then cp "$built/eplb.exe" "target/$name/"; else cp 
 "target/$name/eplb" man >"target/$name/eplb.1"
 tar -C target -czf "$folder/$name.tar.gz" "$name"
 
+# That it asks for no newer glibc than it is said to. (maturin looks at the wheel itself.)
+if [[ $target == *-linux-gnu ]]; then
+    newest=$(grep -aoE 'GLIBC_[0-9]+(\.[0-9]+)+' "target/$name/eplb" | sort -uV | tail -n 1)
+    if [ "$(printf '%s\n' "$newest" "GLIBC_$glibc" | sort -V | tail -n 1)" != "GLIBC_$glibc" ]; then
+        printf 'the command asks for %s, and was to run from GLIBC_%s on\n' "$newest" "$glibc" >&2
+        exit 1
+    fi
+fi
+
 # The command, from its archive.
 rm -rf target/release-try
 mkdir -p target/release-try

@@ -7,6 +7,8 @@ mod files;
 mod foreign;
 #[path = "cli/guide.rs"]
 mod guide;
+#[path = "cli/idle.rs"]
+mod idle;
 #[path = "cli/loads.rs"]
 mod loads;
 #[path = "cli/maps.rs"]

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MOVES = "5%"
-"""Of all slots, those that may move at a step where ``EPLB_WGPU_MAX_MOVES`` says nothing."""
+"""Of all slots, those that may move at a step where neither ``EPLB_WGPU_MAX_MOVES`` nor the engine's door says another."""
 
 MIN_GAIN = 0.01
 """The gain that moving all slots of a layer must bring, in a loop that plans every few minutes."""
@@ -32,9 +32,9 @@ WINDOWS = 8
 """Into how many windows the steps of a recorder are joined."""
 
 
-def max_moves() -> dict[str, Any]:
+def max_moves(default: str = MOVES) -> dict[str, Any]:
     """The limit on moves that ``EPLB_WGPU_MAX_MOVES`` names: ``200`` slots, or ``5%`` of all."""
-    text = os.environ.get("EPLB_WGPU_MAX_MOVES", "").strip() or MOVES
+    text = os.environ.get("EPLB_WGPU_MAX_MOVES", "").strip() or default
     try:
         if text.endswith("%"):
             share = float(text[:-1]) / 100
@@ -59,8 +59,12 @@ def step(
     cluster: _core.Cluster,
     running: NDArray[Any] | None,
     window_weights: list[float] | None = None,
+    moves: str = MOVES,
 ) -> NDArray[np.int64]:
-    """The next map [layers, slots] from the one that runs, [layers, columns] of any ids, or from nothing."""
+    """The next map [layers, slots] from the one that runs, [layers, columns] of any ids, or from nothing.
+
+    ``moves`` is the engine's default of ``EPLB_WGPU_MAX_MOVES``.
+    """
     start = time.perf_counter()
     planner = shared_planner()._inner
     loads = loads_of(weight, window_weights)
@@ -83,7 +87,7 @@ def step(
         }
     else:
         data = np.ascontiguousarray(running, dtype=np.int64).tobytes()
-        limits = {"min_gain": MIN_GAIN, **max_moves()}
+        limits = {"min_gain": MIN_GAIN, **max_moves(moves)}
         flat, told = planner.step(loads, cluster, data, running.shape[1], options(), limits)
         new = ints(flat, layers, cluster.num_slots)
     for warning in told["warnings"]:

@@ -9,7 +9,7 @@ import types
 
 import numpy as np
 import pytest
-from conftest import loads, module
+from conftest import heaviest, loads, module, received
 
 from eplb_wgpu import InvalidError
 from eplb_wgpu.ascend import Policy, keeps_rule
@@ -50,9 +50,40 @@ def test_a_loop_keeps_the_rule_and_gets_better() -> None:
                 assert len(set(new_device)) == SLOTS
                 kept = [at for at, e in enumerate(new_device) if e in old_device]
                 assert all(old_device[at] == new_device[at] for at in kept)
-        assert (new != table).sum() <= 0.05 * new.size
+        assert (new != table).sum() <= 0.1 * new.size
         table = new
     assert workload(table, logical).sum(axis=2).max(axis=1).sum() < 0.75 * first
+
+
+def ratio(table: np.ndarray, logical: np.ndarray) -> float:
+    """The load of the heaviest device over the mean, on average over the layers."""
+    layers, devices, slots = table.shape
+    most = heaviest(logical, table.reshape(layers, devices * slots), devices)
+    return float((most * devices / logical.sum(axis=1)).mean())
+
+
+def test_a_step_is_as_even_as_that_program_s_own_test_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    layers, devices, slots, experts = 12, 32, 9, 256
+    random = np.random.default_rng(0)
+    extra = random.integers(0, experts, (layers, devices * slots - experts))
+    rows = np.concatenate([np.tile(np.arange(experts), (layers, 1)), extra], axis=1)
+    table = random.permuted(rows, axis=1).reshape(layers, devices, slots)
+    work = (random.random((100, layers, devices, slots)) ** 10 * 999 + 1).astype(np.int64)
+    logical = np.zeros((layers, experts), dtype=np.int64)
+    np.add.at(logical, (np.arange(layers)[:, None, None], table), work.sum(axis=0))
+    assert ratio(table, logical) > 1.13
+
+    def planned(loads: np.ndarray) -> tuple[float, int]:
+        new = np.array(Policy().rebalance_experts(table, loads)[2])
+        return ratio(new, logical), received(table.reshape(layers, -1), new.reshape(layers, -1), devices)
+
+    # An expert twice on a device must go whatever the limit says.
+    twice = sum(slots - len(set(held)) for held in table.reshape(-1, slots))
+    of_steps, moved = planned(work)
+    assert of_steps < 1.1 and moved <= 0.1 * table.size + twice
+    assert planned(work.sum(axis=0))[0] < 1.02
+    monkeypatch.setenv("EPLB_WGPU_MAX_MOVES", "5%")
+    assert planned(work)[0] > of_steps
 
 
 def test_steps_and_slots_that_hold_nothing() -> None:

@@ -233,6 +233,6 @@ def test_vllm_ascend() -> None:
             packed = worker.do_update()
             assert len(packed) == L and not errors, errors
             after = worker.global2local(worker.shared_dict['expert_maps'], K)
-            assert 0 < (after != table).sum() <= .05 * L * D * K
+            assert 0 < (after != table).sum() <= .1 * L * D * K
         """,
     )

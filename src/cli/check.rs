@@ -52,7 +52,7 @@ pub struct Check {
     #[arg(long, requires = "strict")]
     max_gap: Option<f64>,
     /// Instead of files: plan a fixed list of cases, and compare with what every device has to come to
-    #[arg(long, conflicts_with_all = ["loads", "plan", "window", "layers", "format", "gpus", "groups", "nodes", "gpu_speeds"])]
+    #[arg(long, conflicts_with_all = ["loads", "plan", "window", "layers", "load_format", "experts", "format", "gpus", "groups", "nodes", "gpu_speeds"])]
     fingerprints: bool,
     /// Of --fingerprints only the cases with this in their name; may be given several times
     #[arg(long, value_name = "PART", requires = "fingerprints")]

@@ -73,7 +73,17 @@ impl Convert {
             }
             format => format_of(format, &self.out)?,
         };
+        words::check_effect(
+            &[(self.gpus.is_some() && format != PlanFormat::Ascend, "--gpus")],
+            "--format vllm-ascend",
+        )?;
+        if self.json && io::is_standard(&self.out) {
+            let rule = "is for the report, and OUT - has the map alone on standard output";
+            return Err(Error::invalid("--json", "", rule));
+        }
         let map = io::read_map(&self.map, self.from)?;
+        let tells = self.gpus.is_some() && map.num_gpus().is_some();
+        words::check_effect(&[(tells, "--gpus")], "a map that does not tell its GPUs, and this one does")?;
         let map = match self.gpus {
             Some(gpus) => map.with_gpus(gpus)?,
             None => map,

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::json;
 
-use super::{io, print, progress};
+use super::{io, print, progress, words};
 use crate::Error;
 use crate::trace::{Family, Generate};
 
@@ -52,6 +52,7 @@ pub struct GenerateLoads {
 impl GenerateLoads {
     pub fn run(self) -> Result<ExitCode, Error> {
         let Self { family, windows, layers, experts, dense_layers, tokens, drift, seed, .. } = self;
+        words::check_effect(&[(drift != 0.0 && windows == 1, "--drift")], "several windows: --windows")?;
         let what = Generate { family, windows, layers, experts, dense_layers, tokens, drift, seed };
         io::Inputs::new([], None)?.check_writable(&self.out)?;
         let history = what.history()?;

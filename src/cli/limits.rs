@@ -2,8 +2,9 @@
 
 use clap::Args;
 
+use super::words;
 use crate::rebalance::RebalanceOptions;
-use crate::{MaxMoves, MoveLimits};
+use crate::{Error, MaxMoves, MoveLimits};
 
 /// How a plan may move away from the one before.
 #[derive(Args)]
@@ -67,6 +68,12 @@ impl Outlook {
     /// The options given.
     pub(super) fn given(&self) -> [(bool, &'static str); 2] {
         [(self.windows.is_some(), "--windows"), (self.decay.is_some(), "--decay")]
+    }
+
+    /// Refuses a weight of the windows before the last one where there is none.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        let is_idle = self.decay.is_some() && self.windows == Some(1);
+        words::check_effect(&[(is_idle, "--decay")], "several windows: --windows, at least 2")
     }
 
     pub(super) fn options(&self, limits: MoveLimits) -> RebalanceOptions {

@@ -12,6 +12,7 @@ mod generate;
 mod io;
 mod joined;
 mod limits;
+mod map_form;
 mod pages;
 mod plan;
 mod pool;
@@ -35,12 +36,13 @@ use clap::{Arg, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::bound::BoundEffort;
 use crate::check::Quality;
-use crate::maps::{MapFile, PlanFormat};
+use crate::maps::PlanFormat;
 use crate::trace::{LoadFormat, LoadHistory, Window};
-use crate::{Cluster, Error, PLAN_VERSION};
+use crate::{Error, PLAN_VERSION};
 
 use io::{complain, print};
 use limits::{MoveLimitArgs, Outlook};
+use map_form::MapForm;
 
 /// The text of `eplb --version`: ranks compare the version of plans during a rolling upgrade.
 static VERSION: LazyLock<String> =
@@ -135,6 +137,16 @@ impl FilePart {
         self.history(loads)?.loads(self.window)
     }
 
+    /// The options given.
+    fn given(&self) -> [(bool, &'static str); 4] {
+        [
+            (self.window != Window::Sum, "--window"),
+            (self.layers.is_some(), "--layers"),
+            (self.form.load_format.is_some(), "--load-format"),
+            (self.form.experts.is_some(), "--experts"),
+        ]
+    }
+
     /// The options that say which part it is, as they are typed, each with a blank before it.
     fn typed(&self) -> String {
         let window = match self.window {
@@ -183,59 +195,6 @@ fn parse_format() -> impl TypedValueParser<Value = PlanFormat> {
 /// The format to write a map in, by the file's ending where none is given.
 fn format_of(format: Option<PlanFormat>, out: &Path) -> Result<PlanFormat, Error> {
     if io::is_standard(out) { Ok(format.unwrap_or_default()) } else { PlanFormat::to_write(out, format) }
-}
-
-/// Facts that a map does not tell itself.
-#[derive(Args)]
-struct MapForm {
-    /// Format of the plan or map, where its content could be two
-    #[arg(long, value_parser = parse_format())]
-    format: Option<PlanFormat>,
-    /// GPUs of a map that does not tell them
-    #[arg(long)]
-    gpus: Option<usize>,
-    /// Groups of experts, of a map [default: 1]
-    #[arg(long)]
-    groups: Option<usize>,
-    /// Nodes, of a map [default: 1]
-    #[arg(long)]
-    nodes: Option<usize>,
-    /// Speeds of the GPUs, as for `eplb plan`, of a map or a plan file that does not tell them
-    #[arg(long, value_name = "SPEEDS", allow_hyphen_values = true)]
-    gpu_speeds: Option<String>,
-}
-
-impl MapForm {
-    fn read(&self, path: &Path) -> Result<MapFile, Error> {
-        io::read_map(path, self.format)
-    }
-
-    /// The cluster of maps that are read together: that of the last plan file among them, else what options and the last
-    /// map tell.
-    fn cluster(&self, maps: &[MapFile]) -> Result<Cluster, Error> {
-        if let Some(plan) = maps.iter().rev().find_map(MapFile::plan) {
-            let given = [
-                (self.gpus.is_some(), "--gpus"),
-                (self.groups.is_some(), "--groups"),
-                (self.nodes.is_some(), "--nodes"),
-            ];
-            words::check_effect(&given, "a map without a cluster, and a plan file has one")?;
-            return self.with_speeds(plan.cluster.clone());
-        }
-        let needed = || words::needed("--gpus", "the map does not tell how many there are");
-        let gpus = self.gpus.or(maps.iter().rev().find_map(MapFile::num_gpus)).ok_or_else(needed)?;
-        words::tell_idle_groups(self.groups.unwrap_or(1), self.nodes);
-        let last = maps.last().ok_or_else(|| words::needed("PLAN", "a plan or map"))?;
-        self.with_speeds(last.cluster(self.groups.unwrap_or(1), self.nodes.unwrap_or(1), gpus)?)
-    }
-
-    /// A cluster with the speeds that are given.
-    fn with_speeds(&self, cluster: Cluster) -> Result<Cluster, Error> {
-        let Some(given) = &self.gpu_speeds else { return Ok(cluster) };
-        let tells = !cluster.has_equal_speeds();
-        words::check_effect(&[(tells, "--gpu-speeds")], "a plan that tells no speeds, and this one does")?;
-        cluster.with_gpu_speeds(&speeds::read(given)?)
-    }
 }
 
 /// The bound of `plan` and `check`.

@@ -31,7 +31,8 @@ use crate::{Cluster, DeviceChoice, Dispatch, Error, Fallback, Policy, Preset, Pr
   zcat loads.csv.gz | eplb plan - --replicas 288 --gpus 32 --out -  the plan on standard output
 
 Loads are tokens, or anything in proportion to them: .json, .jsonl, .csv, .npy, .npz, each as .gz too, a folder of
-TensorRT-LLM's statistics or of Megatron's traces, or - for standard input.
+TensorRT-LLM's statistics or of Megatron's traces, or - for standard input. A file may have 4 GiB and 2^28 loads. A load
+takes 4 bytes of memory (8 where one is a fraction or not below 2^32); but for .npy the file is in memory, too.
 Exit codes: 0 planned, 2 bad input or a file that could not be read or written.")]
 pub struct Plan {
     /// Load files (needed); one plan for all of them where there are several; - is standard input
@@ -83,10 +84,10 @@ pub struct Plan {
     /// Where the device fails: cpu has the CPU backend make the same plan, with a warning; never fails
     #[arg(long, default_value = "cpu", value_parser = parse_fallback())]
     fallback: Fallback,
-    /// The search, and how long it goes on; help tells of each [default: default for one window, scenarios for several]
+    /// The search of a plan from nothing, and how long it goes on; help tells of each [default: default for one window, scenarios for several]
     #[arg(long, value_parser = parse_preset())]
     preset: Option<String>,
-    /// Starts of a node at most, 1 to 65536 [default: the preset's]
+    /// Starts of a node at most, 1 to 65536: all but the first draw some of their choices [default: the preset's]
     #[arg(long)]
     starts: Option<u32>,
     /// Iterations of a start at most, 0 to 1048576 [default: the preset's]
@@ -249,7 +250,8 @@ impl Plan {
             words::tell_one_node(wanted, gpus, gone.gpus.len());
         }
         words::tell_idle_groups(self.groups.unwrap_or(1), self.nodes);
-        words::tell_idle_dispatch(self.dispatch, &cluster);
+        let is_weighed = cluster.weighs_dispatch() && self.rule_of_an_earlier_program().is_none();
+        words::tell_idle_dispatch(self.dispatch, is_weighed);
         for warning in plan.warnings() {
             complain(&format!("warning: {}", words::in_options(warning)));
         }
@@ -274,6 +276,12 @@ impl Plan {
         plan.with_gone_gpus(&all.with_gpu_speeds(&gone.speeds_of_all(gpus))?, &gone.gpus)
     }
 
+    /// The preset, where it is one of those that are there to compare with.
+    fn rule_of_an_earlier_program(&self) -> Option<&str> {
+        let is_such = |name: &&str| Preset::all().any(|preset| preset.name() == *name && is_lineage(&preset));
+        self.preset.as_deref().filter(is_such)
+    }
+
     /// Refuses options that would do nothing.
     fn check_options(&self, cluster: &Cluster) -> Result<(), Error> {
         for (other, name, here) in
@@ -291,10 +299,21 @@ impl Plan {
         if self.strategy != Some(Strategy::Scenarios) {
             words::check_effect(&outlook.given(), "--strategy scenarios")?;
         }
-        let rule = self.preset.as_ref().filter(|_| self.previous.is_some());
-        if let Some(name) = rule.filter(|name| Preset::all().any(|p| p.name() == *name && is_lineage(&p))) {
-            let rule = "is a rule of an earlier program, and that plans from nothing: leave out --previous, or take --preset default";
-            return Err(Error::invalid("--preset", name, rule));
+        outlook.check()?;
+        let search = [
+            (self.iterations.is_some(), "--iterations"),
+            (self.assignments.is_some(), "--assignments"),
+            (self.starts.is_some(), "--starts"),
+            (self.preset.is_some(), "--preset"),
+        ];
+        if self.previous.is_some() {
+            words::check_effect(&search, "a plan from nothing: leave out --previous")?;
+        }
+        if let Some(name) = self.rule_of_an_earlier_program() {
+            let wanted = format!(
+                "the presets default, fast, thorough and scenarios, and {name} is a rule of an earlier program"
+            );
+            words::check_effect(&search[..2], &wanted)?;
         }
         if self.loads.len() == 1 {
             words::check_effect(&[(self.weights.is_some(), "--weights")], "several load files")?;
@@ -308,6 +327,10 @@ impl Plan {
             words::check_effect(&given, wanted)?;
         }
         words::check_tight_bound(self.tight_bound, cluster)?;
+        if self.out.as_deref().is_some_and(io::is_standard) {
+            let given = [(self.expert_bytes > 0, "--expert-bytes"), (self.tight_bound, "--tight-bound")];
+            words::check_effect(&given, "the report, and --out - has the map alone on standard output")?;
+        }
         if self.json && self.out.as_deref().is_some_and(io::is_standard) {
             let rule = "is for the report, and --out - has the map alone on standard output: --json --with-map has both";
             return Err(Error::invalid("--json", "", rule));

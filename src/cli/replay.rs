@@ -88,6 +88,7 @@ impl ReplayTrace {
         if !self.strategy.contains(&Strategy::Scenarios) {
             words::check_effect(&self.outlook.given(), "--strategy scenarios")?;
         }
+        self.outlook.check()?;
         if self.fresh {
             words::check_effect(&self.limits.given(), "plans from the one that runs: leave out --fresh")?;
         }

@@ -9,6 +9,7 @@ use serde_json::json;
 use super::{MapForm, io, print, read_layers, speeds, table, words};
 use crate::check::{self, Quality};
 use crate::maps::MapFile;
+use crate::shares::HISTORY;
 use crate::trace::{LoadHistory, Window, shares_bytes};
 use crate::{Cluster, DeviceChoice, Error, Loads, Placement, Planner, Shares};
 
@@ -107,7 +108,9 @@ impl Split {
             let batch = history.loads(self.window.unwrap_or_default())?;
             return Ok((planner.batch_shares(cluster, rows, &batch)?, "the batch", batch));
         }
-        let windows = (0..history.windows()).map(|window| history.loads(Window::Index(window)));
+        // No others are looked at.
+        let first = history.windows().saturating_sub(HISTORY);
+        let windows = (first..history.windows()).map(|window| history.loads(Window::Index(window)));
         let windows = windows.collect::<Result<Vec<_>, _>>()?;
         if let Some(sample) = &self.sample {
             let sample = read_layers(sample, self.layers.as_ref(), &self.form)?.loads(Window::Sum)?;

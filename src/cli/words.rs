@@ -217,12 +217,12 @@ pub fn tell_filled_again(gpus: &[usize]) {
 }
 
 /// Says that a dispatch changes nothing in the plan.
-pub fn tell_idle_dispatch(dispatch: Option<Dispatch>, cluster: &Cluster) {
-    let is_idle = |dispatch: &Dispatch| *dispatch != Dispatch::Equal && !cluster.weighs_dispatch();
+pub fn tell_idle_dispatch(dispatch: Option<Dispatch>, is_weighed: bool) {
+    let is_idle = |dispatch: &Dispatch| *dispatch != Dispatch::Equal && !is_weighed;
     if let Some(dispatch) = dispatch.filter(is_idle) {
         complain(&format!(
             "warning: --dispatch {} changes nothing in this plan, only what is told of its traffic: plans are judged by it where \
-             there are several --nodes and --groups is no multiple of them",
+             there are several --nodes and --groups is no multiple of them, and not by rules of earlier programs",
             dispatch.name()
         ));
     }

@@ -65,6 +65,7 @@ fn table<'a>(lines: impl Iterator<Item = (usize, &'a str)>) -> Result<LoadHistor
     for (line, row) in lines {
         let before = numbers.len();
         for (column, field) in (1..).zip(row.split(',')) {
+            numbers.check_room().map_err(ParseError::content)?;
             let field = field.trim();
             let bad = || {
                 let forms = if rows == 0 { format!("; {FORMS}") } else { String::new() };

@@ -1,11 +1,8 @@
 //! Recorded loads, window by window.
 
-use super::numbers::Numbers;
+use super::numbers::{MAX_VALUES, Numbers};
 use crate::error::{Error, ParseError};
 use crate::loads::{Loads, MAX_EXPERTS, MAX_LAYERS};
-
-/// The most numbers a load file may hold: 2 GiB of `f64`.
-pub const MAX_VALUES: usize = 1 << 28;
 
 /// Which windows of a history a plan is made from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

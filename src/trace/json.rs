@@ -59,6 +59,7 @@ impl Nest {
         if !(2..=3).contains(&depth) {
             return Err(format!("the array of loads has {depth} dimensions, not 2 or 3"));
         }
+        self.numbers.check_room()?;
         match *self.dimensions.get_or_insert(depth) {
             first if first == depth => Ok(()),
             first => Err(format!("a load is in {depth} arrays, the first is in {first}")),

@@ -3,31 +3,32 @@
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 
-use npyz::{DType, NpyFile, Order, TypeChar, WriterBuilder};
+use npyz::{DType, NpyFile, Order, TypeChar, TypeStr, WriterBuilder};
 
 use super::LoadHistory;
 use super::files::MAX_FILE;
-use super::history::{MAX_VALUES, check_shape};
-use super::numbers::Numbers;
+use super::history::check_shape;
+use super::numbers::{MAX_VALUES, Numbers};
 use crate::error::{Error, ParseError};
 
 /// The most bytes a header may have: that of a plain array has some hundred, and the parser needs many times
 /// as much memory.
 const MAX_HEADER: usize = 1 << 10;
 
-/// The numbers of an array, in the order of the file.
-enum Values {
-    Small(Vec<u32>),
-    Counts(Vec<u64>),
-    Signed(Vec<i64>),
-    Floats(Vec<f64>),
+/// A number of an array.
+enum Value {
+    Count(u64),
+    Negative(i64),
+    Float(f64),
 }
 
-/// An array, and whether its order is Fortran's.
-struct Array {
+/// An array whose shape is checked, and whose numbers are not yet read.
+struct Array<R: BufRead> {
+    file: NpyFile<R>,
+    kind: TypeStr,
     shape: Vec<usize>,
-    fortran: bool,
-    values: Values,
+    /// The number of its numbers.
+    count: usize,
 }
 
 /// The loads of a file, value after value, without its bytes in memory; `None` where it must be read as a whole: it is
@@ -56,16 +57,23 @@ fn history(file: impl BufRead, length: usize) -> Result<LoadHistory, ParseError>
         let (windows, layers, experts) = shaped(shape)?;
         Ok(check_shape(windows, layers, experts, count)?)
     };
-    let Array { shape, fortran, values } = array(file, length, check)?;
-    let (windows, layers, experts) = shaped(&shape)?;
-    let numbers = match values {
-        Values::Small(counts) => Numbers::Small(row_major(counts, windows, layers, experts, fortran)),
-        Values::Counts(counts) => Numbers::of_counts(row_major(counts, windows, layers, experts, fortran)),
-        Values::Signed(counts) => {
-            Numbers::of_counts(row_major(positive(counts)?, windows, layers, experts, fortran))
+    let array = Array::open(file, length, check)?;
+    let (windows, layers, experts) = shaped(&array.shape)?;
+    let is_fortran = array.is_fortran();
+    let mut numbers = array.numbers();
+    array.read(|value| {
+        match value {
+            Value::Count(count) => numbers.push_count(count),
+            Value::Float(value) => numbers.push_value(value),
+            Value::Negative(value) => {
+                return Err(ParseError::content(format!("load {value} is negative")));
+            }
         }
-        Values::Floats(values) => Numbers::Values(row_major(values, windows, layers, experts, fortran)),
-    };
+        Ok(())
+    })?;
+    if is_fortran {
+        numbers = numbers.in_order(row_major(windows, layers, experts));
+    }
     Ok(LoadHistory::new(windows, layers, experts, numbers)?)
 }
 
@@ -75,17 +83,22 @@ pub(crate) fn rows(bytes: &[u8]) -> Result<(usize, Vec<i32>), ParseError> {
         [layers, slots] if layers > 0 && slots > 0 => Ok(()),
         _ => Err(ParseError::content(format!("shape {shape:?} is not [layers][slots]"))),
     };
-    let Array { shape, fortran, values } = array(bytes, bytes.len(), check)?;
-    let (layers, slots) = (shape[0], shape[1]);
-    let values: Vec<i64> = match values {
-        Values::Signed(values) => values,
-        Values::Small(values) => values.into_iter().map(Into::into).collect(),
-        Values::Counts(values) => values.into_iter().map(|v| i64::try_from(v).unwrap_or(i64::MAX)).collect(),
-        Values::Floats(_) => {
-            return Err(ParseError::content("a map of floats: its entries are not whole numbers"));
-        }
-    };
-    let values = row_major(values, 1, layers, slots, fortran);
+    let array = Array::open(bytes, bytes.len(), check)?;
+    let (layers, slots, is_fortran) = (array.shape[0], array.shape[1], array.is_fortran());
+    let mut values = Vec::with_capacity(array.count);
+    array.read(|value| {
+        values.push(match value {
+            Value::Negative(value) => value,
+            Value::Count(count) => i64::try_from(count).unwrap_or(i64::MAX),
+            Value::Float(_) => {
+                return Err(ParseError::content("a map of floats: its entries are not whole numbers"));
+            }
+        });
+        Ok(())
+    })?;
+    if is_fortran {
+        values = row_major(1, layers, slots).map(|at| values[at]).collect();
+    }
     let entry = |(at, &value): (usize, &i64)| {
         let (layer, slot) = (at / slots, at % slots);
         let bad =
@@ -101,55 +114,78 @@ pub(crate) fn of_rows(slots: usize, rows: &[i32]) -> Result<Vec<u8>, Error> {
     write_array(&shape, rows).map_err(|error| Error::invalid("npy file", "", error.to_string()))
 }
 
-/// The array of a file. Its shape is checked, with the number of values, before memory is taken.
-fn array(
-    mut bytes: impl BufRead,
-    length: usize,
-    check: impl Fn(&[usize], usize) -> Result<(), ParseError>,
-) -> Result<Array, ParseError> {
-    screen(bytes.fill_buf().map_err(|error| ParseError::not("an npy file", error))?)?;
-    let file = NpyFile::new(bytes).map_err(|error| ParseError::not("an npy file", error))?;
-    let shape: Vec<usize> = file.shape().iter().map(|&n| usize::try_from(n).unwrap_or(usize::MAX)).collect();
-    let count = shape.iter().try_fold(1usize, |product, &n| product.checked_mul(n));
-    let count = count.filter(|&n| n <= MAX_VALUES);
-    let count = count.ok_or_else(|| ParseError::content(format!("shape {shape:?} is too large")))?;
-    let DType::Plain(kind) = file.dtype() else {
-        let reason = format!("type {} is not a number", file.dtype().descr());
-        return Err(ParseError::content(reason));
-    };
-    let size = usize::try_from(kind.size_field()).unwrap_or(usize::MAX);
-    check(&shape, count)?;
-    let data = count.saturating_mul(size);
-    if data > length {
-        return Err(ParseError::damaged(format!(
-            "truncated: shape {shape:?} needs {data} bytes of data, the file has {length}"
-        )));
-    }
-    let fortran = file.order() == Order::Fortran;
-    let truncated = |error: std::io::Error| ParseError::damaged_by("truncated or damaged", error);
-    macro_rules! values {
-        ($kind:ident, $type:ty) => {
-            Values::$kind(file.into_vec::<$type>().map_err(truncated)?.into_iter().map(Into::into).collect())
-        };
-    }
-    let values = match (kind.type_char(), size) {
-        (TypeChar::Uint, 1) => values!(Small, u8),
-        (TypeChar::Uint, 2) => values!(Small, u16),
-        (TypeChar::Uint, 4) => Values::Small(file.into_vec().map_err(truncated)?),
-        (TypeChar::Uint, 8) => Values::Counts(file.into_vec().map_err(truncated)?),
-        (TypeChar::Int, 1) => values!(Signed, i8),
-        (TypeChar::Int, 2) => values!(Signed, i16),
-        (TypeChar::Int, 4) => values!(Signed, i32),
-        (TypeChar::Int, 8) => Values::Signed(file.into_vec().map_err(truncated)?),
-        (TypeChar::Float, 2) => values!(Floats, half::f16),
-        (TypeChar::Float, 4) => values!(Floats, f32),
-        (TypeChar::Float, 8) => Values::Floats(file.into_vec().map_err(truncated)?),
-        _ => {
-            let reason = format!("type {kind} is not an integer or float of a known size");
+impl<R: BufRead> Array<R> {
+    /// The array of a file of this many bytes. Its shape is checked, with the number of values, before memory is taken.
+    fn open(
+        mut bytes: R,
+        length: usize,
+        check: impl Fn(&[usize], usize) -> Result<(), ParseError>,
+    ) -> Result<Self, ParseError> {
+        screen(bytes.fill_buf().map_err(|error| ParseError::not("an npy file", error))?)?;
+        let file = NpyFile::new(bytes).map_err(|error| ParseError::not("an npy file", error))?;
+        let size = |&n: &u64| usize::try_from(n).unwrap_or(usize::MAX);
+        let shape: Vec<usize> = file.shape().iter().map(size).collect();
+        let count = shape.iter().try_fold(1usize, |product, &n| product.checked_mul(n));
+        let count = count.filter(|&n| n <= MAX_VALUES);
+        let count = count.ok_or_else(|| ParseError::content(format!("shape {shape:?} is too large")))?;
+        let DType::Plain(kind) = file.dtype() else {
+            let reason = format!("type {} is not a number", file.dtype().descr());
             return Err(ParseError::content(reason));
+        };
+        check(&shape, count)?;
+        let data = count.saturating_mul(size(&kind.size_field()));
+        if data > length {
+            return Err(ParseError::damaged(format!(
+                "truncated: shape {shape:?} needs {data} bytes of data, the file has {length}"
+            )));
         }
-    };
-    Ok(Array { shape, fortran, values })
+        Ok(Self { file, kind, shape, count })
+    }
+
+    /// Whether the order of its numbers is Fortran's.
+    fn is_fortran(&self) -> bool {
+        self.file.order() == Order::Fortran
+    }
+
+    /// Room for its numbers.
+    fn numbers(&self) -> Numbers {
+        match self.kind.type_char() {
+            TypeChar::Float => Numbers::Values(Vec::with_capacity(self.count)),
+            _ => Numbers::Small(Vec::with_capacity(self.count)),
+        }
+    }
+
+    /// Hands over its numbers one by one, in the order of the file.
+    fn read(self, mut take: impl FnMut(Value) -> Result<(), ParseError>) -> Result<(), ParseError> {
+        let Self { file, kind, .. } = self;
+        let not = |error| ParseError::not("an npy file", error);
+        let truncated = |error: std::io::Error| ParseError::damaged_by("truncated or damaged", error);
+        let signed = |value: i64| u64::try_from(value).map_or(Value::Negative(value), Value::Count);
+        macro_rules! each {
+            ($type:ty, $value:expr) => {
+                file.data::<$type>()
+                    .map_err(not)?
+                    .try_for_each(|value| take($value(value.map_err(truncated)?.into())))
+            };
+        }
+        match (kind.type_char(), kind.size_field()) {
+            (TypeChar::Uint, 1) => each!(u8, Value::Count),
+            (TypeChar::Uint, 2) => each!(u16, Value::Count),
+            (TypeChar::Uint, 4) => each!(u32, Value::Count),
+            (TypeChar::Uint, 8) => each!(u64, Value::Count),
+            (TypeChar::Int, 1) => each!(i8, signed),
+            (TypeChar::Int, 2) => each!(i16, signed),
+            (TypeChar::Int, 4) => each!(i32, signed),
+            (TypeChar::Int, 8) => each!(i64, signed),
+            (TypeChar::Float, 2) => each!(half::f16, Value::Float),
+            (TypeChar::Float, 4) => each!(f32, Value::Float),
+            (TypeChar::Float, 8) => each!(f64, Value::Float),
+            _ => {
+                let reason = format!("type {kind} is not an integer or float of a known size");
+                Err(ParseError::content(reason))
+            }
+        }
+    }
 }
 
 /// Refuses headers the parser must not see: it takes time exponential in the depth of nesting, and multiplies
@@ -180,26 +216,10 @@ fn screen(bytes: &[u8]) -> Result<(), ParseError> {
     Ok(())
 }
 
-fn positive(values: Vec<i64>) -> Result<Vec<u64>, ParseError> {
-    let negative = |v: i64| ParseError::content(format!("load {v} is negative"));
-    values.into_iter().map(|v| v.try_into().map_err(|_| negative(v))).collect()
-}
-
-fn row_major<T: Copy>(
-    values: Vec<T>,
-    windows: usize,
-    layers: usize,
-    experts: usize,
-    fortran: bool,
-) -> Vec<T> {
-    if !fortran || values.len() != windows * layers * experts {
-        return values;
-    }
-    let at = |w: usize, l: usize, e: usize| values[(e * layers + l) * windows + w];
-    (0..windows)
-        .flat_map(|w| (0..layers).flat_map(move |l| (0..experts).map(move |e| (w, l, e))))
-        .map(|(w, l, e)| at(w, l, e))
-        .collect()
+/// Where an array in Fortran's order has the numbers of the order of rows.
+fn row_major(windows: usize, layers: usize, experts: usize) -> impl Iterator<Item = usize> {
+    let of_layer = move |w, l| (0..experts).map(move |e| (e * layers + l) * windows + w);
+    (0..windows).flat_map(move |w| (0..layers).flat_map(move |l| of_layer(w, l)))
 }
 
 pub fn write(history: &LoadHistory) -> std::io::Result<Vec<u8>> {

@@ -2,6 +2,9 @@
 
 use std::ops::Range;
 
+/// The most numbers a load file may hold: 2 GiB of `f64`.
+pub const MAX_VALUES: usize = 1 << 28;
+
 /// In the order of a history, `[windows][layers][experts]`.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Numbers {
@@ -68,6 +71,20 @@ impl Numbers {
         }
     }
 
+    /// The same numbers in another order: which comes next, one by one.
+    pub fn in_order(&self, order: impl Iterator<Item = usize>) -> Self {
+        match self {
+            Self::Small(small) => Self::Small(order.map(|at| small[at]).collect()),
+            Self::Counts(counts) => Self::Counts(order.map(|at| counts[at]).collect()),
+            Self::Values(values) => Self::Values(order.map(|at| values[at]).collect()),
+        }
+    }
+
+    /// Refuses one more number where there are as many as a file may hold, before memory is taken for it.
+    pub fn check_room(&self) -> Result<(), String> {
+        check_room(self.len())
+    }
+
     /// The rows of `length` numbers that `kept` names, each with zeros up to `width`.
     pub fn rows(&self, length: usize, kept: impl Iterator<Item = usize>, width: usize) -> Self {
         fn take<T: Copy + Default>(
@@ -91,9 +108,24 @@ impl Numbers {
     }
 }
 
+/// Refuses one more number after so many.
+pub fn check_room(numbers: usize) -> Result<(), String> {
+    if numbers < MAX_VALUES {
+        return Ok(());
+    }
+    Err(format!("it has more than {MAX_VALUES} loads, and a file may have no more"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn there_is_room_for_as_many_numbers_as_a_file_may_have() {
+        assert!(check_room(MAX_VALUES - 1).is_ok());
+        let said = "it has more than 268435456 loads, and a file may have no more";
+        assert_eq!(check_room(MAX_VALUES), Err(said.to_string()));
+    }
 
     #[test]
     fn numbers_are_as_narrow_as_the_widest_needs() {

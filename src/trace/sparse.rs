@@ -1,6 +1,7 @@
 //! Loads that each tell their window, layer and expert.
 
 use super::LoadHistory;
+use super::numbers::check_room;
 use crate::error::{Error, ParseError};
 use crate::loads::MAX_EXPERTS;
 
@@ -34,7 +35,10 @@ impl Sparse {
             Some(last) if (last.0, last.1, last.2) == (window, layer, known) => {
                 last.3 = last.3.checked_add(count).ok_or("the sum of counts is too large")?;
             }
-            _ => self.entries.push((window, layer, known, count)),
+            _ => {
+                check_room(self.entries.len())?;
+                self.entries.push((window, layer, known, count));
+            }
         }
         Ok(())
     }

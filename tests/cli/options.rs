@@ -53,23 +53,6 @@ fn a_replay_refuses_what_would_do_nothing_in_it() {
 }
 
 #[test]
-fn a_rule_of_an_earlier_program_is_not_run_under_its_name_from_a_plan_that_runs() {
-    let folder = tempfile::tempdir().unwrap();
-    let loads = write(folder.path(), "loads.json", b"[[1,2,3,4,5,60,7,8]]");
-    let plan = folder.path().join("plan.json").to_str().unwrap().to_string();
-    assert!(eplb(&plan_args(&loads, &["--preset", "gen00", "--out", &plan])).status.success());
-    for name in ["gen00", "rec1"] {
-        assert_refused(
-            &plan_args(&loads, &["--previous", &plan, "--preset", name]),
-            &format!(
-                "--preset {name} is a rule of an earlier program, and that plans from nothing: leave out --previous"
-            ),
-        );
-    }
-    assert!(eplb(&plan_args(&loads, &["--previous", &plan, "--preset", "fast"])).status.success());
-}
-
-#[test]
 fn a_value_that_will_not_do_is_told_by_its_option() {
     let folder = tempfile::tempdir().unwrap();
     let loads = write(folder.path(), "loads.json", b"[[1,2,3,4,5,60,7,8]]");

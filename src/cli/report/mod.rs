@@ -69,6 +69,11 @@ impl Report {
         }
         let given = [(self.expert_bytes > 0 && self.plans.len() < 2, "--expert-bytes")];
         words::check_effect(&given, "what moves from one plan to the next: name the one before, too")?;
+        if self.loads.is_none() {
+            let wanted = "loads and a plan or map: eplb report LOADS PLAN";
+            words::check_effect(&self.part.given(), wanted)?;
+            words::check_effect(&self.maps.given(), wanted)?;
+        }
         let (mut lead, mut tiles, mut sections) = (Vec::new(), Vec::new(), Vec::new());
         if let Some(loads) = &self.loads {
             if self.plans.is_empty() {
