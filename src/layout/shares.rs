@@ -2,8 +2,8 @@
 
 use super::words::{self, CONTROL_WORDS};
 use super::{GpuParams, Layout, Parts};
-use crate::shares::task::{Pair, Task};
-use crate::shares::windows::SCENARIOS;
+use crate::shares::layer::Pair;
+use crate::shares::task::{SCENARIOS, Task};
 
 impl Layout {
     /// The layout of these tasks, which are all for batches or all for the next window.

@@ -5,7 +5,7 @@
 //! that ranks that make a table for themselves have the same one.
 
 pub mod batch;
-mod layer;
+pub mod layer;
 pub mod speeds;
 mod table;
 // A device alone reads all of a task.

@@ -3,12 +3,8 @@
 
 use super::layer::Replicas;
 use super::speeds::Speeds;
-use super::task::{Task, Terms};
+use super::task::{SCENARIOS, Task, Terms};
 use crate::outlook::{ONE, persistence};
-
-/// Windows that are scenarios. Twice as many take longer, and gain as much: over even shares .0110 on the mean of thirteen
-/// runs of five series.
-pub const SCENARIOS: usize = 8;
 
 /// Windows that the forecast looks at.
 pub const HISTORY: usize = 32;

@@ -20,6 +20,7 @@ use crate::loads::FIXED_TOTAL;
 use crate::mirror::s5_counts as counts;
 use crate::params::{self, Params, SearchKind};
 use crate::replan::search as trajectory;
+use crate::shares::task::SCENARIOS;
 use crate::shares::windows;
 
 /// A stage: the shader's source in the order it is put together, and its entry points.
@@ -97,7 +98,7 @@ impl Stage {
             ("TRAJECTORY_ITERATIONS", trajectory::MOST_ITERATIONS),
             ("TRAJECTORY_SLOT_TENURE", trajectory::SLOT_TENURE),
             ("TRAJECTORY_EXPERT_TENURE", trajectory::EXPERT_TENURE),
-            ("SCENARIOS", windows::SCENARIOS as u32),
+            ("SCENARIOS", SCENARIOS as u32),
             ("WHOLE_BITS", windows::WHOLE_BITS),
             ("BIPARTITION_SLOTS", params::BIPARTITION_SLOTS),
             ("BIPARTITION_CHUNK", s5_descend::BIPARTITION_CHUNK),

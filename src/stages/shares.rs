@@ -4,6 +4,7 @@ use super::{CANDIDATE, PROBLEM, RNG, Stage, TEAM, WIDE_U64};
 use crate::engine::budget;
 use crate::engine::recording::{Grid, Kernel, LANES, Recording, Tuning};
 use crate::layout::GpuParams;
+use crate::shares::task::SCENARIOS;
 use crate::shares::{batch, windows};
 
 const NEXT_WINDOW: Kernel = Kernel { stem: "shares", entry: "level_next_window" };
@@ -30,7 +31,7 @@ pub fn record(recording: &mut Recording, base: &GpuParams, is_batch: bool) {
 /// Whether software drivers run a sweep to its end, with all that a lane lays out first.
 pub fn fits(base: &GpuParams, pairs: u64) -> bool {
     let team = u64::from(Tuning::SOFTWARE.team);
-    let scenarios = windows::SCENARIOS as u64;
+    let scenarios = SCENARIOS as u64;
     let sweep = 2 * u64::from(base.rounds) + pairs * (1 + 2 * scenarios + 16);
     let lay = u64::from(base.replicas).div_ceil(team) + (u64::from(base.gpus) * scenarios).div_ceil(team) + 2;
     sweep + lay + team < budget::LIMIT
