@@ -146,4 +146,22 @@ grep -q '^auto takes: CPU backend' "$work/out" || fail "auto takes this adapter 
 say "fingerprints"
 under_wine check --fingerprints --device dx12 ||
     fail "the plans are not the committed ones, or not this device's"
+# What fingerprints do not hold: plans from one that runs, and tables of shares.
+say "plans over time and tables of shares"
+under_wine generate --windows 3 --layers 2 --experts 32 --drift 0.2 --out loads.npy || fail "no loads could be made"
+under_wine plan loads.npy --window 0 --replicas 40 --gpus 8 --device cpu --out plan.json || fail "no plan could be made"
+# same ARGUMENTS...: whether the CPU backend and the device come to the same fingerprint.
+same() {
+    local device found=()
+    for device in cpu dx12; do
+        under_wine "$@" --json --device "$device" >/dev/null || fail "$1 failed on $device"
+        found+=("$(grep -o '"fingerprint":"[0-9a-f]*"' "$work/out")")
+    done
+    printf '%s: %s\n' "$*" "${found[1]}"
+    [ -n "${found[0]}" ] && [ "${found[0]}" = "${found[1]}" ] || fail "$*: the CPU backend has ${found[0]}"
+}
+same plan loads.npy --window 2 --previous plan.json --fallback never
+same plan loads.npy --strategy scenarios --previous plan.json --fallback never
+same split loads.npy plan.json
+same split loads.npy plan.json --batch
 say "done"

@@ -39,7 +39,7 @@ impl Table {
         let mut counts = || (0..layers * experts).map(|_| below(most) as u64).collect::<Vec<_>>();
         let mut loads = || Loads::from_counts(layers, experts, &counts()).expect("the shape is valid");
         let windows = (0..1 + seed % 10).map(|_| loads()).collect();
-        let sample = (seed % 3 == 0).then(loads);
+        let sample = seed.is_multiple_of(3).then(loads);
         let cluster = Cluster::new(all, 1, 1, gpus).expect("the numbers fit");
         Self { cluster, experts, map, windows, sample }
     }
