@@ -9,7 +9,7 @@ fn place_events() {
         let is_heavy = share > half_goal;
         let room = goal - min(share, goal);
         // Up to what a partner may have the event above those of the others, the heavy ones before it and the light ones
-        // behind.
+        // after it.
         let above = experts_above(select(room, min(room, half_goal), is_heavy));
         let lighter = select(experts - above, 0u, share > goal);
         let row = select(experts - i + above, 1u + i + lighter, is_heavy);
