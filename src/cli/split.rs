@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::json;
 
-use super::{MapForm, io, print, read_layers, speeds, table, words};
+use super::{MapForm, complain, io, print, read_layers, speeds, table, words};
 use crate::check::{self, Quality};
 use crate::maps::MapFile;
 use crate::shares::HISTORY;
@@ -90,6 +90,13 @@ impl Split {
             if io::is_standard(out) {
                 return Ok(ExitCode::SUCCESS);
             }
+        }
+        let (even, dealt) = (scored.even.balancedness(), scored.dealt.balancedness());
+        if self.batch && dealt < even {
+            complain(&format!(
+                "warning: even shares are better for this batch ({even:.5} over {dealt:.5}): 256 parts are too coarse for its experts; \
+                 deal evenly"
+            ));
         }
         let parts = check::parts(&cluster, map.physical_to_logical())?;
         self.show(&shares, &scored, &cluster, &parts);

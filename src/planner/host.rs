@@ -24,6 +24,20 @@ pub fn idle_connection(params: &Params, options: &PlanOptions) -> Option<String>
     })
 }
 
+/// The warning where GPUs of some layers do not hang together, of rows `[layers][slots]` that were to be connected.
+pub fn unconnected(params: &Params, rows: &[u32]) -> Option<String> {
+    let slots = (params.node_slots * params.nodes) as usize;
+    let apart = rows.chunks_exact(slots).filter(|row| !replan::hangs_together(params, row)).count();
+    (apart > 0).then(|| {
+        format!(
+            "connected: GPUs hang together in {} of {} layers; in the others no way was found that makes the heaviest GPU at most \
+             .2 % heavier",
+            params.layers as usize - apart,
+            params.layers
+        )
+    })
+}
+
 /// The sum of the windows, `[layers][experts]`.
 pub fn combine(params: &Params, windows: &[u32]) -> Vec<u32> {
     let all = params.layers as usize * params.experts as usize;

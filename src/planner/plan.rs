@@ -211,7 +211,7 @@ impl LoadedCall<'_> {
     }
 
     /// The host's work after the search, whatever the backend.
-    fn finish(&self, planned: &mut Planned, limits: Option<foreign::ForeignLimits>) -> Result<(), Error> {
+    fn finish(&mut self, planned: &mut Planned, limits: Option<foreign::ForeignLimits>) -> Result<(), Error> {
         let Self { planner, params, windows, .. } = *self;
         planner.on_threads(|| host::share_among_three(params, &self.combined, planned, &self.attempt()))?;
         self.attempt().go_on()?;
@@ -224,6 +224,7 @@ impl LoadedCall<'_> {
         if params.connected {
             let connect = || replan::connect(params, windows, &planned.slots, &self.attempt());
             let rows = planner.on_threads(connect)?;
+            self.warnings.extend(host::unconnected(params, &rows));
             planned.take_rows(rows, params);
         }
         if let Some(limits) = limits {

@@ -101,10 +101,10 @@ pub fn connect(
 ) -> Result<Vec<u32>, Error> {
     let limits = unlimited();
     let work = |layer: ReplanLayer<'_>, search: &mut TrailSearch| {
-        let parts = parts(params, layer.previous);
-        if parts == params.nodes as usize {
+        if hangs_together(params, layer.previous) {
             return layer.previous.to_vec();
         }
+        let parts = parts(params, layer.previous);
         let peak = |row: &[u32]| u64::from(peaks(params, &layer.rows, row));
         let most = peak(layer.previous) * (MILLION + LINK_PPM) / MILLION;
         let path = layer.path(SearchRules::cold(&limits), search);
@@ -114,6 +114,11 @@ pub fn connect(
     };
     let call = ReplanCall { params, windows, previous: rows, attempt };
     Ok(call.each_layer(work, Some(&Vec::clone))?.concat())
+}
+
+/// Whether the GPUs of each node of a layer hang together.
+pub fn hangs_together(params: &Params, row: &[u32]) -> bool {
+    parts(params, row) == params.nodes as usize
 }
 
 /// The number of parts that the GPUs of a layer fall into: GPUs with replicas of one expert are in one part.

@@ -59,7 +59,7 @@ fn solve_by<const SPEEDS: bool>(
 
 impl BatchScratch {
     /// The share of each replica: after [`solve`], unless even ones were as good.
-    #[cfg(test)]
+    #[cfg(all(test, feature = "gpu"))]
     pub fn have(&self) -> &[i32] {
         &self.have
     }

@@ -107,7 +107,7 @@ impl pulp::NullaryFnOnce for Solve<'_> {
 
 impl WindowScratch {
     /// The share of each replica.
-    #[cfg(test)]
+    #[cfg(all(test, feature = "gpu"))]
     pub fn have(&self) -> &[i32] {
         &self.have
     }

@@ -119,8 +119,13 @@ impl LoadHistory {
 
     /// The bytes of a file of this name.
     pub(crate) fn bytes_for(&self, path: &Path) -> Result<Vec<u8>, Error> {
-        let format =
-            LoadFormat::of_path(path).ok_or_else(|| Error::unwritable(path, LoadFormat::none_of(path)))?;
+        let Some(format) = LoadFormat::of_path(path) else {
+            let ending = path.extension().unwrap_or_default().to_string_lossy();
+            let rule = format!(
+                "extension {ending:?} is not json, npy or csv: its ending tells the format of a file that is written"
+            );
+            return Err(Error::unwritable(path, rule));
+        };
         if packed::is_gzip_name(path) {
             return Err(Error::unwritable(path, "packed files are read, not written"));
         }
