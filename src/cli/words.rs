@@ -7,7 +7,7 @@ use crate::error::Error;
 use crate::maps::MapFile;
 
 /// Fields of the library that are options, where a rule names them or they begin an error.
-const OPTIONS: [(&str, &str); 12] = [
+const OPTIONS: [(&str, &str); 13] = [
     ("num_replicas", "--replicas"),
     ("num_groups", "--groups"),
     ("num_nodes", "--nodes"),
@@ -18,6 +18,7 @@ const OPTIONS: [(&str, &str); 12] = [
     ("foreign_target_ppm", "--target"),
     ("max_replicas_per_expert", "--max-replicas-per-expert"),
     ("connected", "--connected"),
+    ("dense_layers", "--dense-layers"),
     ("max_moves", "--max-moves"),
     ("max_moves_per_layer", "--max-moves-per-layer"),
 ];
