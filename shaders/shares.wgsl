@@ -1,12 +1,12 @@
 // Tables of shares: which part of an expert's load each of its replicas serves. Reads `problem` (tasks); writes `results`
 // (shares), `arena` (loads of GPUs). The mirrors are `src/shares/windows.rs` and `src/shares/batch.rs`.
 //
-// level_next_window  one workgroup a layer: the squares of what GPUs carry in some scenarios are made least
-// level_batch        one workgroup a layer: load of one batch flows until GPUs are level
+// level_next_window  one workgroup a layer: makes the squares of the loads of GPUs least, over the scenarios of the next window
+// level_batch        one workgroup a layer: levels the loads of GPUs, of one batch
 //
 // A dispatch is a sweep over all pairs of an expert's replicas, which shifts load from one GPU of each pair to the other. Pairs
-// come in rounds: those of a round touch no GPU twice, so the lanes share them, and what comes out is what one pair after
-// the other gives. A layer whose sweep moved next to nothing is done.
+// come in rounds. Those of a round touch no GPU twice, so the lanes share them, and the result equals that of going pair by
+// pair. A layer is done once a sweep moves next to nothing.
 
 var<private> my_task: u32;        // where the task begins in `problem`
 var<private> my_shares: u32;      // where the shares begin in `results`
@@ -75,37 +75,53 @@ fn shift_shares(pair: Pair, flow: i32) -> i32 {
     return shifted;
 }
 
-// Ends the layer where no pair shifted more than this.
-fn settle(own: u32) {
+@compute @workgroup_size(TEAM)
+fn level_batch(invocation: Invocation) {
+    sweep(invocation, 1u);
+}
+
+@compute @workgroup_size(TEAM)
+fn level_next_window(invocation: Invocation) {
+    sweep(invocation, SCENARIOS);
+}
+
+// A sweep over a layer that is not done; `each` loads a GPU. (One way out, as in `take_team`.)
+fn sweep(at: Invocation, each: u32) {
+    let layer = take_layer(at);
+    if layer < dispatched.candidates {
+        if dispatched.begin == 0u {
+            lay(each);
+        }
+        if told(control(C_END)) == END_RUNNING {
+            go_over_pairs(each);
+        }
+    }
+}
+
+// Goes over all pairs, round after round, and ends the layer where none of them shifted much.
+fn go_over_pairs(each: u32) {
+    var own = 0u;
+    var first = 0u;
+    for (var round = 0u; round < dispatched.rounds; round += 1u) {
+        let end = task_word(params.at_rounds + round);
+        for (var pair = first + lane; pair < end; pair += TEAM) {
+            own = max(own, shift(pair_at(pair, each), each));
+        }
+        first = end;
+        storageBarrier();
+    }
     let most = most_of_team(own);
     if leads && most <= task_word(TABLE_STILL) {
         set_control(C_END, END_STUCK);
     }
 }
 
-@compute @workgroup_size(TEAM)
-fn level_batch(invocation: Invocation) {
-    let layer = take_layer(invocation);
-    if layer >= dispatched.candidates {
-        return;
+// Shifts load between the GPUs of a pair; returns how much.
+fn shift(pair: Pair, each: u32) -> u32 {
+    if each == 1u {
+        return level_pair(pair);
     }
-    if dispatched.begin == 0u {
-        lay(1u);
-    }
-    if told(control(C_END)) != END_RUNNING {
-        return;
-    }
-    var most = 0u;
-    var first = 0u;
-    for (var round = 0u; round < dispatched.rounds; round += 1u) {
-        let end = task_word(params.at_rounds + round);
-        for (var pair = first + lane; pair < end; pair += TEAM) {
-            most = max(most, level_pair(pair_at(pair, 1u)));
-        }
-        first = end;
-        storageBarrier();
-    }
-    settle(most);
+    return weigh_pair(pair);
 }
 
 // Shifts 13/16 of the difference of two GPUs, where a half would level them: load from afar arrives sooner so. A half in the last
@@ -117,31 +133,6 @@ fn level_pair(pair: Pair) -> u32 {
     arena[pair.loads.x] = u32(i32(arena[pair.loads.x]) - flow);
     arena[pair.loads.y] = u32(i32(arena[pair.loads.y]) + flow);
     return u32(abs(flow));
-}
-
-@compute @workgroup_size(TEAM)
-fn level_next_window(invocation: Invocation) {
-    let layer = take_layer(invocation);
-    if layer >= dispatched.candidates {
-        return;
-    }
-    if dispatched.begin == 0u {
-        lay(SCENARIOS);
-    }
-    if told(control(C_END)) != END_RUNNING {
-        return;
-    }
-    var most = 0u;
-    var first = 0u;
-    for (var round = 0u; round < dispatched.rounds; round += 1u) {
-        let end = task_word(params.at_rounds + round);
-        for (var pair = first + lane; pair < end; pair += TEAM) {
-            most = max(most, weigh_pair(pair_at(pair, SCENARIOS)));
-        }
-        first = end;
-        storageBarrier();
-    }
-    settle(most);
 }
 
 // Moves the shares of two replicas towards where the squares are least; but in the last sweep a quarter farther.
@@ -206,7 +197,7 @@ fn times(a: Wide, factor: u32) -> Wide {
     return Wide(low.low, low.high + a.high * factor);
 }
 
-// `a / b`, at most 65,535: no share is so much. `b` is not 0, and below 2^63.
+// `a / b`, cut at 65,535, which is more than any share. `b` is above 0 and below 2^63.
 fn quotient(a: Wide, b: Wide) -> u32 {
     var rest = Wide((a.low >> 16u) | (a.high << 16u), a.high >> 16u);
     if !wide_greater(b, rest) {

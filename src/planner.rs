@@ -190,6 +190,19 @@ impl Planner {
         }
     }
 
+    /// The device that a call can wait for, if there is one: a page of a browser cannot wait.
+    ///
+    /// # Errors
+    /// That of opening the device that `Auto` means.
+    #[cfg(feature = "gpu")]
+    fn keeper(&self) -> Result<Option<&crate::engine::keeper::Keeper>, Error> {
+        match &self.inner.backend {
+            Backend::Device(keeper) if !cfg!(target_family = "wasm") => Ok(Some(keeper)),
+            Backend::Refused(error) => Err(error.clone()),
+            _ => Ok(None),
+        }
+    }
+
     /// The device that makes the plans.
     #[must_use]
     pub fn device(&self) -> &DeviceInfo {

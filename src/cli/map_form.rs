@@ -44,11 +44,11 @@ impl MapForm {
         io::read_map(path, self.format)
     }
 
-    /// The cluster of maps that are read together: that of the last plan file among them, else what options and the last
-    /// map tell.
+    /// One cluster for all these maps. The last plan file among them tells it; where there is none, the options and the last
+    /// map do.
     pub(super) fn cluster(&self, maps: &[MapFile]) -> Result<Cluster, Error> {
         if let Some(plan) = maps.iter().rev().find_map(MapFile::plan) {
-            // Those of its cluster.
+            // The options that tell a cluster.
             words::check_effect(&self.given()[1..4], "a map without a cluster, and a plan file has one")?;
             return self.with_speeds(plan.cluster.clone());
         }

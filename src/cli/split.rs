@@ -9,7 +9,6 @@ use serde_json::json;
 use super::{MapForm, complain, io, print, read_layers, speeds, table, words};
 use crate::check::{self, Quality};
 use crate::maps::MapFile;
-use crate::shares::HISTORY;
 use crate::trace::{LoadHistory, Window, shares_bytes};
 use crate::{Cluster, DeviceChoice, Error, Loads, Placement, Planner, Shares};
 
@@ -115,8 +114,8 @@ impl Split {
             let batch = history.loads(self.window.unwrap_or_default())?;
             return Ok((planner.batch_shares(cluster, rows, &batch)?, "the batch", batch));
         }
-        // No others are looked at.
-        let first = history.windows().saturating_sub(HISTORY);
+        // A table looks at no others.
+        let first = history.windows().saturating_sub(Shares::WINDOWS);
         let windows = (first..history.windows()).map(|window| history.loads(Window::Index(window)));
         let windows = windows.collect::<Result<Vec<_>, _>>()?;
         if let Some(sample) = &self.sample {

@@ -6,12 +6,11 @@ use crate::shares::layer::Pair;
 use crate::shares::task::{SCENARIOS, Task};
 
 impl Layout {
-    /// The layout of these tasks, which are all for batches or all for the next window.
-    pub fn of_shares(tasks: &[Task]) -> Self {
+    /// The layout of these tasks, which are all for a batch or all for the next window.
+    pub fn of_shares(tasks: &[Task], is_batch: bool) -> Self {
         let most = |of: &dyn Fn(&Task) -> usize| tasks.iter().map(of).max().unwrap_or(0) as u64;
         let (replicas, rounds) = (most(&|task| task.have.len()), most(&|task| task.ends.len()));
         let (terms, loads) = (most(&|task| task.terms.len()), most(&|task| task.load.len()));
-        let is_batch = terms == 0;
         let mut base =
             GpuParams { candidates: tasks.len() as u32, start_count: 1, nodes: 1, ..GpuParams::default() };
         base.replicas = replicas as u32;

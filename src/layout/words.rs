@@ -189,7 +189,7 @@ record! {
     SECOND,
     /// The GPU of the first.
     FIRST_GPU,
-    /// That of the second.
+    /// The GPU of the second.
     SECOND_GPU,
     /// The place of their expert's terms.
     TERMS,

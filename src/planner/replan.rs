@@ -5,8 +5,6 @@ use std::sync::OnceLock;
 use web_time::Instant;
 
 #[cfg(feature = "gpu")]
-use super::backend::Backend;
-#[cfg(feature = "gpu")]
 use super::gpu;
 use super::{Fallback, Planner, checked};
 use crate::bound::BoundEffort;
@@ -225,14 +223,11 @@ impl Planner {
         attempt: &impl Fn() -> Attempt<'a>,
         work: &(impl Fn(Option<&Follow<'_>>, &Attempt<'_>) -> Result<T, Error> + Send + Sync),
     ) -> Result<Option<T>, Error> {
-        let keeper = match &self.inner.backend {
-            // Shaders know of no speeds.
-            _ if params.has_speeds() => return Ok(None),
-            // A page cannot wait here.
-            Backend::Device(keeper) if !cfg!(target_family = "wasm") => keeper,
-            Backend::Refused(error) => return Err(error.clone()),
-            _ => return Ok(None),
-        };
+        // Shaders know of no speeds.
+        if params.has_speeds() {
+            return Ok(None);
+        }
+        let Some(keeper) = self.keeper()? else { return Ok(None) };
         if !gpu::replan::follows(&*crate::edge::now(keeper.lend())?, params) {
             return Ok(None);
         }

@@ -1,8 +1,6 @@
 //! Tables of shares by a planner: on its device, or on its threads.
 
 #[cfg(feature = "gpu")]
-use super::backend::Backend;
-#[cfg(feature = "gpu")]
 use super::gpu;
 use super::{Fallback, Planner};
 use crate::cluster::Cluster;
@@ -91,14 +89,9 @@ impl Planner {
         is_batch: bool,
         make: &(impl Fn(Option<&Level<'_>>) -> Result<Shares, Error> + Send + Sync),
     ) -> Result<Option<Shares>, Error> {
-        let keeper = match &self.inner.backend {
-            // A page cannot wait here.
-            Backend::Device(keeper) if !cfg!(target_family = "wasm") => keeper,
-            Backend::Refused(error) => return Err(error.clone()),
-            _ => return Ok(None),
-        };
+        let Some(keeper) = self.keeper()? else { return Ok(None) };
         let level = |tasks: &[Task]| {
-            let level = async |gpu: &Gpu| match gpu::shares::levels(gpu, tasks) {
+            let level = async |gpu: &Gpu| match gpu::shares::levels(gpu, tasks, is_batch) {
                 true => gpu::shares::level(gpu, tasks, is_batch, &|| self.watch.go_on()).await.map(Some),
                 false => Ok(None),
             };

@@ -16,7 +16,7 @@ use crate::options::PlanOptions;
 use crate::plan::{Placement, Plan};
 use crate::planner::Planner;
 use crate::presets::Preset;
-use crate::shares::HISTORY as SHARES_HISTORY;
+use crate::shares::Shares;
 
 /// How a trace is replayed.
 ///
@@ -307,7 +307,7 @@ fn replay_strategy(
     for t in 0..windows.count - 1 {
         let window = (windows.window)(t)?;
         if !dealt.is_empty() {
-            known.drain(..(known.len() + 1).saturating_sub(SHARES_HISTORY));
+            known.drain(..(known.len() + 1).saturating_sub(Shares::WINDOWS));
             known.push(window.clone());
         }
         rebalancer.observe(window)?;

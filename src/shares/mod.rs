@@ -16,4 +16,3 @@ pub mod windows;
 pub use layer::PARTS;
 pub use table::Shares;
 pub(crate) use table::{of_batch, of_windows};
-pub(crate) use windows::HISTORY;

@@ -33,6 +33,9 @@ pub struct Shares {
 }
 
 impl Shares {
+    /// The last windows that a table for the next one is made from. Earlier ones are not looked at.
+    pub const WINDOWS: usize = windows::HISTORY;
+
     /// A table from elsewhere, for the plan whose `physical_to_logical` (`[layers][slots]`, -1 for a free slot) this is.
     ///
     /// # Errors

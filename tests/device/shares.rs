@@ -98,7 +98,7 @@ impl Table {
 /// Compares the shares of a table's layers; returns in how many of them the device moved any.
 fn compare(gpu: &Gpu, table: &Table, is_batch: bool) -> usize {
     let (tasks, expected) = table.tasks(is_batch);
-    if !levels(gpu, &tasks) {
+    if !levels(gpu, &tasks, is_batch) {
         assert!(tasks.iter().all(|task| task.pairs.is_empty()));
         return 0;
     }

@@ -341,7 +341,7 @@ pub(super) fn axis_names((x, y): (&str, &str), width: f64, height: f64) -> Strin
 mod tests {
     use super::*;
 
-    /// The numbers beside the lines across.
+    /// The labels of the horizontal lines.
     fn beside(least: f64, most: f64, counts: bool) -> Vec<String> {
         let body = y_axis(least, most, 100.0, counts);
         body.split("class=\"end\">").skip(1).map(|rest| rest.split('<').next().unwrap().to_string()).collect()

@@ -9,9 +9,9 @@ use crate::shares::task::Task;
 use crate::stages::shares;
 
 /// Whether a device moves the shares of these tasks: not on a software driver those of layers too large for its loops.
-pub fn levels(gpu: &Gpu, tasks: &[Task]) -> bool {
+pub fn levels(gpu: &Gpu, tasks: &[Task], is_batch: bool) -> bool {
     let each = tasks.iter().all(|task| {
-        let layout = Layout::of_shares(std::slice::from_ref(task));
+        let layout = Layout::of_shares(std::slice::from_ref(task), is_batch);
         let words = layout.problem_words.max(layout.results_words).max(layout.candidate_words);
         let fits = !gpu.is_software() || shares::fits(&layout.base, task.pairs.len() as u64);
         fits && words <= gpu.max_buffer_words()
@@ -30,11 +30,11 @@ pub async fn level(
     go_on: &dyn Fn() -> Result<(), Error>,
 ) -> Result<Vec<Vec<i32>>, Error> {
     let mut found = Vec::with_capacity(tasks.len());
-    let all = Layout::of_shares(tasks);
+    let all = Layout::of_shares(tasks, is_batch);
     let words = all.problem_words.max(all.results_words).max(all.arena_words(tasks.len() as u32));
     let at_once = tasks.len() as u64 * gpu.max_buffer_words().min(gpu.arena_words()) / words.max(1);
     for tasks in tasks.chunks(at_once.max(1) as usize) {
-        let layout = Layout::of_shares(tasks);
+        let layout = Layout::of_shares(tasks, is_batch);
         let mut recording = Recording::default();
         shares::record(&mut recording, &layout.base, is_batch);
         let mut problem = Vec::with_capacity(layout.problem_words as usize);

@@ -78,6 +78,11 @@ mod tests {
     }
 
     impl Case {
+        fn task(&self) -> TrailTask<'_> {
+            let Self { params, objective, row } = self;
+            TrailTask { params, objective, previous: row, start: row, patience: 8 }
+        }
+
         fn new(seed: u32, speeds: &[f64]) -> Self {
             Self::drawn(seed, speeds, false)
         }
@@ -219,19 +224,13 @@ mod tests {
     fn states_of_a_search_are_told_as_they_are() {
         let mut longest = 0;
         for seed in 0..40 {
-            let Case { params, objective, row } = Case::new(seed, &[0.5, 1.0, 1.0, 1.0, 1.0, 1.0, 0.3, 1.0]);
-            let task = TrailTask {
-                params: &params,
-                objective: &objective,
-                previous: &row,
-                start: &row,
-                patience: 8,
-            };
-            let trail = task.run(&mut TrailSearch::default());
+            let case = Case::new(seed, &[0.5, 1.0, 1.0, 1.0, 1.0, 1.0, 0.3, 1.0]);
+            let Case { params, objective, row } = &case;
+            let trail = case.task().run(&mut TrailSearch::default());
             for (at, state) in trail.states.iter().enumerate() {
-                let start = trail.row(&row, at);
+                let start = trail.row(row, at);
                 let mut search = TrailSearch::default();
-                search.place(&params, &objective, &row, &start);
+                search.place(params, objective, row, &start);
                 let value = search.look();
                 // Floors are those of the start, and rounded.
                 assert!((state.value - value).abs() <= 64, "case {seed}: {} for {value}", state.value);
@@ -246,16 +245,8 @@ mod tests {
     fn work_is_counted_as_the_shader_counts_it() {
         let work = |speeds: &[f64]| -> u32 {
             let work = |seed| {
-                let Case { params, objective, row } = Case::new(seed, speeds);
-                let task = TrailTask {
-                    params: &params,
-                    objective: &objective,
-                    previous: &row,
-                    start: &row,
-                    patience: 8,
-                };
                 let mut search = TrailSearch::default();
-                task.run(&mut search);
+                Case::new(seed, speeds).task().run(&mut search);
                 search.work
             };
             (0..10).map(work).sum()
