@@ -26,6 +26,7 @@ const C_SQUARES: u32 = C_SEARCH + 3u;     // of all GPUs
 const C_MOVED: u32 = C_SEARCH + 4u;       // slots that received an expert
 const C_STATES: u32 = C_SEARCH + 5u;      // of the trail
 const C_CHANGES: u32 = C_SEARCH + 6u;     // of the trail
+const C_FOREIGN: u32 = C_SEARCH + 7u;     // foreign replicas
 
 // The step after an iteration.
 const GO_ON: u32 = 0u;
@@ -62,6 +63,7 @@ fn place(invocation: Invocation) {
         lay_slots();
         let squares = lay_gpus();
         let received = sum_of_team(own_received());
+        let foreign_replicas = sum_of_team(own_foreign());
         if leads {
             set_control(C_BEST_MAX, 0u);
             set_control(C_ITERATION, 0u);
@@ -71,6 +73,7 @@ fn place(invocation: Invocation) {
             set_control(C_MOVED, received);
             set_control(C_STATES, 0u);
             set_control(C_CHANGES, 0u);
+            set_control(C_FOREIGN, foreign_replicas);
             set_trail(TRAIL_DONE, 0u);
             queue_again();
         }
@@ -185,6 +188,7 @@ fn resume() {
     moved = control(C_MOVED);
     states = control(C_STATES);
     changes = control(C_CHANGES);
+    foreign = control(C_FOREIGN);
 }
 
 fn suspend(next: u32) {
@@ -196,6 +200,7 @@ fn suspend(next: u32) {
     set_control(C_MOVED, moved);
     set_control(C_STATES, states);
     set_control(C_CHANGES, changes);
+    set_control(C_FOREIGN, foreign);
     if next == PAUSE {
         queue_again();
     }

@@ -131,6 +131,14 @@ pub struct Params {
     pub fixed_counts: bool,
     /// Whether plans are to hang their GPUs together: see [`PlanOptions::connected`].
     pub connected: bool,
+    /// The most foreign replicas of a layer. Stages know of none: plans made anew get them at the end.
+    pub most_foreign: u32,
+    /// The heaviest GPU over the mean at which a layer gets no more foreign replicas, in millionths.
+    pub foreign_target_ppm: u32,
+    /// The most replicas an expert may have in all nodes.
+    pub most_count: u32,
+    /// Nodes that copies of an expert are spread over, in plans from one that runs; 1 where it does not matter.
+    pub spread_nodes: u32,
     /// The factors of GPUs of unequal speed. On the host alone.
     pub factors: Factors,
     /// Low and high word of the seed.
@@ -227,6 +235,7 @@ impl Params {
             return Err(Error::invalid("windows", windows, rule));
         }
         let has_speeds = !factors.gpus.is_empty();
+        let spreads = nodes == 1 && trajectory && !has_speeds && node_replicas > experts;
         let kind = budgets::BudgetKind { trajectory, one_window, has_speeds, node_gpus, slots_per_gpu };
         let budgets = Budgets::new(options, kind);
         let scan = Scan::new(windows, node_gpus, slots_per_gpu);
@@ -248,6 +257,13 @@ impl Params {
             avoid_duplicates,
             fixed_counts: false,
             connected: options.connected && node_gpus > 1 && node_replicas - node_experts >= node_gpus - 1,
+            most_foreign: options.max_foreign,
+            foreign_target_ppm: options.foreign_target_ppm,
+            most_count: match options.max_foreign {
+                0 => max_count,
+                _ => options.max_replicas_per_expert.unwrap_or(u32::MAX),
+            },
+            spread_nodes: if spreads { cluster.num_nodes() as u32 } else { 1 },
             factors,
             seed: [options.seed as u32, (options.seed >> 32) as u32],
             starts: budgets.starts,
@@ -290,6 +306,8 @@ impl Params {
             windows: 1,
             avoid_duplicates,
             fixed_counts: true,
+            most_foreign: 0,
+            spread_nodes: 1,
             exchange_slots,
             pair_slots,
             ..self.clone()

@@ -32,20 +32,20 @@ const COST_PPM: u64 = 100;
 /// A layer stays as it is where experts times nodes are more than this: what is done is in proportion to them.
 const MOST_PLACES: u64 = 1 << 22;
 
-/// Spreads the replicas of each layer over `nodes` nodes: of the plan made without nodes, `[layers][slots]` and why the
+/// Spreads the replicas of each layer over [`Params::spread_nodes`]: of the plan made without nodes, `[layers][slots]` and why the
 /// search of each layer ended. `loads` is `[layers][experts]`.
 ///
 /// # Errors
 /// [`Error::Cancelled`] where the call was stopped.
 pub fn spread(
     params: &Params,
-    nodes: u32,
     dispatch: Dispatch,
     loads: &[u32],
     (planned, ends): (&mut [u32], &mut [Stop]),
     attempt: &Attempt<'_>,
 ) -> Result<(), Error> {
-    if !applies(params, nodes) {
+    let nodes = params.spread_nodes;
+    if nodes == 1 || params.windows > 1 || u64::from(params.experts) * u64::from(nodes) > MOST_PLACES {
         return Ok(());
     }
     let (experts, slots) = (params.experts as usize, params.node_slots as usize);
@@ -63,18 +63,6 @@ pub fn spread(
         }
     }
     Ok(())
-}
-
-/// Whether layers of a call can be spread at all.
-fn applies(params: &Params, nodes: u32) -> bool {
-    // Under the hierarchical policy the planner knows of several nodes itself.
-    params.nodes == 1
-        && nodes > 1
-        && params.trajectory
-        && params.windows == 1
-        && !params.has_speeds()
-        && params.node_replicas > params.experts
-        && u64::from(params.experts) * u64::from(nodes) <= MOST_PLACES
 }
 
 /// Memory that a thread reuses from layer to layer.

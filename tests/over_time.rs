@@ -1,10 +1,11 @@
 //! A serving loop that meets everything: any map as the one that runs, windows that do not fit, clusters that grow and
 //! shrink, limits of all kinds. Nothing panics, every plan is valid, every limit is kept.
 
+use eplb_wgpu::check::{self, CheckOptions};
 use eplb_wgpu::rebalance::{RebalanceOptions, Rebalancer, Strategy};
 use eplb_wgpu::{
-    Cluster, DeviceChoice, Duplicates, Loads, MaxMoves, MoveLimits, PlanOptions, Planner, Preset,
-    PreviousMap, check,
+    Cluster, DeviceChoice, Duplicates, Loads, MaxMoves, MoveLimits, PlanOptions, Planner, Policy, Preset,
+    PreviousMap,
 };
 
 /// Draws; the same in every run.
@@ -83,7 +84,9 @@ fn propose(rebalancer: &mut Rebalancer, cluster: &Cluster, limits: &MoveLimits, 
     let old = rebalancer.running().cloned();
     let replan = rebalancer.propose().expect("a window was observed").replan;
     let plan = replan.plan();
-    check::score(window, cluster, plan.physical_to_logical()).expect("the plan is valid");
+    let max_foreign = plan.options().max_foreign;
+    let rules = CheckOptions { max_foreign, ..CheckOptions::default() };
+    check::score_with(window, cluster, plan.physical_to_logical(), &rules).expect("the plan is valid");
     let (slots, each) = (cluster.num_slots(), cluster.slots_per_gpu());
     let Some(old) = old else { return };
     let mut moved = 0;
@@ -170,8 +173,17 @@ fn walk(seed: u64, steps: usize) {
             limits: limits.clone(),
             ..RebalanceOptions::default()
         };
+        // Foreign replicas, where groups have a home.
+        let foreign = random.below(4) as u32;
         let new = |cluster: &Cluster| {
-            Rebalancer::new(planner.clone(), cluster.clone(), options.clone()).expect("valid")
+            let mut options = options.clone();
+            let speeds = cluster.gpu_speeds();
+            if cluster.policy() == Policy::Hierarchical && speeds.iter().all(|speed| *speed == speeds[0]) {
+                let most = (experts / cluster.num_groups()) as u32 - 1;
+                options.plan.max_foreign = foreign.min(most);
+                options.scenario_plan.max_foreign = foreign.min(most);
+            }
+            Rebalancer::new(planner.clone(), cluster.clone(), options).expect("valid")
         };
         let mut rebalancer = new(&cluster);
         let mut last: Option<Loads> = None;

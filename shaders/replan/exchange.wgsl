@@ -109,7 +109,8 @@ fn lay_marks(count: u32) {
         var paid = 0u;
         for (var own = 0u; own < count; own += 1u) {
             let expert = own_expert[own];
-            closed |= select(0u, 1u << own, own_slot[own] == NONE || holds(low + gpu, expert));
+            let stays = own_slot[own] == NONE || holds(low + gpu, expert) || !may_go(expert, heavy, low + gpu);
+            closed |= select(0u, 1u << own, stays);
             paid |= select(0u, 1u << own, expert != FREE && !has(params.at_home, expert, low + gpu));
         }
         arena[word_at(params.at_marks, 2u * gpu)] = closed;
@@ -121,7 +122,7 @@ fn lay_marks(count: u32) {
 fn weigh_exchanges(slot: u32, node_gpu: u32, count: u32) {
     let gpu = low + node_gpu;
     let expert = expert_in(slot, gpu);
-    if gpu == heavy || tabu_of(slot, gpu) > iteration || holds(heavy, expert) {
+    if gpu == heavy || tabu_of(slot, gpu) > iteration || holds(heavy, expert) || !may_go(expert, gpu, heavy) {
         return;
     }
     let closed = arena[word_at(params.at_marks, 2u * node_gpu)];

@@ -21,7 +21,7 @@ fn make_move(key: u32) {
         make_exchange(word, first, vec2<u32>(slots % params.slots_per_gpu, low + code % params.node_gpus));
     } else if told_kind == KIND_TRANSFER {
         let code = transfer_found.y;
-        make_transfer(word, code / params.node_gpus, low + code % params.node_gpus);
+        make_transfer(word, code / reach(), reach_first() + code % reach());
     }
 }
 
@@ -70,6 +70,9 @@ fn make_exchange(word: u32, x: vec2<u32>, y: vec2<u32>) {
 // A slot becomes a further replica of the expert that gains.
 fn make_transfer(word: u32, slot: u32, gpu: u32) {
     let loser = told(expert_in(slot, gpu));
+    if FOREIGN == 1u {
+        foreign = foreign + is_foreign(gainer, gpu) - is_foreign(loser, gpu);
+    }
     if leads {
         change(changes, slot, gpu, gainer);
         set_count(loser, count_of(loser) - 1u);
@@ -83,8 +86,8 @@ fn make_transfer(word: u32, slot: u32, gpu: u32) {
     changes += 1u;
     storageBarrier();
     var own = 0u;
-    for (var node_gpu = lane; node_gpu < params.node_gpus; node_gpu += TEAM) {
-        let at = low + node_gpu;
+    for (var place = lane; place < reach(); place += TEAM) {
+        let at = reach_first() + place;
         if holds(at, loser) || holds(at, gainer) {
             weigh_replicas(at, loser);
             let squares = squares_now(at);

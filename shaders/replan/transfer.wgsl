@@ -1,4 +1,4 @@
-// The best transfer: a slot of the node becomes a further replica of the heaviest expert on the proposing GPU. Ties go to
+// The best transfer: a slot within reach becomes a further replica of the heaviest expert on the proposing GPU. Ties go to
 // the exchange, then to the lower slot, then to the lower GPU.
 
 // The load of a new replica, window by window.
@@ -15,7 +15,7 @@ fn find_transfer() {
     let slot = heaviest_slot();
     gainer = expert_in(slot, heavy);
     if told(select(0u, 1u, may_gain())) == 1u {
-        work += params.slots_per_gpu * params.node_lanes * params.windows;
+        work += params.slots_per_gpu * (reach() / params.node_gpus * params.node_lanes) * params.windows;
         let shrunk = lay_after();
         share = Quads();
         share.a = share_four(0u);
@@ -30,8 +30,8 @@ fn find_transfer() {
         }
         left = all_squares + i32(shrunk) + price_now();
         mine = NO_RANK;
-        for (var item = lane; item < params.slots_per_gpu * params.node_gpus; item += TEAM) {
-            weigh_transfer(item / params.node_gpus, item % params.node_gpus);
+        for (var item = lane; item < params.slots_per_gpu * reach(); item += TEAM) {
+            weigh_transfer(item / reach(), item % reach());
         }
         let least = least_of_team(mine);
         transfer_found = select(NO_RANK, least, least.x < exchange_found.x);
@@ -80,8 +80,8 @@ fn lay_after() -> u32 {
     }
     storageBarrier();
     var own = 0u;
-    for (var node_gpu = lane; node_gpu < params.node_gpus; node_gpu += TEAM) {
-        let gpu = low + node_gpu;
+    for (var place = lane; place < reach(); place += TEAM) {
+        let gpu = reach_first() + place;
         if holds(gpu, gainer) {
             own += u32(square_sum(quads_at(after_at(gpu))) - squares_of(gpu));
         }
@@ -93,14 +93,14 @@ fn share_four(first: u32) -> vec4<i32> {
     return vec4<i32>(share_of[first], share_of[first + 1u], share_of[first + 2u], share_of[first + 3u]);
 }
 
-fn weigh_transfer(slot: u32, node_gpu: u32) {
-    let gpu = low + node_gpu;
+fn weigh_transfer(slot: u32, place: u32) {
+    let gpu = reach_first() + place;
     let loser = expert_in(slot, gpu);
     if loser == FREE || loser == gainer || holds(gpu, gainer) {
         return;
     }
     let tabu = arena[word_at(params.at_no_loss, loser)];
-    if count_of(loser) < 2u || tabu > iteration {
+    if count_of(loser) < 2u || tabu > iteration || !may_hand_over(loser, gpu) {
         return;
     }
     let load = quads_at(load_at(slot, gpu));
@@ -109,7 +109,7 @@ fn weigh_transfer(slot: u32, node_gpu: u32) {
     let base = left - squares_of(gpu) + cost(gainer, gpu) - cost(loser, gpu);
     let after = base + total(most) + square_sum(here);
     // It only grows.
-    let code = slot * params.node_gpus + node_gpu;
+    let code = slot * reach() + place;
     let hoped = vec2<u32>(ranked(after), code);
     if hoped.x >= exchange_found.x || !is_less(hoped, mine) {
         return;
@@ -124,8 +124,8 @@ fn growth(loser: u32, gpu: u32, load: Quads, before: Quads) -> i32 {
     let more = minus(shared_load(loser, count_of(loser) - 1u), load);
     var most = before;
     var rise = 0;
-    let first = low / 32u;
-    let end = (low + params.node_gpus + 31u) / 32u;
+    let first = reach_first() / 32u;
+    let end = (reach_first() + reach() + 31u) / 32u;
     for (var word = first; word < end; word += 1u) {
         let held = arena[word_at(params.at_held, loser * set_words() + word)];
         for (var bits = held; bits != 0u; bits &= bits - 1u) {

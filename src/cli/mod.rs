@@ -8,6 +8,7 @@ mod compared;
 mod convert;
 mod devices;
 mod fingerprints;
+mod foreign;
 mod generate;
 mod io;
 mod joined;
@@ -40,6 +41,7 @@ use crate::maps::PlanFormat;
 use crate::trace::{LoadFormat, LoadHistory, Window};
 use crate::{Error, PLAN_VERSION};
 
+use foreign::ForeignArgs;
 use io::{complain, print};
 use limits::{MoveLimitArgs, Outlook};
 use map_form::MapForm;

@@ -15,8 +15,8 @@ use super::progress::ShownProgress;
 use super::speeds::Gone;
 use super::traffic::parse_dispatch;
 use super::{
-    FilePart, MoveLimitArgs, Outlook, bound_effort, complain, format_of, io, parse_format, print, speeds,
-    words,
+    FilePart, ForeignArgs, MoveLimitArgs, Outlook, bound_effort, complain, format_of, io, parse_format,
+    print, speeds, words,
 };
 use crate::maps::{MapFile, PlanFormat, bytes_of_plan};
 use crate::rebalance::Strategy;
@@ -103,12 +103,8 @@ pub struct Plan {
     /// that `eplb split --batch` can level them
     #[arg(long)]
     connected: bool,
-    /// The most replicas of a layer outside the home node of their group, where each expert keeps a replica [default: 0]
-    #[arg(long)]
-    max_foreign: Option<u32>,
-    /// With --max-foreign: heaviest GPU over the mean at which a layer gets no more of them, 1.05 for 5 % [default: 1]
-    #[arg(long, requires = "max_foreign", value_parser = parse_target)]
-    target: Option<u32>,
+    #[command(flatten)]
+    foreign: ForeignArgs,
     /// Threads of the whole run, on the CPU backend, 1 to 1024 [default: one a core]
     #[arg(long)]
     threads: Option<usize>,
@@ -320,10 +316,8 @@ impl Plan {
         }
         if cluster.policy() == Policy::Global {
             let wanted = "groups on nodes: --groups, a multiple of --nodes, and more nodes than one";
-            let given = [
-                (self.assignments.is_some(), "--assignments"),
-                (self.max_foreign.is_some_and(|most| most > 0), "--max-foreign"),
-            ];
+            let given =
+                [(self.assignments.is_some(), "--assignments"), (self.foreign.is_given(), "--max-foreign")];
             words::check_effect(&given, wanted)?;
         }
         words::check_tight_bound(self.tight_bound, cluster)?;
@@ -349,11 +343,6 @@ fn write(out: &Path, plan: &crate::Plan, format: PlanFormat) -> Result<(), Error
 }
 
 /// A heaviest GPU over the mean, in millionths.
-fn parse_target(text: &str) -> Result<u32, String> {
-    let target = text.parse::<f64>().ok().filter(|target| (1.0..=4000.0).contains(target));
-    target.map(|target| (target * 1e6).round() as u32).ok_or_else(|| "not a number from 1 to 4000".into())
-}
-
 fn parse_strategy() -> impl TypedValueParser<Value = Strategy> {
     PossibleValuesParser::new(Strategy::ALL.iter().map(|s| s.name())).try_map(|name| name.parse::<Strategy>())
 }

@@ -61,6 +61,8 @@ pub struct ReplayTrace {
     /// Hang the GPUs together, for shares of batches: see `eplb help plan`
     #[arg(long)]
     connected: bool,
+    #[command(flatten)]
+    foreign: super::ForeignArgs,
     /// Tables of shares to deal the next window out by, besides evenly: windows, sample, batch
     #[arg(long, value_delimiter = ',', value_name = "FROM")]
     shares: Vec<SharesFrom>,
@@ -124,6 +126,8 @@ impl ReplayTrace {
         let mut options = RebalanceOptions { fresh: self.fresh, ..self.outlook.options(limits) };
         (options.plan.seed, options.scenario_plan.seed) = (self.seed, self.seed);
         (options.plan.connected, options.scenario_plan.connected) = (self.connected, self.connected);
+        self.foreign.set(&mut options.plan);
+        self.foreign.set(&mut options.scenario_plan);
         let setup = ReplayOptions {
             strategies: self.strategy.clone(),
             interval: self.interval,

@@ -1,10 +1,12 @@
 //! One layer: its target, the replicas of its nodes, and their placement.
 
+use std::collections::BTreeSet;
+
+use super::EVEN;
 use super::construct::construct;
 use super::nodes::{Copies, NodeExperts};
 use super::tabu::Tabu;
 use super::target::{self, GroupSets};
-use super::{EVEN, ForeignLimits};
 use crate::given::{GivenNode, Held, Placer};
 use crate::mirror::rng;
 use crate::params::Params;
@@ -46,7 +48,6 @@ pub struct ForeignPlan {
 /// A layer whose plan without foreign replicas is not good enough.
 pub struct ForeignLayer<'a> {
     params: &'a Params,
-    limits: ForeignLimits,
     loads: &'a [u32],
     /// The heaviest GPU that is good enough, and that of the plan without foreign replicas.
     floor: i64,
@@ -55,89 +56,108 @@ pub struct ForeignLayer<'a> {
 
 impl<'a> ForeignLayer<'a> {
     /// A layer and its plan without foreign replicas; `None` where that is good enough.
-    pub fn new(params: &'a Params, limits: ForeignLimits, loads: &'a [u32], row: &[u32]) -> Option<Self> {
+    pub fn new(params: &'a Params, loads: &'a [u32], row: &[u32]) -> Option<Self> {
         let before = i64::from(replan::peaks(params, &[loads], row));
         let total: u64 = loads.iter().map(|&load| u64::from(load)).sum();
         let gpus = u64::from(params.nodes * params.node_gpus) * u64::from(EVEN);
-        let floor = (u128::from(total) * u128::from(limits.target_ppm)).div_ceil(u128::from(gpus)) as i64;
-        (before > floor.max(1)).then_some(Self { params, limits, loads, floor, before })
+        let floor =
+            (u128::from(total) * u128::from(params.foreign_target_ppm)).div_ceil(u128::from(gpus)) as i64;
+        (before > floor.max(1)).then_some(Self { params, loads, floor, before })
     }
 
     /// The best plan found that is better than the one without foreign replicas.
     pub fn plan(&self, sets: &GroupSets, scratch: &mut ForeignScratch) -> Option<ForeignPlan> {
-        let Self { params, limits, loads, floor, before } = *self;
-        let target = scratch.target.find(params, limits, sets, loads, (floor, before))?;
+        let shares = self.share_out(sets, scratch)?;
+        let (max, slots) = self.place(sets, &shares, &mut scratch.placer);
+        let better = max < self.before - (self.before >> WORTH);
+        let reached = shares.enough + shares.enough * PLACE_PPM / i64::from(EVEN);
+        better.then_some(ForeignPlan { slots, reached: max <= reached })
+    }
+
+    /// How many replicas of each expert each node had best hold; `None` where node totals promise nothing better than the
+    /// plan there is.
+    pub fn share_out(&self, sets: &GroupSets, scratch: &mut ForeignScratch) -> Option<NodeShares> {
+        let Self { params, loads, floor, before } = *self;
+        let target = scratch.target.find(params, sets, loads, (floor, before))?;
         let enough = target.load + (target.load >> ENOUGH);
         let mut built = Vec::new();
         for &assignment in target.assignments.iter().take(ASSIGNMENTS) {
-            let nodes = NodeExperts::new(params, limits, sets, assignment, loads);
+            let nodes = NodeExperts::new(params, sets, assignment, loads);
             let Some((value, copies)) = start(&nodes, target.load) else { continue };
-            built.push((value, assignment, nodes, copies));
+            built.push(NodeShares { value, enough, assignment, nodes, copies });
             if value <= enough {
                 break;
             }
         }
-        built.sort_by_key(|(value, assignment, ..)| (*value, *assignment));
-        let mut best: Option<(i64, usize, NodeExperts, Copies)> = None;
-        for (_, assignment, nodes, mut copies) in built {
-            let key = rng::key(params, assignment as u32, 0);
-            let value = scratch.tabu.search(&nodes, key, (target.load, enough), &mut copies);
-            if best.as_ref().is_none_or(|(least, ..)| value < *least) {
-                best = Some((value, assignment, nodes, copies));
+        built.sort_by_key(|shares| (shares.value, shares.assignment));
+        let mut best: Option<NodeShares> = None;
+        for mut shares in built {
+            let key = rng::key(params, shares.assignment as u32, 0);
+            shares.value = scratch.tabu.search(&shares.nodes, key, (target.load, enough), &mut shares.copies);
+            let is_enough = shares.value <= enough;
+            if best.as_ref().is_none_or(|best| shares.value < best.value) {
+                best = Some(shares);
             }
-            if value <= enough {
+            if is_enough {
                 break;
             }
         }
-        let (value, assignment, nodes, copies) = best?;
-        if value >= before {
-            return None;
-        }
-        let (max, slots) = self.place(sets, assignment, &nodes, (value, &copies), &mut scratch.placer);
-        let better = max < before - (before >> WORTH);
-        better.then_some(ForeignPlan { slots, reached: max <= enough + enough * PLACE_PPM / i64::from(EVEN) })
+        best.filter(|best| best.value < before)
     }
 
     /// Places the replicas of each node on its GPUs, those of the heaviest node first; returns the heaviest GPU.
-    fn place(
-        &self,
-        sets: &GroupSets,
-        assignment: usize,
-        nodes: &NodeExperts,
-        (value, copies): (i64, &Copies),
-        placer: &mut Placer,
-    ) -> (i64, Vec<u32>) {
-        let Params { group_size, node_slots, .. } = *self.params;
+    fn place(&self, sets: &GroupSets, shares: &NodeShares, placer: &mut Placer) -> (i64, Vec<u32>) {
+        let node_slots = self.params.node_slots as usize;
         let params = Params { starts: 1, iterations: PLACE_ITERATIONS, ..self.params.clone() };
+        let NodeShares { value, nodes, copies, .. } = shares;
         let mut order: Vec<usize> = (0..nodes.nodes).collect();
         order.sort_by_key(|&node| (-copies.totals[node], node));
-        let mut slots = vec![0; nodes.nodes * node_slots as usize];
+        let mut slots = vec![0; nodes.nodes * node_slots];
         let mut enough = value + value * PLACE_PPM / i64::from(EVEN);
         let mut max = 0;
-        let mut active = vec![false; self.loads.len()];
-        nodes.experts.iter().for_each(|&expert| active[expert as usize] = true);
         for node in order {
-            let groups = &sets.groups[sets.assignments[assignment][node]];
-            let at_home = groups.iter().flat_map(|group| group * group_size..(group + 1) * group_size);
-            let single = at_home.filter(|&expert| !active[expert as usize]);
-            let mut held: Vec<Held> =
-                single.map(|expert| Held { expert, load: self.loads[expert as usize], count: 1 }).collect();
-            for (at, &expert) in nodes.experts.iter().enumerate() {
-                let count = copies.here[at * nodes.nodes + node];
-                if count > 0 {
-                    held.push(Held { expert, load: copies.shares[at] as u32 * count, count });
-                }
-            }
-            held.sort_unstable_by_key(|held| held.expert);
-            let mut row = Vec::with_capacity(node_slots as usize);
+            let held = shares.held(self.params, sets, self.loads, node);
+            let mut row = Vec::with_capacity(node_slots);
             let of_node = GivenNode { number: node as u32, gpus: params.node_gpus, enough: enough as u32 };
             let heaviest = placer.place(&params, of_node, &held, &mut row);
             max = max.max(i64::from(heaviest));
             enough = enough.max(max);
-            let first = node * node_slots as usize;
+            let first = node * node_slots;
             slots[first..first + row.len()].copy_from_slice(&row);
         }
         (max, slots)
+    }
+}
+
+/// How the replicas of a layer are shared out among its nodes.
+pub struct NodeShares {
+    /// The least that the heaviest GPU comes to, about, and what is good enough.
+    value: i64,
+    enough: i64,
+    assignment: usize,
+    nodes: NodeExperts,
+    copies: Copies,
+}
+
+impl NodeShares {
+    /// The replicas of a node, by expert.
+    pub fn held(&self, params: &Params, sets: &GroupSets, loads: &[u32], node: usize) -> Vec<Held> {
+        let Self { nodes, copies, assignment, .. } = self;
+        let active: BTreeSet<u32> = nodes.experts.iter().copied().collect();
+        let groups = &sets.groups[sets.assignments[*assignment][node]];
+        let at_home =
+            groups.iter().flat_map(|group| group * params.group_size..(group + 1) * params.group_size);
+        let single = at_home.filter(|expert| !active.contains(expert));
+        let mut held: Vec<Held> =
+            single.map(|expert| Held { expert, load: loads[expert as usize], count: 1 }).collect();
+        for (at, &expert) in nodes.experts.iter().enumerate() {
+            let count = copies.here[at * nodes.nodes + node];
+            if count > 0 {
+                held.push(Held { expert, load: copies.shares[at] as u32 * count, count });
+            }
+        }
+        held.sort_unstable_by_key(|held| held.expert);
+        held
     }
 }
 

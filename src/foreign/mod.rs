@@ -10,71 +10,68 @@
 //! - `tabu`: replicas change from one expert to another, by node totals.
 //! - [`crate::given`]: each node's replicas on its GPUs.
 
+mod anew;
 mod construct;
 mod layer;
 mod nodes;
 mod tabu;
 mod target;
 
-use std::collections::BTreeSet;
-
 use crate::cluster::Cluster;
 use crate::error::Error;
 use crate::options::{PlanOptions, Search};
-use crate::params::{FREE, Params, enumerate_assignments};
+use crate::params::{Params, enumerate_assignments};
 use crate::plan::Stop;
+use crate::replan;
 use crate::threads;
 use crate::watch::Attempt;
+pub use anew::choose_anew;
 use layer::ForeignLayer;
 use target::GroupSets;
 
 /// Even loads, in millionths.
 const EVEN: u32 = 1_000_000;
 
-/// The limits of a call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ForeignLimits {
-    /// The most foreign replicas of a layer.
-    pub foreign: u32,
-    /// Heaviest GPU over the mean at which a layer gets none, in millionths.
-    pub target_ppm: u32,
-    /// The most replicas of an expert.
-    pub most: u32,
+/// Checks the options of foreign replicas.
+///
+/// # Errors
+/// [`Error::Invalid`] where options, loads and cluster break a rule together.
+pub fn check(params: &Params, cluster: &Cluster, options: &PlanOptions) -> Result<(), Error> {
+    let (foreign, target_ppm) = (options.max_foreign, options.foreign_target_ppm);
+    if target_ppm < EVEN {
+        return Err(Error::invalid(
+            "foreign_target_ppm",
+            target_ppm,
+            format!("is less than {EVEN}, which is even"),
+        ));
+    }
+    if foreign == 0 {
+        let rule = "is for foreign replicas alone: give max_foreign too, or leave it at 1000000";
+        let idle = target_ppm == EVEN;
+        return if idle { Ok(()) } else { Err(Error::invalid("foreign_target_ppm", target_ppm, rule)) };
+    }
+    cluster.check_foreign(params.experts as usize, foreign)?;
+    let refuse = |rule: &str| Err(Error::invalid("max_foreign", foreign, rule));
+    if options.search != Search::Trajectory {
+        return refuse("is not for rules of earlier programs: take the preset default, fast or thorough");
+    }
+    if options.connected {
+        return refuse("is not for plans whose GPUs hang together: give 0, or leave out connected");
+    }
+    Ok(())
 }
 
-impl ForeignLimits {
-    /// The limits of the options; `None` where there may be no foreign replica.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] where options, loads and cluster break a rule together.
-    pub fn new(params: &Params, cluster: &Cluster, options: &PlanOptions) -> Result<Option<Self>, Error> {
-        let (foreign, target_ppm) = (options.max_foreign, options.foreign_target_ppm);
-        if target_ppm < EVEN {
-            return Err(Error::invalid(
-                "foreign_target_ppm",
-                target_ppm,
-                format!("is less than {EVEN}, which is even"),
-            ));
-        }
-        if foreign == 0 {
-            let rule = "is for foreign replicas alone: give max_foreign too, or leave it at 1000000";
-            let idle = target_ppm == EVEN;
-            return if idle { Ok(None) } else { Err(Error::invalid("foreign_target_ppm", target_ppm, rule)) };
-        }
-        cluster.check_foreign(params.experts as usize, foreign)?;
-        let refuse = |rule: &str| Err(Error::invalid("max_foreign", foreign, rule));
-        if options.search != Search::Trajectory {
-            return refuse("is not for rules of earlier programs: take the preset default, fast or thorough");
-        }
-        if params.windows > 1 {
-            return refuse("is for one window: give one load file, or 0");
-        }
-        if options.connected {
-            return refuse("is not for plans whose GPUs hang together: give 0, or leave out connected");
-        }
-        let most = options.max_replicas_per_expert.unwrap_or(u32::MAX);
-        Ok(Some(Self { foreign, target_ppm, most }))
+/// Checks the options of foreign replicas in a plan that is made anew.
+///
+/// # Errors
+/// Those of [`check`], and where there are several windows.
+pub fn check_one_window(params: &Params, cluster: &Cluster, options: &PlanOptions) -> Result<(), Error> {
+    check(params, cluster, options)?;
+    if options.max_foreign > 0 && params.windows > 1 {
+        let rule = "is for one window where no plan runs: give one load file, or 0";
+        return Err(Error::invalid("max_foreign", options.max_foreign, rule));
     }
+    Ok(())
 }
 
 /// Gives layers foreign replicas where that makes their heaviest GPU lighter. `loads` is `[layers][experts]`, `planned` the
@@ -84,7 +81,6 @@ impl ForeignLimits {
 /// [`Error::Cancelled`] where the call was stopped.
 pub fn improve(
     params: &Params,
-    limits: ForeignLimits,
     loads: &[u32],
     (planned, ends): (&mut [u32], &mut [Stop]),
     attempt: &Attempt<'_>,
@@ -95,7 +91,7 @@ pub fn improve(
         attempt.go_on()?;
         let loads = &loads[at * experts..(at + 1) * experts];
         let row = &planned[at * slots..(at + 1) * slots];
-        let Some(layer) = ForeignLayer::new(params, limits, loads, row) else { return Ok(None) };
+        let Some(layer) = ForeignLayer::new(params, loads, row) else { return Ok(None) };
         if sets.assignments.is_empty() {
             // Too many to look at each: the homes stay.
             return Ok(layer.plan(&GroupSets::new(params, vec![homes(params, row)]), scratch));
@@ -111,12 +107,11 @@ pub fn improve(
     Ok(())
 }
 
-/// The groups of each node of a plan without foreign replicas, node after node.
+/// The groups at home in each node of a valid row, node after node.
 fn homes(params: &Params, row: &[u32]) -> Vec<u32> {
-    let mut groups = Vec::with_capacity(params.groups as usize);
-    for node in row.chunks_exact(params.node_slots as usize) {
-        let held = node.iter().filter(|&&expert| expert != FREE).map(|expert| expert / params.group_size);
-        groups.extend(held.collect::<BTreeSet<u32>>());
-    }
+    let homes = replan::homes(params, row);
+    let first = |group: &u32| homes[(group * params.group_size) as usize];
+    let mut groups: Vec<u32> = (0..params.groups).collect();
+    groups.sort_by_key(|group| (first(group), *group));
     groups
 }

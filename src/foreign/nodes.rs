@@ -1,6 +1,5 @@
 //! A layer as the search sees it: the experts that may have several replicas, and what the nodes carry.
 
-use super::ForeignLimits;
 use super::target::GroupSets;
 use crate::params::Params;
 
@@ -37,22 +36,17 @@ pub struct NodeExperts {
 
 impl NodeExperts {
     /// The nodes of an assignment.
-    pub fn new(
-        params: &Params,
-        limits: ForeignLimits,
-        sets: &GroupSets,
-        assignment: usize,
-        loads: &[u32],
-    ) -> Self {
+    pub fn new(params: &Params, sets: &GroupSets, assignment: usize, loads: &[u32]) -> Self {
         let spare = params.node_replicas - params.node_experts;
-        let active = LEAST_ACTIVE.max(spare.saturating_add(limits.foreign)).min(params.node_experts) as usize;
+        let active =
+            LEAST_ACTIVE.max(spare.saturating_add(params.most_foreign)).min(params.node_experts) as usize;
         let mut nodes = Self {
             nodes: params.nodes as usize,
             gpus: i64::from(params.node_gpus),
             spare,
-            most_foreign: limits.foreign,
+            most_foreign: params.most_foreign,
             most_here: if params.avoid_duplicates { params.node_gpus } else { u32::MAX },
-            most: limits.most,
+            most: params.most_count,
             ..Self::default()
         };
         let free = params.node_slots - params.node_replicas;

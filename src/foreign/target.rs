@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 
-use super::ForeignLimits;
 use crate::params::Params;
 
 /// The bisection ends at this part of the target.
@@ -77,7 +76,6 @@ impl TargetScratch {
     pub fn find(
         &mut self,
         params: &Params,
-        limits: ForeignLimits,
         sets: &GroupSets,
         loads: &[u32],
         (floor, above): (i64, i64),
@@ -89,8 +87,11 @@ impl TargetScratch {
             nodes: params.nodes as usize,
             gpus: i64::from(params.node_gpus),
             spare,
-            foreign: limits.foreign,
-            most_of_expert: limits.foreign.min(spare.saturating_mul(params.nodes - 1)).min(limits.most - 1),
+            foreign: params.most_foreign,
+            most_of_expert: params
+                .most_foreign
+                .min(spare.saturating_mul(params.nodes - 1))
+                .min(params.most_count - 1),
         };
         if shape.most_of_expert == 0 {
             return None;

@@ -5,6 +5,7 @@ use super::words::{self, CONTROL_WORDS};
 use super::{GpuParams, Layout, Parts, sizes_and_rules};
 use crate::moves;
 use crate::params::{FREE, Params};
+use crate::replan;
 use crate::replan::search::{ABREAST, State, Trail, TrailTask, exchange};
 
 impl Layout {
@@ -16,6 +17,9 @@ impl Layout {
         base.gpus = gpus;
         base.node_lanes = params.node_gpus.next_multiple_of(ABREAST as u32);
         base.extent = extent;
+        base.max_count = params.most_count;
+        base.foreign = u32::from(params.most_foreign > 0);
+        base.spread_gpus = if params.spread_nodes > 1 { gpus / params.spread_nodes } else { 0 };
         base.exchange_slots = offered(&base);
         // A candidate is a whole layer.
         (base.nodes, base.start_count, base.candidates) = (1, 1, tasks);
@@ -26,6 +30,7 @@ impl Layout {
         base.at_squares_of = task.take(4 * quads);
         base.at_weights = task.take(experts * quads);
         base.at_task_counts = task.take(experts);
+        base.at_task_homes = task.take(if params.most_foreign > 0 { experts } else { 0 });
         base.at_task_received = task.take(gpus);
         base.at_previous = task.take(slots);
         base.at_begin = task.take(slots);
@@ -50,7 +55,7 @@ impl Layout {
 
     /// The words of a task in the problem buffer.
     pub fn task(&self, task: &TrailTask<'_>, words: &mut Vec<u32>) {
-        let TrailTask { params, objective, previous, start, patience } = *task;
+        let TrailTask { params, objective, previous, start, patience, most_foreign } = *task;
         let base = &self.base;
         let (windows, slots) = (objective.windows, base.slots_per_gpu as usize);
         let mut block = vec![0; base.task_words as usize];
@@ -58,6 +63,7 @@ impl Layout {
         block[words::task::PRICE] = objective.price as u32;
         block[words::task::GAP] = objective.gap as u32;
         block[words::task::PATIENCE] = if can_move { patience } else { 0 };
+        block[words::task::MOST_FOREIGN] = most_foreign;
         let part = |at: u32, words: usize| at as usize..at as usize + words;
         let counts = &mut block[part(base.at_task_counts, params.experts as usize)];
         start.iter().filter(|&&expert| expert != FREE).for_each(|&expert| counts[expert as usize] += 1);
@@ -74,6 +80,10 @@ impl Layout {
             for (out, &load) in out.iter_mut().zip(loads) {
                 *out = load as u32;
             }
+        }
+        if params.most_foreign > 0 {
+            let homes = replan::homes(params, start);
+            block[part(base.at_task_homes, homes.len())].copy_from_slice(&homes);
         }
         let gpus = previous.chunks_exact(slots).zip(start.chunks_exact(slots));
         let received = block[part(base.at_task_received, base.gpus as usize)].iter_mut();
@@ -109,7 +119,7 @@ fn offered(base: &GpuParams) -> u32 {
     exchange::offered(base.slots_per_gpu as usize, base.node_lanes as usize, base.windows as usize) as u32
 }
 
-/// The floor of each window's heaviest GPU: the busiest node's mean.
+/// The floor of each window's heaviest GPU: the mean GPU of the busiest node, or of all where load may leave them.
 fn floors(task: &TrailTask<'_>, counts: &[u32]) -> Vec<u32> {
     let TrailTask { params, objective, start, .. } = *task;
     let windows = objective.windows;
@@ -122,7 +132,13 @@ fn floors(task: &TrailTask<'_>, counts: &[u32]) -> Vec<u32> {
             let count = counts[expert as usize] as i32;
             sums.iter_mut().zip(loads).for_each(|(sum, load)| *sum += (load / count) as u32);
         }
-        floors.iter_mut().zip(&sums).for_each(|(floor, sum)| *floor = (*floor).max(sum / params.node_gpus));
+        for (floor, sum) in floors.iter_mut().zip(&sums) {
+            let mean = sum / params.node_gpus;
+            *floor = if params.most_foreign > 0 { *floor + mean } else { (*floor).max(mean) };
+        }
+    }
+    if params.most_foreign > 0 {
+        floors.iter_mut().for_each(|floor| *floor /= params.nodes);
     }
     floors
 }

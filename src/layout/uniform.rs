@@ -194,6 +194,10 @@ gpu_params! {
     gpus,
     /// GPUs of a node, as the count of work has them: rounded up.
     node_lanes,
+    /// GPUs of a node that copies are spread over; 0 where that does not matter.
+    spread_gpus,
+    /// 1: there may be foreign replicas.
+    foreign,
     /// The most iterations that there is memory for.
     extent,
     /// Words of a task, in `problem`.
@@ -204,6 +208,8 @@ gpu_params! {
     at_weights,
     /// In a task: replicas of each expert.
     at_task_counts,
+    /// In a task, where there may be foreign replicas: the home node of each expert.
+    at_task_homes,
     /// In a task: what each GPU received.
     at_task_received,
     /// In a task: what runs.

@@ -147,6 +147,8 @@ record! {
     GAP,
     /// Iterations without a new best after which it ends; 0 where nothing can move.
     PATIENCE,
+    /// The most foreign replicas.
+    MOST_FOREIGN,
 }
 
 record! {

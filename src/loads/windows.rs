@@ -115,6 +115,11 @@ impl Loads {
         weights.iter().map(|&w| f64::from(w) / total).collect()
     }
 
+    /// All windows together as one.
+    pub(crate) fn as_one_window(&self) -> Self {
+        Self { windows: None, ..self.clone() }
+    }
+
     /// The loads of all windows in fixed point, `[windows][layers][experts]`, each scaled by its weight.
     pub(crate) fn fixed_windows(&self) -> &[u32] {
         self.windows.as_ref().map_or(&self.fixed, |w| &w.fixed)

@@ -55,7 +55,7 @@ impl Planner {
             return plan.with_gone_gpus(cluster, &gone);
         }
         let params = &Params::new(loads, cluster, options)?;
-        let foreign = foreign::ForeignLimits::new(params, cluster, options)?;
+        foreign::check_one_window(params, cluster, options)?;
         if params.trajectory && loads.layers_without_load() > 0 {
             let plan = self.plan_loaded(loads, cluster, options).await?;
             return Ok(Plan { elapsed: start.elapsed(), ..plan });
@@ -77,7 +77,7 @@ impl Planner {
             made_by: if params.has_speeds() { DeviceInfo::cpu() } else { self.inner.info.clone() },
         };
         let mut planned = call.search().await?;
-        call.finish(&mut planned, foreign)?;
+        call.finish(&mut planned)?;
         let placement = checked(loads, cluster, options, to_map(&planned.slots).collect())?;
         Ok(Plan {
             placement,
@@ -211,15 +211,14 @@ impl LoadedCall<'_> {
     }
 
     /// The host's work after the search, whatever the backend.
-    fn finish(&mut self, planned: &mut Planned, limits: Option<foreign::ForeignLimits>) -> Result<(), Error> {
+    fn finish(&mut self, planned: &mut Planned) -> Result<(), Error> {
         let Self { planner, params, windows, .. } = *self;
         planner.on_threads(|| host::share_among_three(params, &self.combined, planned, &self.attempt()))?;
         self.attempt().go_on()?;
         host::prefer_trivial(params, windows, planned);
-        let nodes = self.cluster.num_nodes() as u32;
         planner.on_threads(|| {
             let planned = (&mut planned.slots[..], &mut planned.ends[..]);
-            spread::spread(params, nodes, self.options.dispatch, windows, planned, &self.attempt())
+            spread::spread(params, self.options.dispatch, windows, planned, &self.attempt())
         })?;
         if params.connected {
             let connect = || replan::connect(params, windows, &planned.slots, &self.attempt());
@@ -227,10 +226,10 @@ impl LoadedCall<'_> {
             self.warnings.extend(host::unconnected(params, &rows));
             planned.take_rows(rows, params);
         }
-        if let Some(limits) = limits {
+        if params.most_foreign > 0 {
             planner.on_threads(|| {
                 let planned = (&mut planned.slots[..], &mut planned.ends[..]);
-                foreign::improve(self.without, limits, &self.combined, planned, &self.attempt())
+                foreign::improve(self.without, &self.combined, planned, &self.attempt())
             })?;
         }
         Ok(())

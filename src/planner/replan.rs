@@ -75,7 +75,7 @@ impl Planner {
             return self.replan_rest(loads, cluster, &previous, options, limits);
         }
         let params = Params::new(loads, cluster, options)?;
-        refuse_foreign(&params, cluster, options)?;
+        foreign::check(&params, cluster, options)?;
         previous.check(loads)?;
         let rows = previous.rows(cluster);
         let attempt = || self.watch.attempt(loads, cluster, options);
@@ -157,8 +157,13 @@ impl Planner {
                 .with_gone_gpus(cluster, &gone);
         }
         let params = Params::new(loads, cluster, options)?;
-        refuse_foreign(&params, cluster, options)?;
-        let mut plan = self.plan(loads, cluster, options)?;
+        foreign::check(&params, cluster, options)?;
+        // What lies in which node is chosen for all windows together.
+        let chooses_nodes = params.most_foreign > 0 || params.spread_nodes > 1;
+        let mut plan = match chooses_nodes && params.windows > 1 {
+            true => Plan { loads: loads.clone(), ..self.plan(&loads.as_one_window(), cluster, options)? },
+            false => self.plan(loads, cluster, options)?,
+        };
         if !params.trajectory {
             return Ok(plan);
         }
@@ -251,15 +256,6 @@ impl Planner {
     }
 }
 
-/// Refuses foreign replicas: the search from a plan that runs knows of none.
-fn refuse_foreign(params: &Params, cluster: &Cluster, options: &PlanOptions) -> Result<(), Error> {
-    if options.max_foreign == 0 {
-        return foreign::ForeignLimits::new(params, cluster, options).map(|_| ());
-    }
-    let rule = "is not for plans from one that runs: plan without a previous one, or give 0";
-    Err(Error::invalid("max_foreign", options.max_foreign, rule))
-}
-
 /// The warning about layers that become heavier than they were.
 fn heavier_than_before(layers: &[usize], loads: &Loads) -> Option<String> {
     let first = loads.layer_ids()[*layers.first()?];
@@ -278,8 +274,8 @@ fn dispatch_not_weighed(cluster: &Cluster, options: &PlanOptions) -> Option<Stri
     let name = options.dispatch.name();
     (cluster.weighs_dispatch() && options.dispatch != Dispatch::Equal).then(|| {
         format!(
-            "dispatch {name} is not weighed in a plan from one that runs, and copies are not kept spread: what moves goes by equal \
-             shares"
+            "dispatch {name} is not weighed in a plan from one that runs: copies stay as spread over nodes as they are, and what \
+             moves goes by equal shares"
         )
     })
 }

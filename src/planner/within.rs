@@ -62,7 +62,7 @@ impl Planner {
         let start = Instant::now();
         // Bad options are refused however short the time is.
         let params = Params::new(loads, cluster, options)?;
-        foreign::ForeignLimits::new(&params, cluster, options)?;
+        foreign::check_one_window(&params, cluster, options)?;
         let attempt = self.watch.attempt(loads, cluster, options);
         attempt.go_on()?;
         let mut plan = self.greedy(loads, cluster, options)?;

@@ -131,11 +131,6 @@ impl RebalanceOptions {
                 "is not between 1 and 1024",
             ));
         }
-        let foreign = self.plan.max_foreign.max(self.scenario_plan.max_foreign);
-        if foreign > 0 {
-            let rule = "is not for plans over time, which start from one that runs: give 0";
-            return Err(Error::invalid("max_foreign", foreign, rule));
-        }
         Ok(())
     }
 }

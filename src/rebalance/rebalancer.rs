@@ -182,7 +182,8 @@ impl Rebalancer {
     /// Balancedness of a map on a window; `None` where it is not a plan of this cluster.
     fn score(&self, running: &PreviousMap, window: &Loads) -> Option<f64> {
         let map = running.map_on(&self.cluster);
-        check::score(window, &self.cluster, &map).ok().map(|quality| quality.balancedness())
+        let rules = self.options.plan.rules();
+        check::score_with(window, &self.cluster, &map, &rules).ok().map(|quality| quality.balancedness())
     }
 
     /// A plan for the next window, from the plan that runs if there is one.
@@ -202,7 +203,8 @@ impl Rebalancer {
         };
         let strategy = options.strategy;
         let plan = replan.plan();
-        let expected = check::score(&loads, &self.cluster, plan.physical_to_logical())?.balancedness();
+        let map = plan.physical_to_logical();
+        let expected = check::score_with(&loads, &self.cluster, map, &plan.options().rules())?.balancedness();
         self.status.proposals += 1;
         self.status.expected_balancedness = Some(expected);
         let moved = match &self.running {

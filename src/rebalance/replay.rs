@@ -147,8 +147,9 @@ impl ReplayRow {
     }
 
     /// Scores a window; where a plan was made for it, what that cost.
-    fn add(&mut self, window: &Loads, cluster: &Cluster, running: &Placement) -> Result<(), Error> {
-        self.add_quality(&check::score(window, cluster, running.physical_to_logical())?);
+    fn add(&mut self, window: &Loads, cluster: &Cluster, running: &Plan) -> Result<(), Error> {
+        let rules = running.options().rules();
+        self.add_quality(&check::score_with(window, cluster, running.physical_to_logical(), &rules)?);
         Ok(())
     }
 
@@ -245,7 +246,7 @@ pub fn replay_one_by_one(
                 running = Some(plan);
             }
             if let Some(running) = &running {
-                row.add(&windows.next(t, replay)?, cluster, running.placement())?;
+                row.add(&windows.next(t, replay)?, cluster, running)?;
                 progress(running);
             }
         }
@@ -322,7 +323,7 @@ fn replay_strategy(
         }
         if let Some(plan) = &running {
             let next = windows.next(t, replay)?;
-            row.add(&next, cluster, plan.placement())?;
+            row.add(&next, cluster, plan)?;
             for (row, from) in dealt.iter_mut().zip(&replay.shares) {
                 let tenth = match from {
                     SharesFrom::Sample => Some(drawn(&next, |all| (all / 10.0) as u64, windows.count + t)?),
@@ -336,7 +337,8 @@ fn replay_strategy(
                 };
                 row.milliseconds.scores.push(start.elapsed().as_secs_f64() * 1e3);
                 let map = plan.physical_to_logical();
-                row.add_quality(&check::score_shares(&next, cluster, map, shares.parts())?);
+                let rules = plan.options().rules();
+                row.add_quality(&check::score_shares_with(&next, cluster, map, shares.parts(), &rules)?);
             }
             progress(plan);
         }

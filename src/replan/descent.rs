@@ -15,10 +15,13 @@ const MOST_MOVES: u32 = 1 << 14;
 /// Steps at most: small layers take fewer than ten.
 const MOST_STEPS: usize = 64;
 
-/// Whether a layer of one window is small enough.
-pub fn is_small(params: &Params) -> bool {
+/// Whether layers are of one window, small enough, and such that nodes forbid no move.
+pub fn applies(params: &Params) -> bool {
     let slots = params.node_slots * params.nodes;
-    params.node_gpus * params.nodes <= MOST_GPUS
+    params.windows == 1
+        && params.most_foreign == 0
+        && params.spread_nodes == 1
+        && params.node_gpus * params.nodes <= MOST_GPUS
         && params.slots_per_gpu.saturating_mul(slots.saturating_add(params.experts)) <= MOST_MOVES
 }
 

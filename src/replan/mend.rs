@@ -7,27 +7,57 @@ use crate::params::{FREE, Params};
 
 /// A valid row in which the replicas of `old` that can stay keep their slots. `loads` is `[experts]`.
 pub fn mend(params: &Params, loads: &[u32], old: &[u32]) -> Vec<u32> {
-    let node_slots = params.node_slots as usize;
-    let home = homes(params, old);
-    let mut row = old.to_vec();
-    for (slot, held) in row.iter_mut().enumerate() {
-        if *held != FREE && home[(*held / params.group_size) as usize] != slot / node_slots {
-            *held = FREE;
-        }
+    // Foreign replicas count among those that an expert may have. Where too few are left for its home, none are kept.
+    match mended(params, loads, old, params.most_foreign > 0) {
+        (row, true) => row,
+        _ => mended(params, loads, old, false).0,
     }
-    for (at, slots) in row.chunks_exact_mut(node_slots).enumerate() {
-        let experts: Vec<u32> =
-            (0..params.experts).filter(|e| home[(e / params.group_size) as usize] == at).collect();
-        let (avoid, first) = (params.avoid_duplicates, at * params.node_gpus as usize);
-        let mut node = NodeSlots { params, loads, avoid, counts: vec![0; loads.len()], first, slots };
-        node.count();
-        node.fill(&experts);
-    }
-    row
 }
 
-/// The node of each group: the one that holds most of it, largest holdings first, while there is room.
-fn homes(params: &Params, old: &[u32]) -> Vec<usize> {
+/// The row with the foreign replicas that may stay, or without any, and whether its nodes could be filled.
+fn mended(params: &Params, loads: &[u32], old: &[u32], keeps_foreign: bool) -> (Vec<u32>, bool) {
+    let homes = homes(params, old);
+    let (mut row, mut is_full) = (old.to_vec(), true);
+    let mut foreign = keep_foreign(params, loads, &homes, (&mut row, keeps_foreign));
+    for (at, slots) in row.chunks_exact_mut(params.node_slots as usize).enumerate() {
+        let experts: Vec<u32> = (0..params.experts).filter(|&e| homes[e as usize] as usize == at).collect();
+        let (avoid, first) = (params.avoid_duplicates, at * params.node_gpus as usize);
+        let at_home: Vec<bool> = homes.iter().map(|&home| home as usize == at).collect();
+        let counts = vec![0; loads.len()];
+        let foreign = &mut foreign;
+        let mut node = NodeSlots { params, loads, avoid, at_home, counts, foreign, first, slots };
+        node.count();
+        is_full &= node.fill(&experts, !keeps_foreign);
+    }
+    (row, is_full)
+}
+
+/// Frees what lies outside its home, but for the heaviest replicas that may lie there. Returns how many of each expert do.
+fn keep_foreign(params: &Params, loads: &[u32], homes: &[u32], (row, keeps): (&mut [u32], bool)) -> Vec<u32> {
+    let node_slots = params.node_slots as usize;
+    let is_foreign =
+        |(slot, e): &(usize, u32)| *e != FREE && homes[*e as usize] as usize != slot / node_slots;
+    let held = row.iter().copied().enumerate();
+    let mut outside: Vec<(usize, u32)> = held.filter(is_foreign).collect();
+    outside.sort_by_key(|&(slot, e)| (Reverse(loads[e as usize]), slot));
+    let mut foreign = vec![0; loads.len()];
+    let mut left = if keeps { params.most_foreign } else { 0 };
+    for (slot, e) in outside {
+        let gpu = slot / params.slots_per_gpu as usize * params.slots_per_gpu as usize;
+        let is_duplicate = params.avoid_duplicates && row[gpu..slot].contains(&e);
+        // One is at home.
+        if left == 0 || is_duplicate || foreign[e as usize] + 1 >= params.most_count {
+            row[slot] = FREE;
+        } else {
+            foreign[e as usize] += 1;
+            left -= 1;
+        }
+    }
+    foreign
+}
+
+/// The home of each expert: of its group, the node that holds most of it, largest holdings first, while there is room.
+pub fn homes(params: &Params, old: &[u32]) -> Vec<u32> {
     let (groups, nodes) = (params.groups as usize, params.nodes as usize);
     let mut held = vec![0usize; groups * nodes];
     for (slot, &e) in old.iter().enumerate().filter(|(_, e)| **e != FREE) {
@@ -44,7 +74,7 @@ fn homes(params: &Params, old: &[u32]) -> Vec<usize> {
             room[node] -= 1;
         }
     }
-    home
+    (0..params.experts).map(|expert| home[(expert / params.group_size) as usize] as u32).collect()
 }
 
 /// The slots of a node while they are filled.
@@ -52,8 +82,11 @@ struct NodeSlots<'a> {
     params: &'a Params,
     loads: &'a [u32],
     avoid: bool,
-    /// Replicas of each expert.
+    /// Whether each expert is at home here.
+    at_home: Vec<bool>,
+    /// Replicas of each expert here, and its foreign ones in all nodes.
     counts: Vec<u32>,
+    foreign: &'a mut [u32],
     /// Its first GPU, of those of all nodes.
     first: usize,
     slots: &'a mut [u32],
@@ -75,7 +108,7 @@ impl NodeSlots<'_> {
             }
             let first = self.gpu_of(slot).start;
             let is_duplicate = self.avoid && self.slots[first..slot].contains(&e);
-            if is_duplicate || self.counts[e as usize] == self.params.max_count {
+            if is_duplicate || self.at_home[e as usize] && !self.may_have_more(e) {
                 self.slots[slot] = FREE;
             } else {
                 self.counts[e as usize] += 1;
@@ -83,9 +116,20 @@ impl NodeSlots<'_> {
         }
     }
 
+    /// The replicas of an expert in all nodes, with one at home where that is another.
+    fn replicas(&self, e: u32) -> u32 {
+        let at_home = if self.at_home[e as usize] { self.counts[e as usize] } else { 1 };
+        at_home + self.foreign[e as usize]
+    }
+
+    /// Whether an expert that is at home here may have another replica here.
+    fn may_have_more(&self, e: u32) -> bool {
+        self.counts[e as usize] < self.params.max_count && self.replicas(e) < self.params.most_count
+    }
+
     /// Gives every expert a replica, and the rest to those with most load a replica, until as many slots are filled as
-    /// must be.
-    fn fill(&mut self, experts: &[u32]) {
+    /// must be; returns whether they are. Where that takes duplicates, `duplicates` says whether it may.
+    fn fill(&mut self, experts: &[u32], duplicates: bool) -> bool {
         let wanted = self.params.node_replicas as usize;
         let mut missing: Vec<u32> =
             experts.iter().copied().filter(|&e| self.counts[e as usize] == 0).collect();
@@ -93,7 +137,9 @@ impl NodeSlots<'_> {
         let mut filled = self.slots.iter().filter(|&&e| e != FREE).count();
         while filled + missing.len() > wanted {
             let Some(slot) = self.least_needed() else { break };
-            self.counts[self.slots[slot] as usize] -= 1;
+            let e = self.slots[slot] as usize;
+            self.counts[e] -= 1;
+            self.foreign[e] -= u32::from(!self.at_home[e]);
             self.slots[slot] = FREE;
             filled -= 1;
         }
@@ -102,28 +148,29 @@ impl NodeSlots<'_> {
         }
         while filled < wanted {
             let share = |e: u32| {
-                let count = self.counts[e as usize];
+                let count = self.replicas(e);
                 (self.loads[e as usize] / count.max(1), Reverse(count), Reverse(e))
             };
-            let open = experts.iter().copied().filter(|&e| self.counts[e as usize] < self.params.max_count);
+            let open = experts.iter().copied().filter(|&e| self.may_have_more(e));
             let mut order: Vec<u32> = open.collect();
             order.sort_by_key(|&e| Reverse(share(e)));
             // Where every expert that may have another is on each GPU with a free slot, one of those makes room.
             let placed = order.iter().any(|&e| self.place(e)) || order.iter().any(|&e| self.make_room(e));
-            if !placed && !std::mem::replace(&mut self.avoid, false) {
-                return;
+            if !placed && !(duplicates && std::mem::replace(&mut self.avoid, false)) {
+                return false;
             }
             filled += usize::from(placed);
         }
+        self.slots.iter().filter(|&&e| e != FREE).count() == wanted
     }
 
-    /// The slot whose replica costs least to give up, of those whose expert has another.
+    /// The slot whose replica costs least to give up, of those whose expert has another at home.
     fn least_needed(&self) -> Option<usize> {
         let slots = (0..self.slots.len()).filter(|&slot| self.slots[slot] != FREE);
-        let spare = slots.map(|slot| (slot, self.slots[slot] as usize)).filter(|&(_, e)| self.counts[e] > 1);
-        spare
-            .min_by_key(|&(slot, e)| (self.loads[e] / (self.counts[e] - 1), Reverse(slot)))
-            .map(|(slot, _)| slot)
+        let is_spare = |&(_, e): &(usize, u32)| self.counts[e as usize] > 1 || !self.at_home[e as usize];
+        let spare = slots.map(|slot| (slot, self.slots[slot])).filter(is_spare);
+        let left = |e: u32| self.loads[e as usize] / (self.replicas(e) - 1).max(1);
+        spare.min_by_key(|&(slot, e)| (left(e), Reverse(slot))).map(|(slot, _)| slot)
     }
 
     /// Puts a replica of `e` on the GPU with a free slot that is lightest with it, not beside another where that is avoided.
@@ -131,9 +178,9 @@ impl NodeSlots<'_> {
         let each = self.params.slots_per_gpu as usize;
         let load = |&held: &u32| match held {
             FREE => 0,
-            held => self.loads[held as usize] / self.counts[held as usize].max(1),
+            held => self.loads[held as usize] / self.replicas(held).max(1),
         };
-        let own = self.loads[e as usize] / (self.counts[e as usize] + 1);
+        let own = self.loads[e as usize] / (self.replicas(e) + 1);
         let with_it = |at: usize, held: &[u32]| {
             let all = held.iter().map(load).chain([own]);
             all.map(|load| u64::from(self.params.on_gpu(load, self.first + at))).sum::<u64>()

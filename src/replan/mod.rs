@@ -12,6 +12,7 @@ mod offered;
 pub mod search;
 
 use crate::error::Error;
+use crate::foreign;
 use crate::loads::FIXED_TOTAL;
 use crate::moves::{self, MoveLimits};
 use crate::params::{FREE, Params, to_map};
@@ -19,6 +20,7 @@ use crate::threads;
 use crate::watch::Attempt;
 use choose::most_of_layer;
 pub use choose::{Chosen, Path, choose};
+pub use mend::homes;
 pub use objective::LayerObjective;
 use offered::Offered;
 use search::{Trail, TrailSearch, TrailTask};
@@ -254,9 +256,12 @@ impl<'a> SearchRules<'a> {
 /// The searches of a layer.
 struct Searches {
     objective: LayerObjective,
-    /// The mended row, and where two groups had better change places the row after that.
+    /// The mended row. After it where two groups had better change places the row in which they have, or with foreign replicas
+    /// the row with others, where these are better.
     starts: Vec<Vec<u32>>,
     patience: u32,
+    /// The most foreign replicas.
+    most_foreign: u32,
 }
 
 impl<'a> ReplanLayer<'a> {
@@ -270,9 +275,29 @@ impl<'a> ReplanLayer<'a> {
         let stays = limits.is_balanced(objective.mean as u32, peaks(params, &self.rows, &start));
         // A layer that is left alone has the start as its only state.
         let patience = if stays { 0 } else { patience };
-        let may_exchange = objective.mean > 0 && !stays;
-        let exchanged = if may_exchange { groups::exchange(params, &objective, &start) } else { None };
-        Searches { objective, starts: std::iter::once(start).chain(exchanged).collect(), patience }
+        let most_foreign = self.most_foreign(&objective, &start);
+        let other = match objective.mean > 0 && !stays {
+            false => None,
+            true if params.most_foreign > 0 => foreign::choose_anew(params, &sums, &start),
+            true => groups::exchange(params, &objective, &start),
+        };
+        Searches { objective, starts: std::iter::once(start).chain(other).collect(), patience, most_foreign }
+    }
+
+    /// The most foreign replicas of a layer: no more than it has, where that is even enough.
+    fn most_foreign(&self, objective: &LayerObjective, start: &[u32]) -> u32 {
+        let Self { params, ref rows, .. } = *self;
+        let target = u64::from(params.foreign_target_ppm) * objective.mean as u64;
+        match params.most_foreign {
+            0 => 0,
+            _ if u64::from(peaks(params, rows, start)) * MILLION <= target => {
+                let homes = homes(params, start);
+                let node = |slot: usize| slot as u32 / params.node_slots;
+                let held = start.iter().enumerate().filter(|(_, e)| **e != FREE);
+                held.filter(|&(slot, &e)| homes[e as usize] != node(slot)).count() as u32
+            }
+            most => most,
+        }
     }
 
     /// The trajectories to follow.
@@ -281,8 +306,16 @@ impl<'a> ReplanLayer<'a> {
         'a: 'b,
     {
         let Self { params, previous, .. } = *self;
-        let Searches { objective, starts, patience } = searches;
-        starts.iter().map(move |start| TrailTask { params, objective, previous, start, patience: *patience })
+        let &Searches { ref objective, ref starts, patience, most_foreign } = searches;
+        let task = move |start: &'b Vec<u32>| TrailTask {
+            params,
+            objective,
+            previous,
+            start,
+            patience,
+            most_foreign,
+        };
+        starts.iter().map(task)
     }
 
     fn path(&self, rules: SearchRules<'_>, search: &mut TrailSearch) -> Path {
@@ -302,7 +335,7 @@ impl Searches {
             offered.add_last(start, trail);
         }
         let may_move = self.patience > 0 && self.objective.mean > 0;
-        if may_move && rules.guarded && params.windows == 1 && descent::is_small(params) {
+        if may_move && rules.guarded && descent::applies(params) {
             let start = offered.start().to_vec();
             let most = most_of_layer(params, rules.limits);
             let descent = descent::descend(params, &self.objective, previous, &start, most);

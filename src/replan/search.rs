@@ -11,6 +11,7 @@
 pub mod exchange;
 mod links;
 mod make;
+mod nodes;
 mod place;
 mod shed;
 mod speeds;
@@ -110,6 +111,7 @@ pub struct TrailSearch {
     received: Vec<usize>,
     moved: usize,
     pub links: links::Links,
+    rules: nodes::NodeRules,
     pub work: u32,
     pub exchange: exchange::ExchangeScratch,
     pub transfer: transfer::TransferScratch,
@@ -128,6 +130,8 @@ pub struct TrailTask<'a> {
     pub start: &'a [u32],
     /// Iterations without a new best after which it ends.
     pub patience: u32,
+    /// The most foreign replicas.
+    pub most_foreign: u32,
 }
 
 impl TrailTask<'_> {
@@ -150,8 +154,9 @@ impl pulp::NullaryFnOnce for TrailRun<'_> {
 
     #[inline(always)]
     fn call(self) -> Trail {
-        let Self { task: TrailTask { params, objective, previous, start, patience }, search } = self;
-        search.place(params, objective, previous, start);
+        let Self { task, search } = self;
+        let TrailTask { params, objective, patience, .. } = task;
+        search.place(task);
         search.run(params, objective, patience)
     }
 }

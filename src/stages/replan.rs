@@ -16,6 +16,7 @@ pub const STAGE: Stage = Stage {
         include_str!("../../shaders/replan/layer.wgsl"),
         include_str!("../../shaders/replan/exchange.wgsl"),
         include_str!("../../shaders/replan/transfer.wgsl"),
+        include_str!("../../shaders/replan/nodes.wgsl"),
         include_str!("../../shaders/replan/make.wgsl"),
         PROBLEM,
         WIDE_U64,
@@ -24,11 +25,15 @@ pub const STAGE: Stage = Stage {
         TEAM,
     ],
     entries: &[PLACE.entry, FOLLOW.entry],
-    overrides: &[Override {
-        name: "QUADS",
-        read_by: &[PLACE.entry, FOLLOW.entry],
-        of: |params| params.quads,
-    }],
+    overrides: &[
+        Override { name: "QUADS", read_by: &[PLACE.entry, FOLLOW.entry], of: |params| params.quads },
+        Override { name: "FOREIGN", read_by: &[PLACE.entry, FOLLOW.entry], of: |params| params.foreign },
+        Override {
+            name: "SPREADS",
+            read_by: &[FOLLOW.entry],
+            of: |params| u32::from(params.spread_gpus > 0),
+        },
+    ],
     teams: true,
 };
 
@@ -70,9 +75,15 @@ pub fn fits(base: &GpuParams) -> bool {
 fn trips_of_start(base: &GpuParams) -> u64 {
     let (gpus, slots) = (u64::from(base.gpus), u64::from(base.slots_per_gpu));
     let set = gpus.div_ceil(32);
+    let foreign = shared(gpus) * (slots + 1) * u64::from(base.foreign) + reports();
     let sets = shared(u64::from(base.experts) * set) + shared(set) * (34 + 32 * slots);
     let loads = shared(gpus * 4 * u64::from(base.quads)) * (slots + 1);
-    sets + shared(u64::from(base.experts)) + shared(gpus * slots) + loads + 3 * shared(gpus) + reports()
+    sets + foreign
+        + shared(u64::from(base.experts))
+        + shared(gpus * slots)
+        + loads
+        + 3 * shared(gpus)
+        + reports()
 }
 
 /// Loop trips of a lane in an iteration, at worst.
@@ -82,14 +93,22 @@ fn trips(base: &GpuParams) -> u64 {
     let (offered, windows) = (wide(base.exchange_slots), 4 * wide(base.quads));
     let propose = shared(gpus) * (windows + 1) + reports();
     let chunks = offered.div_ceil(32);
-    let marks = shared(node_gpus) * (offered + 2 * chunks) + shared(offered);
-    let exchanges = shared(slots * node_gpus) * (offered + 2 * chunks) + reports();
+    // What nodes allow: the words of the sets of two nodes, or of all.
+    let (two, all) = match base.spread_gpus {
+        0 => (0, u64::from(base.foreign) * (node_gpus.div_ceil(32) + 1)),
+        node => {
+            (2 * (wide(node).div_ceil(32) + 1), (2 * gpus / wide(node) + 2) * (wide(node).div_ceil(32) + 2))
+        }
+    };
+    let marks = shared(node_gpus) * (offered * (1 + two) + 2 * chunks) + shared(offered);
+    let exchanges = shared(slots * node_gpus) * (offered + (2 + two) * chunks) + reports();
     // Each replica that shares what a slot loses, of the slots of all lanes, and each word of the sets of them.
-    let set = node_gpus.div_ceil(32) + 1;
-    let sharing = node_gpus.min(wide(LEAST_TEAM) * wide(base.max_count)) + 2 * set;
-    let laid = shared(slots) + shared(windows) * (gpus + 2) + shared(node_gpus);
-    let transfers = laid + shared(slots * node_gpus) * (sharing + 1) + 3 * reports();
-    let make = 2 * slots + shared(node_gpus) * (slots + 1) + 2 * shared(slots) * (slots + 2) + 3 * reports();
+    let reach = if base.foreign == 1 { gpus } else { node_gpus };
+    let set = reach.div_ceil(32) + 1;
+    let sharing = reach.min(wide(LEAST_TEAM).saturating_mul(wide(base.max_count))) + 2 * set;
+    let laid = shared(slots) + shared(windows) * (gpus + 2) + shared(reach);
+    let transfers = laid + shared(slots * reach) * (sharing + all + 1) + 3 * reports();
+    let make = 2 * slots + shared(reach) * (slots + 1) + 2 * shared(slots) * (slots + 2) + 3 * reports();
     trips_of_look(base) + propose + shared(windows) + marks + exchanges + transfers + make + 8
 }
 

@@ -19,7 +19,11 @@ fn foreign_replicas_are_planned_told_and_checked() {
     let (loads, trace, plan) = (path("loads.npy"), path("trace.npy"), path("plan.json"));
     let sizes = ["--layers", "3", "--experts", "32", "--seed", "5"];
     assert!(eplb(&[&["generate", "--out", &loads], &sizes[..]].concat()).status.success());
-    assert!(eplb(&[&["generate", "--windows", "3", "--out", &trace], &sizes[..]].concat()).status.success());
+    assert!(
+        eplb(&[&["generate", "--windows", "6", "--drift", "0.4", "--out", &trace], &sizes[..]].concat())
+            .status
+            .success()
+    );
     let base = [&["plan", &loads[..], "--gpus", "8"], &NODES[..]].concat();
     let of = |report: &Value, field: &str| report[field].as_f64().unwrap();
 
@@ -50,9 +54,24 @@ fn foreign_replicas_are_planned_told_and_checked() {
     let fewer = eplb(&["check", &loads, &plan, "--max-foreign", "1"]);
     assert!(stdout(&fewer).contains("more than --max-foreign 1 replicas"), "{}", stdout(&fewer));
 
-    // As the plan that runs it is scored by the rule that it was made by.
+    // As the plan that runs it is scored by the rule that it was made by, and foreign replicas stay where they pay.
     let next = json(&made(&base, &["--previous", &plan]));
     assert_eq!(next["previous_balancedness"], foreign["balancedness"]);
+    assert_eq!((of(&next["moves"], "repairs"), of(&next["foreign"], "max_foreign")), (0.0, 4.0), "{next}");
+    let home = json(&made(&base, &["--previous", &plan, "--max-foreign", "0"]));
+    assert!(of(&home["moves"], "repairs") > 0.0 && home["foreign"].is_null(), "{home}");
+    // So it is in a loop.
+    let series = ["plan", &trace, "--strategy", "scenarios", "--gpus", "8", "--max-foreign", "4"];
+    let series = [&series, &NODES[..], &["--previous", &plan, "--max-moves", "10%"]].concat();
+    let moved = json(&series);
+    assert!(of(&moved["foreign"], "replicas") > 0.0 && of(&moved["moves"], "received") > 0.0, "{moved}");
+    let replay = ["replay", &trace, "--gpus", "8", "--device", "cpu", "--csv"];
+    let balanced = |more: &[&str]| -> f64 {
+        let text = stdout(&eplb(&[&replay, &NODES[..], more].concat()));
+        let row = text.lines().find(|line| line.starts_with("scenarios")).unwrap().to_string();
+        row.split(',').nth(1).unwrap().parse().unwrap()
+    };
+    assert!(balanced(&["--max-foreign", "4"]) > balanced(&[]) + 0.01);
 
     // A map in another format tells nothing of it.
     let map = path("map.npy");
@@ -81,12 +100,8 @@ fn foreign_replicas_are_planned_told_and_checked() {
         &made(&base, &["--max-foreign", "2", "--preset", "gen05"]),
         "is not for rules of earlier programs",
     );
-    assert_refused(
-        &made(&base, &["--max-foreign", "2", "--previous", &plan]),
-        "is not for plans from one that runs",
-    );
     let flat = ["plan", &loads, "--gpus", "8", "--replicas", "40", "--max-foreign", "2"];
     assert_refused(&flat, "--max-foreign");
-    let windows = ["plan", &trace, "--strategy", "scenarios", "--gpus", "8", "--max-foreign", "2"];
-    assert_refused(&[&windows, &NODES[..]].concat(), "is not for plans over time");
+    let several = ["plan", &loads, &loads, "--gpus", "8", "--max-foreign", "2"];
+    assert_refused(&[&several, &NODES[..]].concat(), "is for one window where no plan runs");
 }

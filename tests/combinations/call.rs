@@ -102,7 +102,6 @@ impl Call {
         refuse("windows", windows > 1 && !searches);
         let remain: Vec<f64> = cluster.gpu_speeds().into_iter().filter(|speed| *speed > 0.0).collect();
         let is_unequal = remain.iter().any(|speed| *speed != remain[0]);
-        let is_warm = !matches!(self.from, From::Nothing);
         let lineage = matches!(options.search, Search::Descent(_))
             || options.groups == GroupRule::LptVariance
             || options.repair;
@@ -119,8 +118,8 @@ impl Call {
         refuse("num_nodes", !is_even && !is_global);
         let foreign = options.max_foreign as usize;
         let size = self.loads.experts() / if is_global { 1 } else { cluster.num_groups() };
-        let no_foreign =
-            is_global || foreign >= size || !searches || windows > 1 || options.connected || is_warm;
+        let is_cold_of_several = windows > 1 && matches!(self.from, From::Nothing);
+        let no_foreign = is_global || foreign >= size || !searches || is_cold_of_several || options.connected;
         refuse("max_foreign", foreign > 0 && no_foreign);
         let target = options.foreign_target_ppm;
         refuse("foreign_target_ppm", target < 1_000_000 || foreign == 0 && target > 1_000_000);

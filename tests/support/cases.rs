@@ -3,7 +3,7 @@
 use crate::loads::MAX_WINDOWS;
 use crate::params::Params;
 use crate::{
-    Cluster, Descent, Dispatch, Duplicates, GroupRule, Loads, MoveLimits, Objective, PlanOptions,
+    Cluster, Descent, Dispatch, Duplicates, GroupRule, Loads, MoveLimits, Objective, PlanOptions, Policy,
     PreviousMap, Search,
 };
 
@@ -180,7 +180,7 @@ pub struct Call {
 }
 
 /// 1 to 3 nodes of GPUs with 1 to 9 slots, some of them free; up to 5 windows, or 16; any map, of any width; moves cost
-/// nothing, a little, or much.
+/// nothing, a little, or much; some with foreign replicas, or with copies that are spread over nodes.
 pub fn call(seed: u64) -> Call {
     let mut random = Random(seed);
     loop {
@@ -200,12 +200,16 @@ pub fn call(seed: u64) -> Call {
         let layers = 1 + random.below(3);
         let windows = if random.below(6) == 0 { 1 + random.below(MAX_WINDOWS) } else { 1 + random.below(5) };
         let windows: Vec<Loads> = (0..windows).map(|_| window(&mut random, layers, experts)).collect();
-        let options = PlanOptions {
+        let mut options = PlanOptions {
             duplicates: if random.below(3) == 0 { Duplicates::Allow } else { Duplicates::Avoid },
             max_replicas_per_expert: [None, Some(2 + random.below(3) as u32)][random.below(2)],
             seed: random.next(),
             ..PlanOptions::default()
         };
+        if cluster.policy() == Policy::Hierarchical {
+            options.max_foreign = [0, random.below(experts / groups) as u32][random.below(2)];
+            options.foreign_target_ppm = 1_000_000 + 200_000 * u32::from(options.max_foreign > 2);
+        }
         let limits =
             MoveLimits { min_gain_ppm: [0, 10_000, 300_000][random.below(3)], ..MoveLimits::default() };
         let loads =

@@ -8,7 +8,9 @@ use crate::cli::progress::ShownProgress;
 use crate::cli::words;
 use crate::rebalance::{Proposal, RebalanceOptions, Rebalancer, Strategy};
 use crate::trace::Window;
-use crate::{Cluster, Duplicates, Error, MoveLimits, PlanOptions, Planner, Preset, PreviousMap, Replan};
+use crate::{
+    Cluster, Duplicates, Error, MoveLimits, PlanOptions, Planner, Policy, Preset, PreviousMap, Replan,
+};
 
 /// A plan, and how it came about.
 pub struct Made {
@@ -43,6 +45,7 @@ impl Plan {
         if planner.device().backend != "cpu" {
             words::check_effect(&[(self.threads.is_some(), "--threads")], "the CPU backend: --device cpu")?;
         }
+        let foreign = if cluster.policy() == Policy::Hierarchical { rules.max_foreign } else { 0 };
         if let Some(strategy) = self.strategy {
             let [file] = self.loads.as_slice() else {
                 let rule = "is for the windows of one load file";
@@ -51,8 +54,8 @@ impl Plan {
             let limits = self.limits.limits(&MoveLimits::each_window());
             let options = RebalanceOptions { strategy, ..self.outlook.options(limits) };
             let options = RebalanceOptions {
-                plan: self.options(options.plan.clone())?,
-                scenario_plan: self.options(options.scenario_plan.clone())?,
+                plan: self.options(options.plan.clone(), foreign)?,
+                scenario_plan: self.options(options.scenario_plan.clone(), foreign)?,
                 ..options
             };
             let history = self.part.history(file)?;
@@ -74,7 +77,7 @@ impl Plan {
         words::check_experts(cluster, loads.experts(), self.slots_per_gpu)?;
         let preset = if windows.len() > 1 { Preset::SCENARIOS.options() } else { PlanOptions::default() };
         progress.expect(loads.layers());
-        let options = self.options(preset)?;
+        let options = self.options(preset, foreign)?;
         let replan = match (&previous, self.time_limit) {
             (None, Some(limit)) => planner.plan_within(&loads, cluster, &options, limit)?.into(),
             (Some(previous), _) => {
@@ -86,8 +89,9 @@ impl Plan {
         Ok(Made::new(replan, None, previous.as_ref(), rules))
     }
 
-    /// The preset's options, or these where none is given, with what the flags change.
-    fn options(&self, default: PlanOptions) -> Result<PlanOptions, Error> {
+    /// The preset's options, or these where none is given, with what the flags change. The plan that runs may have this many
+    /// foreign replicas.
+    fn options(&self, default: PlanOptions, foreign: u32) -> Result<PlanOptions, Error> {
         let mut options = match &self.preset {
             Some(name) => name.parse::<Preset>()?.options(),
             None => default,
@@ -98,8 +102,8 @@ impl Plan {
         options.assignments = self.assignments.or(options.assignments);
         options.max_replicas_per_expert = self.max_replicas_per_expert.or(options.max_replicas_per_expert);
         options.connected |= self.connected;
-        options.max_foreign = self.max_foreign.unwrap_or(options.max_foreign);
-        options.foreign_target_ppm = self.target.unwrap_or(options.foreign_target_ppm);
+        options.max_foreign = foreign;
+        self.foreign.set(&mut options);
         if self.allow_duplicates {
             options.duplicates = Duplicates::Allow;
         }

@@ -136,7 +136,8 @@ impl TrailSearch {
         for lane in 0..ABREAST {
             let g = offer.low + block + lane;
             base[lane] = offer.others - self.squares[g] + self.cost(objective, e, g) - offer.leaves;
-            never[lane] = if self.has(&self.held, e, g) { NEVER } else { 0 };
+            let may = !self.has(&self.held, e, g) && self.may_go(e, offer.gpu, g);
+            never[lane] = if may { 0 } else { NEVER };
         }
         refill(&mut scratch.values, slots, base);
         self.weigh_exchanges::<SPEEDS, LINE>(objective, offer, block, scratch);
@@ -318,7 +319,8 @@ impl TrailSearch {
                     let may = lane < self.node_gpus
                         && g != a
                         && self.tabu[at] <= iteration
-                        && !self.has(&self.held, e, a);
+                        && !self.has(&self.held, e, a)
+                        && self.may_go(e, g, a);
                     scratch.never.push(if may { 0 } else { NEVER });
                     let cost = if may { self.cost(objective, e, a) - self.cost(objective, e, g) } else { 0 };
                     scratch.take.push(cost);

@@ -50,6 +50,7 @@ impl TrailSearch {
                 self.expert[slot * self.lanes + gpu] = expert as u32;
                 self.counts[lost] -= 1;
                 self.counts[expert] += 1;
+                self.count_foreign(lost, expert, gpu);
                 self.hold(lost, gpu);
                 self.hold(expert, gpu);
                 changes.push((self.row_slot(slot, gpu), expert as u32));

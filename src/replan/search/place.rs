@@ -1,27 +1,22 @@
 //! A search takes over its start.
 
-use super::{ABREAST, TrailSearch, links};
+use super::{ABREAST, TrailSearch, TrailTask, links};
 use crate::mirror::abreast::refill;
-use crate::params::{FREE, Params};
-use crate::replan::objective::LayerObjective;
+use crate::params::FREE;
+use crate::replan::homes;
 
 impl TrailSearch {
     /// Takes over a start.
     #[inline(always)]
-    pub(super) fn place(
-        &mut self,
-        params: &Params,
-        objective: &LayerObjective,
-        previous: &[u32],
-        start: &[u32],
-    ) {
+    pub(super) fn place(&mut self, task: TrailTask<'_>) {
+        let TrailTask { params, objective, previous, start, most_foreign, .. } = task;
         let (gpus, slots, windows) =
             (params.node_gpus as usize, params.slots_per_gpu as usize, objective.windows);
         let (node_lanes, experts) = (gpus.next_multiple_of(ABREAST), params.experts as usize);
         let lanes = node_lanes * params.nodes as usize;
         (self.node_gpus, self.node_lanes, self.lanes) = (gpus, node_lanes, lanes);
         (self.slots, self.windows, self.words) = (slots, windows, lanes.div_ceil(32));
-        (self.free, self.max_count) = (experts, params.max_count);
+        (self.free, self.max_count) = (experts, params.most_count);
         refill(&mut self.expert, slots * lanes, experts as u32);
         refill(&mut self.load, slots * windows * lanes, 0);
         refill(&mut self.gpu, windows * lanes, -1);
@@ -60,12 +55,14 @@ impl TrailSearch {
             (0..slots).for_each(|slot| self.weigh_slot(objective, slot, lane));
             self.settle(objective, lane);
         }
+        let homes = if params.most_foreign > 0 { homes(params, start) } else { Vec::new() };
+        self.set_node_rules(params, most_foreign, &homes);
         self.set_floors();
         self.links.price = if params.connected { objective.mean / links::PART } else { 0 };
         self.count_parts();
     }
 
-    /// The busiest node's mean GPU, window by window.
+    /// The mean GPU of the busiest node, window by window; of all nodes where load may leave them.
     #[inline(always)]
     fn set_floors(&mut self) {
         self.floors.clear();
@@ -76,7 +73,11 @@ impl TrailSearch {
                 let all = lanes.clone().map(|lane| i64::from(loads[lane]) * pull(lane)).sum::<i64>();
                 all / lanes.map(pull).sum::<i64>()
             };
-            let floor = (0..self.lanes).step_by(self.node_lanes).map(node).max().unwrap_or(0);
+            let nodes = (0..self.lanes).step_by(self.node_lanes).map(node);
+            let floor = match self.may_leave_home() {
+                false => nodes.max().unwrap_or(0),
+                true => nodes.sum::<i64>() / (self.lanes / self.node_lanes) as i64,
+            };
             self.floors.push(floor as i32);
         }
     }

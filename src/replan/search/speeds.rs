@@ -80,7 +80,7 @@ mod tests {
     impl Case {
         fn task(&self) -> TrailTask<'_> {
             let Self { params, objective, row } = self;
-            TrailTask { params, objective, previous: row, start: row, patience: 8 }
+            TrailTask { params, objective, previous: row, start: row, patience: 8, most_foreign: 0 }
         }
 
         fn new(seed: u32, speeds: &[f64]) -> Self {
@@ -106,7 +106,7 @@ mod tests {
         }
 
         fn place(&self, search: &mut TrailSearch) -> i32 {
-            search.place(&self.params, &self.objective, &self.row, &self.row);
+            search.place(self.task());
             search.look()
         }
 
@@ -225,12 +225,12 @@ mod tests {
         let mut longest = 0;
         for seed in 0..40 {
             let case = Case::new(seed, &[0.5, 1.0, 1.0, 1.0, 1.0, 1.0, 0.3, 1.0]);
-            let Case { params, objective, row } = &case;
+            let row = &case.row;
             let trail = case.task().run(&mut TrailSearch::default());
             for (at, state) in trail.states.iter().enumerate() {
                 let start = trail.row(row, at);
                 let mut search = TrailSearch::default();
-                search.place(params, objective, row, &start);
+                search.place(TrailTask { start: &start, ..case.task() });
                 let value = search.look();
                 // Floors are those of the start, and rounded.
                 assert!((state.value - value).abs() <= 64, "case {seed}: {} for {value}", state.value);

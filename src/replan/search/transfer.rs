@@ -52,10 +52,10 @@ impl TrailSearch {
         mut best: TrailMove,
         scratch: &mut TransferScratch,
     ) -> TrailMove {
-        let (n, windows) = (self.node_lanes, self.windows);
-        let low = a / n * n;
+        let windows = self.windows;
+        let (low, n) = self.reach(a);
         self.work += (self.slots * n * windows) as u32;
-        let shrunk = self.shrink(objective, y, low, scratch);
+        let shrunk = self.shrink(objective, y, (low, n), scratch);
         let base = self.all_squares + shrunk + self.price_now(objective);
         for q in 0..self.slots {
             for block in (0..n).step_by(ABREAST) {
@@ -66,7 +66,8 @@ impl TrailSearch {
                     *may = self.counts[x] > 1
                         && x != y
                         && self.no_loss[x] <= iteration
-                        && !self.has(&self.held, y, g);
+                        && !self.has(&self.held, y, g)
+                        && self.may_hand_over(x, y, g);
                 }
                 if !may.contains(&true) {
                     continue;
@@ -106,7 +107,7 @@ impl TrailSearch {
                     let hope = self.links.hope(1);
                     if value < best.value.saturating_add(hope) {
                         let mut value =
-                            value.wrapping_add(self.growth(objective, x, q, g, block + lane, scratch));
+                            value.wrapping_add(self.growth(objective, x, (q, g), (block + lane, n), scratch));
                         if self.links.price > 0 && value < best.value.saturating_add(hope) {
                             value = value.saturating_add(self.transfer_links(x, y, g));
                         }
@@ -129,10 +130,10 @@ impl TrailSearch {
         &mut self,
         objective: &LayerObjective,
         y: usize,
-        low: usize,
+        (low, n): (usize, usize),
         scratch: &mut TransferScratch,
     ) -> i32 {
-        let (n, windows) = (self.node_lanes, self.windows);
+        let windows = self.windows;
         scratch.after.clone_from(&self.gpu);
         scratch.rest.clear();
         scratch.share.clear();
@@ -178,12 +179,11 @@ impl TrailSearch {
         &self,
         objective: &LayerObjective,
         x: usize,
-        q: usize,
-        g: usize,
-        lane: usize,
+        (q, g): (usize, usize),
+        (lane, n): (usize, usize),
         scratch: &TransferScratch,
     ) -> i32 {
-        let (n, windows) = (self.node_lanes, self.windows);
+        let windows = self.windows;
         let others = (self.counts[x] - 1) as i32;
         let mut rise = 0;
         for window in 0..windows {
