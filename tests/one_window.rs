@@ -130,7 +130,7 @@ fn no_case_ends_heavier_or_short_of_one_move(cases: impl Iterator<Item = Case>) 
     for (number, case) in cases.enumerate() {
         for (price, most) in [(0, None), (0, Some(1)), (100_000, None), (100_000, Some(2))] {
             let limits = MoveLimits {
-                min_gain_ppm: price,
+                min_gain_ppm: Some(price),
                 max_moves: most.map(MaxMoves::Slots),
                 ..MoveLimits::default()
             };

@@ -161,7 +161,7 @@ fn walk(seed: u64, steps: usize) {
             max_moves: most(&mut random),
             max_moves_per_layer: most(&mut random),
             max_rounds_per_layer: random.chance(3).then(|| random.below(4)),
-            min_gain_ppm: random.below(200_000) as u32,
+            min_gain_ppm: Some(random.below(200_000) as u32),
             ..MoveLimits::default()
         };
         let strategy = Strategy::ALL[random.below(Strategy::ALL.len())];

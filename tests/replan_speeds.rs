@@ -44,7 +44,7 @@ fn a_gpu_that_becomes_slow_is_relieved() {
         let fresh = planner.plan(&loads, &unequal, &options).unwrap().quality().balancedness();
         assert!(before < fresh * 0.7, "{number}: {before} of {fresh}");
         // As far as it goes, in a few steps.
-        let limits = MoveLimits { min_gain_ppm: 0, ..MoveLimits::default() };
+        let limits = MoveLimits { min_gain_ppm: Some(0), ..MoveLimits::default() };
         let (mut now, mut reached) = (running.clone(), before);
         for _ in 0..4 {
             let replan = planner.replan(&loads, &unequal, now.placement(), &options, &limits).unwrap();

@@ -109,7 +109,7 @@ pub fn limits(given: Dict, mut limits: MoveLimits) -> PyResult<MoveLimits> {
             "max_moves_share" => limits.max_moves = share()?.map(MaxMoves::Ppm),
             "max_moves_per_layer" => limits.max_moves_per_layer = slots()?,
             "max_rounds_per_layer" => limits.max_rounds_per_layer = value(field, &given, WHOLE)?,
-            "min_gain" => limits.min_gain_ppm = ppm(field, &given)?,
+            "min_gain" => limits.min_gain_ppm = Some(ppm(field, &given)?),
             "skip_if_balanced" => limits.skip_if_balanced_ppm = share()?,
             _ => return Err(unknown("limit", field, &LIMITS)),
         }

@@ -21,7 +21,8 @@ pub(super) struct MoveLimitArgs {
     /// [default: no limit]
     #[arg(long)]
     max_rounds_per_layer: Option<usize>,
-    /// The least gain of moving all slots of a layer, as a part of the mean GPU: 0.1 is 10 % [default: 0.1]
+    /// The least gain of moving all slots of a layer, as a part of the mean GPU: 0.1 is 10 % [default: 0.1; where
+    /// --max-moves allows more than 5% of the slots less, down to 0.05]
     #[arg(long, value_parser = parse_part)]
     min_gain: Option<u32>,
     /// Leave layers alone whose balancedness is at least this, 0 to 1 [default: none]
@@ -47,7 +48,7 @@ impl MoveLimitArgs {
             max_moves: self.max_moves.or(default.max_moves),
             max_moves_per_layer: self.max_moves_per_layer.or(default.max_moves_per_layer),
             max_rounds_per_layer: self.max_rounds_per_layer.or(default.max_rounds_per_layer),
-            min_gain_ppm: self.min_gain.unwrap_or(default.min_gain_ppm),
+            min_gain_ppm: self.min_gain.or(default.min_gain_ppm),
             skip_if_balanced_ppm: self.skip_if_balanced.or(default.skip_if_balanced_ppm),
         }
     }

@@ -31,7 +31,7 @@ pub type Follow<'a> = dyn Fn(&[TrailTask<'_>]) -> Result<Vec<Trail>, Error> + Sy
 /// Iterations without a new best after which a search ends: it goes on from there with the next window.
 const PATIENCE: u32 = 2;
 /// The same where a layer has few GPUs, and each iteration looks at few exchanges.
-const SMALL_PATIENCE: u32 = 4;
+const SMALL_PATIENCE: u32 = 8;
 /// See [`SMALL_PATIENCE`].
 const SMALL_GPUS: u32 = 8;
 /// The same where nothing runs that moves are counted from.
@@ -87,7 +87,7 @@ pub fn polish(
 
 /// For plans that do not run yet: moves cost nothing.
 fn unlimited() -> MoveLimits {
-    MoveLimits { min_gain_ppm: 0, skip_if_balanced_ppm: None, ..MoveLimits::default() }
+    MoveLimits { min_gain_ppm: Some(0), skip_if_balanced_ppm: None, ..MoveLimits::default() }
 }
 
 /// `rows` of all layers, `[layers][slots]`, with the GPUs of each hung together where that makes the heaviest GPU at most
@@ -268,7 +268,8 @@ impl<'a> ReplanLayer<'a> {
     fn searches(&self, rules: SearchRules<'_>) -> Searches {
         let Self { params, previous, .. } = *self;
         let SearchRules { limits, patience, .. } = rules;
-        let objective = LayerObjective::new(params, &self.rows, limits.min_gain_ppm);
+        let all_slots = (params.layers * params.nodes * params.node_slots) as usize;
+        let objective = LayerObjective::new(params, &self.rows, limits.min_gain(all_slots));
         let sums: Vec<u32> =
             (0..params.experts as usize).map(|e| self.rows.iter().map(|row| row[e]).sum()).collect();
         let start = mend::mend(params, &sums, previous);

@@ -141,7 +141,7 @@ fn trails_of_large_layers_equal_the_hosts() {
         let entries = (0..replicas).map(|slot| (slot % experts) as i32).collect();
         let previous = PreviousMap::new(replicas, entries).expect("the entries are valid");
         let options = PlanOptions::default();
-        let limits = MoveLimits { min_gain_ppm: 0, ..MoveLimits::default() };
+        let limits = MoveLimits { min_gain_ppm: Some(0), ..MoveLimits::default() };
         let seen = by_device(gpu, &Call { seed, loads, cluster, options, previous, limits, cold: false });
         assert!(seen.states > 1, "{experts} experts on {gpus} GPUs stay as they are");
     }

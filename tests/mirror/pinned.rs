@@ -140,7 +140,7 @@ fn plans_of_small_layers_are_those_of_this_version() {
             continue;
         }
         let most = Some(MaxMoves::Slots(random.below(5)));
-        let limits = MoveLimits { max_moves_per_layer: most, min_gain_ppm: 0, ..MoveLimits::default() };
+        let limits = MoveLimits { max_moves_per_layer: most, min_gain_ppm: Some(0), ..MoveLimits::default() };
         pin.add(planner.replan(&loads, &cluster, previous, &options, &limits), |replan| {
             format!("{:016x} {:?}", replan.plan().fingerprint(), replan.moves())
         });

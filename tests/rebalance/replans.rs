@@ -64,7 +64,7 @@ fn replans() -> impl proptest::strategy::Strategy<Value = ((usize, u64, usize, u
         limits.prop_map(|(max_moves, max_moves_per_layer, min_gain_ppm, skip_if_balanced_ppm)| MoveLimits {
             max_moves,
             max_moves_per_layer,
-            min_gain_ppm,
+            min_gain_ppm: Some(min_gain_ppm),
             skip_if_balanced_ppm,
             ..MoveLimits::default()
         });
@@ -196,7 +196,7 @@ fn other_loads_are_followed_step_by_step() {
             // Groups change places as a whole: in so few layers no small part of the slots allows that.
             let flat = cluster.num_nodes() == 1;
             let max_moves = flat.then_some(MaxMoves::Ppm(50_000));
-            let limits = MoveLimits { max_moves, min_gain_ppm: 10_000, ..MoveLimits::default() };
+            let limits = MoveLimits { max_moves, min_gain_ppm: Some(10_000), ..MoveLimits::default() };
             let replan = planner.replan(&now, &cluster, running.placement(), &options, &limits).unwrap();
             assert!(!flat || replan.moves().share() <= 0.05);
             running = replan.plan().clone();

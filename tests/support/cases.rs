@@ -211,7 +211,7 @@ pub fn call(seed: u64) -> Call {
             options.foreign_target_ppm = 1_000_000 + 200_000 * u32::from(options.max_foreign > 2);
         }
         let limits =
-            MoveLimits { min_gain_ppm: [0, 10_000, 300_000][random.below(3)], ..MoveLimits::default() };
+            MoveLimits { min_gain_ppm: Some([0, 10_000, 300_000][random.below(3)]), ..MoveLimits::default() };
         let loads =
             Loads::from_windows(&windows, &vec![1.0; windows.len()]).expect("windows are alike in shape");
         if Params::new(&loads, &cluster, &options).is_ok() {

@@ -51,7 +51,7 @@ impl Limits {
             max_moves: self.max_moves.map(MaxMoves::Slots),
             max_moves_per_layer: self.max_moves_per_layer.map(MaxMoves::Slots),
             max_rounds_per_layer: self.max_rounds_per_layer,
-            min_gain_ppm: self.min_gain_ppm.unwrap_or(none.min_gain_ppm),
+            min_gain_ppm: self.min_gain_ppm.or(none.min_gain_ppm),
             skip_if_balanced_ppm: self.skip_if_balanced_ppm,
         }
     }
