@@ -2,6 +2,7 @@
 // bound); writes `arena` (counts, and in scratch the loads that decide) and the queue.
 //
 // start      one lane a (layer, node): whether its candidates run at all
+// give       one lane a queued candidate: given counts, and the load that is good enough; then the others have nothing to do
 // perturb    one lane a (queued candidate, block of experts): the loads that decide, and one replica an expert
 // replicate  one lane a queued candidate: the extra replicas begin..end
 
@@ -24,6 +25,28 @@ fn start(invocation: Invocation) {
         set_control(C_END, END_RUNNING);
         set_control(C_REPLICATED, 0u);
     }
+}
+
+@compute @workgroup_size(LANES)
+fn give(invocation: Invocation) {
+    let lane = take_lane(invocation);
+    if lane >= queued() {
+        return;
+    }
+    take_candidate(queued_candidate(lane));
+    let given = params.at_given + my_layer * (1u + params.experts);
+    var several = 0u;
+    for (var expert = 0u; expert < params.node_experts; expert += 1u) {
+        let count = problem[given + 1u + expert];
+        set_count(expert, count);
+        if count > 1u {
+            set_slot(several, expert, 0u);
+            several += 1u;
+        }
+    }
+    set_control(C_REPLICATED, several);
+    // All starts of a node say the same.
+    results[node_state_at(my_layer, my_node) + NODE_BOUND] = problem[given];
 }
 
 @compute @workgroup_size(LANES)

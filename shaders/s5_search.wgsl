@@ -139,7 +139,8 @@ fn begin() {
     if leads {
         replicated = 0u;
         for (var expert = 0u; expert < params.node_experts; expert += 1u) {
-            if count_of(expert) > 1u {
+            // None may lose a replica where counts stay as they are.
+            if count_of(expert) > 1u && params.fixed_counts == 0u {
                 arena[word_at(params.at_replicated, replicated)] = expert;
                 replicated += 1u;
             }

@@ -69,6 +69,9 @@ pub const PACKING_NOISE_SHIFT: u32 = 3;
 /// Strength of the noise on replica counts by start, in 1/256: 0, .05, .2, .1, .3, .2, .05, .4.
 pub const COUNT_NOISE: [i32; 8] = [0, 13, 51, 26, 77, 51, 13, 102];
 
+/// Starts of a node with given replicas at most: with counts that stay further ones bring little.
+pub const MOST_GIVEN_STARTS: u32 = 4;
+
 /// Group assignments built by LPT and swaps where they cannot be enumerated; the first is without noise.
 pub const SAMPLED_ASSIGNMENTS: u32 = 32;
 
@@ -127,7 +130,7 @@ pub struct Params {
     pub max_count: u32,
     /// Whether construction and moves refuse a second replica of an expert on a GPU.
     pub avoid_duplicates: bool,
-    /// Whether the search leaves replica counts as they are. On the host alone, see [`crate::given`].
+    /// Whether replica counts are given and the search leaves them as they are, see [`crate::given`].
     pub fixed_counts: bool,
     /// Whether plans are to hang their GPUs together: see [`PlanOptions::connected`].
     pub connected: bool,
@@ -201,6 +204,7 @@ impl Params {
             && self.windows == 1
             && !self.has_speeds()
             && self.node_replicas == self.node_slots
+            && !self.fixed_counts
             && self.node_experts >= 2;
         match self.trajectory {
             true if counts_decide => SearchKind::Counts,
@@ -288,9 +292,8 @@ impl Params {
         })
     }
 
-    /// The numbers of a node of this many GPUs, with as many slots each, that holds given replicas of one window's loads:
-    /// of some experts, some replicas in all.
-    pub fn of_given(&self, gpus: u32, (experts, replicas): (u32, u32), avoid_duplicates: bool) -> Self {
+    /// The numbers of one node of this many GPUs, with as many slots each, and one window: of some experts, some replicas in all.
+    pub fn one_node(&self, gpus: u32, (experts, replicas): (u32, u32)) -> Self {
         let Scan { exchange_slots, pair_slots, .. } = Scan::new(1, gpus, self.slots_per_gpu);
         Self {
             layers: 1,
@@ -304,13 +307,27 @@ impl Params {
             node_gpus: gpus,
             node_slots: gpus * self.slots_per_gpu,
             windows: 1,
-            avoid_duplicates,
-            fixed_counts: true,
             most_foreign: 0,
             spread_nodes: 1,
             exchange_slots,
             pair_slots,
             ..self.clone()
+        }
+    }
+
+    /// The numbers of a node whose slots are filled by given replicas of some experts.
+    pub fn of_given(&self, gpus: u32, experts: u32, avoid_duplicates: bool) -> Self {
+        Self {
+            avoid_duplicates,
+            fixed_counts: true,
+            starts: self.starts.min(MOST_GIVEN_STARTS),
+            // What is good enough is given too.
+            stop_fraction: 0,
+            start_fraction: 0,
+            assignments: 1,
+            repair: false,
+            count_noise: false,
+            ..self.one_node(gpus, (experts, gpus * self.slots_per_gpu))
         }
     }
 

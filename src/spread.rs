@@ -1,5 +1,5 @@
-//! Copies spread over nodes, where nodes are known and any replica may sit anywhere: on the host for every backend, in
-//! whole numbers.
+//! Copies spread over nodes, where nodes are known and any replica may sit anywhere. The host chooses what each node holds, for
+//! every backend, in whole numbers; nodes are placed by the planner's device.
 //!
 //! A token that finds a replica of its expert in its own node does not leave it. With `m` nodes that hold one, `m / nodes`
 //! of an expert's tokens stay. And under [`Dispatch::Nearest`] replicas are even only in distinct nodes, or as many in
@@ -18,7 +18,7 @@ mod weigh;
 
 use crate::check::Dispatch;
 use crate::error::Error;
-use crate::given::{GivenNode, Placer};
+use crate::given::{GivenNode, Placed};
 use crate::mirror::{Starts, rng, s3_replicate, s4_pack};
 use crate::params::{FREE, Params};
 use crate::plan::Stop;
@@ -32,107 +32,162 @@ const COST_PPM: u64 = 100;
 /// A layer stays as it is where experts times nodes are more than this: what is done is in proportion to them.
 const MOST_PLACES: u64 = 1 << 22;
 
-/// Spreads the replicas of each layer over [`Params::spread_nodes`]: of the plan made without nodes, `[layers][slots]` and why the
-/// search of each layer ended. `loads` is `[layers][experts]`.
-///
-/// # Errors
-/// [`Error::Cancelled`] where the call was stopped.
-pub fn spread(
-    params: &Params,
+/// The layers of a call while their copies are spread: from the plan made without nodes, each tries its counts, one after
+/// the other.
+pub struct Spreading<'a> {
+    params: &'a Params,
     dispatch: Dispatch,
-    loads: &[u32],
-    (planned, ends): (&mut [u32], &mut [Stop]),
-    attempt: &Attempt<'_>,
-) -> Result<(), Error> {
-    let nodes = params.spread_nodes;
-    if nodes == 1 || params.windows > 1 || u64::from(params.experts) * u64::from(nodes) > MOST_PLACES {
-        return Ok(());
+    /// `[layers][experts]`.
+    loads: &'a [u32],
+    layers: Vec<SpreadLayer>,
+}
+
+/// Whether copies of a call are spread at all.
+pub fn applies(params: &Params) -> bool {
+    let places = u64::from(params.experts) * u64::from(params.spread_nodes);
+    params.spread_nodes > 1 && params.windows == 1 && places <= MOST_PLACES
+}
+
+impl<'a> Spreading<'a> {
+    /// Begins with the plan made without nodes, `[layers][slots]`.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`] where the call was stopped.
+    pub fn new(
+        params: &'a Params,
+        dispatch: Dispatch,
+        loads: &'a [u32],
+        planned: &[u32],
+        attempt: &Attempt<'_>,
+    ) -> Result<Self, Error> {
+        let (experts, slots) = (params.experts as usize, params.node_slots as usize);
+        let layers = threads::each(params.layers as usize, |at, scratch: &mut SpreadScratch| {
+            attempt.go_on()?;
+            let loads = &loads[at * experts..(at + 1) * experts];
+            let today = &planned[at * slots..(at + 1) * slots];
+            Ok(LayerCall { params, dispatch, loads }.begin(today, scratch))
+        });
+        let layers = layers.into_iter().collect::<Result<_, _>>()?;
+        Ok(Self { params, dispatch, loads, layers })
     }
-    let (experts, slots) = (params.experts as usize, params.node_slots as usize);
-    let rows = threads::each(params.layers as usize, |layer, scratch: &mut SpreadScratch| {
-        attempt.go_on()?;
-        let loads = &loads[layer * experts..(layer + 1) * experts];
-        let today = &planned[layer * slots..(layer + 1) * slots];
-        Ok(SpreadLayer { params, nodes, dispatch, loads, today }.spread(scratch))
-    });
-    for (layer, row) in rows.into_iter().enumerate() {
-        if let Some(Spread { row, is_worse }) = row? {
-            planned[layer * slots..(layer + 1) * slots].copy_from_slice(&row);
-            // Why a search ended holds for the placement that it ended with.
-            ends[layer] = if is_worse { Stop::NoMoveLeft } else { ends[layer] };
+
+    /// GPUs of a node.
+    pub fn node_gpus(&self) -> u32 {
+        self.params.node_gpus / self.params.spread_nodes
+    }
+
+    /// The nodes to be placed next, of all layers that still have counts to try; none at the end.
+    pub fn next(&mut self) -> Vec<GivenNode> {
+        let Self { params, dispatch, loads, ref layers } = *self;
+        let next = threads::each(layers.len(), |at, _: &mut ()| {
+            let loads = &loads[at * params.experts as usize..(at + 1) * params.experts as usize];
+            LayerCall { params, dispatch, loads }.next(&layers[at])
+        });
+        let mut all = Vec::new();
+        for (layer, (left, nodes)) in self.layers.iter_mut().zip(next) {
+            layer.counts.truncate(left);
+            layer.is_placed = !nodes.is_empty();
+            all.extend(nodes);
+        }
+        all
+    }
+
+    /// Judges the placements of the nodes that were told last.
+    pub fn judge(&mut self, nodes: &[GivenNode], placed: &[Placed]) {
+        let each = self.params.spread_nodes as usize;
+        let mut pairs = nodes.chunks_exact(each).zip(placed.chunks_exact(each));
+        let slots = self.params.slots_per_gpu;
+        let mut scratch = SpreadScratch::default();
+        let experts = self.params.experts as usize;
+        for (at, layer) in self.layers.iter_mut().enumerate() {
+            let Some((nodes, placed)) = layer.is_placed.then(|| pairs.next()).flatten() else { continue };
+            let call = LayerCall {
+                params: self.params,
+                dispatch: self.dispatch,
+                loads: &self.loads[at * experts..(at + 1) * experts],
+            };
+            let heaviest = nodes.iter().zip(placed).map(|(node, placed)| placed.heaviest(node, slots));
+            let is_of_use = heaviest.max().is_some_and(|load| call.is_of_use(load, layer.limit));
+            let row: Vec<u32> = placed.iter().flat_map(|placed| &placed.slots).copied().collect();
+            if is_of_use {
+                call.judge(layer, row, &mut scratch);
+            }
         }
     }
-    Ok(())
+
+    /// Puts the best placement of each layer in the place of the plan made without nodes.
+    pub fn take(self, (planned, ends): (&mut [u32], &mut [Stop])) {
+        let (experts, slots) = (self.params.experts as usize, self.params.node_slots as usize);
+        let mut scratch = SpreadScratch::default();
+        for (at, layer) in self.layers.into_iter().enumerate() {
+            let Some(row) = layer.best.1 else { continue };
+            scratch.weigher.begin(self.params, self.params.spread_nodes);
+            let loads = &self.loads[at * experts..(at + 1) * experts];
+            // Why a search ended holds for the placement that it ended with.
+            if scratch.weigher.heaviest(Dispatch::Equal, loads, &row) > layer.equal {
+                ends[at] = Stop::NoMoveLeft;
+            }
+            planned[at * slots..(at + 1) * slots].copy_from_slice(&row);
+        }
+    }
 }
 
 /// Memory that a thread reuses from layer to layer.
 #[derive(Default)]
 struct SpreadScratch {
-    placer: Placer,
     starts: Starts,
     weigher: Weigher,
 }
 
-/// One layer.
-struct SpreadLayer<'a> {
+/// A layer's best placement so far, and the counts that are still to be tried.
+#[derive(Default)]
+struct SpreadLayer {
+    /// Counts, the next ones last; none once a placement is even enough.
+    counts: Vec<Vec<u32>>,
+    /// Whether nodes with the last of them are being placed.
+    is_placed: bool,
+    /// The heaviest GPU of the plan made without nodes, if tokens are dealt equally, and the heaviest that is even enough.
+    equal: u64,
+    limit: u64,
+    /// The tokens that stay in their node in that plan.
+    kept: u64,
+    /// The heaviest GPU of the best placement, and the placement, if it is another than that plan's.
+    best: (u64, Option<Vec<u32>>),
+}
+
+/// The numbers and loads by which a layer is spread.
+#[derive(Clone, Copy)]
+struct LayerCall<'a> {
     params: &'a Params,
-    nodes: u32,
     dispatch: Dispatch,
     /// `[experts]`.
     loads: &'a [u32],
-    /// The plan made without nodes.
-    today: &'a [u32],
 }
 
-/// A layer that changes.
-struct Spread {
-    row: Vec<u32>,
-    /// Whether its heaviest GPU is heavier than before, if tokens are dealt equally.
-    is_worse: bool,
-}
-
-impl SpreadLayer<'_> {
-    /// The layer's placement, if another than today's is better.
-    fn spread(&self, scratch: &mut SpreadScratch) -> Option<Spread> {
-        let Self { params, dispatch, loads, today, .. } = *self;
+impl LayerCall<'_> {
+    fn begin(&self, today: &[u32], scratch: &mut SpreadScratch) -> SpreadLayer {
+        let Self { params, dispatch, loads } = *self;
         if loads.iter().all(|&load| load == 0) {
-            return None;
+            return SpreadLayer::default();
         }
-        scratch.weigher.begin(params, self.nodes);
+        scratch.weigher.begin(params, params.spread_nodes);
         let equal = scratch.weigher.heaviest(Dispatch::Equal, loads, today);
         let greedy = self.greedy(scratch);
         let greedy_weighs = scratch.weigher.heaviest(dispatch, loads, &greedy);
-        let limit = (equal + equal * COST_PPM / 1_000_000).min(greedy_weighs);
-        let kept = scratch.weigher.kept_in_node(loads, today);
         let weighs = match dispatch {
             Dispatch::Equal => equal,
             _ => scratch.weigher.heaviest(dispatch, loads, today),
         };
-        let mut best = (weighs, None);
-        if greedy_weighs < best.0 {
-            best = (greedy_weighs, Some(greedy));
+        let most = params.spread_nodes.min(params.max_count);
+        let hottest = counts::hottest(loads, params.node_replicas - params.experts, most);
+        SpreadLayer {
+            counts: [Some(counts::of_row(params.experts, today)), hottest].into_iter().flatten().collect(),
+            is_placed: false,
+            equal,
+            limit: (equal + equal * COST_PPM / 1_000_000).min(greedy_weighs),
+            kept: scratch.weigher.kept_in_node(loads, today),
+            best: if greedy_weighs < weighs { (greedy_weighs, Some(greedy)) } else { (weighs, None) },
         }
-        let most = self.nodes.min(params.max_count);
-        let further = params.node_replicas - params.experts;
-        let of_today = counts::of_row(params.experts, today);
-        for counts in [counts::hottest(loads, further, most), Some(of_today)].into_iter().flatten() {
-            let Some(row) = self.place(&counts, limit, scratch) else { continue };
-            let weighs = scratch.weigher.heaviest(dispatch, loads, &row);
-            let keeps_more = dispatch != Dispatch::Equal || scratch.weigher.kept_in_node(loads, &row) > kept;
-            if weighs <= limit && keeps_more {
-                best = (weighs, Some(row));
-                break;
-            }
-            if weighs < best.0 && keeps_more {
-                best = (weighs, Some(row));
-            }
-        }
-        let (weighs, row) = (best.0, best.1?);
-        let is_worse = match dispatch {
-            Dispatch::Equal => weighs > equal,
-            _ => scratch.weigher.heaviest(Dispatch::Equal, loads, &row) > equal,
-        };
-        Some(Spread { row, is_worse })
     }
 
     /// The greedy rule's placement, under the same rule on duplicates.
@@ -144,28 +199,56 @@ impl SpreadLayer<'_> {
         candidate.expert.clone()
     }
 
-    /// A placement of these counts with the replicas of an expert in as many nodes as can be; `None` where the nodes have
-    /// no room for that, or where it is of no use.
-    fn place(&self, counts: &[u32], limit: u64, scratch: &mut SpreadScratch) -> Option<Vec<u32>> {
-        let Self { params, nodes, dispatch, loads, .. } = *self;
-        let gpus = params.node_gpus / nodes;
-        // Rounding takes less than 2 from each slot.
-        let enough = weigh::in_units(limit).saturating_sub(2 * params.slots_per_gpu);
-        // If tokens are dealt equally, the plan made without nodes is better than what is above the limit.
-        let is_of_use = |load: u32| load <= enough || dispatch != Dispatch::Equal;
-        if !loads.iter().zip(counts).all(|(load, &count)| is_of_use(load / count.max(1))) {
-            return None;
-        }
-        let spread = nodes::SpreadNodes::spread(params, nodes, dispatch == Dispatch::Nearest, loads, counts)?;
-        let mut row = Vec::with_capacity(params.node_slots as usize);
-        for node in 0..nodes {
-            let place = GivenNode { number: node, gpus, enough };
-            let heaviest = scratch.placer.place(params, place, &spread.held(node), &mut row);
-            if !is_of_use(heaviest) {
-                return None;
+    /// The nodes of the next counts whose replicas find as many nodes as can be, and how many counts are left with these.
+    fn next(&self, layer: &SpreadLayer) -> (usize, Vec<GivenNode>) {
+        let tried = layer.counts.len() - usize::from(layer.is_placed);
+        for left in (1..=tried).rev() {
+            if let Some(nodes) = self.nodes(&layer.counts[left - 1], layer.limit) {
+                return (left, nodes);
             }
         }
-        Some(row)
+        (0, Vec::new())
+    }
+
+    /// The load of the heaviest GPU at which the search of a node ends.
+    fn enough(&self, limit: u64) -> u32 {
+        // Rounding takes less than 2 from each slot.
+        weigh::in_units(limit).saturating_sub(2 * self.params.slots_per_gpu)
+    }
+
+    /// Whether a GPU of this load is of use: if tokens are dealt equally, the plan made without nodes is better than what is
+    /// above the limit.
+    fn is_of_use(&self, load: u32, limit: u64) -> bool {
+        load <= self.enough(limit) || self.dispatch != Dispatch::Equal
+    }
+
+    /// The nodes with replicas of these counts, an expert's in as many nodes as can be; `None` where the nodes have no room for
+    /// that, or where it is of no use.
+    fn nodes(&self, counts: &[u32], limit: u64) -> Option<Vec<GivenNode>> {
+        let Self { params, dispatch, loads } = *self;
+        if !loads.iter().zip(counts).all(|(load, &count)| self.is_of_use(load / count.max(1), limit)) {
+            return None;
+        }
+        let nodes = params.spread_nodes;
+        let spread = nodes::SpreadNodes::spread(params, nodes, dispatch == Dispatch::Nearest, loads, counts)?;
+        let node = |node| GivenNode { held: spread.held(node), enough: self.enough(limit) };
+        Some((0..nodes).map(node).collect())
+    }
+
+    /// Takes a placement if it is better. Once one is even enough, no other is tried.
+    fn judge(&self, layer: &mut SpreadLayer, row: Vec<u32>, scratch: &mut SpreadScratch) {
+        let Self { params, dispatch, loads } = *self;
+        scratch.weigher.begin(params, params.spread_nodes);
+        let weighs = scratch.weigher.heaviest(dispatch, loads, &row);
+        if dispatch == Dispatch::Equal && scratch.weigher.kept_in_node(loads, &row) <= layer.kept {
+            return;
+        }
+        if weighs <= layer.limit {
+            layer.best = (weighs, Some(row));
+            (layer.counts, layer.is_placed) = (Vec::new(), false);
+        } else if weighs < layer.best.0 {
+            layer.best = (weighs, Some(row));
+        }
     }
 }
 

@@ -79,7 +79,8 @@ fn expert_blocks(experts: u32) -> u32 {
 
 // Experts of a node that may have several replicas.
 fn most_replicated() -> u32 {
-    return min(params.node_replicas - params.node_experts, params.node_experts);
+    let further = min(params.node_replicas - params.node_experts, params.node_experts);
+    return select(further, params.node_experts, params.fixed_counts == 1u);
 }
 
 // Blocks of these.

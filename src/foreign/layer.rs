@@ -7,7 +7,7 @@ use super::construct::construct;
 use super::nodes::{Copies, NodeExperts};
 use super::tabu::Tabu;
 use super::target::{self, GroupSets};
-use crate::given::{GivenNode, Held, Placer};
+use crate::given::{GivenNode, Held, Placed};
 use crate::mirror::rng;
 use crate::params::Params;
 use crate::replan;
@@ -24,9 +24,6 @@ const ENOUGH: u32 = 11;
 /// The placement of a node ends within this many millionths of what the node totals allow.
 const PLACE_PPM: i64 = 300;
 
-/// Iterations of a node's placement.
-const PLACE_ITERATIONS: u32 = 400;
-
 /// A plan must be better than the one without foreign replicas by this part of it, so that rounding is none.
 const WORTH: u32 = 15;
 
@@ -35,7 +32,14 @@ const WORTH: u32 = 15;
 pub struct ForeignScratch {
     target: target::TargetScratch,
     tabu: Tabu,
-    placer: Placer,
+}
+
+/// A layer's nodes with other replicas than before, to be placed.
+pub struct Improvable {
+    pub nodes: Vec<GivenNode>,
+    /// The heaviest GPU of the plan without foreign replicas, and that of one as good as any by node totals.
+    before: i64,
+    reached: i64,
 }
 
 /// A plan with foreign replicas.
@@ -43,6 +47,17 @@ pub struct ForeignPlan {
     pub slots: Vec<u32>,
     /// Whether it is as good as any by node totals.
     pub reached: bool,
+}
+
+impl Improvable {
+    /// The plan that its nodes' placements make, if it is better than the one without foreign replicas.
+    pub fn placed(&self, placed: &[Placed], slots_per_gpu: u32) -> Option<ForeignPlan> {
+        let pairs = self.nodes.iter().zip(placed);
+        let max = pairs.map(|(node, placed)| i64::from(placed.heaviest(node, slots_per_gpu))).max()?;
+        let slots = placed.iter().flat_map(|placed| &placed.slots).copied().collect();
+        let better = max < self.before - (self.before >> WORTH);
+        better.then_some(ForeignPlan { slots, reached: max <= self.reached })
+    }
 }
 
 /// A layer whose plan without foreign replicas is not good enough.
@@ -65,13 +80,16 @@ impl<'a> ForeignLayer<'a> {
         (before > floor.max(1)).then_some(Self { params, loads, floor, before })
     }
 
-    /// The best plan found that is better than the one without foreign replicas.
-    pub fn plan(&self, sets: &GroupSets, scratch: &mut ForeignScratch) -> Option<ForeignPlan> {
+    /// The layer's nodes with the replicas that they had best hold; `None` where that is no better.
+    pub fn nodes(&self, sets: &GroupSets, scratch: &mut ForeignScratch) -> Option<Improvable> {
         let shares = self.share_out(sets, scratch)?;
-        let (max, slots) = self.place(sets, &shares, &mut scratch.placer);
-        let better = max < self.before - (self.before >> WORTH);
-        let reached = shares.enough + shares.enough * PLACE_PPM / i64::from(EVEN);
-        better.then_some(ForeignPlan { slots, reached: max <= reached })
+        let enough = (shares.value + shares.value * PLACE_PPM / i64::from(EVEN)) as u32;
+        let node = |node| GivenNode { held: shares.held(self.params, sets, self.loads, node), enough };
+        Some(Improvable {
+            nodes: (0..self.params.nodes as usize).map(node).collect(),
+            before: self.before,
+            reached: shares.enough + shares.enough * PLACE_PPM / i64::from(EVEN),
+        })
     }
 
     /// How many replicas of each expert each node had best hold; `None` where node totals promise nothing better than the
@@ -103,29 +121,6 @@ impl<'a> ForeignLayer<'a> {
             }
         }
         best.filter(|best| best.value < before)
-    }
-
-    /// Places the replicas of each node on its GPUs, those of the heaviest node first; returns the heaviest GPU.
-    fn place(&self, sets: &GroupSets, shares: &NodeShares, placer: &mut Placer) -> (i64, Vec<u32>) {
-        let node_slots = self.params.node_slots as usize;
-        let params = Params { starts: 1, iterations: PLACE_ITERATIONS, ..self.params.clone() };
-        let NodeShares { value, nodes, copies, .. } = shares;
-        let mut order: Vec<usize> = (0..nodes.nodes).collect();
-        order.sort_by_key(|&node| (-copies.totals[node], node));
-        let mut slots = vec![0; nodes.nodes * node_slots];
-        let mut enough = value + value * PLACE_PPM / i64::from(EVEN);
-        let mut max = 0;
-        for node in order {
-            let held = shares.held(self.params, sets, self.loads, node);
-            let mut row = Vec::with_capacity(node_slots);
-            let of_node = GivenNode { number: node as u32, gpus: params.node_gpus, enough: enough as u32 };
-            let heaviest = placer.place(&params, of_node, &held, &mut row);
-            max = max.max(i64::from(heaviest));
-            enough = enough.max(max);
-            let first = node * node_slots;
-            slots[first..first + row.len()].copy_from_slice(&row);
-        }
-        (max, slots)
     }
 }
 

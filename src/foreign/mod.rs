@@ -2,8 +2,9 @@
 //! replicas outside the home node of their group, [`PlanOptions::max_foreign`] at most. Every expert keeps a replica at
 //! home, and a node its number of replicas.
 //!
-//! It runs on the host for every backend, so that the bytes are equal: layer by layer, from the plan without foreign replicas
-//! , which a layer keeps where it is good enough or where nothing better is found.
+//! Layer by layer, from the plan without foreign replicas, which a layer keeps where it is good enough or where nothing better
+//! is found. The host chooses what each node holds, for every backend, so that the bytes are equal; nodes are placed by the
+//! planner's device.
 //! - `target`: the load that the heaviest GPU of no plan with this many foreign replicas goes below, and the assignments of
 //!   groups to homes that could reach it, in the order of the surplus of their nodes.
 //! - `construct`: which experts of a heavy node have foreign replicas, and where, for a target: node totals alone.
@@ -19,6 +20,7 @@ mod target;
 
 use crate::cluster::Cluster;
 use crate::error::Error;
+use crate::given::Placed;
 use crate::options::{PlanOptions, Search};
 use crate::params::{Params, enumerate_assignments};
 use crate::plan::Stop;
@@ -26,8 +28,11 @@ use crate::replan;
 use crate::threads;
 use crate::watch::Attempt;
 pub use anew::choose_anew;
-use layer::ForeignLayer;
+use layer::{ForeignLayer, Improvable};
 use target::GroupSets;
+
+/// Iterations of a node's placement.
+const PLACE_ITERATIONS: u32 = 400;
 
 /// Even loads, in millionths.
 const EVEN: u32 = 1_000_000;
@@ -74,17 +79,22 @@ pub fn check_one_window(params: &Params, cluster: &Cluster, options: &PlanOption
     Ok(())
 }
 
-/// Gives layers foreign replicas where that makes their heaviest GPU lighter. `loads` is `[layers][experts]`, `planned` the
-/// slots of the plan without foreign replicas and why its layers ended.
+/// The numbers of a call by which nodes are placed: one start of few iterations, since node totals have decided most.
+pub fn of_placement(params: &Params) -> Params {
+    Params { starts: 1, iterations: PLACE_ITERATIONS, ..params.clone() }
+}
+
+/// The layers whose heaviest GPU gets lighter by foreign replicas, by node totals; `None` for others. `loads` is
+/// `[layers][experts]`, `planned` the slots of the plan without foreign replicas.
 ///
 /// # Errors
 /// [`Error::Cancelled`] where the call was stopped.
-pub fn improve(
+pub fn improvable(
     params: &Params,
     loads: &[u32],
-    (planned, ends): (&mut [u32], &mut [Stop]),
+    planned: &[u32],
     attempt: &Attempt<'_>,
-) -> Result<(), Error> {
+) -> Result<Vec<Option<Improvable>>, Error> {
     let (experts, slots) = (params.experts as usize, (params.nodes * params.node_slots) as usize);
     let sets = GroupSets::new(params, enumerate_assignments(params.groups, params.nodes));
     let found = threads::each(params.layers as usize, |at, scratch: &mut layer::ForeignScratch| {
@@ -94,17 +104,31 @@ pub fn improve(
         let Some(layer) = ForeignLayer::new(params, loads, row) else { return Ok(None) };
         if sets.assignments.is_empty() {
             // Too many to look at each: the homes stay.
-            return Ok(layer.plan(&GroupSets::new(params, vec![homes(params, row)]), scratch));
+            return Ok(layer.nodes(&GroupSets::new(params, vec![homes(params, row)]), scratch));
         }
-        Ok(layer.plan(&sets, scratch))
+        Ok(layer.nodes(&sets, scratch))
     });
-    for (at, found) in found.into_iter().enumerate() {
-        if let Some(found) = found? {
+    found.into_iter().collect()
+}
+
+/// Takes over the placements of the improvable layers' nodes where they are better, and why their search ended.
+pub fn take(
+    params: &Params,
+    layers: &[Option<Improvable>],
+    placed: &[Placed],
+    (planned, ends): (&mut [u32], &mut [Stop]),
+) {
+    let slots = (params.nodes * params.node_slots) as usize;
+    let mut placed = placed.chunks_exact(params.nodes as usize);
+    for (at, layer) in layers.iter().enumerate() {
+        let Some((layer, placed)) = layer.as_ref().and_then(|layer| Some((layer, placed.next()?))) else {
+            continue;
+        };
+        if let Some(found) = layer.placed(placed, params.slots_per_gpu) {
             planned[at * slots..(at + 1) * slots].copy_from_slice(&found.slots);
             ends[at] = if found.reached { Stop::BoundReached } else { Stop::NoMoveLeft };
         }
     }
-    Ok(())
 }
 
 /// The groups at home in each node of a valid row, node after node.

@@ -1,6 +1,7 @@
 //! Where everything lies in the device's buffers. The uniform block ([`GpuParams`]) and the words of records
 //! ([`words`]) are named once, here, and written into the shaders.
 
+use crate::given::GivenNode;
 use crate::mirror::rng::NORMAL;
 use crate::options::GroupRule;
 use crate::params::{COUNT_NOISE, Params, SAMPLED_ASSIGNMENTS, SearchKind};
@@ -65,6 +66,7 @@ impl Layout {
         base.at_tables = problem.take((NORMAL.len() + COUNT_NOISE.len()) as u64);
         base.at_enumerated = problem.take(wide(enumerated) * groups);
         base.at_windows = problem.take(layers * experts * several);
+        base.at_given = problem.take(if params.fixed_counts { layers * (experts + 1) } else { 0 });
 
         let mut group = Parts(0);
         group.take(layers * groups);
@@ -123,6 +125,27 @@ impl Layout {
     }
 }
 
+impl Layout {
+    /// The problem buffer of nodes whose replicas are given, a layer each. Where a node has fewer experts than others, those after
+    /// its last have neither load nor replicas: they would be packed after all replicas that there are.
+    pub fn given_problem(&self, nodes: &[GivenNode], table: &[Vec<u32>]) -> Vec<u32> {
+        let experts = self.base.experts as usize;
+        let (mut loads, mut given) = (Vec::new(), Vec::new());
+        for (at, node) in (1..).zip(nodes) {
+            given.push(node.enough);
+            for (load, count) in node.filled(self.base.node_slots) {
+                loads.push(load);
+                given.push(count);
+            }
+            loads.resize(at * experts, 0);
+            given.resize(at * (experts + 1), 0);
+        }
+        let mut words = self.problem(&loads, &[], table);
+        words.extend(given);
+        words
+    }
+}
+
 /// The members of the uniform block that follow from the call alone.
 fn sizes_and_rules(params: &Params, enumerated: u32, samples: u32) -> GpuParams {
     let descent = &params.descent;
@@ -149,6 +172,7 @@ fn sizes_and_rules(params: &Params, enumerated: u32, samples: u32) -> GpuParams 
         avoid_duplicates: u32::from(params.avoid_duplicates),
         seed_low: params.seed[0],
         seed_high: params.seed[1],
+        fixed_counts: u32::from(params.fixed_counts),
         count_noise: u32::from(params.count_noise),
         packing_noise: u32::from(params.packing_noise),
         objective: descent.objective as u32,

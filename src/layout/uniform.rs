@@ -53,6 +53,8 @@ gpu_params! {
     seed_low,
     /// High word of the seed.
     seed_high,
+    /// 1: replica counts are given and stay as they are.
+    fixed_counts,
     /// 1: starts after the first perturb the loads that decide replica counts.
     count_noise,
     /// 1: starts after the first perturb the packing.
@@ -163,6 +165,8 @@ gpu_params! {
     at_enumerated,
     /// In `problem`: loads of several windows, `[layers][experts][4 * quads]`.
     at_windows,
+    /// In `problem`, where counts are given: of each layer the load that is good enough, then counts, `[layers][1 + experts]`.
+    at_given,
     /// In `groups`: group loads of several windows, `[layers][groups][4 * quads]`.
     at_window_groups,
     /// In `results`: node loads of several windows, `[layers][experts][4 * quads]`.

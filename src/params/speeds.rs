@@ -145,10 +145,9 @@ impl Params {
     /// replicas.
     pub fn of_equal(&self, gpus: u32, (experts, replicas): (u32, u32)) -> Self {
         Self {
-            fixed_counts: false,
             max_count: if self.avoid_duplicates { self.max_count.min(gpus) } else { self.max_count },
             factors: Factors::default(),
-            ..self.of_given(gpus, (experts, replicas), self.avoid_duplicates)
+            ..self.one_node(gpus, (experts, replicas))
         }
     }
 }

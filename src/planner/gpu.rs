@@ -1,5 +1,6 @@
 //! The pipeline on a device: one recording, read back once.
 
+pub mod given;
 pub mod replan;
 pub mod shares;
 
@@ -66,7 +67,9 @@ pub async fn plan(
         let layers = loads.len() as u32 / params.experts;
         let quads = quads.next().unwrap_or_default();
         let params = Params { layers, ..params.clone() };
-        plan_layers(gpu, &params, &table, (loads, quads), &mut planned, attempt).await?;
+        let layout = Layout::new(&params, table.len() as u32);
+        let problem = layout.problem(loads, quads, &table);
+        plan_layers(gpu, &params, (&layout, &problem), &mut planned, attempt).await?;
         let slots = (params.node_slots * params.nodes) as usize;
         let (done, made) = (planned.ends.len(), layers as usize);
         attempt.finish_as(done - made, to_map(&planned.slots[(done - made) * slots..]));
@@ -87,24 +90,20 @@ pub struct Extent {
 async fn plan_layers(
     gpu: &Gpu,
     params: &Params,
-    table: &[Vec<u32>],
-    (loads, quads): (&[u32], &[u32]),
+    (layout, problem): (&Layout, &[u32]),
     planned: &mut Planned,
     attempt: &Attempt<'_>,
 ) -> Result<(), Error> {
-    let layout = Layout::new(params, table.len() as u32);
     let arena = gpu.arena_words();
-    let problem = layout.problem(loads, quads, table);
     let part =
         Part::Results { begin: layout.result_begin, words: layout.results_words - layout.result_begin };
     // Most layers are done with the first assignment and few turns. A turn without work still takes a driver as long as some
     // with work. So a plan is first made with a part of the turns, and made again with more of them where those were too few.
     let mut share = Extent { assignments: params.assignments.min(1), work_divisor: WORK_DIVISORS[0] };
     loop {
-        let (recording, arena_words) = record(params, &layout, arena, share);
+        let (recording, arena_words) = record(params, layout, arena, share);
         let result = {
-            let (recording, layout, problem) = (&recording, &layout, &problem[..]);
-            let work = Work { recording, layout, problem, arena_words, part };
+            let work = Work { recording: &recording, layout, problem, arena_words, part };
             gpu.run_while(&|| attempt.go_on(), &work).await?
         };
         let (states, plan) = result.split_at((params.layers * layer::WORDS) as usize);

@@ -17,13 +17,14 @@ use crate::cluster::Cluster;
 use crate::edge;
 use crate::error::Error;
 use crate::foreign;
+use crate::given::{self, GivenNode, Placed};
 use crate::loads::Loads;
 use crate::options::{Duplicates, PlanOptions};
 use crate::params::{Params, to_map};
 use crate::plan::Plan;
 use crate::presets::Preset;
 use crate::replan;
-use crate::spread;
+use crate::spread::{self, Spreading};
 use crate::watch::Attempt;
 
 impl Planner {
@@ -77,7 +78,7 @@ impl Planner {
             made_by: if params.has_speeds() { DeviceInfo::cpu() } else { self.inner.info.clone() },
         };
         let mut planned = call.search().await?;
-        call.finish(&mut planned)?;
+        call.finish(&mut planned).await?;
         let placement = checked(loads, cluster, options, to_map(&planned.slots).collect())?;
         Ok(Plan {
             placement,
@@ -210,16 +211,15 @@ impl LoadedCall<'_> {
         }
     }
 
-    /// The host's work after the search, whatever the backend.
-    fn finish(&mut self, planned: &mut Planned) -> Result<(), Error> {
+    /// The work after the search.
+    async fn finish(&mut self, planned: &mut Planned) -> Result<(), Error> {
         let Self { planner, params, windows, .. } = *self;
         planner.on_threads(|| host::share_among_three(params, &self.combined, planned, &self.attempt()))?;
         self.attempt().go_on()?;
         host::prefer_trivial(params, windows, planned);
-        planner.on_threads(|| {
-            let planned = (&mut planned.slots[..], &mut planned.ends[..]);
-            spread::spread(params, self.options.dispatch, windows, planned, &self.attempt())
-        })?;
+        if spread::applies(params) {
+            self.spread(planned).await?;
+        }
         if params.connected {
             let connect = || replan::connect(params, windows, &planned.slots, &self.attempt());
             let rows = planner.on_threads(connect)?;
@@ -227,11 +227,81 @@ impl LoadedCall<'_> {
             planned.take_rows(rows, params);
         }
         if params.most_foreign > 0 {
-            planner.on_threads(|| {
-                let planned = (&mut planned.slots[..], &mut planned.ends[..]);
-                foreign::improve(self.without, &self.combined, planned, &self.attempt())
-            })?;
+            self.improve_by_foreign(planned).await?;
         }
         Ok(())
+    }
+
+    /// Spreads copies over nodes.
+    async fn spread(&mut self, planned: &mut Planned) -> Result<(), Error> {
+        let Self { planner, params, windows, .. } = *self;
+        let mut spreading = planner.on_threads(|| {
+            let dispatch = self.options.dispatch;
+            Spreading::new(params, dispatch, windows, &planned.slots, &self.attempt())
+        })?;
+        let gpus = spreading.node_gpus();
+        loop {
+            let nodes = planner.on_threads(|| spreading.next());
+            if nodes.is_empty() {
+                break;
+            }
+            let placed = self.place(params, gpus, &nodes).await?;
+            spreading.judge(&nodes, &placed);
+        }
+        spreading.take((&mut planned.slots, &mut planned.ends));
+        Ok(())
+    }
+
+    /// Gives layers foreign replicas.
+    async fn improve_by_foreign(&mut self, planned: &mut Planned) -> Result<(), Error> {
+        let (planner, params) = (self.planner, self.without);
+        let layers = planner
+            .on_threads(|| foreign::improvable(params, &self.combined, &planned.slots, &self.attempt()))?;
+        let nodes: Vec<GivenNode> = layers.iter().flatten().flat_map(|layer| layer.nodes.clone()).collect();
+        let placed = self.place(&foreign::of_placement(params), params.node_gpus, &nodes).await?;
+        foreign::take(params, &layers, &placed, (&mut planned.slots, &mut planned.ends));
+        Ok(())
+    }
+
+    /// Places the replicas of nodes: on the device, and on the host where that has none or fails.
+    async fn place(&mut self, params: &Params, gpus: u32, nodes: &[GivenNode]) -> Result<Vec<Placed>, Error> {
+        let planner = self.planner;
+        match planner.place_on_device(params, gpus, nodes, &self.attempt()).await {
+            Ok(Some(placed)) => return Ok(placed),
+            Err(error @ Error::Device { .. }) if planner.fallback == Fallback::Cpu => {
+                self.warnings.push(format!("{error}; the CPU backend made the plan"));
+                self.made_by = DeviceInfo::cpu();
+            }
+            Err(error) => return Err(error),
+            Ok(None) => {}
+        }
+        planner.on_threads(|| given::place(params, gpus, nodes, &self.attempt()))
+    }
+}
+
+impl Planner {
+    /// [`given::place`] on the device; `None` where there is none for these nodes.
+    #[cfg(feature = "gpu")]
+    async fn place_on_device(
+        &self,
+        params: &Params,
+        gpus: u32,
+        nodes: &[GivenNode],
+        attempt: &Attempt<'_>,
+    ) -> Result<Option<Vec<Placed>>, Error> {
+        let Backend::Device(keeper) = &self.inner.backend else { return Ok(None) };
+        keeper.with(async |gpu| gpu::given::place(gpu, params, gpus, nodes, attempt).await).await
+    }
+
+    /// There is none.
+    #[cfg(not(feature = "gpu"))]
+    async fn place_on_device(
+        &self,
+        _: &Params,
+        _: u32,
+        _: &[GivenNode],
+        _: &Attempt<'_>,
+    ) -> Result<Option<Vec<Placed>>, Error> {
+        Ok(None)
     }
 }

@@ -10,7 +10,7 @@ use crate::params::blocks;
 pub const STAGE: Stage = Stage {
     stem: "s3_replicate",
     sources: &[include_str!("../../shaders/s3_replicate.wgsl"), PROBLEM, WIDE_U64, RNG, CANDIDATE],
-    entries: &["start", "perturb", "replicate"],
+    entries: &["start", "give", "perturb", "replicate"],
     overrides: &[],
     teams: false,
 };
@@ -24,6 +24,10 @@ pub fn record(recording: &mut Recording, base: &GpuParams, batch: &Batch) {
     let start = GpuParams { turn: 1, ..params };
     recording.dispatch(Kernel { stem: STAGE.stem, entry: "start" }, Grid::Lanes(nodes), start);
     queue::record_tally(recording, &params);
+    if base.fixed_counts == 1 {
+        recording.dispatch(Kernel { stem: STAGE.stem, entry: "give" }, Grid::Queued, params);
+        return;
+    }
     recording.dispatch(Kernel { stem: STAGE.stem, entry: "perturb" }, Grid::QueuedBlocks, params);
     let replicate = Kernel { stem: STAGE.stem, entry: "replicate" };
     let expert_blocks = base.node_experts.div_ceil(EXPERT_BLOCK);

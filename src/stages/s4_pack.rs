@@ -65,7 +65,10 @@ pub fn record_order(recording: &mut Recording, base: &GpuParams, batch: &Batch) 
 
 /// Experts of a node that may have several replicas.
 fn several(base: &GpuParams) -> u32 {
-    (base.node_replicas - base.node_experts).min(base.node_experts)
+    match base.fixed_counts {
+        0 => (base.node_replicas - base.node_experts).min(base.node_experts),
+        _ => base.node_experts,
+    }
 }
 
 /// The packing, by a kernel that places the items of its range.

@@ -5,6 +5,7 @@
 
 mod common;
 mod faults;
+mod given;
 mod replan;
 mod s1_group_loads;
 mod s2_groups_to_nodes;
