@@ -61,7 +61,7 @@ impl MaxMoves {
 /// let limits = MoveLimits { max_moves: Some(MaxMoves::Slots(100)), ..MoveLimits::default() };
 /// assert_eq!(limits.max_moves_per_layer, None);
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MoveLimits {
     /// The most slots that may move for balance, in all layers together: a hard bound. Slots that make a map valid move
     /// besides ([`Moves::repairs`]). `None`, the default: no bound.
@@ -79,18 +79,6 @@ pub struct MoveLimits {
     /// Layers whose balancedness (over all windows) is at least this many millionths are left untouched. `None`, the default:
     /// no layer is.
     pub skip_if_balanced_ppm: Option<u32>,
-}
-
-impl Default for MoveLimits {
-    fn default() -> Self {
-        Self {
-            max_moves: None,
-            max_moves_per_layer: None,
-            max_rounds_per_layer: None,
-            min_gain_ppm: None,
-            skip_if_balanced_ppm: None,
-        }
-    }
 }
 
 impl MoveLimits {

@@ -156,7 +156,8 @@ impl NodeSlots<'_> {
             order.sort_by_key(|&e| Reverse(share(e)));
             // Where every expert that may have another is on each GPU with a free slot, one of those makes room.
             let placed = order.iter().any(|&e| self.place(e)) || order.iter().any(|&e| self.make_room(e));
-            if !placed && !(duplicates && std::mem::replace(&mut self.avoid, false)) {
+            let goes_on = placed || duplicates && std::mem::replace(&mut self.avoid, false);
+            if !goes_on {
                 return false;
             }
             filled += usize::from(placed);

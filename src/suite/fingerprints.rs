@@ -11,7 +11,10 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use crate::trace::{Family, Generate, Window};
-use crate::{Cluster, Dispatch, Duplicates, Error, Loads, PLAN_VERSION, PlanOptions, Planner, Preset};
+use crate::{
+    Cluster, Dispatch, Duplicates, Error, Loads, MaxMoves, MoveLimits, PLAN_VERSION, Plan, PlanOptions,
+    Planner, Preset,
+};
 
 /// Fingerprints by the name of their case.
 pub type Fingerprints = BTreeMap<String, String>;
@@ -30,9 +33,52 @@ struct Committed {
 /// One call of the planner.
 struct PrintedCase {
     name: String,
+    /// Of several windows where it is about plans over time or shares.
     loads: Loads,
     cluster: Cluster,
     options: PlanOptions,
+    printed: Printed,
+}
+
+/// The result that is printed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Printed {
+    /// A plan made anew.
+    Plan,
+    /// A plan for all windows from the one for the first window, with at most a tenth of the slots moved.
+    Replan,
+    /// The table of shares that the windows make for the plan for the first one, and that for the last window as one batch.
+    Shares,
+}
+
+impl PrintedCase {
+    /// The fingerprint, and the warnings of the plan.
+    async fn print(&self, planner: &Planner) -> Result<(u64, Vec<String>), Error> {
+        let Self { loads, cluster, options, .. } = self;
+        let windows: Vec<Loads> = loads.windows().cloned().collect();
+        let first = match self.printed {
+            Printed::Plan => return Ok(print_of(&planner.plan_here(loads, cluster, options).await?)),
+            Printed::Replan | Printed::Shares => planner.plan_here(&windows[0], cluster, options).await?,
+        };
+        if self.printed == Printed::Replan {
+            let limits = MoveLimits { max_moves: Some(MaxMoves::Ppm(100_000)), ..MoveLimits::default() };
+            let replan = planner.replan(loads, cluster, first.placement(), options, &limits)?;
+            return Ok(print_of(replan.plan()));
+        }
+        let map = first.physical_to_logical();
+        let tables = [
+            planner.shares(cluster, map, &windows)?,
+            planner.batch_shares(cluster, map, &windows[windows.len() - 1])?,
+        ];
+        let parts = tables.iter().flat_map(|table| table.parts());
+        let bytes: Vec<u8> = parts.flat_map(|part| part.to_le_bytes()).collect();
+        Ok((xxhash_rust::xxh64::xxh64(&bytes, 0), first.warnings().to_vec()))
+    }
+}
+
+/// The fingerprint and the warnings of a plan.
+fn print_of(plan: &Plan) -> (u64, Vec<String>) {
+    (plan.fingerprint(), plan.warnings().to_vec())
 }
 
 /// The result of a run.
@@ -97,10 +143,10 @@ pub async fn run(
     let mut warnings = Vec::new();
     for (done, case) in cases.iter().enumerate() {
         tell(done, cases.len());
-        let plan = planner.plan_here(&case.loads, &case.cluster, &case.options).await?;
+        let (print, warned) = case.print(planner).await?;
         // A plan that another device finished says nothing about this one.
-        warnings.extend(plan.warnings().iter().map(|warning| format!("{}: {warning}", case.name)));
-        found.insert(case.name.clone(), format!("{:016x}", plan.fingerprint()));
+        warnings.extend(warned.iter().map(|warning| format!("{}: {warning}", case.name)));
+        found.insert(case.name.clone(), format!("{print:016x}"));
     }
     let differing = differing(&committed, &found);
     Ok(PrintedRun {
@@ -126,7 +172,7 @@ fn differing(committed: &Fingerprints, found: &Fingerprints) -> Vec<String> {
 }
 
 fn hash_of_loads(cases: &[PrintedCase]) -> String {
-    let numbers = cases.iter().flat_map(|case| case.loads.fixed());
+    let numbers = cases.iter().flat_map(|case| case.loads.fixed_windows());
     let bytes: Vec<u8> = numbers.flat_map(|number| number.to_le_bytes()).collect();
     format!("{:016x}", xxhash_rust::xxh64::xxh64(&bytes, 0))
 }
@@ -142,7 +188,7 @@ fn cases() -> Result<Vec<PrintedCase>, Error> {
         let dense_layers = usize::from(layers > 2);
         let loads = Generate { family, layers, experts, dense_layers, seed, ..Generate::default() };
         let loads = loads.history()?.loads(Window::Sum)?;
-        cases.push(PrintedCase { name, loads, cluster, options });
+        cases.push(PrintedCase { name, loads, cluster, options, printed: Printed::Plan });
         Ok::<(), Error>(())
     };
     // The first layer of these has no load.
@@ -192,7 +238,41 @@ fn cases() -> Result<Vec<PrintedCase>, Error> {
     let seeded = PlanOptions { seed: u64::MAX, ..default.clone() };
     small("largest seed", lognormal, (2, 64), Cluster::new(80, 8, 2, 8)?, seeded)?;
     small("DeepSeek-V3, one layer", lognormal, (1, 256), Cluster::new(288, 8, 4, 32)?, budget(8, 200))?;
+    let foreign = PlanOptions { max_foreign: 4, ..default.clone() };
+    small("foreign replicas", lognormal, (3, 64), Cluster::new(80, 8, 4, 16)?, foreign)?;
+    let connected = PlanOptions { connected: true, ..default };
+    small("connected", lognormal, (2, 64), Cluster::new(80, 4, 2, 8)?, connected)?;
+    cases.extend(over_time()?);
     Ok(cases)
+}
+
+/// Plans from one that runs, and tables of shares, for windows that drift.
+fn over_time() -> Result<Vec<PrintedCase>, Error> {
+    let default = PlanOptions::default();
+    let foreign = PlanOptions { max_foreign: 4, ..default.clone() };
+    let allow = PlanOptions { duplicates: Duplicates::Allow, ..default.clone() };
+    let free = Cluster::with_slots_per_gpu(66, 4, 2, 8, 9)?;
+    let cases = [
+        ("replan, small layers", Cluster::new(72, 1, 1, 8)?, &default, Printed::Replan),
+        ("replan, global", Cluster::new(80, 1, 1, 20)?, &default, Printed::Replan),
+        ("replan, nodes", Cluster::new(80, 8, 4, 16)?, &default, Printed::Replan),
+        ("replan, free slots", free, &default, Printed::Replan),
+        ("replan, duplicates allowed", Cluster::new(96, 1, 1, 12)?, &allow, Printed::Replan),
+        ("replan, foreign replicas", Cluster::new(80, 8, 4, 16)?, &foreign, Printed::Replan),
+        ("replan, spread over nodes", Cluster::new(96, 1, 4, 16)?, &default, Printed::Replan),
+        ("shares", Cluster::new(96, 1, 1, 12)?, &default, Printed::Shares),
+        ("shares, nodes", Cluster::new(96, 8, 4, 16)?, &default, Printed::Shares),
+    ];
+    let case = |(name, cluster, options, printed): (&str, Cluster, &PlanOptions, Printed)| {
+        let (windows, seed) = (6, name.len() as u64);
+        let generate = Generate { windows, layers: 3, experts: 64, drift: 0.3, seed, ..Generate::default() };
+        let history = generate.history()?;
+        let windows: Vec<Loads> =
+            (0..windows).map(|at| history.loads(Window::Index(at))).collect::<Result<_, _>>()?;
+        let loads = Loads::from_windows(&windows, &[1.0; 6])?;
+        Ok(PrintedCase { name: name.into(), loads, cluster, options: options.clone(), printed })
+    };
+    cases.into_iter().map(case).collect()
 }
 
 #[cfg(test)]
