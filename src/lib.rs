@@ -87,6 +87,7 @@ pub mod profile;
 mod profile;
 pub mod rebalance;
 mod replan;
+mod rows;
 mod shares;
 mod spread;
 #[cfg(feature = "gpu")]

@@ -101,7 +101,7 @@ class Planner:
             window_weights: As for :meth:`plan`.
             layer_ids: As for :meth:`plan`. Where ``previous`` tells its layers too, they must be the same.
             **options: See :class:`PlanOptions` and :class:`MoveLimits`. By default there is no limit on the number of
-                moves, and ``min_gain`` is 0.1.
+                moves, and ``min_gain`` is 0.1, or less where more slots may move.
 
         Raises:
             InvalidError: As for :meth:`plan`, and a map of other layers or not of whole numbers.

@@ -49,8 +49,9 @@ fn may_hand_over(loser: u32, gpu: u32) -> bool {
 // The nodes that hold an expert.
 fn nodes_with(expert: u32) -> u32 {
     var nodes = 0u;
-    for (var first = 0u; first < params.gpus; first += params.spread_gpus) {
-        nodes += select(0u, 1u, is_in(expert, first, params.spread_gpus, NONE));
+    let end = params.gpus / max(params.spread_gpus, 1u);
+    for (var node = 0u; node < end; node += 1u) {
+        nodes += select(0u, 1u, is_in(expert, node * params.spread_gpus, params.spread_gpus, NONE));
     }
     return nodes;
 }

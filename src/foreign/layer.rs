@@ -10,7 +10,7 @@ use super::target::{self, GroupSets};
 use crate::given::{GivenNode, Held, Placed};
 use crate::mirror::rng;
 use crate::params::Params;
-use crate::replan;
+use crate::rows;
 
 /// Assignments that are tried.
 const ASSIGNMENTS: usize = 3;
@@ -72,7 +72,7 @@ pub struct ForeignLayer<'a> {
 impl<'a> ForeignLayer<'a> {
     /// A layer and its plan without foreign replicas; `None` where that is good enough.
     pub fn new(params: &'a Params, loads: &'a [u32], row: &[u32]) -> Option<Self> {
-        let before = i64::from(replan::peaks(params, &[loads], row));
+        let before = i64::from(rows::peaks(params, &[loads], row));
         let total: u64 = loads.iter().map(|&load| u64::from(load)).sum();
         let gpus = u64::from(params.nodes * params.node_gpus) * u64::from(EVEN);
         let floor =

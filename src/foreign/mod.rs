@@ -24,7 +24,7 @@ use crate::given::Placed;
 use crate::options::{PlanOptions, Search};
 use crate::params::{Params, enumerate_assignments};
 use crate::plan::Stop;
-use crate::replan;
+use crate::rows;
 use crate::threads;
 use crate::watch::Attempt;
 pub use anew::choose_anew;
@@ -133,7 +133,7 @@ pub fn take(
 
 /// The groups at home in each node of a valid row, node after node.
 fn homes(params: &Params, row: &[u32]) -> Vec<u32> {
-    let homes = replan::homes(params, row);
+    let homes = rows::homes(params, row);
     let first = |group: &u32| homes[(group * params.group_size) as usize];
     let mut groups: Vec<u32> = (0..params.groups).collect();
     groups.sort_by_key(|group| (first(group), *group));

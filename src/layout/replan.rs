@@ -5,8 +5,8 @@ use super::words::{self, CONTROL_WORDS};
 use super::{GpuParams, Layout, Parts, sizes_and_rules};
 use crate::moves;
 use crate::params::{FREE, Params};
-use crate::replan;
 use crate::replan::search::{ABREAST, State, Trail, TrailTask, exchange};
+use crate::rows;
 
 impl Layout {
     /// The layout of this many trajectories of at most `extent` iterations.
@@ -82,7 +82,7 @@ impl Layout {
             }
         }
         if params.most_foreign > 0 {
-            let homes = replan::homes(params, start);
+            let homes = rows::homes(params, start);
             block[part(base.at_task_homes, homes.len())].copy_from_slice(&homes);
         }
         let gpus = previous.chunks_exact(slots).zip(start.chunks_exact(slots));

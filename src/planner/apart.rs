@@ -10,7 +10,7 @@ use crate::mirror::s6_select::NodeBest;
 use crate::mirror::{Starts, rng, s5_search};
 use crate::params::{FREE, Params};
 use crate::plan::Stop;
-use crate::replan;
+use crate::rows;
 
 /// With more slots a GPU the trajectory alone comes to the bound.
 const MOST_SLOTS: u32 = 3;
@@ -127,7 +127,7 @@ impl NodeScratch {
                 *slot = if at == FREE { FREE } else { left[at as usize] };
             }
         }
-        let max = replan::peaks(params, &[loads], &self.slots);
+        let max = rows::peaks(params, &[loads], &self.slots);
         node.offer(
             Outcome { max, end: if max <= params.stop_load(bound) { Stop::BoundReached } else { end } },
             &self.slots,

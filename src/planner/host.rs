@@ -8,6 +8,7 @@ use crate::options::PlanOptions;
 use crate::params::{FREE, Params, to_map};
 use crate::plan::Stop;
 use crate::replan;
+use crate::rows;
 use crate::threads;
 use crate::three_gpus::Improver;
 use crate::watch::Attempt;
@@ -179,5 +180,5 @@ fn objective(params: &Params, windows: &[u32], layer: usize, slots: &[u32]) -> u
     let experts = params.experts as usize;
     let rows = windows.chunks_exact(params.layers as usize * experts);
     let rows: Vec<&[u32]> = rows.map(|window| &window[layer * experts..(layer + 1) * experts]).collect();
-    replan::peaks(params, &rows, slots)
+    rows::peaks(params, &rows, slots)
 }

@@ -33,7 +33,12 @@ impl Planner {
     /// Nor does the sum over windows of its heaviest GPU, unless the plan is to be connected ([`PlanOptions::connected`]).
     ///
     /// With one window, a layer of up to eight GPUs is judged by its heaviest GPU alone. Where moves cost nothing
-    /// ([`MoveLimits::min_gain_ppm`]), it is at least as good as the best single exchange or transfer makes it.
+    /// ([`MoveLimits::min_gain_ppm`]), it is at least as good as the best single exchange or transfer makes it. (Not with foreign
+    /// replicas, nor where copies are spread over nodes.)
+    ///
+    /// With [`PlanOptions::max_foreign`] groups keep their homes, every expert a replica there, and a layer at most that many
+    /// foreign replicas; another choice of them is weighed against the one that runs. Under the global policy with several nodes, an
+    /// expert that is in as many nodes as it has replicas for stays so.
     ///
     /// `previous` may be any map of these layers and experts: of more or fewer slots or GPUs, with experts twice on a
     /// GPU, without a replica, or with groups across nodes. Replicas that can stay do. Those that must

@@ -4,6 +4,7 @@
 use std::cmp::Reverse;
 
 use crate::params::{FREE, Params};
+use crate::rows::homes;
 
 /// A valid row in which the replicas of `old` that can stay keep their slots. `loads` is `[experts]`.
 pub fn mend(params: &Params, loads: &[u32], old: &[u32]) -> Vec<u32> {
@@ -54,27 +55,6 @@ fn keep_foreign(params: &Params, loads: &[u32], homes: &[u32], (row, keeps): (&m
         }
     }
     foreign
-}
-
-/// The home of each expert: of its group, the node that holds most of it, largest holdings first, while there is room.
-pub fn homes(params: &Params, old: &[u32]) -> Vec<u32> {
-    let (groups, nodes) = (params.groups as usize, params.nodes as usize);
-    let mut held = vec![0usize; groups * nodes];
-    for (slot, &e) in old.iter().enumerate().filter(|(_, e)| **e != FREE) {
-        held[(e / params.group_size) as usize * nodes + slot / params.node_slots as usize] += 1;
-    }
-    let mut order: Vec<usize> = (0..held.len()).collect();
-    order.sort_by_key(|&at| (Reverse(held[at]), at));
-    let mut home = vec![usize::MAX; groups];
-    let mut room = vec![params.node_groups; nodes];
-    for at in order {
-        let (group, node) = (at / nodes, at % nodes);
-        if home[group] == usize::MAX && room[node] > 0 {
-            home[group] = node;
-            room[node] -= 1;
-        }
-    }
-    (0..params.experts).map(|expert| home[(expert / params.group_size) as usize] as u32).collect()
 }
 
 /// The slots of a node while they are filled.

@@ -16,11 +16,11 @@ use crate::foreign;
 use crate::loads::FIXED_TOTAL;
 use crate::moves::{self, MoveLimits};
 use crate::params::{FREE, Params, to_map};
+use crate::rows::{homes, peaks};
 use crate::threads;
 use crate::watch::Attempt;
 use choose::most_of_layer;
 pub use choose::{Chosen, Path, choose};
-pub use mend::homes;
 pub use objective::LayerObjective;
 use offered::Offered;
 use search::{Trail, TrailSearch, TrailTask};
@@ -350,23 +350,6 @@ impl Searches {
         }
         path
     }
-}
-
-/// The sum over windows of the heaviest GPU.
-pub fn peaks(params: &Params, rows: &[&[u32]], slots: &[u32]) -> u32 {
-    let mut counts = vec![0u32; params.experts as usize];
-    for &e in slots {
-        if let Some(count) = counts.get_mut(e as usize) {
-            *count += 1;
-        }
-    }
-    let gpus = || slots.chunks_exact(params.slots_per_gpu as usize);
-    let load = |row: &[u32], e: u32| row.get(e as usize).map_or(0, |load| load / counts[e as usize]);
-    let carried = |row: &[u32], (gpu, held): (usize, &[u32])| {
-        held.iter().map(|&e| params.on_gpu(load(row, e), gpu)).sum::<u32>()
-    };
-    let peak = |row: &&[u32]| gpus().enumerate().map(|gpu| carried(row, gpu)).max();
-    rows.iter().map(|row| peak(row).unwrap_or(0)).sum()
 }
 
 /// Layers whose heaviest GPUs, all windows together, are heavier than they were: their rows broke a rule and could not be kept.

@@ -116,8 +116,9 @@ mod tests {
     use super::super::{TrailMove, TrailMoveKind, TrailTask};
     use super::*;
     use crate::cases::Random;
-    use crate::replan::mend::{homes, mend};
+    use crate::replan::mend::mend;
     use crate::replan::objective::LayerObjective;
+    use crate::rows::homes;
     use crate::{Cluster, Loads, PlanOptions};
 
     const NONE: TrailMove = TrailMove { value: i32::MAX, kind: TrailMoveKind::None };

@@ -3,7 +3,7 @@
 use super::{ABREAST, TrailSearch, TrailTask, links};
 use crate::mirror::abreast::refill;
 use crate::params::FREE;
-use crate::replan::homes;
+use crate::rows::homes;
 
 impl TrailSearch {
     /// Takes over a start.
