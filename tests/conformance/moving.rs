@@ -5,9 +5,6 @@ use eplb_wgpu::rebalance::{RebalanceOptions, ReplayOptions, ReplayRow, Strategy,
 use eplb_wgpu::trace::{LoadHistory, Window};
 use eplb_wgpu::{Cluster, DeviceChoice, Duplicates, Loads, MoveLimits, PlanOptions, Planner, Preset, check};
 
-/// Layers of the large files that are replayed here; `eplb replay` does all of them.
-const LAYERS: usize = 8;
-
 fn read(name: &str) -> Option<LoadHistory> {
     let Ok(shared) = std::env::var("EPLB_SHARED") else {
         eprintln!("not run: EPLB_SHARED is not set");
@@ -38,9 +35,6 @@ fn rows(fresh: bool) -> Vec<(String, [ReplayRow; 3])> {
     let mut all = Vec::new();
     for (name, cluster) in series() {
         let Some(history) = read(name) else { return Vec::new() };
-        let history =
-            history.select_layers(0..history.layers().min(if history.layers() > 40 { LAYERS } else { 40 }));
-        let history = history.expect("the layers are there");
         let windows: Vec<Loads> =
             (0..history.windows()).map(|w| history.loads(Window::Index(w)).expect("a window")).collect();
         let setup = ReplayOptions {
@@ -82,9 +76,14 @@ fn fresh_plans_for_the_next_window_beat_greedy_ones() {
 fn plans_from_the_one_that_runs_move_little_and_serve_as_well_as_greedy_ones() {
     for (name, [ours, _, greedy]) in rows(false) {
         assert!(ours.moved.mean() <= 0.15, "{name}: {} of the slots move", ours.moved.mean());
-        let gain = ours.balancedness.mean() - greedy.balancedness.mean();
-        // At most 5 % of the slots move a step, where greedy plans anew; and some layers of a model, which stray from its
-        // mean, stand for it here.
+        // From the second plan on: the first one is from nothing.
+        let later = |row: &ReplayRow| {
+            let scores = &row.balancedness.scores[1..];
+            scores.iter().sum::<f64>() / scores.len() as f64
+        };
+        let gain = later(&ours) - later(&greedy);
+        println!("{name}: {gain:.4} over greedy from the second plan on");
+        // At most 5 % of the slots move a step, where greedy plans anew.
         assert!(gain >= -0.003, "{name}: {gain}");
     }
 }
