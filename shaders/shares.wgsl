@@ -5,8 +5,8 @@
 // level_batch        one workgroup a layer: levels the loads of GPUs, of one batch
 //
 // A dispatch is a sweep over all pairs of an expert's replicas, which shifts load from one GPU of each pair to the other. Pairs
-// come in rounds. Those of a round touch no GPU twice, so the lanes share them, and the result equals that of going pair by
-// pair. A layer is done once a sweep moves next to nothing.
+// come in rounds. No GPU is in two pairs of a round, so lanes can take these pairs side by side: the result is the same as one
+// pair after the other. A layer is done once a sweep moves next to nothing.
 
 var<private> my_task: u32;        // where the task begins in `problem`
 var<private> my_shares: u32;      // where the shares begin in `results`

@@ -321,7 +321,7 @@ impl Params {
             avoid_duplicates,
             fixed_counts: true,
             starts: self.starts.min(MOST_GIVEN_STARTS),
-            // What is good enough is given too.
+            // Each node tells the load at which its search ends, with nothing on top.
             stop_fraction: 0,
             start_fraction: 0,
             assignments: 1,

@@ -193,7 +193,7 @@ impl Planner {
     /// The device that a call can wait for, if there is one: a page of a browser cannot wait.
     ///
     /// # Errors
-    /// That of opening the device that `Auto` means.
+    /// [`Error::Device`] where `Auto` chose a device that could not be opened.
     #[cfg(feature = "gpu")]
     fn keeper(&self) -> Result<Option<&crate::engine::keeper::Keeper>, Error> {
         match &self.inner.backend {

@@ -87,7 +87,7 @@ fn own_foreign() -> u32 {
     return own;
 }
 
-// Whether one of some GPUs from `first` on holds an expert, besides GPU `but`.
+// Whether any of `count` GPUs from `first` on holds an expert; GPU `but` is left out.
 fn is_in(expert: u32, first: u32, count: u32, but: u32) -> bool {
     let end = first + count;
     var found = 0u;

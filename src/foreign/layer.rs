@@ -37,8 +37,9 @@ pub struct ForeignScratch {
 /// A layer's nodes with other replicas than before, to be placed.
 pub struct Improvable {
     pub nodes: Vec<GivenNode>,
-    /// The heaviest GPU of the plan without foreign replicas, and that of one as good as any by node totals.
+    /// The load of the heaviest GPU before.
     before: i64,
+    /// A plan whose heaviest GPU is at most this is as good as node totals allow.
     reached: i64,
 }
 

@@ -104,6 +104,11 @@ impl Layout {
         }
     }
 
+    /// Words of the largest buffer, but for the arena.
+    pub fn largest_words(&self) -> u64 {
+        self.problem_words.max(self.groups_words).max(self.results_words)
+    }
+
     /// Words of an arena for this many candidates.
     pub fn arena_words(&self, candidates: u32) -> u64 {
         u64::from(candidates) * self.candidate_words

@@ -49,8 +49,7 @@ pub async fn plan(
     let mut layers = params.layers;
     loop {
         let layout = Layout::new(&Params { layers, ..params.clone() }, table.len() as u32);
-        let largest = layout.problem_words.max(layout.groups_words).max(layout.results_words);
-        if largest <= most || layers == 1 {
+        if layout.largest_words() <= most || layers == 1 {
             break;
         }
         layers = layers.div_ceil(2);

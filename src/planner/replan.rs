@@ -201,9 +201,9 @@ impl Planner {
 }
 
 /// Options of the first plan of a loop that knows one window: the counts of the greedy rule, and swaps of the heaviest and the
-/// lightest GPU alone. What fits one window more closely is worse on the next ones, and few slots may move to mend it. (On the
-/// generated series of the benches, at 5 % moved, this is .0016 above the search of `options` on the mean, and better in 12 of
-/// 16.)
+/// lightest GPU alone. A plan that fits one window more closely serves the next ones worse, and a loop moves too few slots to mend
+/// that. (Generated series of the benches, 5 % moved a step: balancedness is .0016 higher on the mean than with the search of
+/// `options`, and higher in 12 of 16 series.)
 fn roughly_even(options: &PlanOptions) -> PlanOptions {
     let swaps = Descent { heaviest: 1, lightest: 1, ..Descent::SWAPS };
     PlanOptions { search: Search::Descent(swaps), starts: 1, ..options.clone() }

@@ -29,12 +29,8 @@ pub async fn place(
     let table = enumerate_assignments(params.groups, params.nodes);
     let layout =
         |layers: usize| Layout::new(&Params { layers: layers as u32, ..params.clone() }, table.len() as u32);
-    let words = |layers: usize| {
-        let layout = layout(layers);
-        layout.problem_words.max(layout.groups_words).max(layout.results_words)
-    };
     let mut at_once = nodes.len();
-    while words(at_once) > gpu.max_buffer_words() {
+    while layout(at_once).largest_words() > gpu.max_buffer_words() {
         if at_once == 1 {
             return Ok(None);
         }

@@ -104,7 +104,7 @@ impl TrailSearch {
         self.rules.foreign = self.rules.foreign + self.foreign(y, g) - self.foreign(x, g);
     }
 
-    /// Whether one of `n` lanes from `first` on holds an expert, besides lane `but`.
+    /// Whether any of `n` lanes from `first` on holds an expert; lane `but` is left out.
     #[inline(always)]
     fn is_in(&self, expert: usize, first: usize, n: usize, but: usize) -> bool {
         (first..first + n).any(|lane| lane != but && self.has(&self.held, expert, lane))
