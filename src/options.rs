@@ -129,7 +129,7 @@ pub struct PlanOptions {
     pub duplicates: Duplicates,
     /// The most replicas of an expert, at least 1; `None` for as many as are useful. Default: `None`.
     pub max_replicas_per_expert: Option<u32>,
-    /// Hang the GPUs together, for shares of each batch ([`crate::Plan::batch_shares`]): any two of a node (of the cluster
+    /// Connect the GPUs, for shares of each batch ([`crate::Plan::batch_shares`]): any two of a node (of the cluster
     /// under the global policy) are linked by GPUs of which each and the next hold replicas of one expert. It costs up to
     /// .002 of balance, and does nothing where a node has fewer further replicas than GPUs less one. Default: `false`.
     pub connected: bool,

@@ -12,6 +12,7 @@ mod race;
 mod report;
 mod sections;
 mod shapes;
+mod shares;
 mod stages;
 mod targets;
 mod tunings;
@@ -45,7 +46,7 @@ struct Arguments {
     #[arg(long)]
     device: Vec<DeviceChoice>,
     /// Sections whose names hold this. Default: presets, clusters, sizes, stages, lpt, fits, targets. Others are
-    /// thorough (targets of that preset), iterations, families, devices, starts, tunings, moving (plans over time)
+    /// thorough (targets of that preset), iterations, families, devices, starts, tunings, moving (plans over time), shares
     #[arg(long)]
     only: Option<String>,
     /// Seconds each contender may use a row, beside its first four runs
@@ -66,7 +67,7 @@ struct Arguments {
 }
 
 /// Sections' names, and whether they run unasked; `--only` picks among all.
-const SECTIONS: [(&str, bool); 14] = [
+const SECTIONS: [(&str, bool); 15] = [
     ("presets", true),
     ("clusters", true),
     ("sizes", true),
@@ -81,6 +82,7 @@ const SECTIONS: [(&str, bool); 14] = [
     ("starts", false),
     ("tunings", false),
     ("moving", false),
+    ("shares", false),
 ];
 
 fn main() -> Result<(), Error> {
@@ -106,6 +108,7 @@ fn main() -> Result<(), Error> {
             "families" => bench.families(&mut report)?,
             "devices" => bench.device_rows(&mut report, arguments.short, arguments.seconds)?,
             "moving" => bench.moving(&mut report)?,
+            "shares" => bench.shares(&mut report)?,
             "starts" => bench.starts(&mut report, arguments.short, arguments.seconds)?,
             _ => bench.tunings(&mut report, arguments.short, arguments.seconds)?,
         }

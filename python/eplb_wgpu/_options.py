@@ -32,7 +32,7 @@ class PlanOptions(TypedDict, total=False):
     """How tokens are dealt to replicas: ``equal`` by default; ``nearest`` (own GPU, else own node, else all); ``own-gpu``
     (own GPU, else whole GPUs to replicas in turn). Plans are judged by it where nodes hold no whole groups."""
     connected: bool
-    """Hang the GPUs of a node (of the cluster, where nodes hold no whole groups) together by replicas of one expert, so
+    """Connect the GPUs of a node (of the cluster, where nodes hold no whole groups) by replicas of one expert, so
     that :meth:`Planner.batch_shares` can level them. False by default."""
     max_foreign: int
     """The most replicas of a layer outside the home node of their group, where nodes hold whole groups; less than a group

@@ -242,7 +242,7 @@ impl Check {
             ("mean gap to the bound", percent(quality.mean_gap())),
             ("worst gap", worst_gap(quality, served.loads.layer_ids())),
             ("duplicates on a GPU", quality.same_gpu_duplicates().to_string()),
-            ("GPUs hang together", format!("in {} of {} layers", judged.joined, quality.layers.len())),
+            ("GPUs connected", format!("in {} of {} layers", judged.joined, quality.layers.len())),
         ];
         if most_foreign > 0 {
             let (replicas, shares) = (quality.foreign_replicas(), self.foreign_shares(quality, served));
@@ -274,7 +274,7 @@ struct Judged<'a> {
     map: &'a MapFile,
     served: Served<'a>,
     quality: &'a Quality,
-    /// Layers whose GPUs hang together.
+    /// Layers whose GPUs are connected.
     joined: usize,
     /// The load of each GPU, `[layers][gpus]`, where it is asked for.
     gpus: Option<Vec<f64>>,

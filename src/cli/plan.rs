@@ -99,7 +99,7 @@ pub struct Plan {
     /// The most replicas of an expert [default: as many as help]
     #[arg(long)]
     max_replicas_per_expert: Option<u32>,
-    /// Hang the GPUs of a node together (of the cluster, where nodes hold no whole groups) by replicas of one expert, so
+    /// Connect the GPUs of a node (of the cluster, where nodes hold no whole groups) by replicas of one expert, so
     /// that `eplb split --batch` can level them
     #[arg(long)]
     connected: bool,

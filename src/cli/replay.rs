@@ -58,7 +58,7 @@ pub struct ReplayTrace {
     /// Plan anew each time instead of from the plan that runs
     #[arg(long)]
     fresh: bool,
-    /// Hang the GPUs together, for shares of batches: see `eplb help plan`
+    /// Connect the GPUs, for shares of batches: see `eplb help plan`
     #[arg(long)]
     connected: bool,
     #[command(flatten)]

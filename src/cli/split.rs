@@ -164,7 +164,7 @@ impl Split {
                     even.max_over_mean()
                 ),
             ),
-            ("GPUs hang together", format!("in {joined} of {} layers", parts.len())),
+            ("GPUs connected", format!("in {joined} of {} layers", parts.len())),
             ("fingerprint", fingerprint),
         ];
         let says = "balancedness: mean over heaviest GPU. A table for the next window is made for what may come, not for the last one.";

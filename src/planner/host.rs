@@ -17,21 +17,21 @@ use crate::watch::Attempt;
 pub fn idle_connection(params: &Params, options: &PlanOptions) -> Option<String> {
     let (further, needed) = (params.node_replicas - params.node_experts, params.node_gpus - 1);
     let node = if params.nodes > 1 { "a node has" } else { "there are" };
-    (options.connected && !params.connected && needed > 0).then(|| {
+    (options.connected && !params.connected() && needed > 0).then(|| {
         format!(
-            "connected does nothing: {node} {further} replicas beyond one an expert, and {} GPUs need {needed} to hang together",
+            "connected does nothing: {node} {further} replicas beyond one an expert, and {} GPUs need {needed} to be connected",
             params.node_gpus
         )
     })
 }
 
-/// The warning where GPUs of some layers do not hang together, of rows `[layers][slots]` that were to be connected.
+/// The warning where GPUs of some layers are not connected, of rows `[layers][slots]` that were to be connected.
 pub fn unconnected(params: &Params, rows: &[u32]) -> Option<String> {
     let slots = (params.node_slots * params.nodes) as usize;
-    let apart = rows.chunks_exact(slots).filter(|row| !replan::hangs_together(params, row)).count();
+    let apart = rows.chunks_exact(slots).filter(|row| !replan::is_connected(params, row)).count();
     (apart > 0).then(|| {
         format!(
-            "connected: GPUs hang together in {} of {} layers; in the others no way was found that makes the heaviest GPU at most \
+            "connected: GPUs are connected in {} of {} layers; in the others no way was found that makes the heaviest GPU at most \
              .2 % heavier",
             params.layers as usize - apart,
             params.layers

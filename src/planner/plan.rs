@@ -220,7 +220,7 @@ impl LoadedCall<'_> {
         if spread::applies(params) {
             self.spread(planned).await?;
         }
-        if params.connected {
+        if params.connected() {
             let connect = || replan::connect(params, windows, &planned.slots, &self.attempt());
             let rows = planner.on_threads(connect)?;
             self.warnings.extend(host::unconnected(params, &rows));

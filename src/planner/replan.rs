@@ -49,7 +49,7 @@ impl Planner {
     /// are gone: moves are counted on the GPUs that remain, and a limit that is a part of all slots counts theirs alone.
     ///
     /// The plan depends on loads, cluster, previous map, options and limits alone. A device follows the search of each layer; the
-    /// CPU backend does in a browser, where GPUs are of unequal speed, where they are to be hung together
+    /// CPU backend does in a browser, where GPUs are of unequal speed, where they are to be connected
     /// ([`PlanOptions::connected`]), and on a software driver where a node has hundreds of GPUs.
     ///
     /// # Errors

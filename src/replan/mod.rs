@@ -37,10 +37,15 @@ const SMALL_GPUS: u32 = 8;
 /// The same where nothing runs that moves are counted from.
 const COLD_PATIENCE: u32 = 32;
 
-/// By how many millionths the heaviest GPU may become heavier where GPUs are hung together.
+/// By how many millionths the heaviest GPU may become heavier where GPUs are connected.
 const LINK_PPM: u64 = 2000;
 /// See [`LINK_PPM`].
 const MILLION: u64 = 1_000_000;
+/// What each part of a node's GPUs beyond the first costs in these searches. With a fifth of it, as in plans over time, one layer
+/// in ten stays apart.
+const COLD_PART_PRICE_PPM: u32 = 50_000;
+/// Searches that bring no GPUs of a layer together, after which the rest stay apart.
+const CONNECT_TRIES: u32 = 8;
 
 /// The paths of all layers from `previous`, `[layers][slots]`, which may break any rule. `windows` is
 /// `[windows][layers][experts]`. Rounds of moves are counted for nodes of `node_gpus` GPUs. Without `follow` the host follows the
@@ -61,8 +66,8 @@ pub fn paths(
     // The moves that all layers may make together are shared out once all are searched.
     let most = most_of_layer(params, limits);
     let best = |path: &Path| path.row(path.best(most));
-    // To hang GPUs together may make the heaviest GPU heavier.
-    let rules = SearchRules { limits, patience, guarded: !params.connected, node_gpus };
+    // To connect GPUs may make the heaviest GPU heavier.
+    let rules = SearchRules { limits, patience, guarded: !params.connected(), node_gpus };
     let call = ReplanCall { params, windows, previous, attempt };
     call.paths(rules, follow, &best)
 }
@@ -90,8 +95,8 @@ fn unlimited() -> MoveLimits {
     MoveLimits { min_gain_ppm: Some(0), skip_if_balanced_ppm: None, ..MoveLimits::default() }
 }
 
-/// `rows` of all layers, `[layers][slots]`, with the GPUs of each hung together where that makes the heaviest GPU at most
-/// [`LINK_PPM`] heavier. Layers that hang together stay as they are.
+/// `rows` of all layers, `[layers][slots]`, with the GPUs of each connected where that makes the heaviest GPU at most
+/// [`LINK_PPM`] heavier. Layers that are connected stay as they are.
 ///
 /// # Errors
 /// [`Error::Cancelled`] where the call was stopped.
@@ -103,23 +108,34 @@ pub fn connect(
 ) -> Result<Vec<u32>, Error> {
     let limits = unlimited();
     let work = |layer: ReplanLayer<'_>, search: &mut TrailSearch| {
-        if hangs_together(params, layer.previous) {
-            return layer.previous.to_vec();
-        }
-        let parts = parts(params, layer.previous);
         let peak = |row: &[u32]| u64::from(peaks(params, &layer.rows, row));
         let most = peak(layer.previous) * (MILLION + LINK_PPM) / MILLION;
-        let path = layer.path(SearchRules::cold(&limits), search);
-        let better = (0..path.states.len()).rev().map(|state| path.row(state));
-        let mut joined = better.filter(|row| peak(row) <= most && self::parts(params, row) < parts);
-        joined.next().unwrap_or_else(|| layer.previous.to_vec())
+        let (mut best, mut tries) = (layer.previous.to_vec(), 0);
+        // Each search goes on where the last one ended, or draws other GPUs.
+        while !is_connected(params, &best) && tries < CONNECT_TRIES {
+            let drawn = Params {
+                seed: [params.seed[0], params.seed[1].wrapping_add(tries)],
+                part_price_ppm: COLD_PART_PRICE_PPM,
+                ..params.clone()
+            };
+            let from = ReplanLayer { params: &drawn, rows: layer.rows.clone(), previous: &best };
+            let path = from.path(SearchRules::cold(&limits), search);
+            let parts = self::parts(params, &best);
+            let rows = (0..path.states.len()).rev().map(|state| path.row(state));
+            let joined = rows.filter(|row| peak(row) <= most && self::parts(params, row) < parts);
+            match joined.min_by_key(|row| self::parts(params, row)) {
+                Some(row) => best = row,
+                None => tries += 1,
+            }
+        }
+        best
     };
     let call = ReplanCall { params, windows, previous: rows, attempt };
     Ok(call.each_layer(work, Some(&Vec::clone))?.concat())
 }
 
-/// Whether the GPUs of each node of a layer hang together.
-pub fn hangs_together(params: &Params, row: &[u32]) -> bool {
+/// Whether the GPUs of each node of a layer are connected.
+pub fn is_connected(params: &Params, row: &[u32]) -> bool {
     parts(params, row) == params.nodes as usize
 }
 

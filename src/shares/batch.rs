@@ -1,11 +1,16 @@
 //! Shares for one batch, from its own loads: load flows between the GPUs of each replicated expert until they are level.
 
+use std::cmp::Reverse;
+
 use super::layer::{PARTS, Replicas};
 use super::speeds::Speeds;
 use super::task::Task;
 
 /// Sweeps that move more load than levels two GPUs, so that load from afar arrives sooner.
 pub const SWEEPS: u32 = 20;
+
+/// Sweeps over rounded shares, at most.
+const ROUNDED_SWEEPS: u32 = 4;
 
 /// Memory that a thread reuses from layer to layer.
 #[derive(Default)]
@@ -95,26 +100,106 @@ pub fn finish(
     (heaviest, have): (u64, &[i32]),
     parts: &mut [u16],
 ) {
-    replicas.round(have, parts);
+    let mut rounding = Rounding { replicas, loads, gpus, sums: Vec::new() };
+    let peak = rounding.round(have, parts);
     // Rounding may take back what little there was to gain.
-    let peak_now = peak(replicas, loads, gpus, parts);
-    if peak_now >= heaviest * u64::from(PARTS) {
+    if peak >= heaviest * u64::from(PARTS) {
         let (mut have, mut even) = (Vec::new(), vec![0; parts.len()]);
         replicas.even(|expert| loads[expert] as i32, &mut have);
-        replicas.round(&have, &mut even);
-        if peak_now > peak(replicas, loads, gpus, &even) {
+        if rounding.round(&have, &mut even) < peak {
             parts.copy_from_slice(&even);
         }
     }
 }
 
-/// The heaviest GPU under a table, in parts of a load.
-fn peak(replicas: &Replicas, loads: &[u32], (gpus, speeds): (usize, &Speeds), parts: &[u16]) -> u64 {
-    let mut sums = vec![0; gpus];
-    for (expert, &load) in loads.iter().enumerate() {
-        for place in replicas.of(expert) {
-            sums[replicas.gpu(place)] += u64::from(load) * u64::from(parts[replicas.slot(place)]);
+/// Shares are rounded to parts of [`PARTS`] such that the heaviest GPU stays light: the more replicas an expert has, the more
+/// load is in a part of each.
+struct Rounding<'a> {
+    replicas: &'a Replicas,
+    loads: &'a [u32],
+    gpus: (usize, &'a Speeds),
+    /// The load of each GPU, in parts of an expert's load.
+    sums: Vec<u64>,
+}
+
+impl Rounding<'_> {
+    /// Rounds down; then each expert, heaviest first, gives what is left of it to the lightest of its GPUs, a part each; then
+    /// parts move between pairs of replicas. Returns the heaviest GPU, over its speed.
+    fn round(&mut self, have: &[i32], parts: &mut [u16]) -> u64 {
+        let mut left = self.round_down(have, parts);
+        left.sort_unstable_by_key(|&(expert, _)| (Reverse(self.loads[expert]), expert));
+        let mut order: Vec<usize> = Vec::new();
+        for (expert, left) in left {
+            order.clear();
+            order.extend(self.replicas.of(expert));
+            let over = |&place: &usize| {
+                let gpu = self.replicas.gpu(place);
+                (self.gpus.1.over(self.sums[gpu], gpu), place)
+            };
+            order.sort_unstable_by_key(over);
+            for &place in order.iter().take(left) {
+                self.add(expert, place, 1, parts);
+            }
         }
+        for _ in 0..ROUNDED_SWEEPS {
+            if !self.sweep(parts) {
+                break;
+            }
+        }
+        self.gpus.1.peak(self.sums.iter().copied())
     }
-    speeds.peak(sums.into_iter())
+
+    /// Rounds all shares down, and counts the loads of GPUs; returns the experts of which parts are left, and how many.
+    fn round_down(&mut self, have: &[i32], parts: &mut [u16]) -> Vec<(usize, usize)> {
+        self.sums.clear();
+        self.sums.resize(self.gpus.0, 0);
+        parts.fill(0);
+        let mut experts = Vec::new();
+        for expert in 0..self.loads.len() {
+            let places = self.replicas.of(expert);
+            let whole: u64 = have[places.clone()].iter().map(|&part| part as u64).sum();
+            let count = places.len() as u64;
+            let mut left = PARTS;
+            for place in places {
+                let (of, from) = if whole > 0 { (have[place] as u64, whole) } else { (1, count) };
+                let part = (of * u64::from(PARTS) / from) as u16;
+                self.add(expert, place, part, parts);
+                left -= part;
+            }
+            if left > 0 && count > 0 {
+                experts.push((expert, left.into()));
+            }
+        }
+        experts
+    }
+
+    fn add(&mut self, expert: usize, place: usize, part: u16, parts: &mut [u16]) {
+        parts[self.replicas.slot(place)] += part;
+        self.sums[self.replicas.gpu(place)] += u64::from(self.loads[expert]) * u64::from(part);
+    }
+
+    /// Moves as many whole parts between the replicas of each pair as level their GPUs; whether any moved.
+    fn sweep(&mut self, parts: &mut [u16]) -> bool {
+        let mut has_moved = false;
+        for pair in &self.replicas.pairs {
+            let each = u64::from(self.loads[pair.expert as usize]);
+            if each == 0 {
+                continue;
+            }
+            let [g, u] = pair.gpus.map(|gpu| gpu as usize);
+            let over = |gpu: usize| self.gpus.1.over(self.sums[gpu], gpu);
+            let swap = over(g) < over(u);
+            let (heavy, light) = if swap { (u, g) } else { (g, u) };
+            let places = if swap { [pair.places[1], pair.places[0]] } else { pair.places };
+            let [from, to] = places.map(|place| self.replicas.slot(place as usize));
+            let wanted = self.gpus.1.whole_parts((self.sums[heavy], heavy), (self.sums[light], light), each);
+            let moved = wanted.min(parts[from].into()) as u16;
+            parts[from] -= moved;
+            parts[to] += moved;
+            self.sums[heavy] -= each * u64::from(moved);
+            self.sums[light] += each * u64::from(moved);
+            has_moved |= moved > 0;
+        }
+        has_moved
+    }
 }

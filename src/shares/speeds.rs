@@ -42,13 +42,21 @@ impl Speeds {
 
     /// The heaviest of all GPUs, by the load of each.
     pub fn peak(&self, loads: impl Iterator<Item = u64>) -> u64 {
-        match self.are_equal() {
-            true => loads.max().unwrap_or(0),
-            // Loads in parts of an expert come to at most 2^36.
-            false => {
-                loads.zip(&self.factors).map(|(load, &factor)| load * u64::from(factor)).max().unwrap_or(0)
-            }
-        }
+        loads.enumerate().map(|(gpu, load)| self.over(load, gpu)).max().unwrap_or(0)
+    }
+
+    /// A load over the speed of a GPU. In parts of an expert it comes to at most 2^36.
+    pub fn over(&self, load: u64, gpu: usize) -> u64 {
+        load * self.factors.get(gpu).map_or(1, |&factor| u64::from(factor))
+    }
+
+    /// How many parts, each of this load, make the heavier of two GPUs, over their speeds, lightest if the first one, which is
+    /// it, gives them to the second.
+    pub fn whole_parts(&self, (heavy, from): (u64, usize), (light, to): (u64, usize), each: u64) -> u64 {
+        let apart = self.over(heavy, from) - self.over(light, to);
+        let step = self.over(each, from) + self.over(each, to);
+        let parts = apart.checked_div(step).unwrap_or(0);
+        parts + u64::from(apart - parts * step > self.over(each, to))
     }
 
     /// Twice the load that levels two GPUs where it goes from the first to the second.

@@ -1,4 +1,4 @@
-//! Tables of shares, and plans that hang together.
+//! Tables of shares, and connected plans.
 
 use eplb_wgpu::trace::SharesFile;
 use serde_json::Value;
@@ -39,7 +39,7 @@ fn tables_are_made_written_and_checked() {
     );
     assert_ne!(windows["fingerprint"], sample["fingerprint"]);
     let text = stdout(&eplb(&["split", &trace, &plan]));
-    assert!(text.contains("even shares: ") && text.contains("GPUs hang together"), "{text}");
+    assert!(text.contains("even shares: ") && text.contains("GPUs connected"), "{text}");
     let piped = eplb(&["split", &trace, &plan, "--out", "-"]);
     assert_eq!(piped.stdout, std::fs::read(&shares).unwrap());
     assert_refused(&["split", &trace, &plan, "--out", &plan], "it is an input of this command");
@@ -94,7 +94,7 @@ fn what_cannot_hang_together_is_told() {
         let args = ["plan", &loads, "--replicas", replicas, "--gpus", "4", "--connected", "--device", "cpu"];
         String::from_utf8(eplb(&args).stderr).unwrap()
     };
-    let said = "warning: --connected does nothing: there are 0 replicas beyond one an expert, and 4 GPUs need 3 to hang together";
+    let said = "warning: --connected does nothing: there are 0 replicas beyond one an expert, and 4 GPUs need 3 to be connected";
     assert!(told("8").contains(said), "{}", told("8"));
     assert_eq!(told("12"), "");
 }

@@ -73,7 +73,7 @@ fn workgroups_for_gpus_find_the_same_trails() {
     }
 }
 
-/// A device's plans say that they are its own; where GPUs are to be hung together the CPU backend makes them.
+/// A device's plans say that they are its own; where GPUs are to be connected the CPU backend makes them.
 #[test]
 fn plans_from_ones_that_run_equal_those_of_the_cpu_backend() {
     let Some(planner) = planner() else { return };

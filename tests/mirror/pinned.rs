@@ -61,7 +61,7 @@ fn plans_are_those_of_this_version() {
             0 => random_windows_case(50_000 + seed, 1 << 11),
             1 => random_case(50_000 + seed, 1 << 12),
             _ => {
-                // Few slots and several windows; GPUs that are to hang together.
+                // Few slots and several windows; GPUs that are to be connected.
                 let Call { seed, loads, cluster, options, .. } = call(50_000 + seed);
                 let options = PlanOptions { starts: 4, connected: random.below(2) == 0, ..options };
                 Case { seed, loads, cluster, options }

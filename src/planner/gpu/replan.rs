@@ -14,13 +14,13 @@ use crate::watch::Attempt;
 /// trajectories are short.
 const EXTENTS: [u32; 3] = [MOST_ITERATIONS / 16, MOST_ITERATIONS / 4, MOST_ITERATIONS];
 
-/// Whether a device follows trajectories of a call: not those that hang GPUs together, which look at all GPUs for each move,
+/// Whether a device follows trajectories of a call: not those that connect GPUs, which look at all GPUs for each move,
 /// nor on a software driver those of layers too large for its loops.
 pub fn follows(gpu: &Gpu, params: &Params) -> bool {
     let one = Layout::of_trajectories(params, 1, MOST_ITERATIONS);
     let words = one.problem_words.max(one.results_words).max(one.candidate_words);
     let fits = !gpu.is_software() || replan::fits(&one.base);
-    !params.connected && fits && words <= gpu.max_buffer_words()
+    !params.connected() && fits && words <= gpu.max_buffer_words()
 }
 
 /// Follows the trajectories of tasks of a call, all at once or as many as the device's memory allows.

@@ -1,11 +1,8 @@
-//! Links between GPUs: two that hold replicas of one expert are linked, and a plan whose GPUs hang together can level any
+//! Links between GPUs: two that hold replicas of one expert are linked, and a plan whose GPUs are connected can level any
 //! batch by shares. Each part of a node's GPUs beyond the first costs a little.
 
 use super::TrailSearch;
 use crate::mirror::rng;
-
-/// A part costs the mean GPU over this.
-pub const PART: i32 = 100;
 
 #[derive(Default)]
 pub struct Links {

@@ -1,6 +1,6 @@
 //! A search takes over its start.
 
-use super::{ABREAST, TrailSearch, TrailTask, links};
+use super::{ABREAST, TrailSearch, TrailTask};
 use crate::mirror::abreast::refill;
 use crate::params::FREE;
 use crate::rows::homes;
@@ -58,7 +58,7 @@ impl TrailSearch {
         let homes = if params.most_foreign > 0 { homes(params, start) } else { Vec::new() };
         self.set_node_rules(params, most_foreign, &homes);
         self.set_floors();
-        self.links.price = if params.connected { objective.mean / links::PART } else { 0 };
+        self.links.price = (i64::from(objective.mean) * i64::from(params.part_price_ppm) / 1_000_000) as i32;
         self.count_parts();
     }
 
