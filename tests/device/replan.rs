@@ -89,7 +89,7 @@ fn plans_from_ones_that_run_equal_those_of_the_cpu_backend() {
         assert_eq!(found.plan().placement(), expected.plan().placement(), "seed {}", call.seed);
         assert_eq!((found.moves(), found.layers()), (expected.moves(), expected.layers()));
         assert_eq!(found.plan().warnings(), expected.plan().warnings());
-        let connected = Params::new(&call.loads, &call.cluster, &options).expect("valid").connected;
+        let connected = Params::new(&call.loads, &call.cluster, &options).expect("valid").connected();
         let by = if connected { &cpu } else { planner };
         assert_eq!(found.plan().backend(), by.device().backend);
     }
