@@ -349,7 +349,7 @@ impl Searches {
         let (start, trail) = trails.next().unwrap_or_default();
         let mut offered = Offered::new(start, trail);
         for (start, trail) in trails {
-            offered.add_last(start, trail);
+            offered.add_anew(start, trail);
         }
         let may_move = self.patience > 0 && self.objective.mean > 0;
         if may_move && rules.guarded && descent::applies(params) {

@@ -11,25 +11,29 @@ pub struct Offered {
     trails: Vec<(Vec<u32>, Trail)>,
     /// The state, which trail it is of, and its number there. The first is the start.
     states: Vec<(State, (usize, usize))>,
+    /// The trail from another row than the one that runs, if there is one.
+    anew: Option<usize>,
 }
 
 impl Offered {
     /// All states of a search from `start`.
     pub fn new(start: Vec<u32>, trail: Trail) -> Self {
         let states = trail.states.iter().enumerate().map(|(at, &state)| (state, (0, at))).collect();
-        Self { trails: vec![(start, trail)], states }
+        Self { trails: vec![(start, trail)], states, anew: None }
     }
 
     pub fn start(&self) -> &[u32] {
         &self.trails[0].0
     }
 
-    /// The last state of a search from another row, where it is the best of all.
-    pub fn add_last(&mut self, row: Vec<u32>, trail: Trail) {
-        let at = trail.states.len() - 1;
-        if self.states.iter().all(|(state, _)| trail.states[at].priced < state.priced) {
-            self.states.push((trail.states[at], (self.trails.len(), at)));
+    /// All states of a search from another row, where its last one is the best of all.
+    pub fn add_anew(&mut self, row: Vec<u32>, trail: Trail) {
+        let last = trail.states[trail.states.len() - 1].priced;
+        if self.states.iter().all(|(state, _)| last < state.priced) {
+            let number = self.trails.len();
+            self.states.extend(trail.states.iter().enumerate().map(|(at, &state)| (state, (number, at))));
             self.trails.push((row, trail));
+            self.anew = Some(number);
         }
     }
 
@@ -70,6 +74,6 @@ impl Offered {
                 from.push(of);
             }
         }
-        Path { trails: self.trails, states, from }
+        Path { trails: self.trails, states, from, anew: self.anew }
     }
 }
