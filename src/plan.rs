@@ -22,7 +22,7 @@ pub use stop::Stop;
 /// of the library. It is raised whenever any plan can change.
 ///
 /// Ranks compare it during a rolling upgrade, before they compare fingerprints. Plan files and `eplb --version` tell it.
-pub const PLAN_VERSION: u32 = 6;
+pub const PLAN_VERSION: u32 = 7;
 
 /// A plan: the placement, its quality, and how it was made.
 #[derive(Clone, Debug)]

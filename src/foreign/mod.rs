@@ -61,7 +61,7 @@ pub fn check(params: &Params, cluster: &Cluster, options: &PlanOptions) -> Resul
         return refuse("is not for rules of earlier programs: take the preset default, fast or thorough");
     }
     if options.connected {
-        return refuse("is not for plans whose GPUs are connected: give 0, or leave out connected");
+        return refuse("does not go together with connected: give 0, or leave out connected");
     }
     Ok(())
 }

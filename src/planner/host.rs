@@ -19,7 +19,7 @@ pub fn idle_connection(params: &Params, options: &PlanOptions) -> Option<String>
     let node = if params.nodes > 1 { "a node has" } else { "there are" };
     (options.connected && !params.connected() && needed > 0).then(|| {
         format!(
-            "connected does nothing: {node} {further} replicas beyond one an expert, and {} GPUs need {needed} to be connected",
+            "connected does nothing: {node} {further} replicas beyond one an expert, and {} GPUs need {needed}",
             params.node_gpus
         )
     })
@@ -31,7 +31,7 @@ pub fn unconnected(params: &Params, rows: &[u32]) -> Option<String> {
     let apart = rows.chunks_exact(slots).filter(|row| !replan::is_connected(params, row)).count();
     (apart > 0).then(|| {
         format!(
-            "connected: GPUs are connected in {} of {} layers; in the others no way was found that makes the heaviest GPU at most \
+            "connected holds in {} of {} layers; in the others no way was found that makes the heaviest GPU at most \
              .2 % heavier",
             params.layers as usize - apart,
             params.layers

@@ -94,7 +94,7 @@ fn foreign_replicas_are_planned_told_and_checked() {
     assert_refused(&made(&base, &["--target", "1.1"]), "--max-foreign");
     assert_refused(
         &made(&base, &["--max-foreign", "2", "--connected"]),
-        "is not for plans whose GPUs are connected",
+        "does not go together with --connected",
     );
     assert_refused(
         &made(&base, &["--max-foreign", "2", "--preset", "gen05"]),

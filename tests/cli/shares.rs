@@ -87,14 +87,15 @@ fn tables_of_plans_with_foreign_replicas_are_made_and_checked() {
 }
 
 #[test]
-fn what_cannot_hang_together_is_told() {
+fn what_cannot_be_connected_is_told() {
     let folder = tempfile::tempdir().unwrap();
     let loads = write(folder.path(), "loads.json", b"[[9,8,7,6,5,4,3,2]]");
     let told = |replicas: &str| {
         let args = ["plan", &loads, "--replicas", replicas, "--gpus", "4", "--connected", "--device", "cpu"];
         String::from_utf8(eplb(&args).stderr).unwrap()
     };
-    let said = "warning: --connected does nothing: there are 0 replicas beyond one an expert, and 4 GPUs need 3 to be connected";
+    let said =
+        "warning: --connected does nothing: there are 0 replicas beyond one an expert, and 4 GPUs need 3";
     assert!(told("8").contains(said), "{}", told("8"));
     assert_eq!(told("12"), "");
 }
