@@ -265,18 +265,6 @@ fn squares_now(gpu: u32) -> i32 {
     return square_sum(quads_at(gpu_at(gpu)));
 }
 
-// (Not by `sums_reported`: naga 30 mixes up the types of two arrays of `TEAM` where the one of words is met first.)
-fn sum_of_team(own: u32) -> u32 {
-    ranks_reported[lane] = vec2<u32>(own, 0u);
-    workgroupBarrier();
-    var sum = 0u;
-    for (var i = 0u; i < TEAM; i += 1u) {
-        sum += ranks_reported[i].x;
-    }
-    workgroupBarrier();
-    return sum;
-}
-
 // A value of the objective, which may be negative, as a rank.
 fn ranked(value_after: i32) -> u32 {
     return u32(value_after) ^ 0x80000000u;

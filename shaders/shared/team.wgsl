@@ -55,6 +55,18 @@ fn most_of_team(own: u32) -> u32 {
     return ~least_of_team(vec2<u32>(~own, 0u)).x;
 }
 
+// (Not by `sums_reported`: naga 30 mixes up the types of two arrays of `TEAM` where the one of words is met first.)
+fn sum_of_team(own: u32) -> u32 {
+    ranks_reported[lane] = vec2<u32>(own, 0u);
+    workgroupBarrier();
+    var sum = 0u;
+    for (var i = 0u; i < TEAM; i += 1u) {
+        sum += ranks_reported[i].x;
+    }
+    workgroupBarrier();
+    return sum;
+}
+
 // The sum over the lanes before this one.
 fn sum_before(own: u32) -> u32 {
     sums_reported[lane] = own;

@@ -51,15 +51,14 @@ pub fn construct(nodes: &NodeExperts, target: i64, copies: &mut Copies) -> bool 
 /// The fewest replicas with which an expert keeps to the target beside the lightest experts of its node.
 fn wanted(nodes: &NodeExperts, expert: usize, target: i64) -> u32 {
     let room = (target - nodes.beside[nodes.homes[expert]]).max(1);
-    let most = nodes.most_here.min(nodes.most).min(nodes.spare.saturating_add(1));
-    (((nodes.loads[expert] - 1).max(0) / room + 1).min(i64::from(most)) as u32).max(1)
+    (((nodes.loads[expert] - 1).max(0) / room + 1).min(i64::from(nodes.most_wanted())) as u32).max(1)
 }
 
 /// How many foreign replicas each expert gets: node after node, each next one where it takes most away, until the node
 /// needs no more.
 fn choose(nodes: &NodeExperts, wanted: &[u32], target: i64) -> Vec<u32> {
     let mut foreign = vec![0; nodes.experts.len()];
-    let most = nodes.most_here.saturating_mul(nodes.nodes as u32 - 1).min(nodes.most - 1);
+    let most = nodes.most_away();
     let taken = |expert: usize, foreign: u32| {
         nodes.loads[expert] * i64::from(foreign) / i64::from((foreign + 1).max(wanted[expert]))
     };

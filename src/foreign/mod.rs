@@ -3,8 +3,8 @@
 //! home, and a node its number of replicas.
 //!
 //! Layer by layer, from the plan without foreign replicas, which a layer keeps where it is good enough or where nothing better
-//! is found. The host chooses what each node holds, for every backend, so that the bytes are equal; nodes are placed by the
-//! planner's device.
+//! is found. This is the mirror of `shaders/foreign.wgsl`: the planner's device chooses what each node holds, the same as the
+//! host would, and places it.
 //! - `target`: the load that the heaviest GPU of no plan with this many foreign replicas goes below, and the assignments of
 //!   groups to homes that could reach it, in the order of the surplus of their nodes.
 //! - `construct`: which experts of a heavy node have foreign replicas, and where, for a target: node totals alone.
@@ -13,10 +13,10 @@
 
 mod anew;
 mod construct;
-mod layer;
-mod nodes;
-mod tabu;
-mod target;
+pub mod layer;
+pub mod nodes;
+pub mod tabu;
+pub mod target;
 
 use crate::cluster::Cluster;
 use crate::error::Error;
@@ -28,8 +28,9 @@ use crate::rows;
 use crate::threads;
 use crate::watch::Attempt;
 pub use anew::choose_anew;
-use layer::{ForeignLayer, Improvable};
-use target::GroupSets;
+use layer::ForeignScratch;
+pub use layer::{ForeignLayer, Improvable};
+pub use target::GroupSets;
 
 /// Iterations of a node's placement.
 const PLACE_ITERATIONS: u32 = 400;
@@ -84,29 +85,35 @@ pub fn of_placement(params: &Params) -> Params {
     Params { starts: 1, iterations: PLACE_ITERATIONS, ..params.clone() }
 }
 
-/// The layers whose heaviest GPU gets lighter by foreign replicas, by node totals; `None` for others. `loads` is
-/// `[layers][experts]`, `planned` the slots of the plan without foreign replicas.
+/// The layers whose plan without foreign replicas is not good enough; `None` for others. `loads` is `[layers][experts]`,
+/// `planned` the slots of that plan.
+pub fn open_layers<'a>(
+    params: &'a Params,
+    loads: &'a [u32],
+    planned: &'a [u32],
+) -> Vec<Option<ForeignLayer<'a>>> {
+    let (experts, slots) = (params.experts as usize, (params.nodes * params.node_slots) as usize);
+    let rows = loads.chunks_exact(experts).zip(planned.chunks_exact(slots));
+    rows.map(|(loads, row)| ForeignLayer::new(params, loads, row)).collect()
+}
+
+/// All assignments of groups to nodes; none where they are too many to look at each.
+pub fn all_sets(params: &Params) -> GroupSets {
+    GroupSets::new(params, enumerate_assignments(params.groups, params.nodes))
+}
+
+/// The layers whose heaviest GPU gets lighter by foreign replicas, by node totals; `None` for others.
 ///
 /// # Errors
 /// [`Error::Cancelled`] where the call was stopped.
 pub fn improvable(
-    params: &Params,
-    loads: &[u32],
-    planned: &[u32],
+    sets: &GroupSets,
+    layers: &[Option<ForeignLayer<'_>>],
     attempt: &Attempt<'_>,
 ) -> Result<Vec<Option<Improvable>>, Error> {
-    let (experts, slots) = (params.experts as usize, (params.nodes * params.node_slots) as usize);
-    let sets = GroupSets::new(params, enumerate_assignments(params.groups, params.nodes));
-    let found = threads::each(params.layers as usize, |at, scratch: &mut layer::ForeignScratch| {
+    let found = threads::each(layers.len(), |at, scratch: &mut ForeignScratch| {
         attempt.go_on()?;
-        let loads = &loads[at * experts..(at + 1) * experts];
-        let row = &planned[at * slots..(at + 1) * slots];
-        let Some(layer) = ForeignLayer::new(params, loads, row) else { return Ok(None) };
-        if sets.assignments.is_empty() {
-            // Too many to look at each: the homes stay.
-            return Ok(layer.nodes(&GroupSets::new(params, vec![homes(params, row)]), scratch));
-        }
-        Ok(layer.nodes(&sets, scratch))
+        Ok(layers[at].as_ref().and_then(|layer| layer.nodes(sets, scratch)))
     });
     found.into_iter().collect()
 }

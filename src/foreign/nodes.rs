@@ -16,6 +16,10 @@ pub struct NodeExperts {
     pub gpus: i64,
     /// Replicas of a node beyond one for each expert at home.
     pub spare: u32,
+    /// Experts of a node that may have several replicas.
+    pub active: usize,
+    /// Experts of a node that share a GPU with a replica.
+    pub lightest: usize,
     /// The most foreign replicas of the layer, and of one expert there.
     pub most_foreign: u32,
     /// The most replicas of an expert in a node, and in all.
@@ -35,24 +39,29 @@ pub struct NodeExperts {
 }
 
 impl NodeExperts {
-    /// The nodes of an assignment.
-    pub fn new(params: &Params, sets: &GroupSets, assignment: usize, loads: &[u32]) -> Self {
+    /// The limits of a call's nodes, without experts.
+    pub fn of(params: &Params) -> Self {
         let spare = params.node_replicas - params.node_experts;
-        let active =
-            LEAST_ACTIVE.max(spare.saturating_add(params.most_foreign)).min(params.node_experts) as usize;
-        let mut nodes = Self {
+        let free = params.node_slots - params.node_replicas;
+        let lightest = (params.slots_per_gpu - 1).saturating_sub(free.div_ceil(params.node_gpus)) as usize;
+        Self {
             nodes: params.nodes as usize,
             gpus: i64::from(params.node_gpus),
             spare,
+            active: LEAST_ACTIVE.max(spare.saturating_add(params.most_foreign)).min(params.node_experts)
+                as usize,
+            // Of few experts the lightest are not light, and further replicas make them lighter: node totals alone decide.
+            lightest: if params.node_experts < 2 * params.slots_per_gpu { 0 } else { lightest },
             most_foreign: params.most_foreign,
             most_here: if params.avoid_duplicates { params.node_gpus } else { u32::MAX },
             most: params.most_count,
             ..Self::default()
-        };
-        let free = params.node_slots - params.node_replicas;
-        let beside = (params.slots_per_gpu - 1).saturating_sub(free.div_ceil(params.node_gpus)) as usize;
-        // Of few experts the lightest are not light, and further replicas make them lighter: node totals alone decide.
-        let beside = if params.node_experts < 2 * params.slots_per_gpu { 0 } else { beside };
+        }
+    }
+
+    /// The nodes of an assignment.
+    pub fn new(params: &Params, sets: &GroupSets, assignment: usize, loads: &[u32]) -> Self {
+        let mut nodes = Self::of(params);
         for (node, &set) in sets.assignments[assignment].iter().enumerate() {
             let groups = &sets.groups[set];
             let experts =
@@ -60,9 +69,9 @@ impl NodeExperts {
             let mut keys: Vec<(i64, u32)> = experts.map(|e| (-i64::from(loads[e as usize]), e)).collect();
             keys.sort_unstable();
             nodes.totals.push(keys.iter().map(|key| -key.0).sum());
-            nodes.beside.push(keys.iter().rev().take(beside).map(|key| -key.0).sum());
+            nodes.beside.push(keys.iter().rev().take(nodes.lightest).map(|key| -key.0).sum());
             nodes.begins.push(nodes.experts.len());
-            for &(load, expert) in &keys[..active] {
+            for &(load, expert) in &keys[..nodes.active] {
                 nodes.experts.push(expert);
                 nodes.loads.push(-load);
                 nodes.homes.push(node);
@@ -70,6 +79,16 @@ impl NodeExperts {
         }
         nodes.begins.push(nodes.experts.len());
         nodes
+    }
+
+    /// The most replicas that an expert has for its own load's sake.
+    pub fn most_wanted(&self) -> u32 {
+        self.most_here.min(self.most).min(self.spare.saturating_add(1))
+    }
+
+    /// The most foreign replicas of an expert.
+    pub fn most_away(&self) -> u32 {
+        self.most_here.saturating_mul(self.nodes as u32 - 1).min(self.most - 1)
     }
 }
 

@@ -2,26 +2,30 @@
 //! best so far, even where that is more than there was (tabu search). Node totals decide, and heavy replicas.
 
 use super::nodes::{Copies, NodeExperts};
+use crate::loads::FIXED_TOTAL;
 use crate::mirror::rng;
 
 /// Iterations at most, and those without a new best after which it ends.
-const ITERATIONS: u32 = 60;
-const PATIENCE: u32 = 20;
+pub const ITERATIONS: u32 = 60;
+pub const PATIENCE: u32 = 20;
 /// An iteration looks at this many experts of a node that lose a replica, and as many that gain one, those that leave least
 /// alone; and at all pairs of them.
-const LOSERS: usize = 3;
-const GAINERS: usize = 8;
+pub const LOSERS: usize = 3;
+pub const GAINERS: usize = 8;
 /// The target is the best value less a part of it, 1 / 2^5 at first; halved down to 1 / 2^14 after every 4 iterations
 /// without a new best.
-const FIRST_SHIFT: u32 = 5;
-const LAST_SHIFT: u32 = 14;
-const HALVED_AFTER: u32 = 4;
+pub const FIRST_SHIFT: u32 = 5;
+pub const LAST_SHIFT: u32 = 14;
+pub const HALVED_AFTER: u32 = 4;
 /// An expert that took part in a change is left alone for 4 to 9 iterations.
-const TENURE: u32 = 4;
-const TENURES: u32 = 6;
+pub const TENURE: u32 = 4;
+pub const TENURES: u32 = 6;
 
-/// More than any excess.
-const NONE: i64 = i64::MAX;
+/// The excess of an expert's replicas counts up to this, the most that a layer weighs, so that words of 32 bits hold all sums.
+const MOST_HEAVY: i64 = FIXED_TOTAL as i64;
+/// How much below the excess the least one before it counts, at most: more than any change adds or takes away, which is at
+/// most three times what a layer weighs. (A node that is as much below its target stays there, too.)
+const MOST_GAP: i64 = 4 * FIXED_TOTAL as i64;
 
 /// Memory that a thread reuses.
 #[derive(Default)]
@@ -77,17 +81,18 @@ impl Tabu {
         }
         let mut shift = FIRST_SHIFT;
         let target = |best: i64, shift: u32| floor.max(best - 1 - (best >> shift));
-        let (mut aim, mut least, mut since) = (target(best, shift), NONE, 0);
+        // What the least excess with this target is less than that of now; `None` where there is none yet.
+        let (mut aim, mut gap, mut since) = (target(best, shift), None, 0);
         for iteration in 1..=ITERATIONS {
-            match self.best_move(nodes, copies, iteration, (aim, least)) {
-                Some((excess, ReplicaHandover { node, loser, gainer })) => {
+            match self.best_move(nodes, copies, iteration, (aim, gap)) {
+                Some((added, ReplicaHandover { node, loser, gainer })) => {
                     copies.change(nodes, loser, node, false);
                     copies.change(nodes, gainer, node, true);
                     let word = rng::draw(key, rng::TENURE + iteration);
                     let tenure = |word: u32| iteration + TENURE + (word & 0xffff) % TENURES;
                     self.no_loss[gainer] = tenure(word);
                     self.no_gain[loser] = tenure(word >> 16);
-                    least = least.min(excess);
+                    gap = Some(gap.map_or(0, |gap: i64| (gap - added).clamp(-MOST_GAP, 0)));
                 }
                 None => {
                     self.no_loss.fill(0);
@@ -101,7 +106,7 @@ impl Tabu {
                 if best <= enough {
                     break;
                 }
-                (aim, least, since) = (target(best, shift), NONE, 0);
+                (aim, gap, since) = (target(best, shift), None, 0);
                 continue;
             }
             since += 1;
@@ -110,23 +115,23 @@ impl Tabu {
             }
             if since % HALVED_AFTER == 0 && shift < LAST_SHIFT {
                 shift += 1;
-                (aim, least) = (target(best, shift), NONE);
+                (aim, gap) = (target(best, shift), None);
             }
         }
         copies.clone_from(&self.best);
         best
     }
 
-    /// The change that leaves the least excess over the target; one that is forbidden only where it leaves less than any did.
+    /// The change that leaves the least excess over the target, and what it adds to it; one that is forbidden only where it
+    /// leaves less than any did.
     fn best_move(
         &mut self,
         nodes: &NodeExperts,
         copies: &Copies,
         iteration: u32,
-        (aim, least): (i64, i64),
+        (aim, gap): (i64, Option<i64>),
     ) -> Option<(i64, ReplicaHandover)> {
         self.weigh(nodes, copies, aim);
-        let now = self.now(nodes, copies, aim);
         let mut best: Option<(i64, ReplicaHandover)> = None;
         for node in 0..nodes.nodes {
             self.offer(nodes, copies, node);
@@ -137,24 +142,16 @@ impl Tabu {
                     if loser == gainer || copies.foreign + away - back > nodes.most_foreign {
                         continue;
                     }
-                    let left = now + self.both(nodes, copies, node, loser, gainer);
+                    let added = self.both(nodes, copies, node, loser, gainer);
                     let forbidden = self.no_loss[loser] > iteration || self.no_gain[gainer] > iteration;
-                    if (forbidden && left >= least) || best.is_some_and(|(least, _)| left >= least) {
-                        continue;
+                    let is_least = best.is_none_or(|(least, _)| added < least);
+                    if is_least && !(forbidden && gap.is_some_and(|gap| added >= gap)) {
+                        best = Some((added, ReplicaHandover { node, loser, gainer }));
                     }
-                    best = Some((left, ReplicaHandover { node, loser, gainer }));
                 }
             }
         }
         best
-    }
-
-    /// The sum of the excess of nodes and heavy replicas over the target.
-    fn now(&self, nodes: &NodeExperts, copies: &Copies, aim: i64) -> i64 {
-        let heavy = (0..nodes.experts.len())
-            .map(|e| heavy(nodes, e, copies.shares[e], copies.counts[e], aim))
-            .sum::<i64>();
-        self.excess.iter().map(|&excess| excess.max(0)).sum::<i64>() + heavy
     }
 
     /// Weighs each expert with a replica less and with one more.
@@ -193,16 +190,13 @@ impl Tabu {
             let at_home = nodes.homes[expert] == node;
             let left = |changed: &Changed, added: i64| {
                 let then = excess + here * changed.step;
-                let without = if here > 0 { then } else { excess };
-                let replica = (then + added * changed.share).max(0) - without.max(0);
+                let replica = (then + added * changed.share).max(0) - then.max(0);
                 changed.heavy + changed.nodes + replica
             };
             if here > i64::from(at_home) {
                 keep(&mut self.losers, LOSERS, (left(&self.less[expert], -1), expert));
             }
-            let may_gain = here < i64::from(nodes.most_here) && copies.counts[expert] < nodes.most;
-            // An expert that loses a foreign replica makes room for one that gains one.
-            if may_gain && (at_home || copies.foreign <= nodes.most_foreign) {
+            if here < i64::from(nodes.most_here) && copies.counts[expert] < nodes.most {
                 keep(&mut self.gainers, GAINERS, (left(&self.more[expert], 1), expert));
             }
         }
@@ -225,7 +219,8 @@ impl Tabu {
 
 /// The excess of an expert's replicas over the target, each with the load beside it.
 fn heavy(nodes: &NodeExperts, expert: usize, share: i64, count: u32, aim: i64) -> i64 {
-    (share + nodes.beside[nodes.homes[expert]] - aim).max(0) * i64::from(count)
+    let excess = (share + nodes.beside[nodes.homes[expert]] - aim).max(0);
+    (excess * i64::from(count)).min(MOST_HEAVY)
 }
 
 /// Keeps the least few, in order.

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use crate::params::Params;
 
 /// The bisection ends at this part of the target.
-const PRECISION: u32 = 14;
+pub const PRECISION: u32 = 14;
 
 /// All assignments of groups to nodes, by the sets of groups that nodes may have.
 #[derive(Default)]
@@ -70,6 +70,12 @@ struct LayerSizes<'a> {
     most_of_expert: u32,
 }
 
+/// The most foreign replicas of an expert.
+pub fn most_of_expert(params: &Params) -> u32 {
+    let spare = params.node_replicas - params.node_experts;
+    params.most_foreign.min(spare.saturating_mul(params.nodes - 1)).min(params.most_count - 1)
+}
+
 impl TargetScratch {
     /// The target of a layer, at least `floor` and less than `above`, which a plan without foreign replicas reaches; `None`
     /// where that is as good.
@@ -88,10 +94,7 @@ impl TargetScratch {
             gpus: i64::from(params.node_gpus),
             spare,
             foreign: params.most_foreign,
-            most_of_expert: params
-                .most_foreign
-                .min(spare.saturating_mul(params.nodes - 1))
-                .min(params.most_count - 1),
+            most_of_expert: most_of_expert(params),
         };
         if shape.most_of_expert == 0 {
             return None;

@@ -6,11 +6,13 @@ use crate::mirror::rng::NORMAL;
 use crate::options::GroupRule;
 use crate::params::{COUNT_NOISE, Params, SAMPLED_ASSIGNMENTS, SearchKind};
 
+mod foreign;
 mod replan;
 mod shares;
 mod uniform;
 pub mod words;
 
+pub use foreign::{ForeignLayout, ForeignParts};
 pub use uniform::GpuParams;
 pub use words::CHOSEN;
 

@@ -1,22 +1,31 @@
 //! The uniform block of a dispatch. [`GpuParams::wgsl`] writes the struct that shaders read, so each member is named here
 //! alone.
 
-macro_rules! gpu_params {
-    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
-        /// The uniform block of one dispatch, `Params` in shaders.
+macro_rules! shared_struct {
+    ($(#[$about:meta])* $of:ident, $wgsl:literal: $($(#[$doc:meta])* $name:ident),* $(,)?) => {
+        $(#[$about])*
         #[repr(C)]
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
-        pub struct GpuParams { $($(#[$doc])* pub $name: u32,)* }
+        pub struct $of { $($(#[$doc])* pub $name: u32,)* }
 
-        impl GpuParams {
+        impl $of {
             /// Name and byte offset of every member, in order.
             pub const MEMBERS: &[(&str, usize)] =
-                &[$((stringify!($name), std::mem::offset_of!(GpuParams, $name)),)*];
+                &[$((stringify!($name), std::mem::offset_of!($of, $name)),)*];
+
+            /// The struct of shaders.
+            pub fn wgsl() -> String {
+                let members = Self::MEMBERS.iter().map(|(name, _)| format!("    {name}: u32,\n"));
+                format!("struct {} {{\n{}}}\n", $wgsl, members.collect::<String>())
+            }
         }
     };
 }
+pub(super) use shared_struct;
 
-gpu_params! {
+shared_struct! {
+    /// The uniform block of one dispatch, `Params` in shaders.
+    GpuParams, "Params":
     // Sizes of the call.
     /// Layers of the call.
     layers,
@@ -251,12 +260,15 @@ gpu_params! {
     at_first_shares,
     /// In a task: the load of each GPU with these, `[gpus]` or `[gpus][SCENARIOS]`.
     at_first_loads,
-}
-
-impl GpuParams {
-    /// The struct of shaders.
-    pub fn wgsl() -> String {
-        let members = Self::MEMBERS.iter().map(|(name, _)| format!("    {name}: u32,\n"));
-        format!("struct Params {{\n{}}}\n", members.collect::<String>())
-    }
+    // Of foreign replicas: see `layout/foreign.rs`.
+    /// The most foreign replicas of a layer.
+    most_foreign,
+    /// Replicas of a node beyond one for each expert at home.
+    spare,
+    /// Sets of groups that nodes may have.
+    sets,
+    /// Steps of a group at most.
+    most_steps,
+    /// Experts of a node that may have several replicas.
+    active_experts,
 }

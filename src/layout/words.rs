@@ -210,6 +210,40 @@ record! {
     SQUARES_HIGH,
 }
 
+record! {
+    /// What limits the target of a layer with foreign replicas, in `problem`.
+    limit, "LIMIT":
+    /// The heaviest GPU that is good enough.
+    FLOOR,
+    /// That of the plan without foreign replicas.
+    ABOVE,
+}
+
+record! {
+    /// What a layer with foreign replicas aims at, in `groups`: after these words two more assignments, then its parts, see
+    /// `layout/foreign.rs`.
+    aim, "AIM":
+    /// The target is above this,
+    LOW,
+    /// and at most this.
+    HIGH,
+    /// 1: the range is narrow, and assignments are listed.
+    ENDED,
+    /// The first assignment to try, or `NONE`.
+    ASSIGNMENTS,
+}
+
+record! {
+    /// The choice of a layer with foreign replicas, in `results`: after these words its experts and their replicas.
+    choice, "CHOICE":
+    /// The least that the heaviest GPU comes to, about; `NONE` where nothing is better.
+    VALUE,
+    /// What is good enough.
+    ENOUGH,
+    /// The assignment of groups to homes.
+    ASSIGNMENT,
+}
+
 /// In the place of an assignment's number: the one that a layer's plan is for.
 pub const CHOSEN: u32 = u32::MAX;
 
@@ -241,6 +275,7 @@ pub fn wgsl() -> String {
     let records =
         [node::NAMES, layer::NAMES, control::NAMES, build::NAMES, walk::NAMES, kept::NAMES, peak::NAMES];
     let of_layers = [task::NAMES, trail::NAMES, state::NAMES, table::NAMES, pair::NAMES, terms::NAMES];
-    let all = records.into_iter().chain(of_layers).flatten().chain(&codes);
+    let of_foreign = [limit::NAMES, aim::NAMES, choice::NAMES];
+    let all = records.into_iter().chain(of_layers).chain(of_foreign).flatten().chain(&codes);
     all.map(|(name, value)| format!("const {name}: u32 = {value}u;\n")).collect()
 }

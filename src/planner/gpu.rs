@@ -1,5 +1,6 @@
 //! The pipeline on a device: one recording, read back once.
 
+pub mod foreign;
 pub mod given;
 pub mod replan;
 pub mod shares;

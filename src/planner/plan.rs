@@ -16,7 +16,7 @@ use crate::choice::DeviceInfo;
 use crate::cluster::Cluster;
 use crate::edge;
 use crate::error::Error;
-use crate::foreign;
+use crate::foreign::{self, ForeignLayer, GroupSets, Improvable};
 use crate::given::{self, GivenNode, Placed};
 use crate::loads::Loads;
 use crate::options::{Duplicates, PlanOptions};
@@ -202,9 +202,8 @@ impl LoadedCall<'_> {
             return Ok(planned);
         }
         match planner.plan_on_backend(params, &self.combined, windows, &self.attempt()).await {
-            Err(error @ Error::Device { .. }) if planner.fallback == Fallback::Cpu => {
-                self.warnings.push(format!("{error}; the CPU backend made the plan"));
-                self.made_by = DeviceInfo::cpu();
+            Err(error @ Error::Device { .. }) => {
+                self.fall_back(error)?;
                 planner.on_threads(|| cpu::plan(params, &self.combined, windows, &self.attempt()))
             }
             planned => planned,
@@ -254,12 +253,35 @@ impl LoadedCall<'_> {
 
     /// Gives layers foreign replicas.
     async fn improve_by_foreign(&mut self, planned: &mut Planned) -> Result<(), Error> {
-        let (planner, params) = (self.planner, self.without);
-        let layers = planner
-            .on_threads(|| foreign::improvable(params, &self.combined, &planned.slots, &self.attempt()))?;
+        let params = self.without;
+        let layers = self.choose_foreign(&planned.slots).await?;
         let nodes: Vec<GivenNode> = layers.iter().flatten().flat_map(|layer| layer.nodes.clone()).collect();
         let placed = self.place(&foreign::of_placement(params), params.node_gpus, &nodes).await?;
         foreign::take(params, &layers, &placed, (&mut planned.slots, &mut planned.ends));
+        Ok(())
+    }
+
+    /// Chooses the replicas of nodes: on the device, and on the host where that has none or fails.
+    async fn choose_foreign(&mut self, planned: &[u32]) -> Result<Vec<Option<Improvable>>, Error> {
+        let (planner, params) = (self.planner, self.without);
+        let combined = self.combined.clone();
+        let sets = foreign::all_sets(params);
+        let layers = planner.on_threads(|| foreign::open_layers(params, &combined, planned));
+        match planner.choose_on_device(params, &sets, &layers, &self.attempt()).await {
+            Ok(Some(found)) => return Ok(found),
+            Err(error) => self.fall_back(error)?,
+            Ok(None) => {}
+        }
+        planner.on_threads(|| foreign::improvable(&sets, &layers, &self.attempt()))
+    }
+
+    /// Goes on by the CPU backend where the device failed and that is wanted.
+    fn fall_back(&mut self, error: Error) -> Result<(), Error> {
+        if self.planner.fallback != Fallback::Cpu || !matches!(error, Error::Device { .. }) {
+            return Err(error);
+        }
+        self.warnings.push(format!("{error}; the CPU backend made the plan"));
+        self.made_by = DeviceInfo::cpu();
         Ok(())
     }
 
@@ -268,11 +290,7 @@ impl LoadedCall<'_> {
         let planner = self.planner;
         match planner.place_on_device(params, gpus, nodes, &self.attempt()).await {
             Ok(Some(placed)) => return Ok(placed),
-            Err(error @ Error::Device { .. }) if planner.fallback == Fallback::Cpu => {
-                self.warnings.push(format!("{error}; the CPU backend made the plan"));
-                self.made_by = DeviceInfo::cpu();
-            }
-            Err(error) => return Err(error),
+            Err(error) => self.fall_back(error)?,
             Ok(None) => {}
         }
         planner.on_threads(|| given::place(params, gpus, nodes, &self.attempt()))
@@ -280,6 +298,39 @@ impl LoadedCall<'_> {
 }
 
 impl Planner {
+    /// [`foreign::improvable`] on the device; `None` where there is none for these layers.
+    #[cfg(feature = "gpu")]
+    async fn choose_on_device(
+        &self,
+        params: &Params,
+        sets: &GroupSets,
+        layers: &[Option<ForeignLayer<'_>>],
+        attempt: &Attempt<'_>,
+    ) -> Result<Option<Vec<Option<Improvable>>>, Error> {
+        let Backend::Device(keeper) = &self.inner.backend else { return Ok(None) };
+        let open: Vec<&ForeignLayer<'_>> = layers.iter().flatten().collect();
+        let found = keeper.with(async |gpu| match gpu::foreign::chooses(gpu, params, sets, &open) {
+            true => gpu::foreign::share_out(gpu, params, sets, &open, attempt).await.map(Some),
+            false => Ok(None),
+        });
+        let Some(found) = found.await? else { return Ok(None) };
+        let mut found = found.into_iter();
+        let mut improvable = |layer: &ForeignLayer<'_>| Some(layer.improvable(sets, &found.next()??));
+        Ok(Some(layers.iter().map(|layer| layer.as_ref().and_then(&mut improvable)).collect()))
+    }
+
+    /// There is none.
+    #[cfg(not(feature = "gpu"))]
+    async fn choose_on_device(
+        &self,
+        _: &Params,
+        _: &GroupSets,
+        _: &[Option<ForeignLayer<'_>>],
+        _: &Attempt<'_>,
+    ) -> Result<Option<Vec<Option<Improvable>>>, Error> {
+        Ok(None)
+    }
+
     /// [`given::place`] on the device; `None` where there is none for these nodes.
     #[cfg(feature = "gpu")]
     async fn place_on_device(

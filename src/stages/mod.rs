@@ -1,6 +1,7 @@
 //! The host side of the shaders, one file a stage: what a shader is made of, and one `record` that adds its
 //! dispatches, cut to the budget, to a recording.
 
+pub mod foreign;
 pub mod gather;
 pub mod queue;
 pub mod replan;
@@ -15,7 +16,8 @@ pub mod s6_select;
 pub mod shares;
 
 use crate::engine::recording::{Override, Recording};
-use crate::layout::{GpuParams, words};
+use crate::foreign::{layer as node_shares, tabu as handover, target as aims};
+use crate::layout::{ForeignParts, GpuParams, words};
 use crate::loads::FIXED_TOTAL;
 use crate::mirror::s5_counts as counts;
 use crate::params::{self, Params, SearchKind};
@@ -40,8 +42,9 @@ pub struct Stage {
 }
 
 /// The queue, then all stages in the order they run, `gather` after stage 2. Stage 5 is the trajectory here: the search of counts
-/// and the descent, which take its place in some calls, come after stage 6. The search of plans over time and tables of shares are the last.
-pub const STAGES: [Stage; 12] = [
+/// and the descent, which take its place in some calls, come after stage 6. The search of plans over time, tables of shares and foreign replicas are
+/// the last.
+pub const STAGES: [Stage; 13] = [
     queue::STAGE,
     s1_group_loads::STAGE,
     s2_groups_to_nodes::STAGE,
@@ -54,6 +57,7 @@ pub const STAGES: [Stage; 12] = [
     s5_descend::STAGE,
     replan::STAGE,
     shares::STAGE,
+    foreign::STAGE,
 ];
 
 /// One lane does this many experts of a node.
@@ -100,6 +104,19 @@ impl Stage {
             ("TRAJECTORY_EXPERT_TENURE", trajectory::EXPERT_TENURE),
             ("SCENARIOS", SCENARIOS as u32),
             ("WHOLE_BITS", windows::WHOLE_BITS),
+            ("TRIED_ASSIGNMENTS", node_shares::ASSIGNMENTS as u32),
+            ("AIM_PRECISION", aims::PRECISION),
+            ("ENOUGH_SHIFT", node_shares::ENOUGH),
+            ("STEP_PARTS", node_shares::STEP_PARTS as u32),
+            ("HANDOVER_ITERATIONS", handover::ITERATIONS),
+            ("HANDOVER_PATIENCE", handover::PATIENCE),
+            ("HANDOVER_LOSERS", handover::LOSERS as u32),
+            ("HANDOVER_GAINERS", handover::GAINERS as u32),
+            ("HANDOVER_FIRST_SHIFT", handover::FIRST_SHIFT),
+            ("HANDOVER_LAST_SHIFT", handover::LAST_SHIFT),
+            ("HANDOVER_HALVED_AFTER", handover::HALVED_AFTER),
+            ("HANDOVER_TENURE", handover::TENURE),
+            ("HANDOVER_TENURES", handover::TENURES),
             ("BIPARTITION_SLOTS", params::BIPARTITION_SLOTS),
             ("BIPARTITION_CHUNK", s5_descend::BIPARTITION_CHUNK),
             ("SPLIT_ITEMS", 2 * params::BIPARTITION_SLOTS),
@@ -108,6 +125,9 @@ impl Stage {
         wgsl.push_str("\n// Of src/layout.\n");
         wgsl.push_str(&GpuParams::wgsl());
         wgsl.push_str(&words::wgsl());
+        if self.stem == foreign::STAGE.stem {
+            wgsl.push_str(&ForeignParts::wgsl_with_head());
+        }
         wgsl.push_str("\n// Constants of Rust.\n");
         for (name, value) in constants {
             wgsl.push_str(&format!("const {name}: u32 = {value}u;\n"));

@@ -5,6 +5,7 @@
 
 mod common;
 mod faults;
+mod foreign;
 mod given;
 mod replan;
 mod s1_group_loads;

@@ -203,9 +203,9 @@ mod tests {
         let ran: BTreeSet<_> =
             replays.iter().flat_map(|replay| &replay.dispatches).map(|d| d.kernel).collect();
         let mut all: BTreeSet<_> = shaders().iter().map(|unit| (unit.stem, unit.entry_point)).collect();
-        // Dawn compiles plans over time, tables of shares and given counts, and runs none: a replay is of a plan from nothing by
+        // Dawn compiles plans over time, tables of shares, foreign replicas and given counts, and runs none: a replay is of a plan from nothing by
         // the stages.
-        all.retain(|(stem, entry)| !["replan", "shares"].contains(stem) && *entry != "give");
+        all.retain(|(stem, entry)| !["replan", "shares", "foreign"].contains(stem) && *entry != "give");
         assert_eq!(ran, all);
     }
 
