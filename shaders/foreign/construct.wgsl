@@ -163,13 +163,15 @@ fn next_step(e: u32) -> u32 {
 // much as possible of that surplus stays; returns how much.
 fn closer(first: u32, too_much: i32) -> i32 {
     var mine = NO_RANK;
-    for (var pair = lane; pair < params.active_experts * params.active_experts; pair += TEAM) {
-        let out = first + pair / params.active_experts;
-        let other = first + pair % params.active_experts;
-        if too_much > 0 && own(parts.at_away, out) == 1u && own(parts.at_away, other) == 0u {
-            let stays = i32(taken(out, 1u)) - i32(taken(other, 1u));
-            let rank = vec2<u32>(~u32(stays), pair);
-            mine = select(mine, rank, stays > 0 && stays <= too_much && is_less(rank, mine));
+    for (var out = 0u; out < params.active_experts && too_much > 0; out += 1u) {
+        if own(parts.at_away, first + out) == 1u {
+            let of_out = i32(taken(first + out, 1u));
+            for (var other = lane; other < params.active_experts; other += TEAM) {
+                let stays = of_out - i32(taken(first + other, 1u));
+                let rank = vec2<u32>(~u32(stays), out * params.active_experts + other);
+                let fits = own(parts.at_away, first + other) == 0u && stays > 0 && stays <= too_much;
+                mine = select(mine, rank, fits && is_less(rank, mine));
+            }
         }
     }
     let best = least_of_team(mine);
@@ -250,50 +252,34 @@ fn place_foreign() -> u32 {
 // Fills what is free in each node with further replicas of its own experts, the heaviest first; of those with foreign replicas
 // none, if possible, since a copy at home calls load back. 0 where something stays free.
 fn fill() -> u32 {
-    var is_full = 1u;
-    for (var node = 0u; node < dispatched.nodes; node += 1u) {
-        for (var number = 0u; number < dispatched.spare; number += 1u) {
-            if told(own(parts.at_free, node)) == 0u {
-                break;
-            }
-            var mine = NONE;
-            for (var i = lane; i < params.active_experts; i += TEAM) {
-                let e = node * params.active_experts + i;
+    var closed = 0u;
+    for (var node = lane; node < params.nodes; node += TEAM) {
+        let first = node * params.active_experts;
+        let free = own(parts.at_free, node);
+        for (var number = 0u; number < free && closed == 0u; number += 1u) {
+            var heaviest = NONE;
+            for (var e = first; e < first + params.active_experts; e += 1u) {
                 let is_open = here_of(e, node) < parts.most_here && count_of(e) < params.max_count;
-                mine = select(mine, e, is_open && is_heavier(e, mine));
+                if is_open && is_heavier(e, heaviest) {
+                    heaviest = e;
+                }
             }
-            let e = told(heaviest_of_team(mine));
-            if e == NONE {
-                is_full = 0u;
-                break;
+            if heaviest == NONE {
+                closed = 1u;
+            } else {
+                set_here(heaviest, node, here_of(heaviest, node) + 1u);
+                set_count(heaviest, count_of(heaviest) + 1u);
             }
-            if leads {
-                set_here(e, node, here_of(e, node) + 1u);
-                set_count(e, count_of(e) + 1u);
-                set_own(parts.at_free, node, own(parts.at_free, node) - 1u);
-            }
-            storageBarrier();
         }
     }
-    return is_full;
-}
-
-fn heaviest_of_team(mine: u32) -> u32 {
-    ranks_reported[lane] = vec2<u32>(mine, 0u);
-    workgroupBarrier();
-    var heaviest = NONE;
-    for (var i = 0u; i < TEAM; i += 1u) {
-        let other = ranks_reported[i].x;
-        heaviest = select(heaviest, other, is_heavier(other, heaviest));
-    }
-    workgroupBarrier();
-    return heaviest;
+    storageBarrier();
+    return 1u - most_of_team(closed);
 }
 
 // Whether an expert comes before another, if there is one, when free slots are filled.
 fn is_heavier(e: u32, other: u32) -> bool {
-    if e == NONE || other == NONE {
-        return e != NONE;
+    if other == NONE {
+        return true;
     }
     let is_away = own(parts.at_away, e) > 0u;
     if is_away != (own(parts.at_away, other) > 0u) {

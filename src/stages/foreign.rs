@@ -37,7 +37,8 @@ const MOST_PER_DISPATCH: u64 = 20;
 
 /// The choices of all layers, whose targets lie in ranges of `limits`: the floor, and what is above.
 pub fn record(recording: &mut Recording, base: &GpuParams, limits: impl Iterator<Item = (i64, i64)>) {
-    let each = (u64::from(budget::TRIPS) / trips_of_iteration(base)).clamp(1, MOST_PER_DISPATCH) as u32;
+    let left = u64::from(budget::TRIPS).saturating_sub(trips_of_sums(base));
+    let each = (left / trips_of_iteration(base)).clamp(1, MOST_PER_DISPATCH) as u32;
     let (of_layers, of_candidates) = (Grid::Lanes(base.layers * LANES), Grid::Lanes(base.candidates * LANES));
     // The last one lists assignments.
     for begin in 0..limits.map(halvings).max().unwrap_or(0) + 1 {
@@ -64,7 +65,8 @@ fn halvings((floor, above): (i64, i64)) -> u32 {
 
 /// Whether software drivers run all loops to their end.
 pub fn fits(base: &GpuParams) -> bool {
-    trips_of_aim(base).max(trips_of_construction(base)).max(trips_of_iteration(base)) < budget::LIMIT
+    let search = trips_of_sums(base) + trips_of_iteration(base);
+    trips_of_aim(base).max(trips_of_construction(base)).max(search) < budget::LIMIT
 }
 
 /// Loop trips of a lane that lays out a layer, and halves the range of its target.
@@ -96,14 +98,14 @@ fn trips_of_construction(base: &GpuParams) -> u64 {
         + shared(nodes) * (wide(base.node_experts) + 1);
     // Nodes share the foreign replicas; each looks once more in vain.
     let choose = (foreign + nodes) * (shared(active) + reports())
-        + nodes * (2 * (shared(active * active) + reports()) + 4);
+        + nodes * (2 * (active + 1 + active.min(foreign) * shared(active) + reports()) + 4);
     let home = shared(nodes * active) * (nodes + 1) + shared(nodes) * (active + 1) + reports();
     let place = (foreign + 1) * (shared(nodes * active) + reports() + nodes + 1);
-    let fill = nodes * (wide(base.spare) + 1) * (shared(active) + reports());
+    let fill = shared(nodes) * (wide(base.spare) + 1) * (active + 2) + reports();
     shared(nodes * active) + lay + choose + home + place + fill + trips_of_sums(base)
 }
 
-/// Loop trips of a lane in an iteration, and in what comes before the first.
+/// Loop trips of a lane in an iteration.
 fn trips_of_iteration(base: &GpuParams) -> u64 {
     let wide = u64::from;
     let (nodes, active) = (wide(base.nodes), wide(base.nodes) * wide(base.active_experts));
