@@ -107,7 +107,8 @@ fn keep_best() {
 }
 
 // How many foreign replicas each expert gets: node after node, each next one where it takes most away, until the node needs no
-// more.
+// more. (Direct3D's compiler FXC has the test of a lane's first node stand for that of the first node here, by the same word, and
+// then takes the barriers to be in varying control flow. It knows nothing of a word that the leader told.)
 fn choose_foreign(t: u32) {
     for (var e = lane; e < experts_here(); e += TEAM) {
         set_own(parts.at_wanted, e, wanted(e, t));
@@ -115,7 +116,8 @@ fn choose_foreign(t: u32) {
     }
     storageBarrier();
     var left = params.most_foreign;
-    for (var node = 0u; node < dispatched.nodes; node += 1u) {
+    let nodes = told(dispatched.nodes);
+    for (var node = 0u; node < nodes; node += 1u) {
         let first = node * params.active_experts;
         var need = beyond(own(parts.at_node_totals, node), t);
         for (var number = 0u; number < dispatched.most_foreign; number += 1u) {
@@ -276,18 +278,15 @@ fn fill() -> u32 {
     return 1u - most_of_team(closed);
 }
 
-// Whether an expert comes before another, if there is one, when free slots are filled.
+// Whether an expert comes before another, if there is one, when free slots are filled. (One way out, as in `take_team`.)
 fn is_heavier(e: u32, other: u32) -> bool {
-    if other == NONE {
-        return true;
-    }
+    let against = select(other, e, other == NONE);
     let is_away = own(parts.at_away, e) > 0u;
-    if is_away != (own(parts.at_away, other) > 0u) {
-        return !is_away;
-    }
-    let load = mul_wide(expert_load(e), count_of(other));
-    let of_other = mul_wide(expert_load(other), count_of(e));
-    return wide_greater(load, of_other) || (!wide_greater(of_other, load) && e < other);
+    let is_other_away = own(parts.at_away, against) > 0u;
+    let load = mul_wide(expert_load(e), count_of(against));
+    let of_other = mul_wide(expert_load(against), count_of(e));
+    let by_load = wide_greater(load, of_other) || (!wide_greater(of_other, load) && e < against);
+    return other == NONE || select(by_load, !is_away, is_away != is_other_away);
 }
 
 // Counts and loads of replicas, and the loads of nodes, from the replicas that nodes hold.

@@ -102,19 +102,22 @@ fn search(assignment: u32) {
 // Keeps what is better than all before; 1 where the search is at its end.
 fn judge() -> u32 {
     let value = value_now();
+    var ended = iteration == HANDOVER_ITERATIONS;
     if told(select(0u, 1u, value < best)) == 1u {
         best = value;
         gap = NO_GAP;
         since = 0u;
         keep_best();
-        return select(0u, 1u, best <= enough_load || iteration == HANDOVER_ITERATIONS);
+        ended = ended || best <= enough_load;
+    } else {
+        since += 1u;
+        if since % HANDOVER_HALVED_AFTER == 0u && shift < HANDOVER_LAST_SHIFT {
+            shift += 1u;
+            gap = NO_GAP;
+        }
+        ended = ended || since >= HANDOVER_PATIENCE;
     }
-    since += 1u;
-    if since % HANDOVER_HALVED_AFTER == 0u && shift < HANDOVER_LAST_SHIFT {
-        shift += 1u;
-        gap = NO_GAP;
-    }
-    return select(0u, 1u, since >= HANDOVER_PATIENCE || iteration == HANDOVER_ITERATIONS);
+    return select(0u, 1u, ended);
 }
 
 // Makes the change that leaves the least excess over the target `t`; one that is forbidden only where it leaves less than any did.
