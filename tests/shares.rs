@@ -173,6 +173,17 @@ fn a_gpu_of_half_the_speed_has_half_the_load() {
     assert!(said.ends_with("slot 2 on GPU 1, which is gone (speed 0), holds expert 1"), "{said}");
 }
 
+/// Two experts on each of 48 GPUs: of the 256 parts of each, 16 are left over, and no GPU is to get two of them.
+#[test]
+fn parts_that_are_left_over_go_to_the_lightest_gpus() {
+    let cluster = Cluster::new(96, 1, 1, 48).unwrap();
+    let loads = Loads::from_counts(1, 2, &[1000, 1000]).unwrap();
+    let map = [0, 1].repeat(48);
+    let shares = Shares::of_batch(&cluster, &map, &loads).unwrap();
+    let most = shares.parts().chunks(2).map(|parts| parts.iter().sum::<u16>()).max();
+    assert_eq!(most, Some(11), "the mean is 512 / 48 = 10.7");
+}
+
 /// Loads of many layers that drift.
 fn series(windows: u64) -> Vec<Loads> {
     let load = |window: u64, layer: u64, expert: u64| {
