@@ -46,6 +46,13 @@ fn take_assignment(layer: u32, place: u32) {
     my_words = words_of(me);
 }
 
+// Takes a candidate and its layer; returns its assignment, or NONE.
+fn take_tried(candidate: u32) -> u32 {
+    take_layer(candidate / TRIED_ASSIGNMENTS);
+    take_assignment(my_layer, candidate % TRIED_ASSIGNMENTS);
+    return of_layer(AIM_ASSIGNMENTS, candidate % TRIED_ASSIGNMENTS);
+}
+
 fn of_layer(part: u32, index: u32) -> u32 {
     return groups[my_aim + part + index];
 }
@@ -100,9 +107,7 @@ fn find_aim(invocation: Invocation) {
 fn construct(invocation: Invocation) {
     let candidate = take_workgroup(invocation);
     if candidate < dispatched.candidates {
-        take_layer(candidate / TRIED_ASSIGNMENTS);
-        take_assignment(my_layer, candidate % TRIED_ASSIGNMENTS);
-        let assignment = told(of_layer(AIM_ASSIGNMENTS, candidate % TRIED_ASSIGNMENTS));
+        let assignment = told(take_tried(candidate));
         if dispatched.begin == 0u && leads {
             set_control(C_BUILT, NONE);
         }
@@ -124,13 +129,12 @@ fn construct(invocation: Invocation) {
 fn hand_over(invocation: Invocation) {
     let candidate = take_workgroup(invocation);
     if candidate < dispatched.candidates {
-        take_layer(candidate / TRIED_ASSIGNMENTS);
-        take_assignment(my_layer, candidate % TRIED_ASSIGNMENTS);
+        let assignment = take_tried(candidate);
         if dispatched.begin == 0u {
             begin_search();
         }
         if told(control(C_END)) == END_RUNNING {
-            search(of_layer(AIM_ASSIGNMENTS, candidate % TRIED_ASSIGNMENTS));
+            search(assignment);
         }
     }
 }

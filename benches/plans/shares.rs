@@ -1,4 +1,4 @@
-//! Tables of shares: how long one takes, and what it is worth on the window that it is made for.
+//! Tables of shares: the time to make one, and balancedness on the next window with it.
 
 use eplb_wgpu::rebalance::{RebalanceOptions, Rebalancer};
 use eplb_wgpu::trace::{LoadHistory, Window};

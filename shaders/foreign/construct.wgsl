@@ -107,8 +107,8 @@ fn keep_best() {
 }
 
 // How many foreign replicas each expert gets: node after node, each next one where it takes most away, until the node needs no
-// more. (Direct3D's compiler FXC has the test of a lane's first node stand for that of the first node here, by the same word, and
-// then takes the barriers to be in varying control flow. It knows nothing of a word that the leader told.)
+// more. (The leader tells the number of nodes for the sake of FXC, Direct3D's compiler. Where this loop and one over lanes test the
+// same uniform word, FXC merges their first tests, and rejects the barriers in here as ones in varying control flow.)
 fn choose_foreign(t: u32) {
     for (var e = lane; e < experts_here(); e += TEAM) {
         set_own(parts.at_wanted, e, wanted(e, t));
@@ -143,7 +143,7 @@ fn choose_foreign(t: u32) {
     }
 }
 
-// The fewest replicas with which an expert keeps to the target beside the lightest experts of its node.
+// The fewest replicas of an expert such that a GPU with one of them and the lightest experts of the node keeps to the target.
 fn wanted(e: u32, t: u32) -> u32 {
     let beside = beside_of(home_of(e));
     let room = max(t - min(t, beside), 1u);
@@ -310,7 +310,7 @@ fn finish() {
     storageBarrier();
 }
 
-// The least that the heaviest GPU comes to, about: a node's load per GPU, or a replica and the load beside it.
+// An estimate of the heaviest GPU from below: the mean GPU of a node, or a replica with the lightest experts of its home.
 fn value_now() -> u32 {
     var most = 0u;
     for (var node = lane; node < params.nodes; node += TEAM) {

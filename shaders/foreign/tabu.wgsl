@@ -191,7 +191,7 @@ fn weigh(e: u32, count: u32, t: u32) -> Changed {
     return Changed(share, step, heavy(e, share, count, t) - heavy(e, share_of(e), count_of(e), t), nodes);
 }
 
-// The excess of an expert's replicas over the target, each with the load beside it.
+// By how much GPUs with an expert's replicas pass the target, all together: each carries the lightest experts of its home too.
 fn heavy(e: u32, share: u32, count: u32, t: u32) -> i32 {
     let load = share + beside_of(home_of(e));
     let excess = load - min(load, t);

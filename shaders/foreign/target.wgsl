@@ -50,7 +50,7 @@ fn is_in_set(number: u32, group: u32) -> bool {
     return ((word >> (group % 32u)) & 1u) == 1u;
 }
 
-// The set of groups that has a group in an assignment, and that of a node.
+// In an assignment: the set of the node that holds `group`, and the set of `node`.
 fn set_with(assignment: u32, group: u32) -> u32 {
     return problem[parts.at_set_with + assignment * params.groups + group];
 }

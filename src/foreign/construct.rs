@@ -48,7 +48,7 @@ pub fn construct(nodes: &NodeExperts, target: i64, copies: &mut Copies) -> bool 
     fill(nodes, &foreign, &free, copies) && finish(nodes, copies)
 }
 
-/// The fewest replicas with which an expert keeps to the target beside the lightest experts of its node.
+/// The fewest replicas of an expert such that a GPU with one of them and the lightest experts of the node keeps to the target.
 fn wanted(nodes: &NodeExperts, expert: usize, target: i64) -> u32 {
     let room = (target - nodes.beside[nodes.homes[expert]]).max(1);
     (((nodes.loads[expert] - 1).max(0) / room + 1).min(i64::from(nodes.most_wanted())) as u32).max(1)

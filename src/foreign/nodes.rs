@@ -108,7 +108,7 @@ pub struct Copies {
 }
 
 impl Copies {
-    /// The least that the heaviest GPU comes to, about: a node's load per GPU, or a replica and the load beside it.
+    /// An estimate of the heaviest GPU from below: the mean GPU of a node, or a replica with the lightest experts of its home.
     pub fn value(&self, nodes: &NodeExperts) -> i64 {
         let even = self.totals.iter().map(|total| (total + nodes.gpus - 1) / nodes.gpus).max().unwrap_or(0);
         let heavy = self.shares.iter().zip(&nodes.homes).map(|(share, &home)| share + nodes.beside[home]);

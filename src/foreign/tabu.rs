@@ -217,7 +217,7 @@ impl Tabu {
     }
 }
 
-/// The excess of an expert's replicas over the target, each with the load beside it.
+/// By how much GPUs with an expert's replicas pass the target, all together: each carries the lightest experts of its home too.
 fn heavy(nodes: &NodeExperts, expert: usize, share: i64, count: u32, aim: i64) -> i64 {
     let excess = (share + nodes.beside[nodes.homes[expert]] - aim).max(0);
     (excess * i64::from(count)).min(MOST_HEAVY)

@@ -156,17 +156,13 @@ impl Rounding<'_> {
         parts.fill(0);
         let mut experts = Vec::new();
         for expert in 0..self.loads.len() {
-            let places = self.replicas.of(expert);
-            let whole: u64 = have[places.clone()].iter().map(|&part| part as u64).sum();
-            let count = places.len() as u64;
             let mut left = PARTS;
-            for place in places {
-                let (of, from) = if whole > 0 { (have[place] as u64, whole) } else { (1, count) };
-                let part = (of * u64::from(PARTS) / from) as u16;
+            for (place, part, _) in self.replicas.rounded_down(expert, have) {
                 self.add(expert, place, part, parts);
                 left -= part;
             }
-            if left > 0 && count > 0 {
+            // An expert without a replica has all left, and nobody to give it to.
+            if left > 0 {
                 experts.push((expert, left.into()));
             }
         }

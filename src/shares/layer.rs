@@ -1,5 +1,7 @@
 //! A layer of a plan as the solvers see it: the replicas of each expert, and the GPUs that they are on.
 
+use std::cmp::Reverse;
+
 /// The parts that an expert's tokens are dealt in.
 pub const PARTS: u16 = 256;
 
@@ -113,6 +115,19 @@ impl Replicas {
         }
     }
 
+    /// What the replicas of an expert have, rounded down to parts of [`PARTS`]: each with its place, and in proportion to what
+    /// rounding takes. Where the expert has nothing its replicas are even.
+    pub fn rounded_down(&self, expert: usize, have: &[i32]) -> impl Iterator<Item = (usize, u16, u64)> {
+        let replicas = self.of(expert);
+        let whole: u64 = have[replicas.clone()].iter().map(|&part| part as u64).sum();
+        let count = replicas.len() as u64;
+        replicas.map(move |place| {
+            let (of, from) = if whole > 0 { (have[place] as u64, whole) } else { (1, count) };
+            let all = of * u64::from(PARTS);
+            (place, (all / from) as u16, all % from)
+        })
+    }
+
     /// Rounds what the replicas of each expert have to parts of [`PARTS`], into `parts` by slot: down, then one more
     /// for those that lost most by it, ties to the lower slot. Where an expert has nothing its replicas are even.
     pub fn round(&self, have: &[i32], parts: &mut [u16]) {
@@ -124,15 +139,11 @@ impl Replicas {
                 parts[self.slot[replicas.start] as usize] = PARTS;
                 continue;
             }
-            let whole: u64 = have[replicas.clone()].iter().map(|&part| part as u64).sum();
-            let count = replicas.len() as u64;
-            let mut left = u64::from(PARTS);
+            let mut left = PARTS;
             order.clear();
-            for place in replicas {
-                let (of, from) = if whole > 0 { (have[place] as u64, whole) } else { (1, count) };
-                let part = of * u64::from(PARTS) / from;
-                order.push((u64::MAX - of * u64::from(PARTS) % from, place));
-                parts[self.slot[place] as usize] = part as u16;
+            for (place, part, lost) in self.rounded_down(expert, have) {
+                order.push((Reverse(lost), place));
+                parts[self.slot[place] as usize] = part;
                 left -= part;
             }
             if left > 0 {
